@@ -1,0 +1,58 @@
+"""Bauta: face privacy for the photos people share, with an honest answer to "did it work?".
+
+The verbs below are imported when they are first used, so that ``import bauta`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bauta.errors import BautaError, NoFaceFound, OutputError, PhotoError, RecognizerError, UsageError
+    from bauta.photo import read_photo
+    from bauta.protection.verbs import Protected, protect, verify
+    from bauta.recognizers.catalog import list_recognizers
+    from bauta.recognizers.surrogates import load_surrogate as load_recognizer
+    from bauta.registry import list_methods
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BautaError",
+    "NoFaceFound",
+    "OutputError",
+    "PhotoError",
+    "Protected",
+    "RecognizerError",
+    "UsageError",
+    "list_methods",
+    "list_recognizers",
+    "load_recognizer",
+    "protect",
+    "read_photo",
+    "verify",
+]
+
+_HOMES = {
+    **dict.fromkeys(
+        ("BautaError", "NoFaceFound", "OutputError", "PhotoError", "RecognizerError", "UsageError"),
+        "bauta.errors",
+    ),
+    **dict.fromkeys(("Protected", "protect", "verify"), "bauta.protection.verbs"),
+    "list_methods": "bauta.registry",
+    "list_recognizers": "bauta.recognizers.catalog",
+    "load_recognizer": "bauta.recognizers.surrogates:load_surrogate",
+    "read_photo": "bauta.photo",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bauta' has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(import_module(module), attribute or name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

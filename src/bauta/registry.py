@@ -1,0 +1,90 @@
+"""One way to register a method: by name, kind and dotted path, imported only when it is used.
+
+Methods are declared in `METHODS` as dotted paths, so that listing them imports nothing. The target of a
+path is decorated with `register`, which attaches the card and checks that name and kind agree with the
+declaration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib import import_module
+from typing import Any, TypeVar
+
+from bauta.errors import UsageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """What a person wants to know of a method before choosing it.
+
+    Attributes:
+        name: The name to ask for, such as ``tip-im``.
+        kind: ``cloak`` for photo-side methods.
+        summary: One sentence.
+        paper: Citation, or "our design".
+        target: Dotted path ``package.module:attribute`` of the implementation.
+    """
+
+    name: str
+    kind: str
+    summary: str
+    paper: str
+    target: str
+
+
+METHODS: dict[str, MethodCard] = {
+    card.name: card
+    for card in (
+        MethodCard(
+            name="tip-im",
+            kind="cloak",
+            summary="Adversarial identity mask, optimised per photo against an ensemble of surrogates.",
+            paper="Yang et al., Towards Face Encryption by Generating Adversarial Identity Masks, ICCV 2021",
+            target="bauta.cloaks.tip_im:TipIm",
+        ),
+    )
+}
+
+
+def list_methods(pattern: str = "*", *, kind: str | None = None) -> list[MethodCard]:
+    """Cards of the registered methods whose name matches the glob `pattern`, in alphabetical order."""
+    return [
+        METHODS[name]
+        for name in sorted(METHODS)
+        if fnmatchcase(name, pattern) and (kind is None or METHODS[name].kind == kind)
+    ]
+
+
+def register(name: str, *, kind: str) -> Callable[[T], T]:
+    """Mark a class as the implementation of the method declared under `name`.
+
+    Raises:
+        UsageError: when `METHODS` declares no such method of that kind.
+    """
+
+    def decorate(target: T) -> T:
+        card = METHODS.get(name)
+        if card is None or card.kind != kind:
+            raise UsageError(f"{name!r} is not declared as a {kind}.", hint="Add its card to METHODS.")
+        target.card = card  # type: ignore[attr-defined]
+        return target
+
+    return decorate
+
+
+def load_method(name: str) -> Any:
+    """Import and return the implementation of a method.
+
+    Raises:
+        UsageError: when no method has that name; the message lists those that exist.
+    """
+    card = METHODS.get(name)
+    if card is None:
+        raise UsageError(f"No method is called {name!r}.", hint=f"There is: {', '.join(sorted(METHODS))}.")
+    module, _, attribute = card.target.partition(":")
+    return getattr(import_module(module), attribute)
