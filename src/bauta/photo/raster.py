@@ -1,0 +1,120 @@
+"""The samples of a photo as its file holds them, and what a perturbation does to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.unsignedinteger[Any]]
+Colour = Literal["grey", "rgb", "cmyk"]
+
+_COLOUR_CHANNELS: dict[Colour, int] = {"grey": 1, "rgb": 3, "cmyk": 4}
+
+# EXIF orientation -> (swap axes, then flip rows, then flip columns), from the stored to the upright picture.
+_TURNS = {
+    1: (False, False, False),
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
+
+def upright(stored: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """A view of ``stored`` (H, W, ...) turned the way a viewer shows it."""
+    swap, flip_rows, flip_columns = _TURNS[orientation]
+    turned = stored.swapaxes(0, 1) if swap else stored
+    return turned[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+
+
+def as_stored(shown: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """The inverse of `upright`."""
+    swap, flip_rows, flip_columns = _TURNS[orientation]
+    turned = shown[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+    return turned.swapaxes(0, 1) if swap else turned
+
+
+@dataclass(frozen=True, eq=False)
+class Raster:
+    """Samples in stored orientation and native depth.
+
+    Attributes:
+        samples: (H, W, C) uint8 or uint16, read-only. C is 1 (grey), 3 (rgb) or 4 (cmyk, 0 is no ink),
+            and one more when there is alpha.
+        colour: Which of the three colour models the first channels hold.
+        orientation: EXIF orientation, 1 to 8.
+    """
+
+    samples: Samples
+    colour: Colour
+    orientation: int = 1
+
+    def __post_init__(self) -> None:
+        self.samples.flags.writeable = False
+
+    @property
+    def maximum(self) -> int:
+        """The largest sample value: 255 or 65535."""
+        return int(np.iinfo(self.samples.dtype).max)
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether a last channel holds opacity."""
+        return bool(self.samples.shape[2] > _COLOUR_CHANNELS[self.colour])
+
+    @cached_property
+    def is_grey(self) -> bool:
+        """Whether every pixel is grey, also when the file spends three channels on it."""
+        if self.colour == "grey":
+            return True
+        red, green, blue = (self.samples[..., channel] for channel in range(3))
+        return np.array_equal(red, green) and np.array_equal(green, blue)
+
+    def pixels(self) -> NDArray[np.float32]:
+        """Upright RGB, (H, W, 3) in [0, 1]; alpha is left out, CMYK goes through ``(1 - CMY)(1 - K)``."""
+        colours = upright(self.samples[..., : _COLOUR_CHANNELS[self.colour]], self.orientation)
+        values = np.array(colours, dtype=np.float32, order="C")
+        values /= np.float32(self.maximum)
+        if self.colour == "cmyk":
+            return (1 - values[..., :3]) * (1 - values[..., 3:])
+        return values if self.colour == "rgb" else np.repeat(values, 3, axis=2)
+
+    def perturbed(self, delta: NDArray[np.floating[Any]]) -> Raster:
+        """The raster with an upright ``delta`` (H, W, 3) in [-1, 1] added.
+
+        Rounds to the native depth (half to even), once, and clips into range. Samples where delta is 0,
+        and alpha, stay bit-identical; the change of a grey photo is the mean over the channels.
+        """
+        delta = as_stored(delta, self.orientation)
+        touched = np.any(delta != 0, axis=2)
+        if not touched.any():
+            return self
+        rows, columns = np.flatnonzero(touched.any(axis=1)), np.flatnonzero(touched.any(axis=0))
+        window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        change = delta[window].astype(np.float32)
+        if self.is_grey:
+            change = change.mean(axis=2, keepdims=True)
+        samples = self.samples.copy()
+        colours = samples[window][..., : min(3, _COLOUR_CHANNELS[self.colour])]
+        if self.colour == "cmyk":
+            colours[:] = self._inks(colours, samples[window][..., 3:4], change)
+        else:
+            colours[:] = np.rint(colours + change * self.maximum).clip(0, self.maximum)
+        return replace(self, samples=samples)
+
+    def _inks(self, inks: Samples, black: Samples, change: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The CMY that bring the RGB of ``inks`` and ``black`` nearest to RGB + ``change``, K kept."""
+        paper = (self.maximum - black).astype(np.float32)  # the light that black lets through
+        light = (1 - inks / np.float32(self.maximum)) * paper
+        wanted = (light + change * self.maximum).clip(0, paper)
+        # Under full black no CMY shows, so nothing there can be changed.
+        share = np.divide(wanted, paper, out=np.zeros_like(wanted), where=paper > 0)
+        changed = np.rint((1 - share) * self.maximum)
+        return np.where((change != 0) & (paper > 0), changed, inks).astype(np.float32)
