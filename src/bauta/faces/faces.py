@@ -1,0 +1,110 @@
+"""The faces of one photo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bauta.errors import UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """Boxes, landmarks and scores of N faces, in pixels of the upright photo.
+
+    Indexing by a number, a slice, an index array or a boolean mask gives `Faces` again; iterating gives
+    `Faces` of one face each.
+
+    Attributes:
+        boxes: (N, 4) float32, x1, y1, x2, y2.
+        landmarks: (N, 5, 2) float32, (x, y) of the eye on the left, the eye on the right, the nose tip and
+            the mouth corners on the left and on the right, as seen with the face upright.
+        scores: (N,) float32 in [0, 1], the detector's confidence.
+
+    Raises:
+        UsageError: when shapes disagree or values are not finite.
+    """
+
+    boxes: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        count = len(self.scores)
+        for name, shape in (("boxes", (count, 4)), ("landmarks", (count, 5, 2)), ("scores", (count,))):
+            values = np.asarray(getattr(self, name), dtype=np.float32)
+            if values.shape != shape or not np.isfinite(values).all():
+                raise UsageError(
+                    f"The {name} of {count} faces must be finite, of shape {shape}, not {values.shape}.",
+                    hint="Give one box, five landmarks and one score for each face.",
+                )
+            object.__setattr__(self, name, values)
+
+    @classmethod
+    def none(cls) -> Faces:
+        """No faces."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.float32))
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: int | slice | NDArray[Any]) -> Faces:
+        chosen = np.atleast_1d(np.arange(len(self))[index])
+        return Faces(self.boxes[chosen], self.landmarks[chosen], self.scores[chosen])
+
+    @property
+    def areas(self) -> NDArray[np.float32]:
+        """(N,) areas of the boxes in square pixels."""
+        x1, y1, x2, y2 = self.boxes.T
+        return np.asarray((x2 - x1) * (y2 - y1), dtype=np.float32)
+
+    def largest(self) -> Faces:
+        """The face with the largest box, or no face when there is none."""
+        return self[int(np.argmax(self.areas))] if len(self) else self
+
+    def overlap(self, box: ArrayLike) -> NDArray[np.float32]:
+        """(N,) intersection over union of each face's box with `box` (x1, y1, x2, y2)."""
+        return overlaps(self.boxes, np.asarray(box, dtype=np.float32))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists for a JSON report; `from_dict` reads them back."""
+        return {
+            "boxes": self.boxes.tolist(),
+            "landmarks": self.landmarks.tolist(),
+            "scores": self.scores.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Faces:
+        """Faces from the lists of `to_dict`.
+
+        Raises:
+            UsageError: when an entry is missing or misshapen.
+        """
+        try:
+            scores = np.asarray(values["scores"], dtype=np.float32).reshape(-1)
+            boxes = np.asarray(values["boxes"], dtype=np.float32).reshape(-1, 4)
+            landmarks = np.asarray(values["landmarks"], dtype=np.float32).reshape(-1, 5, 2)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"Faces cannot be read from this entry: {error}.",
+                hint="It needs boxes (N, 4), landmarks (N, 5, 2) and scores (N,).",
+            ) from error
+        return cls(boxes, landmarks, scores)
+
+
+def overlaps(
+    boxes: NDArray[np.float32], box: NDArray[np.float32], *, of_smaller: bool = False
+) -> NDArray[np.float32]:
+    """(N,) intersections of boxes (N, 4) with one box, over the union or over the smaller of both areas."""
+    x1, y1, x2, y2 = boxes.T
+    width = np.minimum(x2, box[2]) - np.maximum(x1, box[0])
+    height = np.minimum(y2, box[3]) - np.maximum(y1, box[1])
+    intersection = np.maximum(width, 0) * np.maximum(height, 0)
+    areas = (x2 - x1) * (y2 - y1)
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    whole = np.minimum(areas, area) if of_smaller else areas + area - intersection
+    return np.asarray(intersection / np.maximum(whole, 1e-9), dtype=np.float32)
