@@ -1,0 +1,380 @@
+"""What Bauta knows about a recogniser: its card, and the bytes the card vouches for.
+
+A card is kept as TOML beside the weights. Its schema, version 1 (unknown keys are refused)::
+
+    schema = 1
+    name = "my_recognizer"          # letters, digits, "_", "-", "."; at most 64
+    architecture = "MobileFaceNet"  # free text, as are the next three
+    training_set = "CASIA-WebFace"
+    terms = "MIT"
+    source = "https://example.org/model"
+    format = "onnx"                 # or "dlib"
+    weights = "model.onnx"          # file name, beside the card
+    sha256 = "..."                  # of that file
+    url = "https://..."             # optional: where `pull` fetches the file
+    roles = ["surrogate", "judge"]  # at least one
+    dim = 512                       # length of the embedding
+    colour = "RGB"                  # or "BGR": order of the channels the network reads
+    mean = [0.5, 0.5, 0.5]          # x = (pixels in [0, 1] - mean) / std, in the order of `colour`
+    std = [0.5, 0.5, 0.5]
+    template = "arcface-112"        # a name in CROP_TEMPLATES, or a table:
+
+    [template]
+    height = 112
+    width = 112
+    points = [[38.3, 51.7], [73.5, 51.5], [56.0, 71.7], [41.5, 92.4], [70.7, 92.2]]
+
+This module knows no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from bauta.errors import RoleRefused, UsageError, WeightsCorrupt, WeightsMissing
+from bauta.faces.templates import CROP_TEMPLATES, CropTemplate
+
+SCHEMA = 1
+FORMATS = ("onnx", "dlib")
+ROLES = frozenset({"surrogate", "judge"})
+LARGEST_WEIGHTS = 1 << 30  # bytes; a file beyond this is no recogniser for a laptop
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_TEXTS = ("architecture", "training_set", "terms", "source")
+
+
+@dataclass(frozen=True)
+class RecognizerCard:
+    """A recogniser's description; the network computes on ``x = (pixels in [0, 1] - mean) / std``.
+
+    Attributes:
+        name: What to call it by.
+        architecture: Free text.
+        template: The aligned crop it reads.
+        colour: Order of its input channels, ``RGB`` or ``BGR``.
+        mean: Per channel, in the order of `colour`, on the scale [0, 1].
+        std: The same, positive.
+        dim: Length of the embedding.
+        training_set: Free text.
+        terms: Licence or conditions, free text.
+        source: Where it comes from, free text.
+        sha256: Of the weights file, lower-case hexadecimal.
+        weights: Where that file is on this machine.
+        format: ``onnx`` or ``dlib``.
+        roles: What it may be used as: ``surrogate`` (attacked), ``judge`` (only evaluates), or both.
+        url: Where the weights can be fetched, or empty.
+
+    Raises:
+        UsageError: when a value is not allowed, naming it.
+    """
+
+    name: str
+    architecture: str
+    template: CropTemplate
+    colour: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    dim: int
+    training_set: str
+    terms: str
+    source: str
+    sha256: str
+    weights: Path
+    format: str
+    roles: frozenset[str]
+    url: str = ""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise self._refusal("name", "letters, digits, '_', '-' and '.', at most 64")
+        for field in (*_TEXTS, "url"):
+            text = getattr(self, field)
+            if not isinstance(text, str) or any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+                raise self._refusal(field, "one line of text")
+        if self.colour not in ("RGB", "BGR"):
+            raise self._refusal("colour", "RGB or BGR")
+        if len(self.mean) != 3 or not all(math.isfinite(value) for value in self.mean):
+            raise self._refusal("mean", "three numbers")
+        if len(self.std) != 3 or not all(math.isfinite(value) and value > 0 for value in self.std):
+            raise self._refusal("std", "three positive numbers")
+        if not 1 <= self.dim <= 65536:
+            raise self._refusal("dim", "a whole number from 1 to 65536")
+        if not _SHA256.fullmatch(self.sha256):
+            raise self._refusal("sha256", "64 lower-case hexadecimal digits")
+        if self.format not in FORMATS:
+            raise self._refusal("format", " or ".join(FORMATS))
+        if not self.roles or not self.roles <= ROLES:
+            raise self._refusal("roles", "surrogate, judge, or both")
+
+    def _refusal(self, field: str, allowed: str) -> UsageError:
+        return UsageError(
+            f"Card of the recogniser {self.name!r}: {field} is {getattr(self, field)!r}.",
+            hint=f"It must be {allowed}.",
+        )
+
+
+def read_card(path: Path) -> RecognizerCard:
+    """Read a card from a TOML file; its weights are looked for beside it.
+
+    Raises:
+        UsageError: when the file cannot be read or does not follow the schema in the module's docstring.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"Cannot read the card {path}: {error}", hint="Give a TOML file.") from error
+    return parse_card(text, folder=path.parent, origin=str(path))
+
+
+def parse_card(
+    text: str, *, folder: Path, origin: str = "card", defaults: Mapping[str, Any] | None = None
+) -> RecognizerCard:
+    """Read a card from TOML text; `origin` is named in errors, `defaults` stand in for missing keys.
+
+    Raises:
+        UsageError: when the text does not follow the schema in the module's docstring.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{origin} is not valid TOML: {error}", hint="Correct the line it names.") from error
+    reader = _Reader({**(defaults or {}), **table}, origin)
+    if reader.take("schema", int, _whole) != SCHEMA:
+        raise UsageError(f"{origin}: the schema is not {SCHEMA}.", hint="Update Bauta, or the card.")
+    weights = reader.take("weights", str)
+    if Path(weights).name != weights or weights in ("", ".", ".."):
+        raise UsageError(
+            f"{origin}: weights is {weights!r}.",
+            hint="It must be a file name without folders, beside the card.",
+        )
+    card = RecognizerCard(
+        name=reader.take("name", str),
+        architecture=reader.take("architecture", str),
+        template=_template(reader),
+        colour=reader.take("colour", str),
+        mean=_triple(reader, "mean"),
+        std=_triple(reader, "std"),
+        dim=reader.take("dim", int, _whole),
+        training_set=reader.take("training_set", str),
+        terms=reader.take("terms", str),
+        source=reader.take("source", str),
+        sha256=reader.take("sha256", str),
+        weights=folder / weights,
+        format=reader.take("format", str),
+        roles=frozenset(_list(reader, "roles", str)),
+        url=reader.take("url", str, default=""),
+    )
+    reader.finish()
+    return card
+
+
+def format_card(card: RecognizerCard) -> str:
+    """The card as TOML text that `parse_card` reads back equal."""
+    template = card.template
+    known = CROP_TEMPLATES.get(template.name) == template
+    values: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": card.name,
+        **{field: getattr(card, field) for field in _TEXTS},
+        "format": card.format,
+        "weights": card.weights.name,
+        "sha256": card.sha256,
+        **({"url": card.url} if card.url else {}),
+        "roles": sorted(card.roles),
+        "dim": card.dim,
+        "colour": card.colour,
+        "mean": [float(value) for value in card.mean],
+        "std": [float(value) for value in card.std],
+        **({"template": template.name} if known else {}),
+    }
+    # JSON's strings, numbers and flat lists are TOML's, once characters below 32 are excluded.
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    if not known:
+        points = json.dumps([[float(x), float(y)] for x, y in template.points])
+        lines += ["", "[template]", f"height = {template.height}", f"width = {template.width}"]
+        lines += [f"points = {points}"]
+    return "\n".join(lines) + "\n"
+
+
+def _whole(value: Any) -> bool:
+    return not isinstance(value, bool)
+
+
+def _anything(value: Any) -> bool:
+    return True
+
+
+class _Reader:
+    """Takes values out of a TOML table, and minds what is missing, mistyped or left over."""
+
+    def __init__(self, table: Mapping[str, Any], origin: str) -> None:
+        self.table = dict(table)
+        self.origin = origin
+
+    def take(
+        self,
+        key: str,
+        kind: type | tuple[type, ...],
+        accept: Callable[[Any], bool] = _anything,
+        *,
+        default: Any = None,
+    ) -> Any:
+        if key not in self.table and default is not None:
+            return default
+        if key not in self.table:
+            raise UsageError(f"{self.origin}: {key} is missing.", hint="Add it; docs describe the schema.")
+        value = self.table.pop(key)
+        if not isinstance(value, kind) or not accept(value):
+            raise UsageError(f"{self.origin}: {key} is {value!r}.", hint="Correct its type.")
+        return value
+
+    def finish(self) -> None:
+        if self.table:
+            raise UsageError(
+                f"{self.origin}: unknown key {min(self.table)!r}.", hint="Remove it, or correct its spelling."
+            )
+
+
+def _list(reader: _Reader, key: str, kind: type | tuple[type, ...]) -> list[Any]:
+    return list(
+        reader.take(key, list, lambda v: all(isinstance(e, kind) and not isinstance(e, bool) for e in v))
+    )
+
+
+def _triple(reader: _Reader, key: str) -> tuple[float, float, float]:
+    values = _list(reader, key, (int, float))
+    if len(values) != 3:
+        raise UsageError(f"{reader.origin}: {key} has {len(values)} values.", hint="Give one per channel: 3.")
+    return (float(values[0]), float(values[1]), float(values[2]))
+
+
+def _template(reader: _Reader) -> CropTemplate:
+    value = reader.take("template", (str, dict))
+    if isinstance(value, str):
+        if value not in CROP_TEMPLATES:
+            raise UsageError(
+                f"{reader.origin}: template {value!r} is unknown.",
+                hint=f"Use one of {', '.join(CROP_TEMPLATES)}, or give height, width and points.",
+            )
+        return CROP_TEMPLATES[value]
+    inner = _Reader(value, f"{reader.origin}, template")
+    height, width = inner.take("height", int, _whole), inner.take("width", int, _whole)
+    points = inner.take("points", list, _five_points)
+    inner.finish()
+    first, second, third, fourth, fifth = ((float(x), float(y)) for x, y in points)
+    return CropTemplate(f"custom-{width}x{height}", height, width, (first, second, third, fourth, fifth))
+
+
+def _five_points(value: list[Any]) -> bool:
+    return len(value) == 5 and all(
+        isinstance(point, list)
+        and len(point) == 2
+        and all(isinstance(c, (int, float)) and not isinstance(c, bool) and math.isfinite(c) for c in point)
+        for point in value
+    )
+
+
+def read_weights(card: RecognizerCard) -> bytes:
+    """The weights file's bytes, checked against the card's SHA-256.
+
+    Raises:
+        WeightsMissing: when the file is not there or cannot be read.
+        WeightsCorrupt: when it is too large or has another hash.
+    """
+    try:
+        size = card.weights.stat().st_size
+        if size > LARGEST_WEIGHTS:
+            raise WeightsCorrupt(
+                f"{card.weights} has {size} bytes; the limit is {LARGEST_WEIGHTS}.",
+                hint="Is it the right file?",
+            )
+        content = card.weights.read_bytes()
+    except OSError as error:
+        raise _missing(card, error) from error
+    _compare(card, hashlib.sha256(content).hexdigest())
+    return content
+
+
+def verify_weights(card: RecognizerCard) -> Path:
+    """The weights' path, after the file's SHA-256 was checked; an unchanged file is read once per process.
+
+    Raises:
+        WeightsMissing: when the file is not there or cannot be read.
+        WeightsCorrupt: when it has another hash.
+    """
+    try:
+        status = card.weights.stat()
+        _compare(card, _digest(card.weights.resolve(), status.st_size, status.st_mtime_ns))
+    except OSError as error:
+        raise _missing(card, error) from error
+    return card.weights
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _missing(card: RecognizerCard, error: OSError) -> WeightsMissing:
+    hint = f"`bauta recognizers pull` fetches it from {card.url}." if card.url else "Put the file back."
+    return WeightsMissing(
+        f"The weights of {card.name!r} cannot be read: {card.weights}: {error.strerror or error}.", hint=hint
+    )
+
+
+def _compare(card: RecognizerCard, found: str) -> None:
+    if found != card.sha256:
+        raise WeightsCorrupt(
+            f"{card.weights} has SHA-256 {found}; the card of {card.name!r} says {card.sha256}.",
+            hint="The file is damaged or another one: fetch it again.",
+        )
+
+
+def require_role(card: RecognizerCard, role: str) -> None:
+    """Let a card through that allows the role.
+
+    Raises:
+        RoleRefused: when it does not.
+    """
+    if role not in card.roles:
+        raise RoleRefused(
+            f"{card.name!r} may not be used as a {role}: its card says {', '.join(sorted(card.roles))} only.",
+            hint="Choose another recogniser; `bauta recognizers list` shows the roles.",
+        )
+
+
+def separate(
+    surrogates: Iterable[RecognizerCard], judges: Sequence[RecognizerCard], *, allow_attacked: bool = False
+) -> frozenset[str]:
+    """Check that no judge is the same network as a surrogate, by the weights' SHA-256.
+
+    Args:
+        surrogates: The networks that are attacked.
+        judges: The networks that evaluate.
+        allow_attacked: Let such judges pass; whoever reports their verdict must mark them as attacked.
+
+    Returns:
+        Names of the judges that are attacked; empty unless allowed.
+
+    Raises:
+        RoleRefused: when a network is on both sides and that was not allowed.
+    """
+    attacked = {card.sha256 for card in surrogates}
+    both = frozenset(card.name for card in judges if card.sha256 in attacked)
+    if both and not allow_attacked:
+        raise RoleRefused(
+            f"{', '.join(sorted(both))} cannot judge what it helped to make: it is also a surrogate.",
+            hint="Take it out of one side.",
+        )
+    return both

@@ -1,0 +1,165 @@
+"""Where recognisers are found: what packages carry, what the user added, and the folder BAUTA_MODELS names.
+
+BAUTA_HOME (by default the platform's data folder for ``bauta``) holds ``recognizers/NAME/card.toml`` with
+the weights beside it, ``cache/`` and ``thresholds.json``. BAUTA_MODELS names a folder with ``models.json``
+and the files it lists. A name that exists in several places means the first: packages, user, BAUTA_MODELS.
+
+This module knows no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from bauta.errors import BautaError, OutputError, UnknownRecognizer, UsageError, WeightsMissing
+from bauta.faces.templates import ARCFACE_112, ARCFACE_112X96, DLIB_150, CropTemplate
+from bauta.recognizers.cards import RecognizerCard, read_card
+
+CARD_FILE = "card.toml"
+
+_ROLES = {"judge only": frozenset({"judge"}), "surrogate or teacher": frozenset({"surrogate", "judge"})}
+_TEMPLATES: dict[tuple[int, int], CropTemplate] = {(112, 112): ARCFACE_112, (112, 96): ARCFACE_112X96}
+
+
+def home() -> Path:
+    """Bauta's folder on this machine: BAUTA_HOME, or the platform's data folder. It may not exist yet."""
+    chosen = os.environ.get("BAUTA_HOME")
+    if chosen:
+        return Path(chosen)
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("bauta", appauthor=False))
+
+
+def list_recognizers() -> list[RecognizerCard]:
+    """Cards of all recognisers on this machine; a user's unreadable card is passed over with a warning.
+
+    Raises:
+        WeightsMissing: when BAUTA_MODELS names a folder without a readable ``models.json``.
+        UsageError: when that file does not follow its schema.
+    """
+    found: dict[str, RecognizerCard] = {}
+    for card in (*_packaged(), *_added(), *_from_models()):
+        found.setdefault(card.name, card)
+    return list(found.values())
+
+
+def find_card(name: str) -> RecognizerCard:
+    """The card of that name.
+
+    Raises:
+        UnknownRecognizer: when there is none; the message lists those there are.
+        UsageError: when the user's card of that name does not follow the schema.
+    """
+    cards = {card.name: card for card in list_recognizers()}
+    if name in cards:
+        return cards[name]
+    path = home() / "recognizers" / name / CARD_FILE
+    if Path(name).name == name and path.is_file():
+        return read_card(path)
+    raise UnknownRecognizer(
+        f"No recogniser is called {name!r}.",
+        hint=f"There is: {', '.join(sorted(cards))}. `bauta recognizers add` adds others.",
+    )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file in one step, so that readers see the old content or the new, and never a part.
+
+    Raises:
+        OutputError: when it cannot be written; what was there is untouched.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".writing-", delete=False) as file:
+            try:
+                file.write(content)
+                file.close()
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write {path}: {error.strerror or error}.", hint="Make room, or set BAUTA_HOME elsewhere."
+        ) from error
+
+
+def _packaged() -> Iterator[RecognizerCard]:
+    # The package's own __init__ needs pkg_resources, so it is located but never imported.
+    package = find_spec("face_recognition_models")
+    if package is None or package.origin is None:
+        return
+    yield RecognizerCard(
+        name="dlib_resnet",
+        architecture="ResNet of 29 convolutions, 5.6M",
+        template=DLIB_150,
+        colour="RGB",
+        mean=(122.782 / 255, 117.001 / 255, 104.298 / 255),
+        std=(256 / 255, 256 / 255, 256 / 255),
+        dim=128,
+        training_set="about 3 million faces of 7,485 people: FaceScrub, VGG and scraped",
+        terms="CC0-1.0",
+        source="dlib_face_recognition_resnet_model_v1.dat, in the package face_recognition_models",
+        sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+        weights=Path(package.origin).parent / "models" / "dlib_face_recognition_resnet_model_v1.dat",
+        format="dlib",
+        roles=frozenset({"surrogate", "judge"}),
+    )
+
+
+def _added() -> Iterator[RecognizerCard]:
+    for path in sorted((home() / "recognizers").glob(f"[!.]*/{CARD_FILE}")):
+        try:
+            yield read_card(path)
+        except BautaError as error:
+            warnings.warn(f"A recogniser was passed over: {error}", RuntimeWarning, stacklevel=3)
+
+
+def _from_models() -> Iterator[RecognizerCard]:
+    folder = os.environ.get("BAUTA_MODELS")
+    if not folder:
+        return
+    path = Path(folder) / "models.json"
+    try:
+        entries: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["recognizers"]
+    except OSError as error:
+        raise WeightsMissing(
+            f"BAUTA_MODELS names {folder}, but models.json cannot be read there: {error.strerror}.",
+            hint="Correct BAUTA_MODELS, or unset it.",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} does not follow its schema: {error!r}.",
+            hint="Fetch the folder again, or unset BAUTA_MODELS.",
+        ) from error
+    for name, entry in entries.items():
+        try:
+            yield RecognizerCard(
+                name=name,
+                architecture=entry["architecture"],
+                template=_TEMPLATES[tuple(entry["input_hw"])],
+                colour=entry["colour"],
+                mean=tuple(entry["mean"]),
+                std=tuple(entry["std"]),
+                dim=entry["dim"],
+                training_set=entry["training_set"],
+                terms=entry["terms"],
+                source=f"{path.name} of BAUTA_MODELS",
+                sha256=entry["sha256"],
+                weights=path.parent / Path(entry["file"]).name,
+                format="onnx",
+                roles=_ROLES[entry["role"]],
+            )
+        except (KeyError, TypeError) as error:
+            raise UsageError(
+                f"{path} describes {name!r} wrongly: {error!r}.",
+                hint="Fetch the folder again, or unset BAUTA_MODELS.",
+            ) from error

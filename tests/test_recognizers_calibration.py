@@ -1,0 +1,185 @@
+"""Thresholds: exact on faces whose scores are known, refused where the pairs are too few."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bauta.errors import NotCalibrated, OutputError, UnreadablePhoto, UsageError
+from bauta.faces.templates import ARCFACE_112X96, DLIB_150
+from bauta.recognizers.calibration import calibrate, threshold
+from bauta.recognizers.cards import RecognizerCard
+from bauta.recognizers.catalog import find_card
+from bauta.recognizers.judges import load_judge
+from recognizer_builders import card_of, linear_model
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BAUTA_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("BAUTA_MODELS", raising=False)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> RecognizerCard:
+    return card_of(tmp_path, linear_model())
+
+
+def faces(folder: Path, people: int, *, images: int = 1, size: int = 112) -> Path:
+    random = np.random.default_rng(0)
+    for person in range(people):
+        (folder / f"person_{person:03}").mkdir(parents=True)
+        for image in range(images):
+            colour = random.integers(0, 256, 3)
+            pixels = np.clip(random.normal(colour, 40, (size, size, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"person_{person:03}" / f"{image}.png")
+    return folder
+
+
+def expected(card: RecognizerCard, folder: Path, fmr: float) -> float:
+    """By definition: the smallest value at which at most a share fmr of the impostor scores match."""
+    paths = sorted(folder.glob("*/*.png"))
+    crops = np.stack([np.asarray(Image.open(path), np.float32).transpose(2, 0, 1) / 255 for path in paths])
+    embeddings = load_judge(card).embed(crops)
+    scores = [
+        float(embeddings[i] @ embeddings[j])
+        for i in range(len(paths))
+        for j in range(i)
+        if paths[i].parent != paths[j].parent
+    ]
+    allowed = int(fmr * len(scores))
+    return float(sorted(scores, reverse=True)[allowed])
+
+
+def test_threshold_is_the_one_by_definition(card: RecognizerCard, tmp_path: Path, own_home: Path) -> None:
+    folder = faces(tmp_path / "set", 40, images=2)
+    steps: list[tuple[int, int]] = []
+    (found,) = calibrate(card, folder, name="synthetic", progress=lambda *step: steps.append(step))
+    assert found.fmr == 1e-2
+    assert found.impostor_pairs == 80 * 79 // 2 - 40
+    assert found.people == 40
+    assert found.calibration_set == "synthetic"
+    assert found.cosine == pytest.approx(expected(card, folder, 1e-2), abs=1e-6)
+    assert steps[-1] == (80, 80)
+    assert threshold(card, 0.01) == found
+    stored = json.loads((own_home / "thresholds.json").read_text())["recognizers"][card.sha256]
+    assert {"name", "bauta", "date", "images"} <= stored.keys()
+
+
+def test_fmr_with_too_few_pairs_is_refused(card: RecognizerCard, tmp_path: Path) -> None:
+    calibrate(card, faces(tmp_path / "set", 80))
+    with pytest.raises(NotCalibrated, match="30000"):
+        threshold(card, 1e-3)
+
+
+def test_too_few_pairs_for_anything(card: RecognizerCard, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="3000"):
+        calibrate(card, faces(tmp_path / "set", 10))
+
+
+def test_excluded_people_change_the_set(card: RecognizerCard, tmp_path: Path) -> None:
+    folder = faces(tmp_path / "set", 82)
+    (everyone,) = calibrate(card, folder)
+    (fewer,) = calibrate(card, folder, exclude={"person_000", "person_001"})
+    (again,) = calibrate(card, folder)
+    assert fewer.people == 80
+    assert fewer.calibration_sha256 != everyone.calibration_sha256
+    assert again.calibration_sha256 == everyone.calibration_sha256
+    assert everyone.calibration_set == "set"
+
+
+def test_another_template_is_warped(tmp_path: Path, card: RecognizerCard) -> None:
+    folder = faces(tmp_path / "set", 80)
+    for template in (ARCFACE_112X96, DLIB_150):
+        (found,) = calibrate(replace(card, template=template), folder)
+        assert -1 < found.cosine <= 1 + 1e-6
+
+
+def test_surrogates_may_be_calibrated(tmp_path: Path, card: RecognizerCard) -> None:
+    assert calibrate(replace(card, roles=frozenset({"surrogate"})), faces(tmp_path / "set", 80))
+
+
+def test_several_recognisers_share_a_store(tmp_path: Path, card: RecognizerCard) -> None:
+    folder = faces(tmp_path / "set", 80)
+    other = card_of(tmp_path, linear_model(seed=1))
+    calibrate(card, folder)
+    calibrate(other, folder)
+    assert threshold(card, 1e-2) != threshold(other, 1e-2)
+
+
+def test_not_calibrated(card: RecognizerCard) -> None:
+    with pytest.raises(NotCalibrated, match="calibrate"):
+        threshold(card, 1e-2)
+
+
+def test_thresholds_of_the_packaged_network_are_shipped() -> None:
+    values = [threshold(find_card("dlib_resnet"), fmr).cosine for fmr in (1e-2, 1e-3, 1e-4)]
+    assert values == sorted(values)
+    assert 0.8 < values[0] < values[2] < 1
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"recognizers": 3}', '{"recognizers": {"SHA": {"cosine": 3}}}']
+)
+def test_broken_store_is_told(content: str, card: RecognizerCard, own_home: Path) -> None:
+    own_home.mkdir()
+    (own_home / "thresholds.json").write_text(content.replace("SHA", card.sha256))
+    with pytest.raises(NotCalibrated, match="cannot be read"):
+        threshold(card, 1e-2)
+
+
+def test_broken_store_is_not_overwritten(card: RecognizerCard, own_home: Path, tmp_path: Path) -> None:
+    own_home.mkdir()
+    (own_home / "thresholds.json").write_text("mine")
+    with pytest.raises(UsageError, match="cannot be extended"):
+        calibrate(card, faces(tmp_path / "set", 80))
+    assert (own_home / "thresholds.json").read_text() == "mine"
+
+
+def test_store_that_cannot_be_written(card: RecognizerCard, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        calibrate(card, faces(tmp_path / "set", 80), store=tmp_path / "file" / "thresholds.json")
+
+
+def spoil(folder: Path, kind: str) -> Any:
+    victim = folder / "person_003" / "0.png"
+    if kind == "truncated":
+        victim.write_bytes(victim.read_bytes()[:500])
+    elif kind == "empty":
+        victim.write_bytes(b"")
+    elif kind == "not an image":
+        victim.write_text("hello")
+    elif kind == "size":
+        Image.new("RGB", (100, 100)).save(victim)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("truncated", UnreadablePhoto),
+        ("empty", UnreadablePhoto),
+        ("not an image", UnreadablePhoto),
+        ("size", UsageError),
+    ],
+)
+def test_bad_image_is_named(kind: str, error: type[Exception], card: RecognizerCard, tmp_path: Path) -> None:
+    folder = faces(tmp_path / "set", 80)
+    spoil(folder, kind)
+    with pytest.raises(error, match="person_003"):
+        calibrate(card, folder)
+
+
+def test_bad_folder(card: RecognizerCard, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a folder"):
+        calibrate(card, tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no images"):
+        calibrate(card, tmp_path / "empty")
