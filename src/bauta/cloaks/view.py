@@ -1,0 +1,133 @@
+"""The patch of a photo around one face, and the way back from a mask on it to the whole photo.
+
+A cloak sees nothing but face views. A view is cut at the photo's own resolution as long as the face is small;
+a larger face is reduced by area so that the side of the ArcFace crop's footprint is `MAX_FOOTPRINT` pixels:
+recognisers look at 112 to 160 pixels, so a 40-megapixel portrait costs what a small one does. Only the
+perturbation is enlarged on the way back, never the photo. (Our design; the official TIP-IM code pastes a
+resampled face.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bauta.errors import UsageError
+from bauta.faces.alignment import similarity_matrix
+from bauta.faces.templates import ARCFACE_112
+
+MAX_FOOTPRINT = 224
+_MARGIN = 0.12  # of the footprint, so that randomly moved crops still see photo and not a black border
+_FEATHER = 0.05  # of the footprint, over which the mask fades out
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FaceView:
+    """What a cloak is given of one face.
+
+    Attributes:
+        pixels: (3, H, W) float32 RGB in [0, 1], the photo at view resolution.
+        landmarks: (5, 2) float32, in view pixels, pixel centres at whole numbers.
+        region: (1, H, W) float32 in [0, 1]: 1 where the mask may have its full strength, 0 where it must not be.
+            It is the footprint of the ArcFace crop, feathered at its border.
+        grey: A greyscale photo, whose mask must be equal in the three channels.
+    """
+
+    pixels: Tensor
+    landmarks: Tensor
+    region: Tensor
+    grey: bool = False
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a view lies in its photo.
+
+    Attributes:
+        left: First photo column of the view's rectangle.
+        top: First photo row.
+        width: Columns of the rectangle, in photo pixels.
+        height: Rows of the rectangle.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def paste(self, delta: Tensor, shape: tuple[int, int]) -> FloatArray:
+        """Perturbation of the whole photo from one of the view.
+
+        Args:
+            delta: (3, h, w) in [-1, 1], at view resolution.
+            shape: (H, W) of the photo.
+
+        Returns:
+            (H, W, 3) float32, exactly zero outside the view's rectangle.
+        """
+        patch = delta.detach().permute(1, 2, 0).contiguous().numpy()
+        if patch.shape[:2] != (self.height, self.width):
+            support = (patch != 0).any(2).astype(np.float32)
+            patch = cv2.resize(patch, (self.width, self.height), interpolation=cv2.INTER_CUBIC)
+            # A cubic filter rings past the region's border; nearest keeps the zeros zero.
+            patch *= cv2.resize(support, (self.width, self.height), interpolation=cv2.INTER_NEAREST)[..., None]
+        whole = np.zeros((*shape, 3), dtype=np.float32)
+        whole[self.top : self.top + self.height, self.left : self.left + self.width] = patch
+        return whole
+
+
+def cut_view(pixels: FloatArray, landmarks: FloatArray, *, grey: bool = False) -> tuple[FaceView, Placement]:
+    """Cut the view of one face out of a photo.
+
+    Args:
+        pixels: (H, W, 3) in [0, 1], upright.
+        landmarks: (5, 2) in photo pixels.
+        grey: Whether the photo is greyscale.
+
+    Raises:
+        UsageError: when the face lies outside the photo or its landmarks coincide.
+    """
+    height, width = pixels.shape[:2]
+    matrix = similarity_matrix(landmarks, ARCFACE_112)
+    to_photo = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
+    side = ARCFACE_112.width
+    corners = np.array([[-0.5, -0.5], [side - 0.5, -0.5], [side - 0.5, side - 0.5], [-0.5, side - 0.5]])
+    footprint = corners @ to_photo[:, :2].T + to_photo[:, 2]
+    footprint_side = side / float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    margin = _MARGIN * footprint_side
+    left, top = np.floor(footprint.min(0) - margin).astype(int).clip(0)
+    right, bottom = np.minimum(np.ceil(footprint.max(0) + margin).astype(int) + 1, [width, height])
+    if right - left < 16 or bottom - top < 16:
+        raise UsageError("The face lies outside the photo or is smaller than 16 pixels.", hint="Check --box.")
+    placement = Placement(int(left), int(top), int(right - left), int(bottom - top))
+    patch = pixels[top:bottom, left:right]
+    scale = min(1.0, MAX_FOOTPRINT / footprint_side)
+    size = (max(16, round(placement.width * scale)), max(16, round(placement.height * scale)))
+    if size != (placement.width, placement.height):
+        patch = cv2.resize(patch, size, interpolation=cv2.INTER_AREA)
+    ratio = np.array([size[0] / placement.width, size[1] / placement.height])
+
+    def to_view(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        moved: NDArray[np.float64] = (points - [left, top] + 0.5) * ratio - 0.5
+        return moved
+
+    region = np.zeros(size[::-1], dtype=np.float32)
+    cv2.fillConvexPoly(region, to_view(footprint).round().astype(np.int32), 1.0)
+    feather = max(1, round(_FEATHER * footprint_side * scale))
+    # Distance to the outside makes a ramp that is exactly zero there, which a blur would not be.
+    padded = np.pad(region, 1).astype(np.uint8)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    view = FaceView(
+        pixels=torch.from_numpy(np.ascontiguousarray(patch.transpose(2, 0, 1), dtype=np.float32)),
+        landmarks=torch.from_numpy(to_view(landmarks.astype(np.float64)).astype(np.float32)),
+        region=torch.from_numpy(np.minimum(distance / (feather + 1), 1).astype(np.float32))[None],
+        grey=grey,
+    )
+    return view, placement

@@ -1,0 +1,1 @@
+"""Differentiable pieces that methods share: transports, visibility, distances between batches."""
