@@ -19,10 +19,7 @@ def scene(height=96, width=128, channels=3, dtype=np.uint8, seed=0):
     generator = np.random.default_rng(seed)
     rows, columns = np.mgrid[:height, :width].astype(float)
     maximum = np.iinfo(dtype).max
-    planes = [
-        0.5 + 0.3 * np.sin(rows / (7 + channel)) * np.cos(columns / (9 - channel))
-        for channel in range(channels)
-    ]
+    planes = [0.5 + 0.3 * np.sin(rows / (7 + channel)) * np.cos(columns / (9 - channel)) for channel in range(channels)]
     picture = np.stack(planes, axis=2) + generator.normal(0, 0.02, (height, width, channels))
     return (picture.clip(0, 1) * maximum).astype(dtype)
 

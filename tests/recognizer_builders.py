@@ -30,9 +30,7 @@ template = "arcface-112"
 """
 
 
-def linear_model(
-    *, seed: int = 0, batch: Any = "N", poison: float = 1.0, extra: str = "", channels: int = 3
-) -> bytes:
+def linear_model(*, seed: int = 0, batch: Any = "N", poison: float = 1.0, extra: str = "", channels: int = 3) -> bytes:
     """A convolution, a pool and a linear layer: 8 numbers from an image of any size."""
     random = np.random.default_rng(seed)
     constants = {

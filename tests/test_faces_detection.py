@@ -100,9 +100,7 @@ def test_grey_photos(portrait):
     assert_landmarks(detect_faces(grey), ASTRONAUT, tolerance=5)
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 1), (1, 300), (300, 1), (7, 7), (11, 11), (12, 12), (13, 40), (64, 64)]
-)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (7, 7), (11, 11), (12, 12), (13, 40), (64, 64)])
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_plain_images_of_any_size_hold_no_face(shape, value):
     assert len(detect_faces(np.full((*shape, 3), value, np.float32))) == 0
@@ -372,9 +370,7 @@ class TestFaces:
     )
 
     def test_fields_are_float32(self):
-        assert {self.faces.boxes.dtype, self.faces.landmarks.dtype, self.faces.scores.dtype} == {
-            np.dtype(np.float32)
-        }
+        assert {self.faces.boxes.dtype, self.faces.landmarks.dtype, self.faces.scores.dtype} == {np.dtype(np.float32)}
 
     def test_indexing(self):
         assert len(self.faces) == 3

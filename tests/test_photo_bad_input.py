@@ -73,9 +73,7 @@ def jpeg_claiming(width, height):
 def heic_pair():
     buffer = io.BytesIO()
     first, second = frames()
-    pillow_heif.from_pillow(first).save(
-        buffer, append_images=[pillow_heif.from_pillow(second)[0]], quality=40
-    )
+    pillow_heif.from_pillow(first).save(buffer, append_images=[pillow_heif.from_pillow(second)[0]], quality=40)
     return buffer.getvalue()
 
 
@@ -176,9 +174,7 @@ BAD_FILES = {
     "32-bit tiff": (lambda: tiff_of(scene(channels=1)[..., 0].astype(np.uint32)), UnsupportedPhoto),
     "signed tiff": (lambda: tiff_of(scene(channels=1)[..., 0].astype(np.int16)), UnsupportedPhoto),
     "16-bit tiff in planes": (
-        lambda: tiff_of(
-            scene(dtype=np.uint16).transpose(2, 0, 1), photometric="rgb", planarconfig="separate"
-        ),
+        lambda: tiff_of(scene(dtype=np.uint16).transpose(2, 0, 1), photometric="rgb", planarconfig="separate"),
         UnsupportedPhoto,
     ),
     "lab tiff": (lambda: tiff_of(scene(), photometric="cielab"), UnsupportedPhoto),

@@ -38,9 +38,7 @@ def heic():
     buffer = io.BytesIO()
     image = Image.fromarray(scene(160, 200))
     image.info["thumbnails"] = [64]
-    pillow_heif.from_pillow(image).save(
-        buffer, quality=60, exif=b"Exif\0\0" + exif(), xmp=XMP, icc_profile=PROFILE
-    )
+    pillow_heif.from_pillow(image).save(buffer, quality=60, exif=b"Exif\0\0" + exif(), xmp=XMP, icc_profile=PROFILE)
     return buffer.getvalue()
 
 
@@ -64,9 +62,7 @@ CARRIERS = {
         (b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + XMP),
     ),
     "webp": lambda: encode(scene(), "WEBP", exif=exif(), xmp=XMP, icc_profile=PROFILE),
-    "webp-lossless": lambda: encode(
-        scene(), "WEBP", lossless=True, exif=exif(), xmp=XMP, icc_profile=PROFILE
-    ),
+    "webp-lossless": lambda: encode(scene(), "WEBP", lossless=True, exif=exif(), xmp=XMP, icc_profile=PROFILE),
     "tiff": tiff,
     "heic": heic,
 }
@@ -291,9 +287,7 @@ def test_what_follows_the_picture_goes():
 
 def test_long_photoshop_resources_are_split_again():
     long = b"".join(photoshop_resource(0x0404, bytes([65 + index]) * 40_000) for index in range(4))
-    parts = [
-        (0xED, b"Photoshop 3.0\0" + long[start : start + 60_000]) for start in range(0, len(long), 60_000)
-    ]
+    parts = [(0xED, b"Photoshop 3.0\0" + long[start : start + 60_000]) for start in range(0, len(long), 60_000)]
     segments = jpeg_segments(read_photo(add_jpeg_segments(jpeg(), *parts)).encode())
     assert b"".join(body[14:] for marker, body in segments if marker == 0xED) == long
 
@@ -349,8 +343,7 @@ def test_an_exif_block_with_an_impossible_directory_is_dropped(count):
 def test_overlapping_values_do_not_multiply():
     body = 40_000
     rows = b"".join(
-        (0x9000 + i).to_bytes(2, "little") + b"\7\0" + body.to_bytes(4, "little") + b"\x08\0\0\0"
-        for i in range(3000)
+        (0x9000 + i).to_bytes(2, "little") + b"\7\0" + body.to_bytes(4, "little") + b"\x08\0\0\0" for i in range(3000)
     )
     block = (
         b"II*\0"

@@ -58,9 +58,7 @@ def tiff_16(array, orientation, **options):
     buffer = io.BytesIO()
     tags = [(0x0112, "H", 1, orientation, True)]
     extra = ["unassalpha"] if array.shape[2] == 4 else None
-    tifffile.imwrite(
-        buffer, array, photometric="rgb", extratags=tags, extrasamples=extra, metadata=None, **options
-    )
+    tifffile.imwrite(buffer, array, photometric="rgb", extratags=tags, extrasamples=extra, metadata=None, **options)
     return buffer.getvalue()
 
 
@@ -140,9 +138,9 @@ def test_lossless_formats_change_nothing_outside_the_perturbation(name, data):
 
     saved = saved if saved.ndim == 3 else saved[..., None]
     expected = shown.astype(np.float64)
-    expected[..., :colours] = (
-        expected[..., :colours] + delta[..., :colours].astype(np.float64) * maximum
-    ).clip(0, maximum)
+    expected[..., :colours] = (expected[..., :colours] + delta[..., :colours].astype(np.float64) * maximum).clip(
+        0, maximum
+    )
     assert saved.dtype == dtype
     assert saved.shape == shown.shape
     outside = ~delta.any(axis=2)
@@ -168,9 +166,7 @@ def component_coding(image):
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpeg_keeps_its_coding_and_its_size(quality, subsampling, progressive):
     array = scene(240, 320)
-    data = encode(
-        array, "JPEG", quality=quality, subsampling=subsampling, progressive=progressive, optimize=True
-    )
+    data = encode(array, "JPEG", quality=quality, subsampling=subsampling, progressive=progressive, optimize=True)
     photo = read_photo(data)
     delta = np.zeros_like(photo.pixels)
     delta[60:140, 90:180] = np.random.default_rng(0).normal(0, 6 / 255, (80, 90, 3))
@@ -540,9 +536,7 @@ def test_reduced_pages_of_a_tiff_are_thumbnails_and_go():
 
 
 def test_jpeg_comments_and_foreign_segments_do_not_disturb(tmp_path):
-    data = add_jpeg_segments(
-        encode(scene(), "JPEG"), (0xFE, b"hello"), (0xE5, b"RMETA SERIAL"), (0xE0, b"JFXX\0\x10")
-    )
+    data = add_jpeg_segments(encode(scene(), "JPEG"), (0xFE, b"hello"), (0xE5, b"RMETA SERIAL"), (0xE0, b"JFXX\0\x10"))
     result = read_photo(data).encode()
     markers = dict(jpeg_segments(result))
     assert markers[0xFE] == b"hello"

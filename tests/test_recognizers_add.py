@@ -195,8 +195,7 @@ def address(server: Server, path: str) -> str:
 def offer(server: Server, folder: Path, content: bytes, *, digest: str | None = None) -> Path:
     server.files["/net.onnx"] = content
     card = (
-        SHORT_CARD
-        + f'\nsha256 = "{digest or sha256(content).hexdigest()}"\nurl = "{address(server, "/net.onnx")}"\n'
+        SHORT_CARD + f'\nsha256 = "{digest or sha256(content).hexdigest()}"\nurl = "{address(server, "/net.onnx")}"\n'
     )
     (folder / "card.toml").write_text(card)
     server.files["/card.toml"] = card.encode()
@@ -261,9 +260,7 @@ def test_missing_page(server: Server, tmp_path: Path) -> None:
 
 
 def test_offline(tmp_path: Path) -> None:
-    (tmp_path / "card.toml").write_text(
-        SHORT_CARD + f'\nsha256 = "{"1" * 64}"\nurl = "http://127.0.0.1:9/net.onnx"\n'
-    )
+    (tmp_path / "card.toml").write_text(SHORT_CARD + f'\nsha256 = "{"1" * 64}"\nurl = "http://127.0.0.1:9/net.onnx"\n')
     with pytest.raises(WeightsMissing, match="cannot be fetched"):
         pull(tmp_path / "card.toml", insecure_loopback=True)
 
@@ -278,9 +275,7 @@ def test_only_https(server: Server, tmp_path: Path) -> None:
 
 def test_redirect_away_from_https_is_refused(server: Server, tmp_path: Path) -> None:
     server.redirect = "http://example.org/net.onnx"
-    (tmp_path / "card.toml").write_text(
-        SHORT_CARD + f'\nsha256 = "{"1" * 64}"\nurl = "{address(server, "/moved")}"\n'
-    )
+    (tmp_path / "card.toml").write_text(SHORT_CARD + f'\nsha256 = "{"1" * 64}"\nurl = "{address(server, "/moved")}"\n')
     with pytest.raises(UsageError, match=r"example\.org"):
         pull(tmp_path / "card.toml", insecure_loopback=True)
 

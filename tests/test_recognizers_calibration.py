@@ -125,9 +125,7 @@ def test_thresholds_of_the_packaged_network_are_shipped() -> None:
     assert 0.8 < values[0] < values[2] < 1
 
 
-@pytest.mark.parametrize(
-    "content", ["", "[]", '{"recognizers": 3}', '{"recognizers": {"SHA": {"cosine": 3}}}']
-)
+@pytest.mark.parametrize("content", ["", "[]", '{"recognizers": 3}', '{"recognizers": {"SHA": {"cosine": 3}}}'])
 def test_broken_store_is_told(content: str, card: RecognizerCard, own_home: Path) -> None:
     own_home.mkdir()
     (own_home / "thresholds.json").write_text(content.replace("SHA", card.sha256))

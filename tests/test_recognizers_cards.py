@@ -60,9 +60,7 @@ def test_card_with_its_own_template_survives(tmp_path: Path) -> None:
 
 
 def test_card_with_difficult_text_survives(tmp_path: Path) -> None:
-    card = replace(
-        parse_card(CARD, folder=tmp_path), terms='"quoted" \\ ünïcode 顔', url="https://example.org/é"
-    )
+    card = replace(parse_card(CARD, folder=tmp_path), terms='"quoted" \\ ünïcode 顔', url="https://example.org/é")
     assert parse_card(format_card(card), folder=tmp_path) == card
 
 
@@ -190,9 +188,7 @@ def test_models_folder_is_found_by_environment(tmp_path: Path, monkeypatch: pyte
     "changes",
     [{"role": "friend"}, {"input_hw": [1, 1]}, {"sha256": "x"}, {"mean": None}, {"dim": None}, {"dim": "8"}],
 )
-def test_bad_models_json_is_refused(
-    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_models_json_is_refused(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BAUTA_MODELS", str(models_folder(tmp_path, **changes)))
     with pytest.raises(UsageError, match="net"):
         list_recognizers()

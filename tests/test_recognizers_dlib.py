@@ -45,8 +45,7 @@ def test_descriptors_equal_dlibs_own() -> None:
     card = find_card("dlib_resnet")
     images = chips()
     raw = load_surrogate(card).network(
-        (torch.from_numpy(images) - torch.tensor(card.mean).reshape(3, 1, 1))
-        / torch.tensor(card.std).reshape(3, 1, 1)
+        (torch.from_numpy(images) - torch.tensor(card.mean).reshape(3, 1, 1)) / torch.tensor(card.std).reshape(3, 1, 1)
     )
     model = dlib.face_recognition_model_v1(str(card.weights))
     for chip, ours in zip(images, raw, strict=True):

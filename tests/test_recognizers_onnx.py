@@ -189,9 +189,7 @@ case(
     node("LayerNormalization", "x", "g", axis=2, epsilon=1e-3),
     {"g": weights(9, 8)},
 )
-case(
-    "InstanceNormalization", node("InstanceNormalization", "x", "g", "h"), {"g": weights(4), "h": weights(4)}
-)
+case("InstanceNormalization", node("InstanceNormalization", "x", "g", "h"), {"g": weights(4), "h": weights(4)})
 case("Softmax", node("Softmax", "x"))
 case("Softmax axis", node("Softmax", "x", axis=1))
 case("Softmax 11", node("Softmax", "x", axis=2), opset=11)
@@ -273,9 +271,7 @@ case(
         node("Range", "zero", "w", "one", output="r"),
         node("Cast", "r", to=TensorProto.FLOAT, output="f"),
         node("Sin", "f", output="sin"),
-        node(
-            "ConstantOfShape", "w1", value=helper.make_tensor("v", TensorProto.FLOAT, [1], [0.25]), output="c"
-        ),
+        node("ConstantOfShape", "w1", value=helper.make_tensor("v", TensorProto.FLOAT, [1], [0.25]), output="c"),
         node("Mul", "sin", "c", output="p"),
         node("Div", "w", "two", output="half"),
         node("Cast", "half", to=TensorProto.FLOAT, output="h"),
@@ -334,12 +330,8 @@ case(
     {"size": integers(1, 4, 13, 5)},
     shape=(1, 4, 9, 8),
 )
-case(
-    "Resize 10", node("Resize", "x", "s", mode="nearest"), {"s": np.array([1, 1, 2, 2], np.float32)}, opset=10
-)
-case(
-    "Upsample", node("Upsample", "x", "s", mode="nearest"), {"s": np.array([1, 1, 2, 3], np.float32)}, opset=9
-)
+case("Resize 10", node("Resize", "x", "s", mode="nearest"), {"s": np.array([1, 1, 2, 2], np.float32)}, opset=10)
+case("Upsample", node("Upsample", "x", "s", mode="nearest"), {"s": np.array([1, 1, 2, 3], np.float32)}, opset=9)
 case("Upsample 7", node("Upsample", "x", scales=[1.0, 1.0, 2.0, 2.0], mode="linear"), opset=7)
 
 
@@ -347,9 +339,7 @@ case("Upsample 7", node("Upsample", "x", scales=[1.0, 1.0, 2.0, 2.0], mode="line
 def test_operator_equals_onnx_runtime(name: str) -> None:
     nodes, constants, options = SIMPLE[name]
     shape = options.get("shape", IMAGE)
-    content = model(
-        nodes, constants, shape=shape, opset=options.get("opset", 17), outputs=options.get("outputs", 1)
-    )
+    content = model(nodes, constants, shape=shape, opset=options.get("opset", 17), outputs=options.get("outputs", 1))
     check(content, shape=shape, positive=options.get("positive", False))
 
 
@@ -387,9 +377,7 @@ def test_gradients_are_those_of_the_function() -> None:
     assert torch.autograd.gradcheck(network, image.requires_grad_())
 
 
-@pytest.mark.parametrize(
-    "name", ["PRelu", "Clip", "Resize linear half_pixel", "Pad reflect", "AveragePool uneven"]
-)
+@pytest.mark.parametrize("name", ["PRelu", "Clip", "Resize linear half_pixel", "Pad reflect", "AveragePool uneven"])
 def test_gradients_of_single_operators(name: str) -> None:
     nodes, constants, _ = SIMPLE[name]
     network = ImportedNetwork(model(nodes, constants)).double()
@@ -515,9 +503,7 @@ def test_external_weights_are_refused() -> None:
 
 
 def test_several_outputs_are_no_recogniser() -> None:
-    network = ImportedNetwork(
-        model([helper.make_node("Split", ["x"], ["y", "y1"], axis=2, name="s")], {}, outputs=2)
-    )
+    network = ImportedNetwork(model([helper.make_node("Split", ["x"], ["y", "y1"], axis=2, name="s")], {}, outputs=2))
     with pytest.raises(WeightsCorrupt, match="2 outputs"):
         network(torch.zeros(1, 4, 8, 8))
 

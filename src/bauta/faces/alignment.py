@@ -14,7 +14,7 @@ from bauta.errors import UsageError
 from bauta.faces.templates import CropTemplate
 
 
-def similarity_matrix(landmarks: ArrayLike, template: CropTemplate) -> NDArray[np.float32]:
+def similarity_matrix(landmarks: ArrayLike, template: CropTemplate) -> NDArray[np.float64]:
     """The similarity that carries landmarks closest to the template's points in least squares.
 
     Umeyama, Least-squares estimation of transformation parameters between two point patterns, PAMI 1991,
@@ -50,7 +50,7 @@ def similarity_matrix(landmarks: ArrayLike, template: CropTemplate) -> NDArray[n
         )
     linear = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
     offset = target_mean - linear @ source_mean
-    return np.column_stack([linear, offset]).astype(np.float32)
+    return np.column_stack([linear, offset])
 
 
 def reduction_factors(matrices: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -70,9 +70,7 @@ def reduction_factors(matrices: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.maximum(factors, 1).astype(np.int64)
 
 
-def extract_crops(
-    pixels: NDArray[np.float32], landmarks: ArrayLike, template: CropTemplate
-) -> NDArray[np.float32]:
+def extract_crops(pixels: NDArray[np.float32], landmarks: ArrayLike, template: CropTemplate) -> NDArray[np.float32]:
     """Aligned crops of the faces of one photo, black where they reach beyond it.
 
     Args:

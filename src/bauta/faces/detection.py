@@ -101,9 +101,7 @@ def face_from_box(pixels: NDArray[np.float32], box_xywh: ArrayLike) -> Faces:
             hint="Write it as x,y,width,height, with x,y its upper left corner.",
         )
     landmarks, score = _landmarks_inside(pixels, box)
-    return Faces(
-        box[None].astype(np.float32), landmarks[None].astype(np.float32), np.array([score], np.float32)
-    )
+    return Faces(box[None].astype(np.float32), landmarks[None].astype(np.float32), np.array([score], np.float32))
 
 
 def _check_pixels(pixels: NDArray[np.float32]) -> None:
@@ -136,9 +134,7 @@ def _find_turned(pixels: NDArray[np.float32], search: Search) -> Iterator[Faces]
         turned = sample(reduced, matrix, (int(canvas[1]), int(canvas[0])), border=0.5)
         faces = find(turned, coarser)
         corners = faces.boxes[:, [[0, 1], [2, 1], [0, 3], [2, 3]]]
-        corners, landmarks = (
-            ((points - offset) @ turn + 0.5) / ratio - 0.5 for points in (corners, faces.landmarks)
-        )
+        corners, landmarks = (((points - offset) @ turn + 0.5) / ratio - 0.5 for points in (corners, faces.landmarks))
         last = (width - 1, height - 1)
         boxes = [np.clip(corners.min(axis=1), 0, last), np.clip(corners.max(axis=1), 0, last)]
         yield Faces(np.concatenate(boxes, axis=1), landmarks, faces.scores)
@@ -150,9 +146,7 @@ def _rotation(degrees: float) -> NDArray[np.float64]:
     return np.array([(cosine, sine), (-sine, cosine)])
 
 
-def _landmarks_inside(
-    pixels: NDArray[np.float32], box: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float]:
+def _landmarks_inside(pixels: NDArray[np.float32], box: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
     """O-Net's landmarks (5, 2) in a box and their probability, or an average face's and zero."""
     _, _, output = load_networks()
     centre, side = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]).max()

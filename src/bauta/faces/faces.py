@@ -96,9 +96,7 @@ class Faces:
         return cls(boxes, landmarks, scores)
 
 
-def overlaps(
-    boxes: NDArray[np.float32], box: NDArray[np.float32], *, of_smaller: bool = False
-) -> NDArray[np.float32]:
+def overlaps(boxes: NDArray[np.float32], box: NDArray[np.float32], *, of_smaller: bool = False) -> NDArray[np.float32]:
     """(N,) intersections of boxes (N, 4) with one box, over the union or over the smaller of both areas."""
     x1, y1, x2, y2 = boxes.T
     width = np.minimum(x2, box[2]) - np.maximum(x1, box[0])

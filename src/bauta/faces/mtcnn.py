@@ -215,9 +215,7 @@ def _assets() -> Path:
     """The folder of the weights in the installed `mtcnn` package, which is located but not imported."""
     spec = find_spec("mtcnn")
     if spec is None or not spec.submodule_search_locations:
-        raise WeightsMissing(
-            "The package mtcnn is not installed.", hint="pip install --no-deps mtcnn==1.0.0."
-        )
+        raise WeightsMissing("The package mtcnn is not installed.", hint="pip install --no-deps mtcnn==1.0.0.")
     return Path(next(iter(spec.submodule_search_locations))) / "assets" / "weights"
 
 

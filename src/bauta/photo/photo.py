@@ -148,9 +148,7 @@ class Photo:
                 hint=f"Use the ending {self.suffix}.",
             )
         originals = [self.path] if self.path else []
-        write_atomically(
-            destination, self.encode(metadata=metadata), overwrite=overwrite, originals=originals
-        )
+        write_atomically(destination, self.encode(metadata=metadata), overwrite=overwrite, originals=originals)
 
 
 def read_photo(source: Path | str | bytes, *, max_pixels: int = MAX_PIXELS) -> Photo:

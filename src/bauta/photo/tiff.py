@@ -94,9 +94,7 @@ def _refuse_other_kinds(source: Source, directory: Directory, order: ByteOrder) 
 
 def _structure_alone(data: bytes, directory: Directory, order: ByteOrder) -> bytes:
     """The file with a directory that tells a decoder nothing but the layout: no turning, no other page."""
-    rows = [
-        data[entry.position : entry.position + 12] for entry in directory.entries if entry.tag in _STRUCTURE
-    ]
+    rows = [data[entry.position : entry.position + 12] for entry in directory.entries if entry.tag in _STRUCTURE]
     table = struct.pack(order + "H", len(rows)) + b"".join(rows) + bytes(4)
     return data[: directory.offset] + table + data[directory.offset + len(table) :]
 
@@ -116,9 +114,7 @@ def _decode_16_bit_colour(source: Source, picture: bytes) -> Samples:
     import cv2
 
     if exif.read_directory(picture).first_integer(_PLANAR, exif.byte_order(picture), 1) != 1:
-        raise source.unsupported(
-            "a 16-bit TIFF with one plane per colour", hint="Save it with interleaved channels."
-        )
+        raise source.unsupported("a 16-bit TIFF with one plane per colour", hint="Save it with interleaved channels.")
     decoded = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.dtype != np.uint16 or decoded.ndim != 3:
         raise source.unreadable("its 16-bit data cannot be decoded")

@@ -79,22 +79,16 @@ def _add(model: Path, text: str, *, origin: str, home: Path) -> RecognizerCard:
 def require_free_name(name: str, home: Path) -> None:
     """Raise UsageError when a recogniser of that name exists."""
     if (home / "recognizers" / name).exists() or any(c.name == name for c in catalog.list_recognizers()):
-        raise UsageError(
-            f"A recogniser called {name!r} exists already.", hint="Choose another name in the card."
-        )
+        raise UsageError(f"A recogniser called {name!r} exists already.", hint="Choose another name in the card.")
 
 
 def _read_model(model: Path) -> bytes:
     try:
         if model.stat().st_size > LARGEST_WEIGHTS:
-            raise WeightsCorrupt(
-                f"{model} is larger than {LARGEST_WEIGHTS} bytes.", hint="Is it the right file?"
-            )
+            raise WeightsCorrupt(f"{model} is larger than {LARGEST_WEIGHTS} bytes.", hint="Is it the right file?")
         return model.read_bytes()
     except OSError as error:
-        raise WeightsMissing(
-            f"Cannot read {model}: {error.strerror or error}.", hint="Give an ONNX file."
-        ) from error
+        raise WeightsMissing(f"Cannot read {model}: {error.strerror or error}.", hint="Give an ONNX file.") from error
 
 
 def _check_graph(content: bytes, card: RecognizerCard) -> None:
@@ -140,9 +134,7 @@ def _check_answers(card: RecognizerCard) -> None:
         )
     (gradient,) = torch.autograd.grad(embeddings.sum(), images)
     if not gradient.isfinite().all():
-        raise NumericalFailure(
-            f"The gradient of {card.name!r} holds NaN or infinity.", hint="Add it as a judge only."
-        )
+        raise NumericalFailure(f"The gradient of {card.name!r} holds NaN or infinity.", hint="Add it as a judge only.")
 
 
 def _probes(card: RecognizerCard) -> NDArray[np.float32]:
@@ -150,9 +142,7 @@ def _probes(card: RecognizerCard) -> NDArray[np.float32]:
     height, width = card.template.height, card.template.width
     noise = np.random.default_rng(0).random((3, height, width), dtype=np.float32)
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
-    waves = [
-        0.5 + 0.3 * np.sin(7 * x + 3 * y * channel + channel) * np.cos(5 * y - 2 * x) for channel in range(3)
-    ]
+    waves = [0.5 + 0.3 * np.sin(7 * x + 3 * y * channel + channel) * np.cos(5 * y - 2 * x) for channel in range(3)]
     grey = np.full_like(noise, 0.5)
     return np.stack([noise, np.stack(waves).astype(np.float32), grey])
 
@@ -172,9 +162,7 @@ def _keep(card: RecognizerCard, content: bytes, home: Path) -> RecognizerCard:
     except FileExistsError as error:
         raise OutputExists(f"{parent / card.name} exists already.", hint="Choose another name.") from error
     except OSError as error:
-        raise OutputError(
-            f"Cannot write to {parent}: {error.strerror}.", hint="Set BAUTA_HOME elsewhere."
-        ) from error
+        raise OutputError(f"Cannot write to {parent}: {error.strerror}.", hint="Set BAUTA_HOME elsewhere.") from error
     return stored
 
 
@@ -231,9 +219,7 @@ def pull(
         downloads.mkdir(parents=True, exist_ok=True)
         _download(wanted, part, insecure_loopback, progress)
     except OSError as error:
-        raise OutputError(
-            f"Cannot write to {part}: {error.strerror}.", hint="Make room, or set BAUTA_HOME."
-        ) from error
+        raise OutputError(f"Cannot write to {part}: {error.strerror}.", hint="Make room, or set BAUTA_HOME.") from error
     stored = _add(part, text, origin=address, home=home)
     part.unlink(missing_ok=True)
     return stored
@@ -244,9 +230,7 @@ def _client(insecure_loopback: bool) -> Any:
 
     def only_https(request: httpx.Request) -> None:  # asked again for every redirect
         url = urlsplit(str(request.url))
-        if url.scheme != "https" and not (
-            insecure_loopback and url.scheme == "http" and url.hostname in _LOOPBACK
-        ):
+        if url.scheme != "https" and not (insecure_loopback and url.scheme == "http" and url.hostname in _LOOPBACK):
             raise UsageError(f"{request.url} is not an https address.", hint="Use https.")
 
     return httpx.Client(follow_redirects=True, timeout=30, event_hooks={"request": [only_https]})
@@ -262,9 +246,7 @@ def _fetch_text(address: str, insecure_loopback: bool) -> str:
             for block in response.iter_bytes():
                 content += block
                 if len(content) > LARGEST_CARD:
-                    raise UsageError(
-                        f"{address} is too large for a card.", hint="Give the address of a TOML file."
-                    )
+                    raise UsageError(f"{address} is too large for a card.", hint="Give the address of a TOML file.")
             return content.decode()
     except (httpx.HTTPError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise _unreachable(address, error) from error

@@ -128,8 +128,7 @@ def calibrate(
     allowed = [fmr for fmr in FMRS if pairs >= ERRORS_WANTED / fmr]
     if not allowed:
         raise UsageError(
-            f"{folder} gives {pairs} pairs of different people; "
-            f"FMR {FMRS[0]:g} needs {ERRORS_WANTED / FMRS[0]:.0f}.",
+            f"{folder} gives {pairs} pairs of different people; FMR {FMRS[0]:g} needs {ERRORS_WANTED / FMRS[0]:.0f}.",
             hint="Add people: about 80 with one image each are enough for FMR 1e-2, 780 for 1e-4.",
         )
     embeddings, digest = _embed(card, folder, paths, progress)
@@ -166,9 +165,7 @@ def _find_crops(folder: Path, exclude: Collection[str]) -> list[Path]:
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder.", hint="Give a folder with one folder per person.")
     paths = sorted(
-        path
-        for path in folder.glob("*/*")
-        if path.suffix.lower() in _SUFFIXES and path.parent.name not in exclude
+        path for path in folder.glob("*/*") if path.suffix.lower() in _SUFFIXES and path.parent.name not in exclude
     )
     if not paths:
         raise UsageError(
@@ -239,8 +236,6 @@ def _keep(store: Path, sha256: str, entry: dict[str, Any]) -> None:
             content = json.loads(store.read_text(encoding="utf-8"))
             content["recognizers"][sha256] = entry
         except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"{store} cannot be extended: {error!r}.", hint="Delete it, or move it away."
-            ) from error
+            raise UsageError(f"{store} cannot be extended: {error!r}.", hint="Delete it, or move it away.") from error
     content["recognizers"][sha256] = entry
     write_atomically(store, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())

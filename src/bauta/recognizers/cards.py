@@ -246,9 +246,7 @@ class _Reader:
 
 
 def _list(reader: _Reader, key: str, kind: type | tuple[type, ...]) -> list[Any]:
-    return list(
-        reader.take(key, list, lambda v: all(isinstance(e, kind) and not isinstance(e, bool) for e in v))
-    )
+    return list(reader.take(key, list, lambda v: all(isinstance(e, kind) and not isinstance(e, bool) for e in v)))
 
 
 def _triple(reader: _Reader, key: str) -> tuple[float, float, float]:

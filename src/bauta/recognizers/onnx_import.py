@@ -254,9 +254,7 @@ def _needed(operations: list[_Operation], results: Iterable[str]) -> list[_Opera
         if wanted.isdisjoint(operation.outputs):
             continue
         wanted.update(name for name in operation.inputs if name)
-        kept.append(
-            replace(operation, outputs=tuple(name if name in wanted else "" for name in operation.outputs))
-        )
+        kept.append(replace(operation, outputs=tuple(name if name in wanted else "" for name in operation.outputs)))
     return kept[::-1]
 
 
@@ -312,9 +310,7 @@ def _fold_channel_scales(
             **second.attributes,
             "strides": first.attributes.get("strides", [1] * (scale.dim() - 2)),
         }
-        return replace(
-            second, attributes=attributes, inputs=(first.inputs[0], *names), outputs=second.outputs
-        )
+        return replace(second, attributes=attributes, inputs=(first.inputs[0], *names), outputs=second.outputs)
 
     return _join_pairs(operations, constants, results, join)
 
@@ -328,8 +324,7 @@ def _join_clips(
         names = [*operation.inputs[1:], "", ""][:2]
         values = [constants[name].item() if name else math.nan for name in names]
         return [
-            empty if math.isnan(value) else value
-            for value, empty in zip(values, (-math.inf, math.inf), strict=True)
+            empty if math.isnan(value) else value for value, empty in zip(values, (-math.inf, math.inf), strict=True)
         ]
 
     def join(first: _Operation, second: _Operation) -> _Operation | None:

@@ -169,9 +169,7 @@ def _window(node: Node, kernel: Sequence[int]) -> _Window:
     automatic = node.attribute("auto_pad", "NOTSET")
     pads = node.attribute("pads", [0] * 2 * rank)
     if len(sizes) != rank:
-        raise node.refusal(
-            f"with a {rank}-dimensional kernel on a {len(sizes)}-dimensional image is not supported"
-        )
+        raise node.refusal(f"with a {rank}-dimensional kernel on a {len(sizes)}-dimensional image is not supported")
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
         pads = [0] * 2 * rank
         for axis, size in enumerate(sizes):
@@ -193,11 +191,7 @@ def _convolution(node: Node) -> Function:
     rank = len(window.kernel)
     if rank not in (1, 2, 3):
         raise node.refusal(f"in {rank} dimensions is not supported")
-    if (
-        node.shape(1)[0] == node.shape(1)[1] * groups == groups
-        and not window.padded
-        and max(window.kernel) == 1
-    ):
+    if node.shape(1)[0] == node.shape(1)[1] * groups == groups and not window.padded and max(window.kernel) == 1:
         return _scale_channels(window)
     convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
     if rank == 2 and groups == 1 and not window.padded and max(*window.kernel, *window.stride) == 1:
@@ -687,9 +681,7 @@ def _constant_of_shape(node: Node) -> Function:
 
 def _range(node: Node) -> Function:
     start, limit, step = (node.fixed(index) for index in range(3))
-    return lambda *_: torch.arange(
-        start.item(), limit.item(), step.item(), dtype=start.dtype, device=start.device
-    )
+    return lambda *_: torch.arange(start.item(), limit.item(), step.item(), dtype=start.dtype, device=start.device)
 
 
 # ONNX numbers its element types; every floating type becomes the one the network computes in.

@@ -1,0 +1,419 @@
+"""The commands: parse, call, show. What is heavy is imported inside them, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
+
+import typer
+
+from bauta import __version__
+from bauta.cli import values
+from bauta.cli.console import ProgressBar, show_error, show_outcomes, show_table
+from bauta.errors import UsageError
+
+if TYPE_CHECKING:
+    from bauta.protection.report import Report
+    from bauta.protection.settings import ProtectSettings
+    from bauta.recognizers.cards import RecognizerCard
+
+EPILOG = (
+    "Exit codes: 0 done, no judge recognises a face · 7 a judge still does · 3 no face found · "
+    "4 a photo cannot be read · 5 a result cannot be written · 6 a recogniser cannot be used · "
+    "2 wrong usage · 1 anything else · 130 interrupted. "
+    "With several photos the most serious wins: 130, 1, 2, 6, 5, 4, 3, 7, 0."
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Protect faces in photos from recognition, and check honestly whether it worked.",
+    epilog=EPILOG,
+)
+recognizers = typer.Typer(no_args_is_help=True, help="The face recognisers that are attacked and that judge.")
+app.add_typer(recognizers, name="recognizers")
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+References = Annotated[
+    Optional[list[Path]],  # noqa: UP045
+    typer.Option(
+        "--reference", metavar="PHOTO", help="Another photo of the person, to judge against. May be repeated."
+    ),
+]
+Surrogates = Annotated[str, typer.Option(help="Recognisers to attack, separated by commas, or auto.", metavar="NAMES")]
+Judges = Annotated[
+    str,
+    typer.Option(help="Recognisers that check the result and are never attacked, or auto.", metavar="NAMES"),
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"bauta {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog=EPILOG)
+def protect(
+    paths: Annotated[list[Path], typer.Argument(help="Photos, folders or quoted globs.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for the protected photos and reports."),
+    ] = Path("protected"),
+    method: Annotated[str, typer.Option(help="Method; see `bauta methods`.")] = "tip-im",
+    strength: Annotated[
+        Literal["low", "medium", "high"],
+        typer.Option(help="How strong, and so how visible, the mask may be."),
+    ] = "medium",
+    budget: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="TIME", help="Time that one face may take, such as 10s."),
+    ] = None,
+    only: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Protect only the people in this photo. May be repeated.", rich_help_panel="Which faces"),
+    ] = None,
+    keep: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(
+            metavar="PHOTO", help="Leave the people in this photo as they are.", rich_help_panel="Which faces"
+        ),
+    ] = None,
+    largest: Annotated[
+        bool, typer.Option("--largest", help="Protect the largest face only.", rich_help_panel="Which faces")
+    ] = False,
+    box: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="X,Y,W,H",
+            help="A face that is not found by itself, in pixels.",
+            rich_help_panel="Which faces",
+        ),
+    ] = None,
+    reference: References = None,
+    surrogates: Surrogates = "auto",
+    judges: Judges = "auto",
+    mode: Annotated[
+        Optional[Literal["dodge", "impersonate", "combined"]],  # noqa: UP045
+        typer.Option(
+            help="Move away from the person, towards composite faces of nobody, or both.",
+            rich_help_panel="Method",
+        ),
+    ] = None,
+    preset: Annotated[
+        Literal["default", "paper", "official-code"],
+        typer.Option(help="Bauta's settings, or the published ones.", rich_help_panel="Method"),
+    ] = "default",
+    eps: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Largest change of a sample, in 1/255.", rich_help_panel="Method"),
+    ] = None,
+    psnr: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Lowest PSNR of a face, in dB; replaces --strength.", rich_help_panel="Method"),
+    ] = None,
+    steps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Steps of the optimisation.", rich_help_panel="Method"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel="Method")] = 0,
+    keep_metadata: Annotated[
+        bool,
+        typer.Option("--keep-metadata", help="Keep all metadata, GPS too.", rich_help_panel="Files"),
+    ] = False,
+    strip_metadata: Annotated[
+        bool,
+        typer.Option(
+            "--strip-metadata",
+            help="Remove all metadata. By default GPS, serial numbers, maker notes and thumbnails go.",
+            rich_help_panel="Files",
+        ),
+    ] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Photos at a time.", rich_help_panel="Files")] = 1,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Write the photos only.", rich_help_panel="Files")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Protect the faces in photos. Originals are never changed; finished photos are not done again."""
+    from bauta.photo import MetadataPolicy
+    from bauta.protection.settings import ProtectSettings, Selection
+
+    if keep_metadata and strip_metadata:
+        raise UsageError("Metadata is either kept or stripped.", hint="Give only one of the two options.")
+    policy = MetadataPolicy.PRIVATE
+    if keep_metadata or strip_metadata:
+        policy = MetadataPolicy.KEEP if keep_metadata else MetadataPolicy.STRIP
+    chosen = {"mode": mode, "preset": preset, "epsilon": eps, "psnr": psnr, "iterations": steps}
+    settings = ProtectSettings(
+        method=method,
+        options=tuple((name, value) for name, value in chosen.items() if value is not None),
+        strength=strength,
+        surrogates=values.names(surrogates),
+        judges=values.names(judges),
+        seed=seed,
+        metadata=policy,
+        selection=Selection(
+            largest, tuple(only or ()), tuple(keep or ()), tuple(values.box(text) for text in box or ())
+        ),
+        references=tuple(reference or ()),
+        budget=None if budget is None else values.seconds(budget),
+    )
+    return _protect(paths, output, settings, jobs, not no_report, as_json)
+
+
+def _protect(
+    paths: list[Path], output: Path, settings: ProtectSettings, jobs: int, reports: bool, as_json: bool
+) -> int:
+    from bauta.protection.batch import Outcome, collect, exit_code, protect_photos
+
+    sources, failures = collect(paths, output)
+    for failure in failures:
+        show_error(failure.message, failure.hint)
+    if not sources and failures:
+        return exit_code(failures)
+    outcomes: list[Outcome] = list(failures)
+    try:
+        with ProgressBar(len(sources)) as bar:
+
+            def finished(outcome: Outcome) -> None:
+                outcomes.append(outcome)
+                bar.finished(outcome)
+
+            protect_photos(sources, output, settings, jobs=jobs, reports=reports, finished=finished, progress=bar.stage)
+    finally:
+        if as_json:
+            print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
+        elif len(outcomes) > len(failures):
+            show_outcomes(outcomes, output)
+    return exit_code(outcomes)
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write; replaced when run again.")
+    ] = Path("out/demo"),
+) -> None:
+    """Protect a portrait in the public domain and show what came of it."""
+    from bauta.protection.demo import demonstrate
+
+    with ProgressBar(1) as bar:
+        report, files = demonstrate(output, progress=bar.stage)
+    _show_report(report)
+    print()
+    for path in files:
+        print(path)
+
+
+@app.command(epilog=EPILOG)
+def verify(
+    original: Annotated[Path, typer.Argument(help="The photo before protection.", show_default=False)],
+    protected: Annotated[
+        Path, typer.Argument(help="The photo after it, possibly resized or re-encoded.", show_default=False)
+    ],
+    reference: References = None,
+    surrogates: Annotated[
+        str,
+        typer.Option(help="Recognisers that the mask was made against; they confirm nothing.", metavar="NAMES"),
+    ] = "auto",
+    judges: Judges = "auto",
+    report: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE.html", help="Write the report here, and its data beside it as .json."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Check a protected photo against its original."""
+    from bauta.protection.batch import WEAK, write_report
+    from bauta.protection.verbs import verify as judge
+
+    with ProgressBar(1) as bar:
+        answer = judge(
+            original,
+            protected,
+            references=tuple(reference or ()),
+            surrogates=values.names(surrogates),
+            judges=values.names(judges),
+            progress=bar.stage,
+        )
+    if report is not None:
+        write_report(answer, report)
+    if as_json:
+        print(answer.to_json(), end="")
+    else:
+        _show_report(answer)
+    return WEAK if answer.verdict == "weak" else 0
+
+
+def _show_report(report: Report) -> None:
+    """The comparisons of the saved file, the verdict and the notes, on stdout."""
+    rows = [
+        (
+            str(number),
+            row.judge + (" (attacked)" if row.attacked else ""),
+            row.against,
+            "" if row.before is None else f"{row.before:.2f}",
+            f"{row.after:.2f}",
+            "not calibrated"
+            if not report.cast.thresholds[row.judge]
+            else "no match"
+            if row.matches_at is None
+            else f"MATCH at FMR {row.matches_at:g}",
+        )
+        for number, face in enumerate(report.faces, 1)
+        for row in face.verification.comparisons
+        if row.condition == "saved"
+    ]
+    show_table(("FACE", "JUDGE", "AGAINST", "BEFORE", "AFTER", "DECISION"), rows)
+    print(f"\n{report.verdict.capitalize()}: {report.summary}")
+    for warning in report.warnings:
+        print(f"Note: {warning}")
+
+
+@app.command()
+def methods(
+    pattern: Annotated[str, typer.Argument(help="Glob that names must match.")] = "*", as_json: Json = False
+) -> None:
+    """List the protection methods."""
+    from dataclasses import asdict
+
+    from bauta.registry import list_methods
+
+    cards = list_methods(pattern)
+    if as_json:
+        print(json.dumps([asdict(card) for card in cards], indent=2))
+        return
+    show_table(("METHOD", "KIND", "WHAT IT DOES", "FROM"), [(c.name, c.kind, c.summary, c.paper) for c in cards])
+
+
+@recognizers.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the recognisers on this machine: what they may do, and whether they are ready."""
+    from bauta.errors import NotCalibrated
+    from bauta.recognizers.calibration import FMRS, threshold
+    from bauta.recognizers.catalog import list_recognizers
+
+    def limits(card: RecognizerCard) -> dict[str, float]:
+        found = {}
+        for fmr in FMRS:
+            try:
+                found[f"{fmr:g}"] = threshold(card, fmr).cosine
+            except NotCalibrated:
+                continue
+        return found
+
+    cards = [(card, limits(card), card.weights.is_file()) for card in list_recognizers()]
+    if as_json:
+        entries = [
+            {
+                "name": card.name,
+                "roles": sorted(card.roles),
+                "architecture": card.architecture,
+                "training_set": card.training_set,
+                "terms": card.terms,
+                "source": card.source,
+                "sha256": card.sha256,
+                "format": card.format,
+                "weights_present": present,
+                "thresholds": found,
+            }
+            for card, found, present in cards
+        ]
+        print(json.dumps(entries, indent=2))
+        return
+    rows = [
+        (
+            card.name,
+            ", ".join(sorted(card.roles, reverse=True)),
+            "yes" if found else "no",
+            "here" if present else "MISSING",
+            card.architecture,
+            card.terms,
+        )
+        for card, found, present in cards
+    ]
+    show_table(("RECOGNISER", "ROLES", "CALIBRATED", "WEIGHTS", "NETWORK", "TERMS"), rows)
+
+
+@recognizers.command()
+def add(
+    model: Annotated[Path, typer.Argument(help="The network, in ONNX.", show_default=False)],
+    card: Annotated[Path, typer.Option(metavar="FILE.toml", help="Its card.", show_default=False)],
+) -> None:
+    """Add your own recogniser. It is checked, and copied to where Bauta keeps its data."""
+    from bauta.recognizers.add import add_recognizer
+
+    _added(add_recognizer(model, card))
+
+
+@recognizers.command()
+def pull(
+    card: Annotated[str, typer.Argument(help="A card, or its https address; it names URL and SHA-256.")],
+) -> None:
+    """Fetch a recogniser that a card describes, and add it."""
+    from bauta.recognizers.add import pull as fetch
+
+    with ProgressBar(1) as bar:
+        stored = fetch(card, progress=lambda done, total: bar.stage("fetching", done, max(done, total)))
+    _added(stored)
+
+
+def _added(card: RecognizerCard) -> None:
+    roles = " and ".join(sorted(card.roles, reverse=True))
+    print(f"Added {card.name} as {roles}.")
+    print(f"Before it can judge it needs thresholds: bauta recognizers calibrate {card.name} FOLDER")
+
+
+@recognizers.command()
+def calibrate(
+    which: Annotated[str, typer.Argument(metavar="NAMES", help="Recognisers, separated by commas, or all.")],
+    folder: Annotated[Path, typer.Argument(help="A folder for each person, with aligned crops of 112x112 pixels.")],
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="What to call this set of faces; the folder's name by default."),
+    ] = None,
+    exclude: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="A text file with people to leave out, one name a line."),
+    ] = None,
+) -> None:
+    """Measure decision thresholds on pairs of different people, at FMR 1e-2, 1e-3 and 1e-4."""
+    from bauta.recognizers.calibration import calibrate as measure
+    from bauta.recognizers.catalog import find_card, list_recognizers
+
+    cards = (
+        [card for card in list_recognizers() if card.weights.is_file()]
+        if which == "all"
+        else [find_card(one) for one in values.names(which)]
+    )
+    try:
+        people = exclude.read_text(encoding="utf-8").split("\n") if exclude else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"Cannot read {exclude}: {error}", hint="Give a text file, one name a line.") from error
+    left_out = {person.strip() for person in people if person.strip()}
+    rows = []
+    with ProgressBar(1) as bar:
+        for card in cards:
+            found = measure(
+                card,
+                folder,
+                name=name,
+                exclude=left_out,
+                progress=lambda done, total, label=card.name: bar.stage(label, done, total),  # type: ignore[misc]
+            )
+            rows += [
+                (card.name, f"{t.fmr:g}", f"{t.cosine:.4f}", f"{t.impostor_pairs:,}", str(t.people)) for t in found
+            ]
+    show_table(("RECOGNISER", "FMR", "COSINE", "IMPOSTOR PAIRS", "PEOPLE"), rows)

@@ -1,0 +1,136 @@
+"""What the command line shows: errors and progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from bauta.protection.batch import Outcome
+
+WORDS = {"protected": "protected", "unconfirmed": "unconfirmed", "weak": "WEAK"}
+
+
+def clean(text: object) -> str:
+    """Text for a terminal: a file name cannot smuggle escape sequences or undecodable bytes in."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in str(text))
+
+
+def show_error(message: str, hint: str = "") -> None:
+    """One line for what is wrong, one for what to do next."""
+    print(f"error: {clean(message)}", file=sys.stderr)
+    if hint:
+        print(f"hint: {clean(hint)}", file=sys.stderr)
+
+
+def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns on stdout, readable by people and by `cut` and `awk` alike."""
+    lines = [list(header), *([clean(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def show_outcomes(outcomes: Sequence[Outcome], directory: Path) -> None:
+    """A short table of what became of the photos, and one line that sums it up."""
+    made = [outcome for outcome in outcomes if outcome.verdict is not None]
+    if made:
+        show_table(
+            ("PHOTO", "VERDICT", "FACES", "STILL MATCH", "QUALITY", "SECONDS"),
+            [
+                (
+                    str(outcome.output.relative_to(directory)) if outcome.output else "",
+                    WORDS[str(outcome.verdict)],
+                    str(outcome.faces),
+                    f"{outcome.matching} of {outcome.judges} judges",
+                    "same" if outcome.psnr is None else f"{outcome.psnr:.1f} dB",
+                    "done before" if outcome.skipped else f"{outcome.seconds:.1f}",
+                )
+                for outcome in made
+            ],
+        )
+        print()
+        if len(made) == 1:
+            print(clean(made[0].message))
+    print(f"{_counts(outcomes)}. Output in {clean(directory)}.")
+    if any(outcome.report for outcome in made):
+        print("Reports show the unprotected photos: share the protected photos only.")
+
+
+def _counts(outcomes: Sequence[Outcome]) -> str:
+    kinds = [
+        (sum(outcome.verdict == verdict for outcome in outcomes), verdict)
+        for verdict in ("protected", "unconfirmed", "weak")
+    ]
+    kinds.append((sum(outcome.exit_code == 3 for outcome in outcomes), "without a face to protect"))
+    kinds.append((sum(outcome.verdict is None and outcome.exit_code != 3 for outcome in outcomes), "failed"))
+    total = len(outcomes)
+    parts = ", ".join(f"{count} {kind}" for count, kind in kinds if count)
+    return f"{total} photo{'' if total == 1 else 's'}: {parts}"
+
+
+class ProgressBar:
+    """Progress with the time that is left, on stderr; silent when that is no terminal.
+
+    Args:
+        photos: How many there are.
+    """
+
+    def __init__(self, photos: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._photos = photos
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._whole: TaskID | None = None
+        self._stage: TaskID | None = None
+        self._shown = 0.0
+
+    def __enter__(self) -> ProgressBar:
+        self._progress.start()
+        if self._photos > 1:
+            self._whole = self._progress.add_task("photos", total=self._photos)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Show how far the present photo is."""
+        if self._stage is None:
+            self._stage = self._progress.add_task(name, total=total)
+        now = time.monotonic()
+        if 0 < done < total and now - self._shown < 0.1:
+            return
+        self._shown = now
+        if done == 0:
+            self._progress.reset(self._stage, description=name, total=total)
+        self._progress.update(self._stage, description=name, completed=done, total=total)
+
+    def finished(self, outcome: Outcome) -> None:
+        """Count a photo, and say at once what went wrong with it."""
+        if self._whole is not None:
+            self._progress.advance(self._whole)
+        if outcome.verdict is None:
+            self._progress.stop()
+            show_error(outcome.message, outcome.hint)
+            self._progress.start()

@@ -1,0 +1,51 @@
+"""Values that people type: durations, boxes and lists of names."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from bauta.errors import UsageError
+
+_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def seconds(text: str) -> float:
+    """A duration such as ``10s``, ``500ms``, ``2m`` or ``1.5`` in seconds.
+
+    Raises:
+        UsageError: when it is none, or is zero.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([a-z]*)\s*", text)
+    if match is None or match[2] not in _UNITS or float(match[1]) == 0:
+        raise UsageError(f"{text!r} is no duration.", hint="Write it as 10s, 500ms or 2m.")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def box(text: str) -> tuple[float, float, float, float]:
+    """A rectangle ``x,y,width,height`` in pixels.
+
+    Raises:
+        UsageError: when it is not four numbers.
+    """
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is no box.", hint="Write --box x,y,width,height in pixels, such as 120,80,200,240."
+        ) from error
+    return x, y, width, height
+
+
+def names(text: str) -> tuple[str, ...] | Literal["auto"]:
+    """Names separated by commas, or ``auto``.
+
+    Raises:
+        UsageError: when a name is empty.
+    """
+    if text.strip() == "auto":
+        return "auto"
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found):
+        raise UsageError(f"{text!r} holds an empty name.", hint="Separate names by single commas.")
+    return found

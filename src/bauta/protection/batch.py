@@ -1,0 +1,551 @@
+"""Many photos into one folder: resumable, in several processes, and one bad photo stops nothing.
+
+What a run knows of its own products it keeps in ``DIR/.bauta``, one record for each photo: the hashes of the
+source and of the product, and a fingerprint of the settings. A photo is finished when source, settings and
+product are as recorded. A product that changed since belongs to whoever changed it and is never replaced.
+
+This module imports torch only while it protects, so that worker processes can set thread counts before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bauta import __version__
+from bauta.errors import BautaError, OutputError, OutputExists, UsageError
+
+if TYPE_CHECKING:
+    from bauta.photo import Photo
+    from bauta.protection.pipeline import Pipeline, Progress
+    from bauta.protection.report import Report
+    from bauta.protection.settings import ProtectSettings
+
+WEAK = 7
+"""Exit code of a photo that a judge still recognises."""
+
+SERIOUSNESS = (130, 1, 2, 6, 5, 4, 3, WEAK, 0)
+"""Exit codes, the most serious first: what concerns the whole run before what concerns a photo, and what left
+no protected photo before what left a weak one."""
+
+RECORDS = ".bauta"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One photo to protect.
+
+    Attributes:
+        source: The file.
+        relative: Where its product belongs, below the output folder.
+    """
+
+    source: Path
+    relative: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one photo.
+
+    Attributes:
+        source: The file, or the folder that could not be read.
+        verdict: ``protected``, ``unconfirmed``, ``weak``, or None when nothing was protected.
+        skipped: It was finished by an earlier run with the same settings.
+        output: The protected photo.
+        report: `report.html`, when one was asked for.
+        exit_code: As in `bauta.errors`; 7 for weak.
+        message: What is wrong, or the verdict in plain words.
+        hint: What to do next.
+        faces: Number of protected faces.
+        psnr: Lowest PSNR of a face, in dB.
+        matching: Number of judges that still match a face.
+        judges: Number of judges asked.
+        seconds: Wall time.
+    """
+
+    source: Path
+    verdict: str | None = None
+    skipped: bool = False
+    output: Path | None = None
+    report: Path | None = None
+    exit_code: int = 0
+    message: str = ""
+    hint: str = ""
+    faces: int = 0
+    psnr: float | None = None
+    matching: int = 0
+    judges: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for ``--json``."""
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """The exit code of a run: the most serious of its photos'."""
+    codes = {outcome.exit_code for outcome in outcomes}
+    return next((code for code in SERIOUSNESS if code in codes), 1 if codes else 0)
+
+
+def plan(sources: Sequence[tuple[Path, Path]]) -> list[Task]:
+    """Give every source a place below the output folder that no other source has.
+
+    Args:
+        sources: Each photo, and the folder it was found under (its own folder when it was named directly).
+
+    Returns:
+        Tasks in the same order, each photo once. A photo keeps its path below the folder it was found under;
+        photos that would meet keep as much of their folders as tells them apart. Names that differ only in
+        case meet, since some file systems do not tell them apart.
+    """
+    unique = {source.absolute(): (source, root.absolute()) for source, root in sources}
+    wholes = [whole.parts[1:] for whole in unique]
+    lengths = [len(whole.relative_to(root).parts) for whole, (_, root) in unique.items()]
+
+    def name(index: int) -> str:
+        return os.path.join(*wholes[index][-lengths[index] :]).casefold()  # noqa: PTH118
+
+    while True:
+        groups: dict[str, list[int]] = {}
+        for index in range(len(wholes)):
+            groups.setdefault(name(index), []).append(index)
+        meeting = [
+            index
+            for group in groups.values()
+            if len({str(Path(*wholes[index])).casefold() for index in group}) > 1
+            for index in group
+            if lengths[index] < len(wholes[index])
+        ]
+        if not meeting:
+            break
+        for index in meeting:
+            lengths[index] += 1
+    tasks = []
+    for index, (source, _) in enumerate(unique.values()):
+        place = Path(*wholes[index][-lengths[index] :])
+        number = groups[name(index)].index(index) + 1
+        tasks.append(Task(source, place if number == 1 else place.with_stem(f"{place.stem}-{number}")))
+    return tasks
+
+
+@dataclass
+class Workshop:
+    """Protects photos one after another into one folder.
+
+    Attributes:
+        directory: The output folder; it exists.
+        settings: What to do.
+        reports: Whether to write `report.html` and `report.json` beside each photo.
+        fingerprint: Of everything but the photo that decides the product.
+        originals: Real paths of all sources, none of which may be written to.
+    """
+
+    directory: Path
+    settings: ProtectSettings
+    reports: bool
+    fingerprint: str
+    originals: frozenset[str]
+    _pipeline: Pipeline | None = field(default=None, repr=False)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The recognisers, loaded once per process."""
+        if self._pipeline is None:
+            from bauta.protection.pipeline import Pipeline
+
+            self._pipeline = Pipeline(self.settings)
+        return self._pipeline
+
+    def protect(self, task: Task, progress: Progress = lambda stage, done, total: None) -> Outcome:
+        """Protect one photo; whatever goes wrong is the outcome and no exception."""
+        try:
+            return self._protect(task, progress)
+        except BautaError as error:
+            return Outcome(task.source, exit_code=error.exit_code, message=error.message, hint=error.hint)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            return Outcome(
+                task.source,
+                exit_code=OutputError.exit_code,
+                message=f"Cannot write the result of {task.source}: {reason}.",
+                hint="Check the output folder and the space left on its disk.",
+            )
+        except Exception as error:
+            if os.environ.get("BAUTA_DEBUG") == "1":
+                traceback.print_exc()
+            return Outcome(
+                task.source,
+                exit_code=BautaError.exit_code,
+                message=f"{type(error).__name__}: {error}",
+                hint="This is a defect in Bauta; run again with BAUTA_DEBUG=1 and report what it prints.",
+            )
+
+    def _protect(self, task: Task, progress: Progress) -> Outcome:
+        from bauta.photo import read_photo
+
+        photo = read_photo(task.source)
+        target, known = self._place(task, photo)
+        earlier = self._finished(task, target, known, photo.sha256)
+        if earlier is not None:
+            return earlier
+        record = self._record(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        # Everything is made beside the records and then moved, so that an interruption leaves no half file.
+        with tempfile.TemporaryDirectory(dir=self.directory / RECORDS, prefix="part-") as scratch:
+            draft = Path(scratch) / target.name
+            report = self.pipeline.protect(photo, draft, progress=progress)
+            files = {target: draft}
+            page = None
+            if self.reports:
+                page, data = self._report_names(target, known)
+                for path, text in ((page, report.to_html()), (data, report.to_json())):
+                    files[path] = Path(scratch) / path.name
+                    files[path].write_text(text, encoding="utf-8")
+            outcome = _outcome(task.source, report, target, page)
+            note = Path(scratch) / "record"
+            note.write_text(
+                json.dumps(
+                    {
+                        "schema": "bauta.record/1",
+                        "source": _path_digest(task.source),
+                        "source_sha256": photo.sha256,
+                        "fingerprint": self.fingerprint,
+                        "output_sha256": report.output.sha256,
+                        "files": [path.name for path in files],
+                        "outcome": {
+                            **outcome.to_dict(),
+                            "source": None,
+                            "output": None,
+                            "report": page and page.name,
+                        },
+                    },
+                    indent=1,
+                ),
+                encoding="utf-8",
+            )
+            # The record goes first: should the run end here, the product is known to be missing, not foreign.
+            note.replace(record)
+            for path, made in files.items():
+                made.replace(path)
+        return outcome
+
+    def _record(self, target: Path) -> Path:
+        place = target.relative_to(self.directory)
+        return self.directory / RECORDS / place.with_name(f"{place.name}.json")
+
+    def _place(self, task: Task, photo: Photo) -> tuple[Path, dict[str, Any]]:
+        """Where the product goes, and the record of what an earlier run put there.
+
+        The place of the task, or the first numbered one that is free or holds our own unchanged product
+        of this photo.
+
+        Raises:
+            OutputExists: when the place is that of an original.
+        """
+        place = self.directory / task.relative
+        if photo.suffix != place.suffix:  # a JPEG called .png, or a name without an ending
+            place = place.with_name(f"{place.name}{photo.suffix}")
+        if os.path.realpath(place) in self.originals:
+            raise OutputExists(f"{place} is an original and is never overwritten.", hint="Give another folder with -o.")
+        target, number = place, 1
+        while True:
+            known = _read_record(self._record(target))
+            ours = known.get("source") == _path_digest(task.source) or known.get("source_sha256") == photo.sha256
+            if not os.path.lexists(target):
+                return target, known if ours else {}
+            if ours and not target.is_symlink() and _digest(target) == known["output_sha256"]:
+                return target, known
+            number += 1
+            target = place.with_stem(f"{place.stem}-{number}")
+
+    def _finished(self, task: Task, target: Path, known: dict[str, Any], source_sha256: str) -> Outcome | None:
+        """The recorded outcome, when source, settings and product are as recorded."""
+        if (known.get("source_sha256"), known.get("fingerprint")) != (source_sha256, self.fingerprint):
+            return None
+        if not all((target.parent / name).is_file() for name in known["files"]):
+            return None
+        page = known["outcome"]["report"]
+        values = {"source": task.source, "output": target, "report": page and target.with_name(page)}
+        return Outcome(**{**known["outcome"], **values, "skipped": True, "seconds": 0.0})
+
+    def _report_names(self, target: Path, known: dict[str, Any]) -> tuple[Path, Path]:
+        """Names of page and data: after the photo's stem, or its whole name when another photo has those."""
+        for stem in (target.stem, target.name):
+            names = [f"{stem}.report.html", f"{stem}.report.json"]
+            if all(name in known.get("files", ()) or not (target.parent / name).exists() for name in names):
+                break
+        return target.with_name(names[0]), target.with_name(names[1])
+
+
+def collect(paths: Sequence[Path], directory: Path) -> tuple[list[tuple[Path, Path]], list[Outcome]]:
+    """The photos behind files, folders and globs, and what could not be read among them.
+
+    What lies in the output folder is a product, not a source, unless it is named directly.
+    """
+    from bauta.photo import find_photos
+
+    found = find_photos(paths)
+    failures = [
+        Outcome(Path(), exit_code=problem.exit_code, message=problem.message, hint=problem.hint)
+        for problem in found.problems
+    ]
+    folders = [path.absolute() for path in paths if path.is_dir()]
+    named = {path.absolute() for path in paths}
+    products = directory.absolute()
+    sources = []
+    for photo in found.photos:
+        whole = photo.absolute()
+        if whole.is_relative_to(products) and whole not in named and products not in folders:
+            continue
+        root = next((folder for folder in folders if whole.is_relative_to(folder)), whole.parent)
+        sources.append((photo, root))
+    return sources, failures
+
+
+def write_report(report: Report, page: Path) -> None:
+    """Write `report.html` to `page`, and `report.json` beside it.
+
+    Raises:
+        OutputError: when they cannot be written.
+    """
+    from bauta.photo import write_atomically
+
+    for path, text in ((page, report.to_html()), (page.with_suffix(".json"), report.to_json())):
+        write_atomically(path, text.encode(), overwrite=True)
+
+
+def protect_photos(
+    sources: Sequence[tuple[Path, Path]],
+    directory: Path,
+    settings: ProtectSettings,
+    *,
+    jobs: int = 1,
+    reports: bool = True,
+    finished: Callable[[Outcome], None] = lambda outcome: None,
+    progress: Progress = lambda stage, done, total: None,
+) -> list[Outcome]:
+    """Protect many photos into one folder.
+
+    Args:
+        sources: Each photo, and the folder it was found under.
+        directory: The output folder; made when it is not there.
+        settings: What to do.
+        jobs: Worker processes; each gets its share of the cores.
+        reports: Whether to write a report beside each photo.
+        finished: Called with each outcome as it comes.
+        progress: Called as one photo advances; only with one job.
+
+    Returns:
+        Outcomes, in the order of the sources.
+
+    Raises:
+        UsageError: when settings and photos do not fit together.
+        RecognizerError: when the recognisers cannot be used.
+        OutputError: when the output folder cannot be written to.
+        KeyboardInterrupt: after the workers were stopped; no half file is left.
+    """
+    tasks = plan(sources)
+    if settings.selection.boxes and len(tasks) > 1:
+        raise UsageError(
+            f"A box belongs to one photo, and there are {len(tasks)}.", hint="Protect that photo by itself."
+        )
+    if jobs < 1:
+        raise UsageError(f"{jobs} jobs do nothing.", hint="Give --jobs 1 or more.")
+    _make_folder(directory)
+    from bauta.protection.pipeline import Pipeline
+
+    pipeline = Pipeline(settings)
+    pipeline.prepare()
+    workshop = Workshop(
+        directory,
+        settings,
+        reports,
+        _fingerprint(pipeline, reports),
+        frozenset(os.path.realpath(task.source) for task in tasks),
+    )
+    if jobs == 1 or len(tasks) < 2:
+        workshop._pipeline = pipeline
+        outcomes = []
+        for task in tasks:
+            outcomes.append(workshop.protect(task, progress))
+            finished(outcomes[-1])
+        return outcomes
+    return _in_processes(workshop, tasks, min(jobs, len(tasks)), finished)
+
+
+def _in_processes(
+    workshop: Workshop, tasks: Sequence[Task], jobs: int, finished: Callable[[Outcome], None]
+) -> list[Outcome]:
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    outcomes: dict[int, Outcome] = {}
+    others = set(multiprocessing.active_children())
+    executor = ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(workshop, threads)
+    )
+    try:
+        with _deaf_to_interrupts():
+            pending: dict[Future[Outcome], int] = {
+                executor.submit(_work, task): index for index, task in enumerate(tasks)
+            }
+        while pending:
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                index = pending.pop(future)
+                try:
+                    outcomes[index] = future.result()
+                except BrokenProcessPool:
+                    outcomes[index] = Outcome(
+                        tasks[index].source,
+                        exit_code=BautaError.exit_code,
+                        message=f"A worker process ended before {tasks[index].source} was done.",
+                        hint="Memory may have run out: run again with fewer --jobs.",
+                    )
+                finished(outcomes[index])
+    except KeyboardInterrupt:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
+    return [outcomes[index] for index in range(len(tasks))]
+
+
+_workshop: Workshop | None = None
+
+
+def _start_worker(workshop: Workshop, threads: int) -> None:
+    global _workshop
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    _workshop = workshop
+
+
+def _work(task: Task) -> Outcome:
+    assert _workshop is not None
+    # The parent ends workers by SIGTERM; as an exception it lets temporary files be removed. Until the first
+    # photo there are none.
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return _workshop.protect(task)
+    except SystemExit as leaving:
+        # The executor would catch it and go on with the next photo.
+        os._exit(leaving.code if isinstance(leaving.code, int) else 1)
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started in here ignore Ctrl-C, which reaches them all: the parent alone decides."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _outcome(source: Path, report: Report, target: Path, page: Path | None) -> Outcome:
+    ratios = [
+        face.verification.footprint.psnr
+        for face in report.faces
+        if face.verification.footprint is not None and face.verification.footprint.psnr is not None
+    ]
+    return Outcome(
+        source,
+        verdict=report.verdict,
+        output=target,
+        report=page,
+        exit_code=WEAK if report.verdict == "weak" else 0,
+        message=report.summary,
+        faces=len(report.faces),
+        psnr=min(ratios, default=None),
+        matching=len(report.recognised_by),
+        judges=len(report.judges),
+        seconds=report.seconds["total"],
+    )
+
+
+def _make_folder(directory: Path) -> None:
+    try:
+        (directory / RECORDS).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write to the output folder {directory}: {error.strerror or error}.",
+            hint="Give a folder that can be written to with -o.",
+        ) from error
+
+
+def _fingerprint(pipeline: Pipeline, reports: bool) -> str:
+    """Hash of everything but the photo that decides a product: settings, weights, references, version."""
+    settings = pipeline.settings
+    parts = [
+        __version__,
+        repr(reports),
+        repr(pipeline.config),
+        settings.method,
+        repr(settings.seed),
+        settings.metadata.name,
+        repr(settings.budget),
+        repr(settings.fmr),
+        repr((settings.selection.largest, settings.selection.boxes)),
+        *(f"attacked {card.sha256}" for card in pipeline.cast.surrogates),
+        *(f"judge {card.sha256} {pipeline.cast.thresholds[card.name]}" for card in pipeline.cast.judges),
+        *(
+            f"{role} {_digest(path)}"
+            for role, paths in (
+                ("only", settings.selection.only),
+                ("keep", settings.selection.keep),
+                ("reference", settings.references),
+            )
+            for path in paths
+        ),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _path_digest(path: Path) -> str:
+    """Tells sources apart without writing down where a person keeps photos."""
+    return hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """The record of a photo; empty when there is none that can be used."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    complete = (
+        isinstance(record, dict)
+        and record.get("schema") == "bauta.record/1"
+        and {"source_sha256", "fingerprint", "output_sha256", "files", "outcome"} <= record.keys()
+    )
+    return record if complete else {}

@@ -1,0 +1,82 @@
+"""What happens to photos that are shared: the conditions under which a mask has to hold.
+
+Each condition is done for real, with Pillow, on the pixels of the saved file. They are our choice of what
+messengers, social networks and screenshots do; none is the differentiable twin that a cloak trains on.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+FloatArray = NDArray[np.float32]
+
+
+def _to_image(pixels: FloatArray) -> Image.Image:
+    return Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
+
+
+def _to_pixels(image: Image.Image) -> FloatArray:
+    return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
+
+
+def _through_jpeg(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    with Image.open(buffer, formats=["JPEG"]) as decoded:
+        return decoded.convert("RGB")
+
+
+def _resized(image: Image.Image, factor: float, resample: Image.Resampling) -> Image.Image:
+    width, height = image.size
+    return image.resize((max(1, round(width * factor)), max(1, round(height * factor))), resample)
+
+
+def _screenshot(image: Image.Image) -> Image.Image:
+    smaller = _resized(image, 0.8, Image.Resampling.BICUBIC)
+    brighter = smaller.point([round(255 * (value / 255) ** (1 / 1.1)) for value in range(256)] * 3)
+    return _through_jpeg(brighter, 85)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One thing that happens to a photo on its way to a recogniser.
+
+    Attributes:
+        name: Key in `report.json`.
+        label: What a person reads in a table.
+        phrase: What completes "Once the photo is ...".
+        change: From the saved photo to what the recogniser receives; None when nothing happens to it.
+    """
+
+    name: str
+    label: str
+    phrase: str
+    change: Callable[[Image.Image], Image.Image] | None
+
+    def apply(self, pixels: FloatArray) -> FloatArray:
+        """The changed photo: (H', W', 3) in [0, 1] from (H, W, 3) in [0, 1]."""
+        return pixels if self.change is None else _to_pixels(self.change(_to_image(pixels)))
+
+
+SAVED = Condition("saved", "as saved", "saved", None)
+
+CONDITIONS = (
+    SAVED,
+    Condition("jpeg-95", "JPEG 95", "saved again as JPEG of quality 95", lambda image: _through_jpeg(image, 95)),
+    Condition("jpeg-75", "JPEG 75", "saved again as JPEG of quality 75", lambda image: _through_jpeg(image, 75)),
+    Condition("jpeg-50", "JPEG 50", "saved again as JPEG of quality 50", lambda image: _through_jpeg(image, 50)),
+    Condition(
+        "half-size",
+        "half size",
+        "reduced to half its size",
+        lambda image: _resized(image, 0.5, Image.Resampling.BICUBIC),
+    ),
+    Condition("blur", "blurred", "slightly blurred", lambda image: image.filter(ImageFilter.GaussianBlur(1))),
+    Condition("screenshot", "screenshot", "screenshotted", _screenshot),
+)

@@ -1,0 +1,58 @@
+"""The demonstration: a portrait in the public domain, protected, with every picture a person wants to see."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bauta.errors import UsageError
+from bauta.photo import read_photo, write_atomically
+from bauta.protection.batch import write_report
+from bauta.protection.pipeline import Pipeline, Progress
+from bauta.protection.report import Report, amplification, amplified
+from bauta.protection.settings import ProtectSettings
+
+
+def demonstrate(directory: Path, *, progress: Progress = lambda stage, done, total: None) -> tuple[Report, list[Path]]:
+    """Protect the NASA portrait that scikit-image carries and write everything there is to see.
+
+    Args:
+        directory: Where to write; files of an earlier demonstration are replaced.
+        progress: Called as work advances.
+
+    Returns:
+        The report, and the files: original, protected photo, amplified mask, the three side by side,
+        report.html and report.json.
+
+    Raises:
+        UsageError: when scikit-image is not installed.
+        OutputError: when the folder cannot be written.
+    """
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise UsageError(
+            "The demonstration's portrait comes with scikit-image.", hint='pip install "bauta[demo]"'
+        ) from error
+    stream = io.BytesIO()
+    Image.fromarray(data.astronaut()).save(stream, "JPEG", quality=92)
+    directory.mkdir(parents=True, exist_ok=True)
+    names = ("original.jpg", "protected.jpg", "mask.png", "side_by_side.png", "report.html", "report.json")
+    files = {name: directory / name for name in names}
+    write_atomically(files["original.jpg"], stream.getvalue(), overwrite=True)
+    original = read_photo(files["original.jpg"])
+    report = Pipeline(ProtectSettings()).protect(original, files["protected.jpg"], overwrite=True, progress=progress)
+    factor = amplification(report.original, report.saved)
+    mask = amplified(report.original, report.saved, factor)
+    for name, pixels in (
+        ("mask.png", mask),
+        ("side_by_side.png", np.concatenate([report.original, report.saved, mask], axis=1)),
+    ):
+        stream = io.BytesIO()
+        Image.fromarray((pixels * 255).round().astype(np.uint8)).save(stream, "PNG")
+        write_atomically(files[name], stream.getvalue(), overwrite=True)
+    write_report(report, files["report.html"])
+    return report, list(files.values())

@@ -1,0 +1,358 @@
+"""From a photo to a protected photo and an honest answer: detect, select, perturb, save, read back, judge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bauta.cloaks.view import FaceView, Placement, cut_view
+from bauta.errors import NoFaceFound, NotCalibrated, UsageError
+from bauta.faces.alignment import extract_crops
+from bauta.faces.detection import detect_faces, face_from_box
+from bauta.faces.faces import Faces
+from bauta.photo import Photo, read_photo
+from bauta.protection.conditions import CONDITIONS
+from bauta.protection.report import FaceResult, FileFacts, MaskFacts, Report, environment, printable
+from bauta.protection.roles import choose_cast
+from bauta.protection.settings import SELECTION_FMR, ProtectSettings
+from bauta.protection.verification import PanelMember, Reference, verify_faces
+from bauta.recognizers.calibration import threshold
+from bauta.recognizers.judges import load_judge
+from bauta.recognizers.surrogates import Surrogate, load_surrogate
+from bauta.registry import load_method
+
+FloatArray = NDArray[np.float32]
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, the steps done, and the steps there are."""
+
+BATCH = 8
+"""Faces optimised together: enough to be fast, few enough for photos with hundreds of them."""
+
+PSNR_OF_STRENGTH = {"low": 36.0, "medium": 33.0, "high": 31.0}
+"""Floor of the PSNR on the face, in dB, that a strength stands for."""
+
+
+class Pipeline:
+    """Protects and verifies photos with one set of recognisers, loaded when first needed.
+
+    Args:
+        settings: What to do; who is attacked and who judges is decided at once.
+
+    Raises:
+        UsageError: when the method does not know an option.
+        RecognizerError: when no recognisers fit the settings.
+    """
+
+    def __init__(self, settings: ProtectSettings) -> None:
+        self.settings = settings
+        self.cast = choose_cast(settings)
+        self._method = load_method(settings.method)
+        self.config = configure(settings)
+
+    def protect(
+        self,
+        photo: Photo,
+        destination: Path | None = None,
+        *,
+        overwrite: bool = False,
+        progress: Progress = lambda stage, done, total: None,
+    ) -> Report:
+        """Protect one photo and judge the file that comes out.
+
+        Args:
+            photo: As read.
+            destination: Where the protected photo is saved; None keeps it in memory.
+            overwrite: Whether a file at the destination may be replaced.
+            progress: Called as work advances.
+
+        Raises:
+            NoFaceFound: when there is nothing to protect.
+            OutputError: when the destination cannot be written.
+        """
+        began = time.monotonic()
+        progress("looking for faces", 0, 1)
+        faces, spared = self.select(photo)
+        detected = time.monotonic()
+        faces, delta, masks = self._perturb(photo, faces, progress)
+        masked = time.monotonic()
+        protected = photo.with_perturbation(delta)
+        if destination is None:
+            content = protected.encode(metadata=self.settings.metadata)
+            saved = read_photo(content)
+        else:
+            protected.save(destination, metadata=self.settings.metadata, overwrite=overwrite)
+            saved = read_photo(destination)
+            content = None
+        report = self._judge(photo, saved, faces, masks, spared, progress)
+        seconds = {
+            "detection": detected - began,
+            "mask": masked - detected,
+            "verification": time.monotonic() - masked,
+            "total": time.monotonic() - began,
+        }
+        return report.with_seconds(seconds, content)
+
+    def verify(
+        self, original: Photo, protected: Photo, *, progress: Progress = lambda stage, done, total: None
+    ) -> Report:
+        """Judge a photo that was protected before, here or elsewhere.
+
+        Raises:
+            NoFaceFound: when the original shows no face.
+            UsageError: when the two cannot be the same photo.
+        """
+        began = time.monotonic()
+        (height, width), (other_height, other_width) = original.pixels.shape[:2], protected.pixels.shape[:2]
+        if abs(other_width / width * height / other_height - 1) > 0.02:
+            raise UsageError(
+                f"The protected photo has another shape ({other_width}x{other_height}) "
+                f"than the original ({width}x{height}).",
+                hint="Give the original of the same photo, not cropped.",
+            )
+        progress("looking for faces", 0, 1)
+        faces, spared = self.select(original)
+        detected = time.monotonic()
+        report = self._judge(original, protected, faces, [None] * len(faces), spared, progress)
+        seconds = {
+            "detection": detected - began,
+            "verification": time.monotonic() - detected,
+            "total": time.monotonic() - began,
+        }
+        return report.with_seconds(seconds, None)
+
+    def select(self, photo: Photo) -> tuple[Faces, list[list[float]]]:
+        """The faces to protect, largest first, and the boxes of those that are left as they are.
+
+        Raises:
+            NoFaceFound: when none is found or none is selected.
+        """
+        selection = self.settings.selection
+        if selection.boxes:
+            given = [face_from_box(photo.pixels, box) for box in selection.boxes]
+            return _join(given), []
+        faces = detect_faces(photo.pixels)
+        if not len(faces):
+            raise NoFaceFound(
+                f"No face was found in {_name(photo)}.",
+                hint="Point to it with --box x,y,width,height, in pixels of the upright photo.",
+            )
+        faces = faces[np.argsort(-faces.areas, kind="stable")]
+        chosen = np.ones(len(faces), dtype=np.bool_)
+        if selection.largest:
+            chosen[1:] = False
+        elif selection.only:
+            chosen = self._matches(photo, faces, selection.only)
+        elif selection.keep:
+            chosen = ~self._matches(photo, faces, selection.keep)
+        if not chosen.any():
+            raise NoFaceFound(
+                f"None of the {len(faces)} faces in {_name(photo)} is selected.",
+                hint="Check the reference photos, or leave out --only and --keep to protect every face.",
+            )
+        return faces[chosen], faces[~chosen].boxes.tolist()
+
+    @cached_property
+    def surrogates(self) -> list[Surrogate]:
+        """The networks to attack."""
+        return [load_surrogate(card) for card in self.cast.surrogates]
+
+    @cached_property
+    def panel(self) -> list[PanelMember]:
+        """The judges."""
+        return [
+            PanelMember(load_judge(card), card.name in self.cast.attacked, self.cast.thresholds[card.name])
+            for card in self.cast.judges
+        ]
+
+    @cached_property
+    def references(self) -> list[Reference]:
+        """The photos of the person against which results are judged."""
+        return [self._see(path) for path in self.settings.references]
+
+    def prepare(self) -> None:
+        """Look at every reference photo now, so that a bad one stops a run before it begins."""
+        _ = self.references
+        for path in (*self.settings.selection.only, *self.settings.selection.keep):
+            self._selected(path)
+
+    def _selected(self, path: Path) -> Reference:
+        seen: dict[Path, Reference] = self.__dict__.setdefault("_seen", {})
+        if path not in seen:
+            seen[path] = self._see(path)
+        return seen[path]
+
+    def _see(self, path: Path) -> Reference:
+        photo = read_photo(path)
+        faces = detect_faces(photo.pixels).largest()
+        if not len(faces):
+            raise UsageError(
+                f"No face was found in the reference photo {path}.",
+                hint="Give a photo that shows the person large and from the front.",
+            )
+        embeddings = {
+            member.name: member.judge.embed(extract_crops(photo.pixels, faces.landmarks, member.judge.card.template))[0]
+            for member in self.panel
+        }
+        return Reference(printable(path.name), photo.sha256, embeddings)
+
+    def _matches(self, photo: Photo, faces: Faces, paths: Sequence[Path]) -> NDArray[np.bool_]:
+        """(N,) whether a face is somebody in one of the photos, by the first calibrated judge."""
+        member = next((member for member in self.panel if SELECTION_FMR in member.thresholds), None)
+        if member is None:
+            raise NotCalibrated(
+                "No calibrated judge is there to tell faces apart.",
+                hint="Run `bauta recognizers calibrate`, or select faces with --largest or --box.",
+            )
+        crops = extract_crops(photo.pixels, faces.landmarks, member.judge.card.template)
+        people = np.stack([self._selected(path).embeddings[member.name] for path in paths])
+        similarity = member.judge.embed(crops) @ people.T
+        return np.asarray(similarity.max(1) >= member.thresholds[SELECTION_FMR].cosine)
+
+    def _perturb(
+        self, photo: Photo, faces: Faces, progress: Progress
+    ) -> tuple[Faces, FloatArray, list[MaskFacts | None]]:
+        """The faces that are large enough, the perturbation of the whole photo, and what each mask took."""
+        cuts: list[tuple[FaceView, Placement]] = []
+        kept: list[int] = []
+        for index in range(len(faces)):
+            try:
+                cuts.append(cut_view(photo.pixels, faces.landmarks[index], grey=photo.grey))
+            except UsageError:  # too small to be recognised, and to be protected
+                continue
+            kept.append(index)
+        if not kept:
+            raise NoFaceFound(
+                f"Every face in {_name(photo)} is too small to be protected.",
+                hint="Use a larger version of the photo.",
+            )
+        faces = faces[np.array(kept)]
+        cloak = self._method(self.config, thresholds=self._surrogate_thresholds)
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        delta = np.zeros_like(photo.pixels)
+        facts: list[MaskFacts | None] = []
+        for start in range(0, len(cuts), BATCH):
+            batch = cuts[start : start + BATCH]
+            views = [view for view, _ in batch]
+            cloak.fit(views)
+            budget = self.settings.budget
+            done_before = start // BATCH
+            batches = -(-len(cuts) // BATCH)
+            masks = cloak.perturb(
+                views,
+                self.surrogates,
+                generator,
+                deadline=None if budget is None else time.monotonic() + budget * len(views),
+                progress=lambda done, total, before=done_before, all_=batches: progress(
+                    "making the mask", before * total + done, all_ * total
+                ),
+            )
+            for mask, (_, placement) in zip(masks, batch, strict=True):
+                delta += placement.paste(mask.delta, photo.pixels.shape[:2])
+                facts.append(MaskFacts(mask.iterations, mask.stopped, mask.seconds))
+        return faces, delta.clip(-1, 1), facts
+
+    @cached_property
+    def _surrogate_thresholds(self) -> dict[str, float]:
+        limits: dict[str, float] = {}
+        for card in self.cast.surrogates:
+            try:
+                limits[card.name] = threshold(card, self.settings.fmr).cosine
+            except NotCalibrated:
+                continue
+        return limits
+
+    def _judge(
+        self,
+        original: Photo,
+        saved: Photo,
+        faces: Faces,
+        masks: Sequence[MaskFacts | None],
+        spared: list[list[float]],
+        progress: Progress,
+    ) -> Report:
+        done = 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            progress("judging the result", done, len(CONDITIONS))
+
+        progress("judging the result", 0, len(CONDITIONS))
+        answers = verify_faces(
+            original.pixels,
+            saved.pixels,
+            faces,
+            self.panel,
+            self.references,
+            fmr=self.settings.fmr,
+            advance=advance,
+        )
+        return Report(
+            source=FileFacts.of(original),
+            output=FileFacts.of(saved),
+            faces=tuple(
+                FaceResult(
+                    faces.boxes[index].tolist(),
+                    faces.landmarks[index].tolist(),
+                    float(faces.scores[index]),
+                    *pair,
+                )
+                for index, pair in enumerate(zip(answers, masks, strict=True))
+            ),
+            spared=spared,
+            cast=self.cast,
+            references=tuple((reference.name, reference.sha256) for reference in self.references),
+            settings=self.settings,
+            config=self.config.to_dict(),
+            made=any(mask is not None for mask in masks),
+            environment=environment(),
+            original=original.pixels,
+            saved=saved.pixels,
+        )
+
+
+def configure(settings: ProtectSettings) -> Any:
+    """The method's own frozen configuration, from a strength and options by name.
+
+    ``preset`` chooses among the named settings of the method; the published ones ignore the strength.
+
+    Raises:
+        UsageError: when the method knows no such setting or preset, or refuses a value.
+    """
+    config_type = load_method(settings.method).Config
+    options = dict(settings.options)
+    preset = options.pop("preset", "default")
+    make = config_type if preset == "default" else getattr(config_type, preset.replace("-", "_"), None)
+    if not callable(make):
+        raise UsageError(f"{settings.method} has no preset {preset!r}.", hint="Leave out --preset.")
+    known = {field.name for field in fields(config_type)}
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        raise UsageError(
+            f"{settings.method} has no setting {', '.join(unknown)}.",
+            hint=f"It has: {', '.join(sorted(known))}.",
+        )
+    if preset == "default" and "psnr" in known:
+        options.setdefault("psnr", PSNR_OF_STRENGTH[settings.strength])
+    return make(**options)
+
+
+def _join(faces: Sequence[Faces]) -> Faces:
+    return Faces(
+        np.concatenate([face.boxes for face in faces]),
+        np.concatenate([face.landmarks for face in faces]),
+        np.concatenate([face.scores for face in faces]),
+    )
+
+
+def _name(photo: Photo) -> str:
+    return str(photo.path) if photo.path else "the photo"

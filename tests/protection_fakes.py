@@ -1,0 +1,253 @@
+"""A cloak, recognisers and a detector that take milliseconds, for tests of what stands around them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bauta import registry
+from bauta.errors import NotCalibrated, UnknownRecognizer
+from bauta.faces.faces import Faces
+from bauta.faces.templates import ARCFACE_112
+from bauta.recognizers.calibration import Threshold
+from bauta.recognizers.cards import RecognizerCard
+
+SIDE = 112  # of a face, in pixels, in the photos of `write_photo`
+
+
+@dataclass(frozen=True)
+class NegativeConfig:
+    """How much of a face is turned into its negative; one half is plain grey."""
+
+    amount: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FakeMask:
+    delta: torch.Tensor
+    iterations: int = 3
+    stopped: str = "iterations"
+    seconds: float = 0.01
+
+
+class Negative:
+    """Turns faces into their negatives, which the fake judges take for the opposite of the person."""
+
+    Config = NegativeConfig
+    calls: ClassVar[list[int]] = []
+
+    def __init__(self, config: NegativeConfig, *, thresholds: dict[str, float]) -> None:
+        self.config = config
+
+    def fit(self, views: list[Any]) -> None:
+        pass
+
+    def perturb(self, views, surrogates, generator, *, deadline=None, progress=None):  # type: ignore[no-untyped-def]
+        self.calls.append(len(views))
+        progress(1, 1)
+        return [FakeMask((1 - 2 * view.pixels) * self.config.amount * view.region) for view in views]
+
+
+class FakeJudge:
+    """Unit-norm thumbnails around mid grey, differently cut for each judge."""
+
+    def __init__(self, card: RecognizerCard) -> None:
+        self.card = card
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        cells = crops[:, :, 16:96, 16:96].reshape(len(crops), 3, 8, 10, 8, 10).mean((3, 5))
+        flat = cells.reshape(len(crops), -1) - 0.5
+        return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+
+
+class Stage:
+    """What the fakes play with; tests change it."""
+
+    def __init__(self, weights: Path) -> None:
+        self.cards: list[RecognizerCard] = []
+        self.uncalibrated: set[str] = set()
+        self.blind = False  # the detector finds nothing any more
+        self.weights = weights
+        self.add("attacked_one", "surrogate")
+        self.add("both", "surrogate", "judge")
+        self.add("judge_one", "judge")
+        self.add("judge_two", "judge")
+
+    def add(self, name: str, *roles: str, sha256: str | None = None) -> None:
+        self.cards.append(
+            RecognizerCard(
+                name=name,
+                architecture="<i>thumbnail</i>",
+                template=ARCFACE_112,
+                colour="RGB",
+                mean=(0.5, 0.5, 0.5),
+                std=(0.5, 0.5, 0.5),
+                dim=192,
+                training_set="nothing",
+                terms="none",
+                source="tests",
+                sha256=sha256 or hashlib.sha256(name.encode()).hexdigest(),
+                weights=self.weights,
+                format="onnx",
+                roles=frozenset(roles),
+            )
+        )
+
+    def drop(self, *names: str) -> None:
+        self.cards = [card for card in self.cards if card.name not in names]
+
+    def find(self, name: str) -> RecognizerCard:
+        for card in self.cards:
+            if card.name == name:
+                return card
+        raise UnknownRecognizer(f"No recogniser is called {name!r}.", hint="See the list.")
+
+    def threshold(self, card: RecognizerCard, fmr: float) -> Threshold:
+        if card.name in self.uncalibrated:
+            raise NotCalibrated(f"{card.name} is not calibrated.")
+        cosine = {1e-2: 0.5, 1e-3: 0.6, 1e-4: 0.7}[fmr]
+        return Threshold(
+            fmr=fmr,
+            cosine=cosine,
+            impostor_pairs=1000,
+            people=40,
+            calibration_set="nobody",
+            calibration_sha256="0" * 64,
+            date="2026-11-01",
+        )
+
+    def detect(self, pixels: np.ndarray, **options: Any) -> Faces:
+        """As many faces as the photo's red corner says, laid out as `write_photo` lays them out."""
+        width = pixels.shape[1]
+        count = 0 if self.blind else round(float(pixels[:4, :4, 0].mean()) * 255 / 8)
+        columns = self.columns(count)
+        scale = width / (SIDE * columns) if count else 1
+        boxes, landmarks = [], []
+        for index in range(count):
+            left, top = index % columns * SIDE * scale, (index // columns * SIDE + 20) * scale
+            boxes.append([left, top, left + SIDE * scale, top + SIDE * scale])
+            landmarks.append(np.array(ARCFACE_112.points) * scale + [left, top])
+        if not count:
+            return Faces.none()
+        return Faces(np.array(boxes), np.array(landmarks), np.linspace(1, 0.9, count))
+
+    @staticmethod
+    def columns(count: int) -> int:
+        return max(1, int(np.ceil(np.sqrt(count))))
+
+
+def person(name: str) -> np.ndarray:
+    """The face (112, 112, 3) uint8 of somebody; names are people."""
+    seed = int.from_bytes(name.encode(), "big") % 2**32
+    cells = np.random.default_rng(seed).integers(60, 196, (14, 14, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(cells).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def write_photo(path: Path, *people: str, **options: Any) -> Path:
+    """A photo of these people, in rows below a strip whose red tells the fake detector how many there are."""
+    columns = Stage.columns(len(people))
+    rows = -(-len(people) // columns) if people else 1
+    pixels = np.full((rows * SIDE + 20, columns * SIDE, 3), 128, dtype=np.uint8)
+    pixels[:20] = (8 * len(people), 128, 128)
+    for index, name in enumerate(people):
+        top, left = index // columns * SIDE + 20, index % columns * SIDE
+        pixels[top : top + SIDE, left : left + SIDE] = person(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def build_stage(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    weights = tmp_path_factory.mktemp("weights") / "weights.bin"
+    weights.write_bytes(b"none")
+    stage = Stage(weights)
+    card = registry.MethodCard("negative", "cloak", "For tests.", "nobody", "protection_fakes:Negative")
+    monkeypatch.setitem(registry.METHODS, "negative", card)
+    Negative.calls = []
+    for module, names in {
+        "roles": {
+            "list_recognizers": lambda: list(stage.cards),
+            "find_card": stage.find,
+            "threshold": stage.threshold,
+        },
+        "pipeline": {
+            "detect_faces": stage.detect,
+            "load_judge": FakeJudge,
+            "load_surrogate": lambda card: card,
+            "threshold": stage.threshold,
+        },
+        "verification": {"detect_faces": stage.detect},
+    }.items():
+        for name, fake in names.items():
+            monkeypatch.setattr(f"bauta.protection.{module}.{name}", fake)
+    return stage
+
+
+_ANNOTATIONS = {"$schema", "$id", "title", "description"}
+_KEYWORDS = _ANNOTATIONS | {"type", "enum", "const", "anyOf", "pattern", "minimum", "maximum"}
+_KEYWORDS |= {"minItems", "maxItems", "items", "required", "properties", "additionalProperties"}
+_TYPES: dict[str, Any] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "boolean": bool,
+    "null": type(None),
+    "number": (int, float),
+    "integer": int,
+}
+
+
+def check_schema(value: Any, schema: dict[str, Any], where: str = "report") -> None:
+    """Enough of JSON Schema for `report.schema.json`; an unknown keyword fails, so nothing is skipped."""
+    assert schema.keys() <= _KEYWORDS, f"{where}: {schema.keys() - _KEYWORDS}"
+    if "anyOf" in schema:
+        assert any(_fits(value, option, where) for option in schema["anyOf"]), f"{where}: {value!r}"
+    if "const" in schema:
+        assert value == schema["const"], where
+    if "enum" in schema:
+        assert value in schema["enum"], f"{where}: {value}"
+    kinds = schema.get("type", [])
+    wanted = [kinds] if isinstance(kinds, str) else kinds
+    right = [kind for kind in wanted if isinstance(value, _TYPES[kind])]
+    if isinstance(value, bool):
+        right = [kind for kind in right if kind == "boolean"]
+    assert right or not wanted, f"{where}: {value!r} is no {wanted}"
+    if isinstance(value, str) and "pattern" in schema:
+        assert re.search(schema["pattern"], value), f"{where}: {value}"
+    if isinstance(value, int | float):
+        assert schema.get("minimum", value) <= value <= schema.get("maximum", value), f"{where}: {value}"
+    if isinstance(value, list):
+        assert schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)), where
+        for index, item in enumerate(value):
+            check_schema(item, schema.get("items", {}), f"{where}[{index}]")
+    if isinstance(value, dict):
+        missing = set(schema.get("required", ())) - value.keys()
+        assert not missing, f"{where}: {missing}"
+        for key, item in value.items():
+            inner = schema.get("properties", {}).get(key, schema.get("additionalProperties", {}))
+            assert inner is not False, f"{where}: unexpected {key}"
+            check_schema(item, inner, f"{where}.{key}")
+
+
+def _fits(value: Any, schema: dict[str, Any], where: str) -> bool:
+    try:
+        check_schema(value, schema, where)
+    except AssertionError:
+        return False
+    return True
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bauta import __version__
+from bauta.cli import main, run
+from bauta.cli.values import box, names, seconds
+from bauta.errors import UsageError
+from protection_fakes import Negative, build_stage, write_photo
+
+stage = pytest.fixture(build_stage)
+
+NEGATIVE = ("--method", "negative")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fails(capsys: pytest.CaptureFixture[str], code: int, *arguments: str) -> str:
+    """Run a command line that must fail with one error line and one hint, and return the error."""
+    assert run(arguments) == code
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2, lines
+    assert lines[0].startswith("error: ")
+    assert lines[1].startswith("hint: ")
+    return lines[0]
+
+
+@pytest.mark.usefixtures("stage")
+class TestProtect:
+    def test_one_photo(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        write_photo(Path("a.png"), "anna")
+        assert run(["protect", "a.png", *NEGATIVE]) == 0
+        shown = capsys.readouterr()
+        assert "PHOTO  VERDICT    FACES  STILL MATCH    QUALITY" in shown.out
+        assert "a.png  protected  1      0 of 2 judges" in shown.out
+        assert "1 photo: 1 protected. Output in protected." in shown.out
+        assert "share the protected photos only" in shown.out
+        assert shown.err == ""
+        assert Path("protected/a.report.html").is_file()
+
+    def test_as_json(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        write_photo(Path("a.png"), "anna")
+        Path("b.png").touch()
+        assert run(["protect", ".", "-o", "out", "--json", "--no-report", *NEGATIVE]) == 4
+        bad, good = sorted(json.loads(capsys.readouterr().out), key=lambda entry: entry["exit_code"] == 0)
+        assert (good["verdict"], good["output"], good["report"]) == ("protected", "out/a.png", None)
+        assert (bad["verdict"], bad["exit_code"]) == (None, 4)
+
+    def test_weak_photos_leave_with_seven(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        write_photo(Path("a.png"), "anna")
+        monkeypatch.setattr(Negative, "perturb", _nothing(Negative.perturb))
+        assert run(["protect", "a.png", *NEGATIVE]) == 7
+        assert "a.png  WEAK" in capsys.readouterr().out
+
+    def test_bad_photos_are_named_and_the_rest_goes_on(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        write_photo(Path("a.png"), "anna")
+        write_photo(Path("b.png"))
+        Path("c.png").touch()
+        assert run(["protect", ".", "missing.png", "no*.png", *NEGATIVE]) == 4
+        shown = capsys.readouterr()
+        for name in ("b.png", "c.png", "missing.png", "no*.png"):
+            assert name in shown.err
+        assert "5 photos: 1 protected, 1 without a face to protect, 3 failed" in shown.out
+
+    def test_globs_are_understood(self, folder: Path) -> None:
+        for name in ("a1", "a2", "b1"):
+            write_photo(Path(f"{name}.png"), "anna")
+        assert run(["protect", "a*.png", "--no-report", *NEGATIVE]) == 0
+        assert sorted(path.name for path in Path("protected").glob("*.png")) == ["a1.png", "a2.png"]
+
+    def test_names_cannot_steer_the_terminal(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        write_photo(Path("a.png"), "anna").rename("\x1b[31m[red]x\udce9.png")
+        write_photo(Path("b.png")).rename("\x1b[2Jb.png")
+        assert run(["protect", ".", *NEGATIVE]) == 3
+        shown = capsys.readouterr()
+        assert "\x1b" not in shown.out + shown.err
+        assert "[31m[red]x" in shown.out
+
+    def test_selection_and_metadata_options_reach_the_pipeline(self, folder: Path) -> None:
+        write_photo(Path("all.png"), "anna", "bert")
+        write_photo(Path("bert.png"), "bert")
+        options = ["--only", "bert.png", "--reference", "bert.png", "--strip-metadata", "--seed", "3"]
+        assert run(["protect", "all.png", *options, "--budget", "500ms", *NEGATIVE]) == 0
+        report = json.loads(Path("protected/all.report.json").read_text())
+        assert (report["metadata_policy"], report["method"]["seed"]) == ("strip", 3)
+        assert report["method"]["budget_seconds"] == 0.5
+        assert (len(report["faces"]), len(report["spared_boxes"])) == (1, 1)
+        assert report["references"][0]["name"] == "bert.png"
+
+    @pytest.mark.parametrize(
+        ("code", "options", "said"),
+        [
+            (2, ("--budget", "soon"), "is no duration"),
+            (2, ("--budget", "0s"), "is no duration"),
+            (2, ("--budget", "-3s"), "is no duration"),
+            (2, ("--box", "1,2,3"), "is no box"),
+            (2, ("--box", "a,b,c,d"), "is no box"),
+            (2, ("--box", "0,0,0,0"), "no rectangle"),
+            (2, ("--box", "1,2,nan,4"), "no rectangle"),
+            (2, ("--box", "9999,9999,10,10", "--largest"), "one way at a time"),
+            (2, ("--only", "a.png", "--keep", "a.png"), "one way at a time"),
+            (2, ("--only", "empty.png"), "No face was found in the reference"),
+            (4, ("--only", "missing.png"), "missing.png"),
+            (4, ("--reference", "broken.png"), "broken.png"),
+            (2, ("--keep-metadata", "--strip-metadata"), "either kept or stripped"),
+            (2, ("--strength", "extreme"), "extreme"),
+            (2, ("--seed", "-1"), "seed"),
+            (2, ("--seed", "many"), "valid integer"),
+            (2, ("--jobs", "0"), "0 jobs"),
+            (2, ("--eps", "8"), "no setting epsilon"),
+            (2, ("--preset", "paper"), "no preset"),
+            (2, ("--judges", "judge_one,,judge_two"), "empty name"),
+            (2, ("--judges", "judge_one,judge_one"), "different names"),
+            (6, ("--judges", "nobody"), "nobody"),
+            (6, ("--surrogates", "nobody"), "nobody"),
+            (6, ("--surrogates", "both", "--judges", "both"), "both"),
+            (6, ("--surrogates", "judge_one"), "judge_one"),
+            (5, ("-o", "broken.png"), "Cannot write to the output folder"),
+            (5, ("-o", "broken.png/deeper"), "Cannot write to the output folder"),
+            (2, ("--method", "magic"), "magic"),
+            (2, ("--unknown",), "--unknown"),
+        ],
+    )
+    def test_bad_options(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], code: int, options: tuple[str, ...], said: str
+    ) -> None:
+        write_photo(Path("a.png"), "anna")
+        write_photo(Path("empty.png"))
+        Path("broken.png").write_text("no photo")
+        method = () if "--method" in options else NEGATIVE
+        assert said in fails(capsys, code, "protect", "a.png", *method, *options)
+        assert not Path("protected/a.png").exists()
+
+    @pytest.mark.parametrize(
+        ("path", "said"),
+        [("missing.png", "does not exist"), ("void", "no photos"), ("*.jpg", "no photos")],
+    )
+    def test_nothing_to_protect(self, folder: Path, capsys: pytest.CaptureFixture[str], path: str, said: str) -> None:
+        Path("void").mkdir()
+        assert said in fails(capsys, 4, "protect", path, *NEGATIVE)
+
+    def test_no_paths(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "paths" in fails(capsys, 2, "protect").lower()
+
+
+def _nothing(perturb):  # type: ignore[no-untyped-def]
+    def masks(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        made = perturb(self, *args, **kwargs)
+        for mask in made:
+            mask.delta.zero_()
+        return made
+
+    return masks
+
+
+@pytest.mark.usefixtures("stage")
+class TestVerify:
+    def test_protected_and_unprotected(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        write_photo(Path("a.png"), "anna")
+        run(["protect", "a.png", *NEGATIVE])
+        capsys.readouterr()
+        assert run(["verify", "a.png", "protected/a.png", "--reference", "a.png", "--report", "r.html"]) == 0
+        shown = capsys.readouterr().out
+        assert "no match" in shown
+        assert "Protected: None of the 2" in shown
+        assert Path("r.html").read_text().startswith("<!doctype html>")
+        assert json.loads(Path("r.json").read_text())["method"]["made_here"] is False
+        assert run(["verify", "a.png", "a.png"]) == 7
+        assert "MATCH at FMR 0.0001" in capsys.readouterr().out
+
+    def test_as_json(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        write_photo(Path("a.png"), "anna")
+        assert run(["verify", "a.png", "a.png", "--json"]) == 7
+        assert json.loads(capsys.readouterr().out)["schema"] == "bauta.report/1"
+
+    def test_bad_input(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        write_photo(Path("a.png"), "anna")
+        write_photo(Path("wide.png"), "anna", "bert")
+        write_photo(Path("empty.png"))
+        assert "missing.png" in fails(capsys, 4, "verify", "missing.png", "a.png")
+        assert "missing.png" in fails(capsys, 4, "verify", "a.png", "missing.png")
+        assert "another shape" in fails(capsys, 2, "verify", "a.png", "wide.png")
+        assert "No face" in fails(capsys, 3, "verify", "empty.png", "empty.png")
+        assert "cannot be written" in fails(capsys, 5, "verify", "a.png", "a.png", "--report", "no/r.html")
+
+
+def test_methods(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["methods"]) == 0
+    assert "tip-im" in capsys.readouterr().out
+    assert run(["methods", "--json", "tip*"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["name"] == "tip-im"
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"bauta {__version__}\n"
+    for command in ([], ["protect"], ["verify"], ["methods"], ["recognizers"]):
+        assert run([*command, "--help"]) == 0
+        assert "Usage: bauta" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+
+
+def test_a_defect_is_one_line_unless_debugging(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bauta.registry.list_methods", lambda pattern: 1 / 0)
+    assert "ZeroDivisionError" in fails(capsys, 1, "methods")
+    monkeypatch.setenv("BAUTA_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        run(["methods"])
+
+
+def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(pattern: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bauta.registry.list_methods", interrupt)
+    assert "interrupted" in fails(capsys, 130, "methods")
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", ["--help", "protect --help", "verify --help", "--version"])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    heavy = {"torch", "onnx", "onnxruntime", "cv2", "numpy", "PIL", "dlib", "jinja2", "httpx"}
+    result = _python(
+        f"import sys; from bauta.cli import run; code = run({command.split()!r}); "
+        f"print('HEAVY', sorted({heavy!r} & sys.modules.keys())); sys.exit(code)"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "HEAVY []" in result.stdout
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    result = _python("import sys, bauta; print([name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])")
+    assert result.stdout == "[]\n"
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", "from bauta.cli import main; main(['methods'])"]
+    with os.fdopen(writer, "w") as closed:
+        result = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_durations() -> None:
+    durations = {"10s": 10, "500ms": 0.5, "2m": 120, "1.5": 1.5, "1 h": 3600, ".5s": 0.5}
+    assert {text: seconds(text) for text in durations} == durations
+    for text in ("", "s", "10 days", "1e3", "-1", "0", "nan"):
+        with pytest.raises(UsageError):
+            seconds(text)
+
+
+def test_boxes_and_names() -> None:
+    assert box("1,2.5, 3,4") == (1, 2.5, 3, 4)
+    assert names("auto") == "auto"
+    assert names("a, b") == ("a", "b")
+    for text in ("", "a,,b", ","):
+        with pytest.raises(UsageError):
+            names(text)
+
+
+class TestRecognizers:
+    @pytest.fixture(autouse=True)
+    def home(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BAUTA_HOME", "home")
+        monkeypatch.delenv("BAUTA_MODELS", raising=False)
+
+    def test_list(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["recognizers", "list"]) == 0
+        assert "dlib_resnet  surrogate, judge" in capsys.readouterr().out
+        assert run(["recognizers", "list", "--json"]) == 0
+        (entry,) = json.loads(capsys.readouterr().out)
+        assert entry["weights_present"]
+
+    def test_bad_input(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("empty").mkdir()
+        Path("card.toml").write_text("name =")
+        Path("binary").write_bytes(b"\xff\xfe\xff")
+        command = ("recognizers", "calibrate")
+        assert "no images" in fails(capsys, 2, *command, "dlib_resnet", "empty")
+        assert "not a folder" in fails(capsys, 2, *command, "all", "missing")
+        assert "nobody" in fails(capsys, 6, *command, "nobody", "empty")
+        assert "Cannot read binary" in fails(capsys, 2, *command, "all", "empty", "--exclude", "binary")
+        assert "model.onnx" in fails(capsys, 6, "recognizers", "add", "model.onnx", "--card", "card.toml")
+        assert "missing.toml" in fails(capsys, 2, "recognizers", "pull", "missing.toml")
+        assert "not an https address" in fails(capsys, 2, "recognizers", "pull", "http://example.invalid/c.toml")
+        assert "--card" in fails(capsys, 2, "recognizers", "add", "model.onnx")
+
+    def test_a_bad_models_folder(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setenv("BAUTA_MODELS", "nowhere")
+        assert "nowhere" in fails(capsys, 6, "recognizers", "list")

@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bauta.errors import OutputError, UsageError
+from bauta.protection import batch
+from bauta.protection.batch import Outcome, collect, exit_code, plan, protect_photos
+from bauta.protection.settings import ProtectSettings, Selection
+from protection_fakes import Negative, build_stage, read_json, write_photo
+
+stage = pytest.fixture(build_stage)
+
+SETTINGS = ProtectSettings(method="negative")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def work(*paths: Path | str, settings: ProtectSettings = SETTINGS, **options: object) -> list[Outcome]:
+    output = Path("out")
+    sources, failures = collect([Path(path) for path in paths], output)
+    return failures + protect_photos(sources, output, settings, **options)  # type: ignore[arg-type]
+
+
+def files(folder: Path = Path("out"), *, hidden: bool = False) -> list[str]:
+    found = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    return sorted(name for name in found if hidden or not name.startswith(".bauta"))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files(folder)}
+
+
+@pytest.mark.usefixtures("stage")
+class TestOneFolder:
+    def test_outputs_lie_side_by_side(self, folder: Path) -> None:
+        write_photo(Path("in/a.png"), "anna")
+        (outcome,) = work("in/a.png")
+        assert files() == ["a.png", "a.report.html", "a.report.json"]
+        assert (outcome.verdict, outcome.exit_code, outcome.judges, outcome.matching) == (
+            "protected",
+            0,
+            2,
+            0,
+        )
+        assert read_json(Path("out/a.report.json"))["output"]["name"] == "a.png"
+
+    def test_without_reports_only_the_photo(self, folder: Path) -> None:
+        write_photo(Path("in/a.png"), "anna")
+        work("in/a.png", reports=False)
+        assert files() == ["a.png"]
+
+    def test_folders_keep_their_inner_paths(self, folder: Path) -> None:
+        for name in ("in/a.png", "in/deep/er/a.png", "in/deep/b.png"):
+            write_photo(Path(name), "anna")
+        work("in", reports=False)
+        assert files() == ["a.png", "deep/b.png", "deep/er/a.png"]
+
+    def test_names_that_meet_keep_their_folders(self, folder: Path) -> None:
+        write_photo(Path("one/a.png"), "anna")
+        write_photo(Path("two/a.png"), "bert")
+        work("one/a.png", "two/a.png", reports=False)
+        assert files() == ["one/a.png", "two/a.png"]
+
+    def test_a_later_source_of_the_same_name_takes_a_number(self, folder: Path) -> None:
+        write_photo(Path("one/a.png"), "anna")
+        write_photo(Path("two/a.png"), "bert")
+        work("one/a.png")
+        before = hashes(Path("out"))
+        work("two/a.png")
+        assert files()[:2] == ["a-2.png", "a-2.report.html"]
+        assert before.items() <= hashes(Path("out")).items()
+        assert [outcome.skipped for outcome in (*work("one/a.png"), *work("two/a.png"))] == [True, True]
+
+    def test_photos_of_one_stem_do_not_share_a_report(self, folder: Path) -> None:
+        write_photo(Path("in/a.png"), "anna")
+        write_photo(Path("in/a.webp"), "bert", lossless=True)
+        work("in")
+        assert files() == [
+            "a.png", "a.report.html", "a.report.json", "a.webp", "a.webp.report.html", "a.webp.report.json"
+        ]  # fmt: skip
+
+    def test_finished_photos_are_skipped(self, folder: Path) -> None:
+        write_photo(Path("in/a.png"), "anna")
+        first = work("in")[0]
+        Negative.calls.clear()
+        again = work("in")[0]
+        assert Negative.calls == []
+        assert again.skipped
+        assert (again.verdict, again.output, again.psnr) == (first.verdict, first.output, first.psnr)
+
+    def test_weak_photos_stay_weak_when_skipped(self, folder: Path) -> None:
+        write_photo(Path("in/a.png"), "anna")
+        weak = ProtectSettings(method="negative", options=(("amount", 0.01),))
+        assert [work("in", settings=weak)[0].exit_code for _ in range(2)] == [7, 7]
+
+    @pytest.mark.parametrize("change", ["source", "settings", "product gone", "report gone", "record broken"])
+    def test_what_changed_is_done_again(self, folder: Path, change: str) -> None:
+        source = write_photo(Path("in/a.png"), "anna")
+        work("in")
+        settings = SETTINGS
+        if change == "source":
+            write_photo(source, "bert")
+        elif change == "settings":
+            settings = ProtectSettings(method="negative", seed=5)
+        elif change == "product gone":
+            Path("out/a.png").unlink()
+        elif change == "report gone":
+            Path("out/a.report.html").unlink()
+        else:
+            Path("out/.bauta/a.png.json").write_text("{", encoding="utf-8")
+        (outcome,) = work("in", settings=settings)
+        assert not outcome.skipped
+        # A product without a record may be anybody's.
+        assert outcome.output == Path("out/a-2.png" if change == "record broken" else "out/a.png")
+
+    def test_a_product_that_somebody_changed_is_kept(self, folder: Path) -> None:
+        write_photo(Path("in/a.png"), "anna")
+        work("in", reports=False)
+        Path("out/a.png").write_bytes(b"precious")
+        work("in", reports=False)
+        assert Path("out/a.png").read_bytes() == b"precious"
+        assert files() == ["a-2.png", "a.png"]
+
+    def test_foreign_files_and_links_in_the_output_folder_are_kept(self, folder: Path) -> None:
+        source = write_photo(Path("in/a.png"), "anna")
+        kept = write_photo(Path("elsewhere.png"), "cleo").read_bytes()
+        Path("out").mkdir()
+        Path("out/a.png").symlink_to(Path("elsewhere.png").absolute())
+        Path("out/a.report.html").write_text("mine")
+        original = source.read_bytes()
+        work("in")
+        assert Path("elsewhere.png").read_bytes() == kept
+        assert Path("out/a.report.html").read_text() == "mine"
+        assert source.read_bytes() == original
+        assert "a-2.png" in files()
+
+    def test_products_are_no_sources(self, folder: Path) -> None:
+        write_photo(Path("a.png"), "anna")
+        work(".", reports=False)
+        assert len(work(".", reports=False)) == 1
+        assert files() == ["a.png"]
+
+    def test_output_into_the_folder_of_the_originals_is_refused(self, folder: Path) -> None:
+        source = write_photo(Path("out/a.png"), "anna")
+        original = source.read_bytes()
+        (outcome,) = work("out/a.png")
+        assert outcome.exit_code == 5
+        assert "original" in outcome.message
+        assert source.read_bytes() == original
+
+    def test_one_bad_photo_stops_nothing(self, folder: Path) -> None:
+        for index in range(3):
+            write_photo(Path(f"in/good{index}.png"), "anna")
+        Path("in/empty.png").touch()
+        Path("in/text.jpg").write_text("no photo")
+        good = Path("in/good0.png").read_bytes()
+        Path("in/cut.png").write_bytes(good[: len(good) // 2])
+        write_photo(Path("in/nobody.png"))
+        Path("in/lost.png").symlink_to("nowhere.png")
+        outcomes = work("in", reports=False)
+        assert files() == ["good0.png", "good1.png", "good2.png"]
+        assert sorted(outcome.exit_code for outcome in outcomes) == [0, 0, 0, 3, 4, 4, 4, 4]
+        assert exit_code(outcomes) == 4
+        assert all(outcome.message and outcome.hint for outcome in outcomes if outcome.exit_code)
+
+    def test_a_defect_in_one_photo_stops_nothing(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_photo(Path("in/a.png"), "anna")
+        write_photo(Path("in/b.png"), "bert")
+        real = Negative.perturb
+
+        def perturb(self, views, *args, **kwargs):  # type: ignore[no-untyped-def]
+            if len(Negative.calls) == 0:
+                Negative.calls.append(0)
+                raise ZeroDivisionError("oops")
+            return real(self, views, *args, **kwargs)
+
+        monkeypatch.setattr(Negative, "perturb", perturb)
+        outcomes = work("in")
+        assert [outcome.exit_code for outcome in outcomes] == [1, 0]
+        assert "ZeroDivisionError: oops" in outcomes[0].message
+
+    def test_names_of_every_kind(self, folder: Path) -> None:
+        names = [
+            "übung ñ 写真.png",
+            "two  words.png",
+            "caf\udce9.png",
+            "-o.png",
+            "[1].png",
+            "a.b.c.png",
+            "'\"$x.png",
+        ]
+        Path("in").mkdir()
+        for name in names:
+            write_photo(Path("plain.png"), "anna").rename(Path("in") / name)
+        outcomes = work("in")
+        assert {outcome.exit_code for outcome in outcomes} == {0}
+        assert {outcome.output.name for outcome in outcomes if outcome.output} == set(names)
+
+    def test_a_mislabelled_photo_gets_its_true_ending_too(self, folder: Path) -> None:
+        write_photo(Path("in/a.png"), "anna").rename("in/a.jpg")
+        write_photo(Path("in/a.png"), "anna").rename("in/noending")
+        work("in/a.jpg", "in/noending", reports=False)
+        assert files() == ["a.jpg.png", "noending.png"]
+
+    def test_links_to_one_photo_are_one_photo(self, folder: Path) -> None:
+        write_photo(Path("in/a.png"), "anna")
+        Path("in/b.png").symlink_to("a.png")
+        Path("in/loop").symlink_to(".")
+        assert len(work("in")) == 1
+
+    def test_a_box_belongs_to_one_photo(self, folder: Path) -> None:
+        for name in ("a", "b"):
+            write_photo(Path(f"in/{name}.png"), "anna")
+        settings = ProtectSettings(method="negative", selection=Selection(boxes=((0, 20, 112, 112),)))
+        with pytest.raises(UsageError, match="one photo"):
+            work("in", settings=settings)
+
+    def test_no_jobs(self, folder: Path) -> None:
+        with pytest.raises(UsageError, match="0 jobs"):
+            work(write_photo(Path("a.png"), "anna"), jobs=0)
+
+    def test_the_output_folder_is_a_file(self, folder: Path) -> None:
+        Path("out").write_text("")
+        with pytest.raises(OutputError, match="Cannot write to the output folder"):
+            work(write_photo(Path("a.png"), "anna"))
+
+    def test_the_output_folder_is_read_only(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*args: object, **kwargs: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(batch.tempfile, "TemporaryFile", refuse)
+        with pytest.raises(OutputError, match="Permission denied"):
+            work(write_photo(Path("a.png"), "anna"))
+
+    def test_a_full_disk_is_reported_and_leaves_nothing(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(self: Path, *args: object, **kwargs: object) -> int:
+            raise OSError(28, "No space left on device")
+
+        write_photo(Path("in/a.png"), "anna")
+        monkeypatch.setattr(Path, "write_text", full)
+        (outcome,) = work("in")
+        assert outcome.exit_code == 5
+        assert "No space left" in outcome.message
+        assert files(hidden=True) == []
+
+    def test_an_interruption_leaves_no_half_file(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_photo(Path("in/a.png"), "anna")
+
+        def interrupt(*args: object, **kwargs: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("bauta.protection.report.Report.to_html", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                work("in")
+        assert files(hidden=True) == []
+        assert work("in")[0].output == Path("out/a.png")
+
+    def test_an_unreadable_folder_is_reported(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_photo(Path("in/a.png"), "anna")
+        Path("in/locked").mkdir()
+        real = os.scandir
+
+        def scandir(path: str | Path = ".") -> object:
+            if str(path).endswith("locked"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        outcomes = work("in")
+        assert sorted(outcome.exit_code for outcome in outcomes) == [0, 4]
+
+
+def test_exit_codes_are_ordered() -> None:
+    def code(*codes: int) -> int:
+        return exit_code([Outcome(Path(), exit_code=number) for number in codes])
+
+    assert code() == 0
+    assert code(0, 0) == 0
+    assert code(0, 7) == 7
+    assert code(7, 3) == 3
+    assert code(3, 4, 7) == 4
+    assert code(4, 5, 6) == 6
+    assert code(6, 1) == 1
+    assert code(99) == 1
+
+
+def test_plans_give_every_photo_its_own_place() -> None:
+    def places(*sources: tuple[str, str]) -> list[str]:
+        return [str(task.relative) for task in plan([(Path(source), Path(root)) for source, root in sources])]
+
+    assert places(("/x/a.png", "/x"), ("/x/a.png", "/x")) == ["a.png"]
+    assert places(("/x/a.png", "/x"), ("/y/a.png", "/y")) == ["x/a.png", "y/a.png"]
+    assert places(("/p/x/a.png", "/p/x"), ("/q/x/a.png", "/q/x")) == ["p/x/a.png", "q/x/a.png"]
+    assert places(("/a.png", "/"), ("/y/a.png", "/y")) == ["a.png", "y/a.png"]
+    assert places(("/x/a.png", "/x"), ("/x/A.png", "/x")) == ["a.png", "A-2.png"]
+    assert places(("/x/s/a.png", "/x"), ("/y/a.png", "/y")) == ["s/a.png", "a.png"]
+
+
+def test_workers_report_bad_photos_too(folder: Path) -> None:
+    for name in ("a", "b"):
+        Path(f"{name}.png").touch()
+    seen: list[Outcome] = []
+    sources, _ = collect([Path()], Path("out"))
+    outcomes = protect_photos(sources, Path("out"), ProtectSettings(), jobs=2, finished=seen.append)
+    assert [outcome.exit_code for outcome in outcomes] == [4, 4]
+    assert len(seen) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_with_workers_leaves_no_half_file(folder: Path) -> None:
+    import skimage.data
+    from PIL import Image
+
+    for name in "abcd":
+        Image.fromarray(skimage.data.astronaut()).save(f"{name}.png")
+    command = [
+        sys.executable,
+        "-c",
+        "from bauta.cli import main; main()",
+        "protect",
+        ".",
+        "-j",
+        "2",
+        "--steps",
+        "500",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        scratch = Path("protected/.bauta")
+        deadline = time.monotonic() + 60
+        while not list(scratch.glob("part-*")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert list(scratch.glob("part-*"))
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-2] == "error: interrupted"
+    assert "Traceback" not in errors
+    assert files(Path("protected"), hidden=True) == []
