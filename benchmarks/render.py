@@ -1,0 +1,123 @@
+"""Write the README's tables and the curve from the result cards: `python benchmarks/render.py [--check]`.
+
+Everything between ``<!-- results:NAME -->`` and ``<!-- end -->`` is replaced. With --check nothing is written, and the
+exit code says whether the README is what the cards say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+LABELS = {
+    "default": "default (dodge)",
+    "combined": "default, `--mode combined`",
+    "install": "default on a fresh install: dlib the only surrogate",
+    "paper": "`--preset paper`, one surrogate",
+    "official-code": "`--preset official-code`, one surrogate",
+}
+INDEPENDENT = ("edgeface_xxs", "mobileface_v2", "espdl_mbf")
+
+
+def card(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def percent(interval: dict[str, float]) -> str:
+    return f"{100 * interval['mean']:.1f} ({100 * interval['low']:.1f}-{100 * interval['high']:.1f})"
+
+
+def main_table() -> str:
+    """Dodging and impersonation of every row on the same pairs protocol."""
+    lines = [
+        "| | pairs | dodging, mean of judges | worst judge | JPEG 75 | half size | blur | matches a target "
+        "| PSNR | SSIM |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, label in LABELS.items():
+        path = RESULTS / f"tip-im-lfw-{name}.json"
+        if not path.exists():
+            continue
+        results = card(path.stem)["results"]
+        attacked = "dlib_resnet" in card(path.stem)["surrogates"]
+        dodging = results["dodging"]
+        judges = {
+            judge: value for judge, value in dodging["saved"]["judges"].items() if not attacked or judge in INDEPENDENT
+        }
+        worst = min(judges, key=lambda judge: judges[judge]["mean"])
+        means = {
+            condition: dodging[condition]["independent" if attacked else "mean"]
+            for condition in ("saved", "jpeg-75", "half-size", "blur")
+        }
+        impersonation = results["impersonation"] if "combined" in name or "paper" in name or "code" in name else None
+        lines.append(
+            f"| {label} | {results['usable']} | {percent(means['saved'])} | {worst} "
+            f"{percent(judges[worst])} | {100 * means['jpeg-75']['mean']:.1f} | "
+            f"{100 * means['half-size']['mean']:.1f} | {100 * means['blur']['mean']:.1f} | "
+            f"{percent(impersonation) if impersonation else '-'} | {results['psnr']['mean']:.1f} dB | "
+            f"{results['ssim']['mean']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def curve_table() -> str:
+    """Success against visibility."""
+    lines = ["| PSNR asked | PSNR | SSIM | dodging, mean of judges | worst judge |", "|---|---|---|---|---|"]
+    for path in sorted(RESULTS.glob("tip-im-lfw-curve-*.json")):
+        results = card(path.stem)["results"]
+        saved = results["dodging"]["saved"]
+        worst = min(saved["judges"], key=lambda judge: saved["judges"][judge]["mean"])
+        lines.append(
+            f"| {path.stem.rsplit('-', 1)[1]} dB | {results['psnr']['mean']:.1f} | {results['ssim']['mean']:.3f} | "
+            f"{percent(saved['mean'])} | {worst} {100 * saved['judges'][worst]['mean']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def speed_table() -> str:
+    """Ratios of the speed card."""
+    speed = card("tip-im-speed")
+    return "\n".join(
+        [
+            "| | |",
+            "|---|---|",
+            "| iteration over the bare forward and backward passes of the ensemble | "
+            f"{speed['iteration_over_bare_ensemble']:.2f} x |",
+            f"| literal loop over ours, 10 targets | {speed['literal_over_ours_at_10_targets']:.1f} x |",
+            f"| largest difference between their masks | {speed['largest_difference']:.1g} |",
+            f"| peak memory | {speed['peak_memory_mib']} MiB |",
+        ]
+    )
+
+
+TABLES = {"main": main_table, "curve": curve_table, "speed": speed_table}
+
+
+def render(text: str) -> str:
+    """The README with its tables replaced."""
+    for name, table in TABLES.items():
+        pattern = rf"(<!-- results:{name} -->\n).*?(<!-- end -->)"
+        text = re.sub(pattern, lambda match, table=table: f"{match[1]}{table()}\n{match[2]}", text, flags=re.DOTALL)
+    return text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    readme = ROOT / "README.md"
+    before = readme.read_text(encoding="utf-8")
+    after = render(before)
+    if options.check:
+        return int(before != after)
+    readme.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

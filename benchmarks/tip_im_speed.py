@@ -1,0 +1,118 @@
+"""Where TIP-IM's time goes: ratios taken in one run, since timings on shared machines drift.
+
+    python benchmarks/tip_im_speed.py --surrogates NAME NAME ... --output benchmarks/results
+
+1. The default iteration against the bare forward and backward passes of the same ensemble on crops that are ready.
+2. K = 10 targets by one forward pass and batched vector-Jacobian products against the literal loop with K separate
+   forward and backward passes (`reference_tip_im.py`): seconds, and the largest difference of the masks.
+
+The two sides of a ratio are timed alternately; the median of the rounds counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bauta.cloaks.targets import composite_faces
+from bauta.cloaks.tip_im import TipIm, TipImConfig
+from bauta.cloaks.view import FaceView
+from bauta.faces.templates import ARCFACE_112
+from bauta.recognizers import load_surrogate
+from reference_tip_im import reference_tip_im
+
+
+def alternate(first: Callable[[], None], second: Callable[[], None], rounds: int) -> tuple[float, float]:
+    """Median seconds of two actions, run in turn after one warm-up of each."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for index in range(rounds + 1):
+        for action, taken in zip((first, second), times, strict=True):
+            began = time.perf_counter()
+            action()
+            if index:
+                taken.append(time.perf_counter() - began)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--surrogates", nargs="+", default=["dlib_resnet"])
+    parser.add_argument("--faces", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    networks = [load_surrogate(name) for name in options.surrogates]
+    faces = composite_faces()
+    points = torch.tensor(ARCFACE_112.points)
+    views = [FaceView(face, points, torch.ones(1, 112, 112)) for face in faces[: options.faces]]
+
+    crops = [
+        torch.rand(len(views), 3, network.card.template.height, network.card.template.width).requires_grad_()
+        for network in networks
+    ]
+
+    def bare() -> None:
+        for network, crop in zip(networks, crops, strict=True):
+            torch.autograd.grad(network(crop).sum(), crop)
+
+    iterations = 10
+
+    def default() -> None:
+        TipIm(TipImConfig(iterations=iterations)).perturb(views, networks, torch.Generator().manual_seed(0))
+
+    def setup() -> None:  # what a run costs before its first iteration
+        with torch.no_grad():
+            for network, crop in zip(networks, crops, strict=True):
+                network(crop)
+
+    whole, single = alternate(default, bare, options.rounds)
+    before, _ = alternate(setup, setup, options.rounds)
+    iteration = (whole - before) / iterations
+
+    network = networks[0]
+    targets, face = faces[:10], faces[10]
+    view = FaceView(face, points, torch.ones(1, 112, 112))
+    steps = 5
+    masks: dict[str, torch.Tensor] = {}
+
+    def ours() -> None:
+        config = TipImConfig.official_code(iterations=steps)
+        generator = torch.Generator().manual_seed(0)
+        masks["ours"] = TipIm(config, targets=targets).perturb([view], [network], generator)[0].delta
+
+    def literal() -> None:
+        generator = torch.Generator().manual_seed(0)
+        masks["literal"] = reference_tip_im(face, targets, network, generator, iterations=steps, norm="l2")
+
+    fast, slow = alternate(ours, literal, options.rounds)
+    difference = float((masks["ours"] - masks["literal"]).abs().max())
+    card = {
+        "schema": "bauta.benchmark/1",
+        "name": "tip-im-speed",
+        "surrogates": {network.card.name: network.card.sha256 for network in networks},
+        "threads": options.threads,
+        "faces": len(views),
+        "iteration_over_bare_ensemble": round(iteration / single, 3),
+        "seconds_per_iteration_and_face": round(iteration / len(views), 4),
+        "literal_over_ours_at_10_targets": round(slow / fast, 2),
+        "largest_difference": float(np.format_float_positional(difference, precision=2, fractional=False)),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "versions": {"torch": torch.__version__},
+    }
+    print(json.dumps(card, indent=1))
+    if options.output:
+        (options.output / "tip-im-speed.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
