@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 	touch $@
 
 demo: .venv/installed
-	$(BIN)/python -m bauta.cli demo -o out/demo
+	$(BIN)/python -m bauta demo -o out/demo
 
 test: .venv/developing lint
 	$(BIN)/python -m pytest -q

@@ -33,7 +33,7 @@ import numpy as np
 
 from bauta.cloaks.tip_im import TipImConfig
 
-SURROGATES = ("foamliu_mobilefacenet", "xiaoccer_mobilefacenet_casia", "espdl_mfn")
+SURROGATES = ("foamliu_mobilefacenet", "xiaoccer_mobilefacenet_casia", "espdl_mfn", "pocketnet_s128")
 JUDGES = ("dlib_resnet", "edgeface_xxs", "mobileface_v2", "espdl_mbf")
 CONDITIONS = ("saved", "jpeg-75", "half-size", "blur")
 FMR = 1e-2
@@ -54,13 +54,13 @@ def rows() -> dict[str, Row]:
     default = TipImConfig()
     table = {
         "default": Row(default),
-        "combined": Row(TipImConfig(mode="combined", psnr=default.psnr - 1.4 if default.psnr else None)),
+        "combined": Row(TipImConfig(mode="combined", psnr=default.psnr - 1.4 if default.psnr else None), pairs=200),
         "install": Row(default, ("dlib_resnet",)),
-        "paper": Row(TipImConfig.paper(), SURROGATES[:1], pairs=75),
-        "official-code": Row(TipImConfig.official_code(), SURROGATES[:1], pairs=75),
+        "paper": Row(TipImConfig.paper(), SURROGATES[:1], pairs=45),
+        "official-code": Row(TipImConfig.official_code(), SURROGATES[:1], pairs=45),
     }
     for decibel in (30, 32, 34, 36, 38):
-        table[f"curve-{decibel}"] = Row(TipImConfig(psnr=float(decibel)), pairs=75)
+        table[f"curve-{decibel}"] = Row(TipImConfig(psnr=float(decibel)), pairs=45)
     return table
 
 
@@ -157,7 +157,9 @@ def measure(task: tuple[Row, list[tuple[str, Path, Path]], int, Path]) -> list[d
         record |= {
             "psnr": metrics.psnr(before, after),
             "ssim": metrics.ssim(before, after),
-            "linf": metrics.linf(before, after),
+            "psnr_box": metrics.psnr(cut(original.pixels, face.boxes[0]), cut(saved.pixels, face.boxes[0])),
+            "linf_saved": metrics.linf(before, after),
+            "linf": float(mask.delta.abs().max()) * 255,
             "seconds": mask.seconds,
             "iterations": mask.iterations,
             "before": {}, "self": {}, "after": {}, "target_before": {}, "target_after": {},
@@ -247,7 +249,9 @@ def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
         },
         "psnr": interval([record["psnr"] for record in usable], people),
         "ssim": interval([record["ssim"] for record in usable], people),
-        "linf": max(record["linf"] for record in usable),
+        "psnr_detector_box": interval([record["psnr_box"] for record in usable], people),
+        "linf": round(max(record["linf"] for record in usable), 2),
+        "linf_saved": max(record["linf_saved"] for record in usable),
         "iterations": float(np.mean([record["iterations"] for record in usable])),
         "seconds_per_face": round(float(np.mean([record["seconds"] for record in usable])), 2),
     }

@@ -68,9 +68,9 @@ class TipImConfig:
     """
 
     mode: Mode = "dodge"
-    iterations: int = 40
+    iterations: int = 30
     epsilon: float = 16.0
-    psnr: float | None = 33.0
+    psnr: float | None = 33.2
     norm: Literal["linf", "l2"] = "l2"
     step: float = 8.0
     decay: float = 0.8
@@ -83,7 +83,7 @@ class TipImConfig:
     movement: tuple[float, float] = (0.01, 0.06)
     transports: bool = True
     smoothing: float = 1.0
-    texture: float = 1.0
+    texture: float = 1.5
     margin: float | None = None
 
     def __post_init__(self) -> None:

@@ -1,0 +1,5 @@
+"""``python -m bauta`` is the command line."""
+
+from bauta.cli import main
+
+main()
