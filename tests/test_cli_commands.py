@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from bauta import __version__
 from bauta.cli import main, run
 from bauta.cli.values import box, names, seconds
 from bauta.errors import UsageError
+from bauta.protection.settings import ProtectSettings
 from protection_fakes import Negative, build_stage, write_photo
 
 stage = pytest.fixture(build_stage)
@@ -79,6 +82,17 @@ class TestProtect:
             write_photo(Path(f"{name}.png"), "anna")
         assert run(["protect", "a*.png", "--no-report", *NEGATIVE]) == 0
         assert sorted(path.name for path in Path("protected").glob("*.png")) == ["a1.png", "a2.png"]
+
+    def test_what_undoes_the_protection_is_told(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("bauta.protection.report.Report.warnings", ["Once saved as JPEG, it is recognised."])
+        for name in "ab":
+            write_photo(Path(f"{name}.png"), "anna")
+        assert run(["protect", "a.png", *NEGATIVE]) == 0
+        assert "Note: Once saved as JPEG" in capsys.readouterr().out
+        assert run(["protect", "a.png", "b.png", *NEGATIVE]) == 0
+        assert "2 of them with notes" in capsys.readouterr().out
 
     def test_names_cannot_steer_the_terminal(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         write_photo(Path("a.png"), "anna").rename("\x1b[31m[red]x\udce9.png")
@@ -194,6 +208,49 @@ class TestVerify:
         assert "another shape" in fails(capsys, 2, "verify", "a.png", "wide.png")
         assert "No face" in fails(capsys, 3, "verify", "empty.png", "empty.png")
         assert "cannot be written" in fails(capsys, 5, "verify", "a.png", "a.png", "--report", "no/r.html")
+
+    def test_a_report_replaces_reports_only(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        photo = write_photo(Path("a.png"), "anna").read_bytes()
+        Path("notes.json").write_text("[1]")
+        Path("page.html").write_text("mine")
+        command = ("verify", "a.png", "a.png", "--report")
+        assert "no name for a report" in fails(capsys, 2, *command, "a.png")
+        assert "notes.json exists" in fails(capsys, 5, *command, "notes.html")
+        assert "page.html exists" in fails(capsys, 5, *command, "page.html")
+        assert (Path("a.png").read_bytes(), Path("notes.json").read_text()) == (photo, "[1]")
+        assert Path("page.html").read_text() == "mine"
+        assert [run([*command, "r.html"]) for _ in range(2)] == [7, 7]
+
+
+@pytest.mark.usefixtures("stage")
+class TestDemo:
+    @pytest.fixture(autouse=True)
+    def portrait(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        data = pytest.importorskip("skimage.data", reason="scikit-image carries the portrait")
+        pixels = np.asarray(Image.open(write_photo(Path("nasa.png"), "anna")))
+        monkeypatch.setattr(data, "astronaut", lambda: pixels)
+        monkeypatch.setattr("bauta.protection.demo.ProtectSettings", lambda: ProtectSettings(method="negative"))
+
+    def test_everything_there_is_to_see(self, capsys: pytest.CaptureFixture[str]) -> None:
+        names = ["mask.png", "original.jpg", "protected.jpg", "report.html", "report.json", "side_by_side.png"]
+        for _ in range(2):  # an earlier demonstration is replaced
+            assert run(["demo", "-o", "out/demo"]) == 0
+            shown = capsys.readouterr().out
+            assert sorted(path.name for path in Path("out/demo").iterdir()) == names
+        assert "FACE  JUDGE      AGAINST   BEFORE  AFTER  THRESHOLD  DECISION" in shown
+        assert "Protected: None of the 2" in shown
+        assert all(f"out/demo/{name}" in shown for name in names)
+        report = json.loads(Path("out/demo/report.json").read_text())
+        assert report["output"]["name"] == "protected.jpg"
+
+    @pytest.mark.parametrize("name", ["original.jpg", "protected.jpg", "mask.png", "report.json"])
+    def test_files_of_others_are_kept(self, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+        Path(name).write_text("mine")
+        assert f"{name} is not from an earlier demonstration" in fails(capsys, 5, "demo", "-o", ".")
+        assert Path(name).read_text() == "mine"
+
+    def test_a_folder_that_cannot_be(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "Cannot write to" in fails(capsys, 5, "demo", "-o", "nasa.png")
 
 
 def test_methods(capsys: pytest.CaptureFixture[str]) -> None:

@@ -209,6 +209,17 @@ def test_xmp_that_cannot_be_read_is_dropped(packet, policy):
     assert b"SECRET" not in read_photo(jpeg(xmp=packet)).encode(metadata=policy)
 
 
+def test_a_picture_in_xmp_is_found_in_cdata_and_comments():
+    packet = (
+        b"<x:xmpmeta xmlns:x='adobe:ns:meta/' xmlns:y='urn:y'><!-- /9j/SECRET --><y:a><![CDATA[/9j/SECRET]]></y:a>"
+        b"<y:b>kept<!-- SECRET --></y:b></x:xmpmeta><!-- SECRET -->"
+    )
+    for policy in (PRIVATE, KEEP):
+        result = read_photo(jpeg(xmp=packet)).encode(metadata=policy)
+        assert b"SECRET" not in result
+        assert b"<y:b>kept</y:b>" in result
+
+
 def test_deeply_nested_xmp_is_dropped():
     packet = b"<a>" * 5000 + b"SECRET" + b"</a>" * 5000
     assert b"SECRET" not in read_photo(jpeg(xmp=packet)).encode()

@@ -220,6 +220,41 @@ class TestOneFolder:
         Path("in/loop").symlink_to(".")
         assert len(work("in")) == 1
 
+    def test_dots_in_a_path_lead_nothing_out_of_the_output_folder(self, folder: Path) -> None:
+        for name in ("one/a.png", "a.png"):
+            write_photo(Path(name), name)
+        Path("two").mkdir()
+        outcomes = work("one/a.png", "two/../a.png", reports=False)
+        assert [outcome.exit_code for outcome in outcomes] == [0, 0]
+        assert len(files()) == 2
+        assert all(outcome.output and ".." not in outcome.output.parts for outcome in outcomes)
+
+    def test_products_are_no_sources_under_another_spelling(self, folder: Path) -> None:
+        write_photo(Path("a.png"), "anna")
+        Path("two").mkdir()
+        work(".", reports=False)
+        sources, _ = collect([Path()], Path("two/../out"))
+        assert [source.name for source, _ in sources] == ["a.png"]
+        assert len(sources) == 1
+
+    def test_a_file_that_appears_meanwhile_is_kept(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_photo(Path("in/a.png"), "anna")
+        real = Negative.perturb
+
+        def perturb(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+            Path("out/a.png").write_bytes(b"precious")
+            return real(self, *args, **kwargs)
+
+        monkeypatch.setattr(Negative, "perturb", perturb)
+        (outcome,) = work("in")
+        assert (outcome.exit_code, Path("out/a.png").read_bytes()) == (5, b"precious")
+        assert "appeared" in outcome.message
+
+    def test_a_partly_protected_photo_leaves_with_seven(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_photo(Path("in/a.png"), "anna")
+        monkeypatch.setattr("bauta.protection.report.Report.verdict", "partial")
+        assert [(outcome.verdict, outcome.exit_code) for outcome in work("in")] == [("partial", 7)]
+
     def test_a_box_belongs_to_one_photo(self, folder: Path) -> None:
         for name in ("a", "b"):
             write_photo(Path(f"in/{name}.png"), "anna")
@@ -350,3 +385,20 @@ def test_ctrl_c_with_workers_leaves_no_half_file(folder: Path) -> None:
     assert errors.splitlines()[-2] == "error: interrupted"
     assert "Traceback" not in errors
     assert files(Path("protected"), hidden=True) == []
+
+
+def _dies(task: batch.Task) -> Outcome:
+    if task.source.name == "b.png":
+        os._exit(9)
+    return batch.Outcome(task.source, verdict="protected")
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_takes_one_photo_with_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abcde":
+        write_photo(Path(f"{name}.png"), "anna")
+    monkeypatch.setattr(batch, "_work", _dies)
+    sources, _ = collect([Path()], Path("out"))
+    outcomes = protect_photos(sources, Path("out"), ProtectSettings(), jobs=2)
+    assert [outcome.exit_code for outcome in outcomes] == [0, 1, 0, 0, 0]
+    assert "b.png" in outcomes[1].message

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import bauta
+from bauta.cloaks.tip_im import TipImConfig
 from bauta.errors import (
     NoFaceFound,
     OutputExists,
@@ -17,6 +18,8 @@ from bauta.errors import (
     UnknownRecognizer,
     UsageError,
 )
+from bauta.faces.faces import Faces
+from bauta.faces.templates import ARCFACE_112
 from bauta.photo import read_photo
 from bauta.protection.pipeline import BATCH, Pipeline, configure
 from bauta.protection.roles import choose_cast
@@ -299,8 +302,97 @@ def test_auto_attacks_at_most_four_and_passes_over_missing_weights(stage: Stage,
 
 
 def test_strength_becomes_a_psnr_unless_one_is_given() -> None:
+    assert configure(ProtectSettings()) == TipImConfig()  # what benchmarks measure
     assert configure(ProtectSettings(strength="low")).psnr == 36
     assert configure(ProtectSettings(strength="high")).psnr == 31
     assert configure(ProtectSettings(options=(("psnr", 40.0),))).psnr == 40
     assert configure(ProtectSettings(options=(("preset", "paper"),))).psnr is None
     assert configure(ProtectSettings(options=(("preset", "official-code"),))).iterations == 100
+
+
+def tiny(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the detector also see a face of 9 pixels in the photos' grey strip."""
+    points = np.array(ARCFACE_112.points) * 9 / SIDE + 2
+
+    def detect(pixels: np.ndarray, **options: object) -> Faces:
+        faces = stage.detect(pixels)
+        boxes = np.concatenate([faces.boxes, [[2, 2, 11, 11]]])
+        return Faces(boxes, np.concatenate([faces.landmarks, points[None]]), np.append(faces.scores, 0.5))
+
+    monkeypatch.setattr("bauta.protection.pipeline.detect_faces", detect)
+
+
+def test_a_face_without_a_mask_is_listed_and_the_photo_is_not_protected(
+    stage: Stage, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny(stage, monkeypatch)
+    result = protect(photo, method="negative")
+    report = result.report
+    assert result.verdict == "partial"
+    assert [face.verification.verdict for face in report.faces] == ["protected"]
+    assert report.to_dict()["unprotected_boxes"] == [[2, 2, 11, 11]]
+    assert "1 face in the photo could not be given a mask" in report.summary
+    assert report.warnings[0] in report.summary
+    page = report.to_html()
+    assert "<h1>Protected in part</h1>" in page
+    assert "9 × 9 pixels at 2, 2" in page
+    # A verification says the same, and a weak face stays the worse news.
+    assert verify(photo, read_photo(result.content)).verdict == "partial"
+    weak = protect(photo, method="negative", options={"amount": 0.01}).report
+    assert weak.verdict == "weak"
+    assert "could not be given a mask" in weak.warnings[0]
+
+
+def test_overlapping_masks_keep_the_bound_of_each(tmp_path: Path, stage: Stage) -> None:
+    photo = read_photo(write_photo(tmp_path / "a.png", "anna"))
+    boxes = ((0, 20, SIDE, SIDE), (4, 20, SIDE - 4, SIDE))
+    report = Pipeline(settings(selection=Selection(boxes=boxes), options=(("amount", 0.1),))).protect(photo)
+    bound = 0.1 * np.abs(1 - 2 * report.original) + 1 / 255
+    assert (np.abs(report.saved - report.original) <= bound).all()
+
+
+def test_references_of_one_name_stay_apart(tmp_path: Path, photo: Path) -> None:
+    paths = [write_photo(tmp_path / name, "anna") for name in ("x/me.png", "y/me.png")]
+    paths.append(write_photo(tmp_path / "z.png", "anna").rename(tmp_path / "original"))
+    report = protect(photo, method="negative", references=paths).report
+    names = [name for name, _ in report.references]
+    assert names == ["me.png", "me.png (2)", "original (2)"]
+    rows = [row.against for row in report.faces[0].verification.comparisons if row.condition == "saved"]
+    assert rows[:4] == ["original", *names]
+
+
+def test_the_summary_says_what_faces_were_compared_with(tmp_path: Path) -> None:
+    photo = write_photo(tmp_path / "photo.png", "anna", "bert")
+    anna, bert = (write_photo(tmp_path / f"{name}.png", name) for name in ("anna", "bert"))
+    both = [protect(photo, method="negative", references=paths).report.summary for paths in ([anna], [anna, bert])]
+    assert "to the reference photos, or to the original where a reference was not recognised" in both[0]
+    assert "to the reference photos." in both[1]
+
+
+def test_a_verification_does_not_vouch_for_independence(photo: Path) -> None:
+    result = protect(photo, method="negative")
+    assert "They had no part in making the mask" in result.report.summary
+    report = verify(photo, read_photo(result.content))
+    assert report.verdict == "protected"
+    assert "had no part" not in report.summary
+    assert "cannot know" in report.summary
+    assert "was not seen here" in report.to_html()
+
+
+def test_another_photo_is_no_protected_one(tmp_path: Path) -> None:
+    def scene(name: str, seed: int) -> Path:
+        path = write_photo(tmp_path / f"{name}.png", "anna", "bert", "cleo")  # a quarter of it is empty
+        pixels = np.array(Image.open(path))
+        cells = np.random.default_rng(seed).integers(0, 256, (7, 7, 3), dtype=np.uint8)
+        pixels[20 + SIDE :, SIDE:] = np.asarray(Image.fromarray(cells).resize((SIDE, SIDE)))
+        Image.fromarray(pixels).save(path)
+        return path
+
+    one, other = scene("one", 1), scene("other", 2)
+    result = protect(one, method="negative")
+    assert verify(one, read_photo(result.content)).verdict == "protected"
+    copy = tmp_path / "copy.jpg"
+    result.image.resize((150, 163)).save(copy, quality=50)
+    assert not verify(one, copy).made
+    with pytest.raises(UsageError, match="do not show the same photo"):
+        verify(one, other)

@@ -68,6 +68,14 @@ def test_name_clash_is_refused(tmp_path: Path) -> None:
         add_recognizer(*write(tmp_path, linear_model(), SHORT_CARD.replace('"mine"', '"dlib_resnet"')))
 
 
+def test_one_network_in_two_files_is_refused(tmp_path: Path) -> None:
+    add_recognizer(*write(tmp_path, linear_model()))
+    again = SHORT_CARD.replace('"mine"', '"mine_too"')
+    with pytest.raises(UsageError, match="same network in another file"):
+        add_recognizer(*write(tmp_path, linear_model(batch="M"), again))
+    add_recognizer(*write(tmp_path, linear_model(seed=1), again))
+
+
 def two_outputs() -> bytes:
     graph = helper.make_graph(
         [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Neg", ["x"], ["z"])],

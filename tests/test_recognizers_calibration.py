@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bauta.errors import NotCalibrated, OutputError, UnreadablePhoto, UsageError
+from bauta.errors import NotCalibrated, NumericalFailure, OutputError, UnreadablePhoto, UsageError
 from bauta.faces.templates import ARCFACE_112X96, DLIB_150
 from bauta.recognizers.calibration import calibrate, threshold
 from bauta.recognizers.cards import RecognizerCard
@@ -181,3 +181,44 @@ def test_bad_folder(card: RecognizerCard, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no images"):
         calibrate(card, tmp_path / "empty")
+
+
+def write_store(home: Path, card: RecognizerCard, cosine: dict[str, float]) -> None:
+    home.mkdir(exist_ok=True)
+    entry = {"calibration_set": "mine", "calibration_sha256": "0" * 64, "people": 9, "impostor_pairs": 9}
+    content = {"schema": 1, "recognizers": {card.sha256: {**entry, "date": "2026-01-01", "cosine": cosine}}}
+    (home / "thresholds.json").write_text(json.dumps(content))
+
+
+def test_thresholds_of_one_recogniser_come_from_one_calibration(own_home: Path) -> None:
+    card = find_card("dlib_resnet")
+    assert threshold(card, 1e-3).calibration_set != "mine"
+    write_store(own_home, card, {"0.01": 0.95})
+    assert threshold(card, 1e-2).calibration_set == "mine"
+    with pytest.raises(NotCalibrated, match="calibrate"):
+        threshold(card, 1e-3)  # the shipped 0.928 would be laxer than the user's own at 1e-2
+
+
+@pytest.mark.parametrize(
+    "cosine", [{"0.01": float("nan")}, {"0.01": 1.5}, {"0.01": float("inf")}, {"0.01": 0.5, "0.001": 0.4}]
+)
+def test_thresholds_that_no_calibration_gives_are_refused(
+    cosine: dict[str, float], card: RecognizerCard, own_home: Path
+) -> None:
+    write_store(own_home, card, cosine)
+    with pytest.raises(NotCalibrated, match="cannot be read"):
+        threshold(card, 1e-2)
+
+
+def test_a_network_that_tells_nobody_apart_gets_no_threshold(card: RecognizerCard, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    for person in range(80):
+        (folder / f"person_{person:03}").mkdir(parents=True)
+        Image.new("RGB", (112, 112), "white").save(folder / f"person_{person:03}" / "0.png")
+    with pytest.raises(UsageError, match="tells them apart"):
+        calibrate(card, folder)
+
+
+def test_a_judge_that_answers_zeros_is_refused(card: RecognizerCard) -> None:
+    with pytest.raises(NumericalFailure, match="zeros"):
+        load_judge(card).embed(np.full((1, 3, 112, 112), 0.5, np.float32))

@@ -95,6 +95,10 @@ BAD_CARDS = {
         'template = "arcface-112"',
         "template = {height = 0, width = 9, points = [[1, 1], [2, 1], [1, 2], [2, 2], [3, 3]]}",
     ),
+    "template too large": (
+        'template = "arcface-112"',
+        "template = {height = 90000, width = 9, points = [[1, 1], [2, 1], [1, 2], [2, 2], [3, 3]]}",
+    ),
     "hash short": ('sha256 = "', 'sha256 = "0'),
     "hash upper case": ("00000000", "AAAAAAAA"),
     "format": ('format = "onnx"', 'format = "pickle"'),

@@ -20,7 +20,8 @@
         ├── NotCalibrated            no threshold is stored for this recogniser
         └── NumericalFailure         a network answered with NaN or infinity
 
-Exit code 7 is no error: the photo was protected but a judge still recognises the face (`weak`).
+Exit code 7 is no error: the photo was protected, but a judge still recognises a face (`weak`) or a face could
+not be given a mask (`partial`).
 Every message says what is wrong, and `hint` says what to do next.
 """
 

@@ -10,7 +10,7 @@ import typer
 
 from bauta import __version__
 from bauta.cli import values
-from bauta.cli.console import ProgressBar, show_error, show_outcomes, show_table
+from bauta.cli.console import ProgressBar, clean, show_error, show_notes, show_outcomes, show_table
 from bauta.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from bauta.recognizers.cards import RecognizerCard
 
 EPILOG = (
-    "Exit codes: 0 done, no judge recognises a face · 7 a judge still does · 3 no face found · "
+    "Exit codes: 0 done, no judge that was asked recognises a face; the verdict says whether an independent one "
+    "was · 7 a judge still does, or a face could not be given a mask · 3 no face found · "
     "4 a photo cannot be read · 5 a result cannot be written · 6 a recogniser cannot be used · "
     "2 wrong usage · 1 anything else · 130 interrupted. "
     "With several photos the most serious wins: 130, 1, 2, 6, 5, 4, 3, 7, 0."
@@ -214,7 +215,7 @@ def demo(
     _show_report(report)
     print()
     for path in files:
-        print(path)
+        print(clean(path))
 
 
 @app.command(epilog=EPILOG)
@@ -236,7 +237,7 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """Check a protected photo against its original."""
-    from bauta.protection.batch import WEAK, write_report
+    from bauta.protection.batch import verdict_code, write_report
     from bauta.protection.verbs import verify as judge
 
     with ProgressBar(1) as bar:
@@ -254,7 +255,7 @@ def verify(
         print(answer.to_json(), end="")
     else:
         _show_report(answer)
-    return WEAK if answer.verdict == "weak" else 0
+    return verdict_code(answer.verdict)
 
 
 def _show_report(report: Report) -> None:
@@ -266,8 +267,9 @@ def _show_report(report: Report) -> None:
             row.against,
             "" if row.before is None else f"{row.before:.2f}",
             f"{row.after:.2f}",
+            f"{limits[report.settings.fmr].cosine:.2f}" if (limits := report.cast.thresholds[row.judge]) else "",
             "not calibrated"
-            if not report.cast.thresholds[row.judge]
+            if not limits
             else "no match"
             if row.matches_at is None
             else f"MATCH at FMR {row.matches_at:g}",
@@ -276,10 +278,9 @@ def _show_report(report: Report) -> None:
         for row in face.verification.comparisons
         if row.condition == "saved"
     ]
-    show_table(("FACE", "JUDGE", "AGAINST", "BEFORE", "AFTER", "DECISION"), rows)
-    print(f"\n{report.verdict.capitalize()}: {report.summary}")
-    for warning in report.warnings:
-        print(f"Note: {warning}")
+    show_table(("FACE", "JUDGE", "AGAINST", "BEFORE", "AFTER", "THRESHOLD", "DECISION"), rows)
+    print(f"\n{report.verdict.capitalize()}: {clean(report.summary)}")
+    show_notes(report.warnings)
 
 
 @app.command()

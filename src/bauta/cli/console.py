@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bauta.protection.batch import Outcome
 
-WORDS = {"protected": "protected", "unconfirmed": "unconfirmed", "weak": "WEAK"}
+WORDS = {"protected": "protected", "partial": "PARTIAL", "unconfirmed": "unconfirmed", "weak": "WEAK"}
 
 
 def clean(text: object) -> str:
@@ -58,16 +58,22 @@ def show_outcomes(outcomes: Sequence[Outcome], directory: Path) -> None:
         print()
         if len(made) == 1:
             print(clean(made[0].message))
+            show_notes(made[0].warnings)
+        elif noted := sum(bool(outcome.warnings) for outcome in made):
+            print(f"{noted} of them with notes on what may undo the protection: see the reports, or --json.")
     print(f"{_counts(outcomes)}. Output in {clean(directory)}.")
     if any(outcome.report for outcome in made):
         print("Reports show the unprotected photos: share the protected photos only.")
 
 
+def show_notes(warnings: Sequence[str]) -> None:
+    """What a verdict alone does not tell, a line each."""
+    for warning in warnings:
+        print(f"Note: {clean(warning)}")
+
+
 def _counts(outcomes: Sequence[Outcome]) -> str:
-    kinds = [
-        (sum(outcome.verdict == verdict for outcome in outcomes), verdict)
-        for verdict in ("protected", "unconfirmed", "weak")
-    ]
+    kinds = [(sum(outcome.verdict == verdict for outcome in outcomes), verdict) for verdict in WORDS]
     kinds.append((sum(outcome.exit_code == 3 for outcome in outcomes), "without a face to protect"))
     kinds.append((sum(outcome.verdict is None and outcome.exit_code != 3 for outcome in outcomes), "failed"))
     total = len(outcomes)

@@ -31,7 +31,7 @@ from bauta.faces.templates import ARCFACE_112, CropTemplate
 from bauta.faces.warp import compose, warp
 from bauta.objectives.mmd import mmd
 from bauta.objectives.transports import draw_movement, draw_transport, gaussian_blur
-from bauta.objectives.visibility import just_noticeable
+from bauta.objectives.visibility import just_noticeable, ssim_map
 from bauta.recognizers import Surrogate
 from bauta.registry import register
 
@@ -49,6 +49,8 @@ class TipImConfig:
         iterations: Upper bound N.
         epsilon: Box around the photo, in 1/255.
         psnr: Floor of the PSNR over the face region, in dB; None leaves the box as the only budget.
+        ssim: Floor of the SSIM over the face region; a penalty with a multiplier for each face holds it. None for
+            no such floor.
         norm: Step rule, ``l2`` or ``linf``.
         step: Multiplier a of the step length: a * epsilon / N, or a * (the RMS of `psnr`) / N when there is a floor.
         decay: Momentum decay mu.
@@ -71,6 +73,7 @@ class TipImConfig:
     iterations: int = 30
     epsilon: float = 16.0
     psnr: float | None = 33.2
+    ssim: float | None = 0.95
     norm: Literal["linf", "l2"] = "l2"
     step: float = 8.0
     decay: float = 0.8
@@ -92,6 +95,7 @@ class TipImConfig:
             "iterations": 1 <= self.iterations <= 10_000,
             "epsilon": 0 < self.epsilon <= 255,
             "psnr": self.psnr is None or 10 <= self.psnr <= 60,
+            "ssim": self.ssim is None or 0 < self.ssim < 1,
             "norm": self.norm in ("linf", "l2"),
             "step": 0 < self.step <= 1000,
             "decay": 0 <= self.decay <= 1,
@@ -136,6 +140,7 @@ _FAITHFUL: dict[str, Any] = {
     "mode": "combined",
     "epsilon": 12.0,
     "psnr": None,
+    "ssim": None,
     "step": 1.5,
     "decay": 1.0,
     "away": 1.0,
@@ -266,6 +271,8 @@ class _Identity:
         self.sigma = config.smoothing * sum(scales) / len(scales)
         weight = just_noticeable(images) ** config.texture if config.texture else torch.ones_like(region)
         self.weight = weight / (weight * (region > 0)).amax((1, 2, 3), keepdim=True)
+        self.inside = (region > 0).to(images.dtype)
+        self.multiplier = torch.zeros(len(images))
         self.targets: list[Tensor] | None = None
         with torch.no_grad():
             self.sources = [self._embed(index, images) for index in range(len(surrogates))]
@@ -319,7 +326,8 @@ class _Identity:
             total = _vector_jacobian(shared, photos, total)
         if self.config.gamma:
             total = total + self.config.gamma * self._mmd_gradient(delta)
-        return self._shape(total)
+        total = self._shape(total)
+        return total if self.config.ssim is None else self._keep_structure(total, delta, self.config.ssim)
 
     def _cotangents(self, index: int, embedding: Tensor) -> Tensor:
         """(K, N, D) gradients of the loss with respect to the embedding."""
@@ -341,6 +349,22 @@ class _Identity:
         if self.sigma:
             gradients = gaussian_blur(gradients.flatten(0, 1), self.sigma).reshape(gradients.shape)
         return gradients * self.weight
+
+    def _keep_structure(self, gradients: Tensor, delta: Tensor, floor: float) -> Tensor:
+        """Add the gradient of 1 - SSIM, as strongly as each face's multiplier says; and update the multipliers.
+
+        The multipliers follow dual ascent on the constraint SSIM >= floor. Both gradients count by their mean
+        absolute value, since the scale of the identity gradient is arbitrary.
+        """
+        variable = (self.images + delta).requires_grad_()
+        with torch.enable_grad():
+            similarity = (ssim_map(variable, self.images) * self.inside).sum((1, 2, 3)) / self.inside.sum((1, 2, 3))
+        loss = torch.autograd.grad(-similarity.sum(), variable)[0]
+        loss = torch.where(self.grey, loss.mean(-3, keepdim=True), loss) * (self.region > 0)
+        self.multiplier = (self.multiplier + 20 * (floor - similarity.detach())).clamp(0, 10)
+        scaled = loss / loss.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-20)
+        identity = gradients / gradients.abs().mean((-3, -2, -1), keepdim=True).clamp_min(1e-20)
+        return identity + self.multiplier[:, None, None, None] * scaled
 
     def _mmd_gradient(self, delta: Tensor) -> Tensor:
         pixels = ((self.images + delta) * 255).flatten(1).requires_grad_()

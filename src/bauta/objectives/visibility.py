@@ -15,6 +15,28 @@ def luminance(images: Tensor) -> Tensor:
     return torch.einsum("c,nchw->nhw", images.new_tensor(_LUMA), images)[:, None]
 
 
+def ssim_map(first: Tensor, second: Tensor) -> Tensor:
+    """Structural similarity of every pixel (Wang et al. 2004), mean over channels, differentiable.
+
+    The Gaussian window of standard deviation 1.5 is that of `bauta.metrics.ssim`, but borders are replicated, so
+    that the map has the size of the images and can be weighted.
+
+    Args:
+        first: (N, C, H, W) in [0, 1].
+        second: The same shape.
+
+    Returns:
+        (N, 1, H, W) in [-1, 1].
+    """
+    stacked = torch.cat([first, second, first.square(), second.square(), first * second], 1)
+    means = gaussian_blur(stacked, 1.5).chunk(5, 1)
+    mean_1, mean_2, square_1, square_2, product = means
+    covariance = product - mean_1 * mean_2
+    variance = square_1 - mean_1.square() + square_2 - mean_2.square()
+    luminance_term = (2 * mean_1 * mean_2 + 1e-4) / (mean_1.square() + mean_2.square() + 1e-4)
+    return (luminance_term * (2 * covariance + 9e-4) / (variance + 9e-4)).mean(1, keepdim=True)
+
+
 def just_noticeable(images: Tensor) -> Tensor:
     """Just-noticeable difference of every pixel, (N, 1, H, W) in [0, 1] units.
 

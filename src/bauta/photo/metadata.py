@@ -202,7 +202,9 @@ def _clean_xmp(packet: bytes, private: bool) -> bytes:
     try:
         document = defused_minidom.parseString(packet.strip(b"\0 \t\r\n"))
         _prune(document.documentElement, unwanted)
-        return "".join(node.toxml() for node in document.childNodes).encode()
+        # Comments go unread; a packet's own instructions stay.
+        kept = (node for node in document.childNodes if node.nodeType != node.COMMENT_NODE)
+        return "".join(node.toxml() for node in kept).encode()
     except Exception:  # expat, defusedxml, codecs and recursion limits: none of them is a packet to keep
         return b""
 
@@ -213,9 +215,13 @@ def _prune(element: minidom.Element, unwanted: Callable[[minidom.Node, str], boo
         if not declares_prefix and unwanted(attribute, attribute.value):
             element.removeAttributeNode(attribute)
     for child in list(element.childNodes):
+        if child.nodeType == child.COMMENT_NODE:
+            element.removeChild(child)
         if child.nodeType != child.ELEMENT_NODE:
             continue
-        text = "".join(node.data for node in child.childNodes if node.nodeType == node.TEXT_NODE)
+        text = "".join(
+            node.data for node in child.childNodes if node.nodeType in (node.TEXT_NODE, node.CDATA_SECTION_NODE)
+        )
         if unwanted(child, text):
             element.removeChild(child)
         else:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from bauta.protection.settings import ProtectSettings
 
 WEAK = 7
-"""Exit code of a photo that a judge still recognises."""
+"""Exit code of a photo that a judge still recognises, or in which a face could not be given a mask."""
 
 SERIOUSNESS = (130, 1, 2, 6, 5, 4, 3, WEAK, 0)
 """Exit codes, the most serious first: what concerns the whole run before what concerns a photo, and what left
@@ -63,13 +63,14 @@ class Outcome:
 
     Attributes:
         source: The file, or the folder that could not be read.
-        verdict: ``protected``, ``unconfirmed``, ``weak``, or None when nothing was protected.
+        verdict: ``protected``, ``partial``, ``unconfirmed``, ``weak``, or None when nothing was protected.
         skipped: It was finished by an earlier run with the same settings.
         output: The protected photo.
         report: `report.html`, when one was asked for.
-        exit_code: As in `bauta.errors`; 7 for weak.
+        exit_code: As in `bauta.errors`; 7 for weak and partial.
         message: What is wrong, or the verdict in plain words.
         hint: What to do next.
+        warnings: What the verdict alone does not tell, such as that saving as JPEG undoes the protection.
         faces: Number of protected faces.
         psnr: Lowest PSNR of a face, in dB.
         matching: Number of judges that still match a face.
@@ -85,6 +86,7 @@ class Outcome:
     exit_code: int = 0
     message: str = ""
     hint: str = ""
+    warnings: tuple[str, ...] = ()
     faces: int = 0
     psnr: float | None = None
     matching: int = 0
@@ -96,10 +98,20 @@ class Outcome:
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
 
 
+def verdict_code(verdict: str) -> int:
+    """The exit code of a photo that was protected or verified."""
+    return WEAK if verdict in ("weak", "partial") else 0
+
+
 def exit_code(outcomes: Sequence[Outcome]) -> int:
     """The exit code of a run: the most serious of its photos'."""
     codes = {outcome.exit_code for outcome in outcomes}
     return next((code for code in SERIOUSNESS if code in codes), 1 if codes else 0)
+
+
+def _absolute(path: Path) -> Path:
+    """Without ``..``, which would lead a product out of the output folder."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps them
 
 
 def plan(sources: Sequence[tuple[Path, Path]]) -> list[Task]:
@@ -113,7 +125,7 @@ def plan(sources: Sequence[tuple[Path, Path]]) -> list[Task]:
         photos that would meet keep as much of their folders as tells them apart. Names that differ only in
         case meet, since some file systems do not tell them apart.
     """
-    unique = {source.absolute(): (source, root.absolute()) for source, root in sources}
+    unique = {_absolute(source): (source, _absolute(root)) for source, root in sources}
     wholes = [whole.parts[1:] for whole in unique]
     lengths = [len(whole.relative_to(root).parts) for whole, (_, root) in unique.items()]
 
@@ -200,6 +212,7 @@ class Workshop:
 
         photo = read_photo(task.source)
         target, known = self._place(task, photo)
+        absent = not os.path.lexists(target)
         earlier = self._finished(task, target, known, photo.sha256)
         if earlier is not None:
             return earlier
@@ -239,6 +252,11 @@ class Workshop:
                 ),
                 encoding="utf-8",
             )
+            if absent and os.path.lexists(target):
+                raise OutputExists(
+                    f"{target} appeared while its photo was being protected; it was left as it is.",
+                    hint="Is another run writing to the same folder? Run this one again.",
+                )
             # The record goes first: should the run end here, the product is known to be missing, not foreign.
             note.replace(record)
             for path, made in files.items():
@@ -281,7 +299,12 @@ class Workshop:
         if not all((target.parent / name).is_file() for name in known["files"]):
             return None
         page = known["outcome"]["report"]
-        values = {"source": task.source, "output": target, "report": page and target.with_name(page)}
+        values = {
+            "source": task.source,
+            "output": target,
+            "report": page and target.with_name(page),
+            "warnings": tuple(known["outcome"].get("warnings", ())),
+        }
         return Outcome(**{**known["outcome"], **values, "skipped": True, "seconds": 0.0})
 
     def _report_names(self, target: Path, known: dict[str, Any]) -> tuple[Path, Path]:
@@ -305,12 +328,12 @@ def collect(paths: Sequence[Path], directory: Path) -> tuple[list[tuple[Path, Pa
         Outcome(Path(), exit_code=problem.exit_code, message=problem.message, hint=problem.hint)
         for problem in found.problems
     ]
-    folders = [path.absolute() for path in paths if path.is_dir()]
-    named = {path.absolute() for path in paths}
-    products = directory.absolute()
+    folders = [_absolute(path) for path in paths if path.is_dir()]
+    named = {_absolute(path) for path in paths}
+    products = _absolute(directory)
     sources = []
     for photo in found.photos:
-        whole = photo.absolute()
+        whole = _absolute(photo)
         if whole.is_relative_to(products) and whole not in named and products not in folders:
             continue
         root = next((folder for folder in folders if whole.is_relative_to(folder)), whole.parent)
@@ -319,15 +342,31 @@ def collect(paths: Sequence[Path], directory: Path) -> tuple[list[tuple[Path, Pa
 
 
 def write_report(report: Report, page: Path) -> None:
-    """Write `report.html` to `page`, and `report.json` beside it.
+    """Write `report.html` to `page`, and `report.json` beside it; an earlier report of that name is replaced.
 
     Raises:
+        UsageError: when the name does not end in ``.html``.
+        OutputExists: when one of the two files exists and is no report.
         OutputError: when they cannot be written.
     """
     from bauta.photo import write_atomically
 
-    for path, text in ((page, report.to_html()), (page.with_suffix(".json"), report.to_json())):
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{page} is no name for a report.", hint="Give it the ending .html.")
+    data = page.with_suffix(".json")
+    taken = next((path for path in (data, page) if os.path.lexists(path)), None)
+    if taken is not None and not _is_report(data):
+        raise OutputExists(f"{taken} exists and is no report of Bauta's.", hint="Choose another name.")
+    for path, text in ((data, report.to_json()), (page, report.to_html())):
         write_atomically(path, text.encode(), overwrite=True)
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and str(content.get("schema")).startswith("bauta.report/")
 
 
 def protect_photos(
@@ -394,34 +433,52 @@ def _in_processes(
 ) -> list[Outcome]:
     threads = max(1, (os.cpu_count() or 1) // jobs)
     outcomes: dict[int, Outcome] = {}
-    others = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(
-        jobs, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(workshop, threads)
-    )
-    try:
-        with _deaf_to_interrupts():
-            pending: dict[Future[Outcome], int] = {
-                executor.submit(_work, task): index for index, task in enumerate(tasks)
-            }
-        while pending:
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                index = pending.pop(future)
-                try:
-                    outcomes[index] = future.result()
-                except BrokenProcessPool:
-                    outcomes[index] = Outcome(
-                        tasks[index].source,
+
+    def keep(index: int, outcome: Outcome) -> None:
+        outcomes[index] = outcome
+        finished(outcome)
+
+    def attempt(indices: Sequence[int], processes: int) -> list[int]:
+        """Do these tasks; what is left, in order, when a worker died and took the pool with it."""
+        others = set(multiprocessing.active_children())
+        executor = ProcessPoolExecutor(
+            processes, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(workshop, threads)
+        )
+        left: list[int] = []
+        try:
+            with _deaf_to_interrupts():
+                pending: dict[Future[Outcome], int] = {executor.submit(_work, tasks[index]): index for index in indices}
+            while pending:
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    index = pending.pop(future)
+                    try:
+                        keep(index, future.result())
+                    except BrokenProcessPool:
+                        left.append(index)
+        except KeyboardInterrupt:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+        finally:
+            executor.shutdown(cancel_futures=True)
+        return sorted(left)
+
+    left = attempt(range(len(tasks)), jobs)
+    while left:
+        # Tasks start in order, so the one that a worker died of is among the first: each of these alone.
+        for suspect in left[:jobs]:
+            if attempt([suspect], 1):
+                source = tasks[suspect].source
+                keep(
+                    suspect,
+                    Outcome(
+                        source,
                         exit_code=BautaError.exit_code,
-                        message=f"A worker process ended before {tasks[index].source} was done.",
-                        hint="Memory may have run out: run again with fewer --jobs.",
-                    )
-                finished(outcomes[index])
-    except KeyboardInterrupt:
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        raise
-    finally:
-        executor.shutdown(cancel_futures=True)
+                        message=f"A worker process ended before {source} was done.",
+                        hint="Memory may have run out: make this photo smaller, or close other programs.",
+                    ),
+                )
+        left = attempt(left[jobs:], jobs)
     return [outcomes[index] for index in range(len(tasks))]
 
 
@@ -477,8 +534,9 @@ def _outcome(source: Path, report: Report, target: Path, page: Path | None) -> O
         verdict=report.verdict,
         output=target,
         report=page,
-        exit_code=WEAK if report.verdict == "weak" else 0,
+        exit_code=verdict_code(report.verdict),
         message=report.summary,
+        warnings=tuple(report.warnings),
         faces=len(report.faces),
         psnr=min(ratios, default=None),
         matching=len(report.recognised_by),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from bauta.errors import UsageError
+from bauta.errors import OutputError, OutputExists, UsageError
 from bauta.photo import read_photo, write_atomically
 from bauta.protection.batch import write_report
 from bauta.protection.pipeline import Pipeline, Progress
@@ -29,6 +30,7 @@ def demonstrate(directory: Path, *, progress: Progress = lambda stage, done, tot
 
     Raises:
         UsageError: when scikit-image is not installed.
+        OutputExists: when the folder holds files of these names that are no earlier demonstration.
         OutputError: when the folder cannot be written.
     """
     try:
@@ -39,9 +41,15 @@ def demonstrate(directory: Path, *, progress: Progress = lambda stage, done, tot
         ) from error
     stream = io.BytesIO()
     Image.fromarray(data.astronaut()).save(stream, "JPEG", quality=92)
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write to {directory}: {error.strerror or error}.", hint="Give another folder with -o."
+        ) from error
     names = ("original.jpg", "protected.jpg", "mask.png", "side_by_side.png", "report.html", "report.json")
     files = {name: directory / name for name in names}
+    _refuse_strangers(files, stream.getvalue())
     write_atomically(files["original.jpg"], stream.getvalue(), overwrite=True)
     original = read_photo(files["original.jpg"])
     report = Pipeline(ProtectSettings()).protect(original, files["protected.jpg"], overwrite=True, progress=progress)
@@ -56,3 +64,11 @@ def demonstrate(directory: Path, *, progress: Progress = lambda stage, done, tot
         write_atomically(files[name], stream.getvalue(), overwrite=True)
     write_report(report, files["report.html"])
     return report, list(files.values())
+
+
+def _refuse_strangers(files: dict[str, Path], portrait: bytes) -> None:
+    """Files of an earlier demonstration may be replaced, and nobody else's."""
+    taken = next((path for path in files.values() if os.path.lexists(path)), None)
+    original = files["original.jpg"]
+    if taken is not None and not (original.is_file() and original.read_bytes() == portrait):
+        raise OutputExists(f"{taken} is not from an earlier demonstration.", hint="Give another folder with -o.")

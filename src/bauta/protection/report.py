@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata, resources
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,13 @@ from bauta.photo import Photo
 from bauta.protection.conditions import CONDITIONS, SAVED
 from bauta.protection.roles import Cast
 from bauta.protection.settings import ProtectSettings
-from bauta.protection.verification import ORIGINAL, FaceVerification, Verdict, cut, footprint, worst
+from bauta.protection.verification import ORIGINAL, FaceVerification, cut, footprint, worst
 from bauta.recognizers.cards import RecognizerCard
 
 FloatArray = NDArray[np.float32]
+
+PhotoVerdict = Literal["protected", "partial", "unconfirmed", "weak"]
+"""Of a photo: the worst of its faces', and `partial` when they are protected but another face could not be."""
 
 SCHEMA = "bauta.report/1"
 _PREVIEW = 1100  # long side of the pictures in the page, in pixels
@@ -121,7 +124,8 @@ class Report:
         source: The original.
         output: The protected photo.
         faces: The protected faces, largest first.
-        spared: Boxes of faces that were left as they are.
+        spared: Boxes of faces that were left as they are because nobody asked for their protection.
+        unprotected: Boxes of faces that should have been protected and that no mask could be made for.
         cast: Who was attacked and who judged.
         references: Other photos of the person, by name and SHA-256.
         settings: What was asked for.
@@ -138,6 +142,7 @@ class Report:
     output: FileFacts
     faces: tuple[FaceResult, ...]
     spared: list[list[float]]
+    unprotected: list[list[float]]
     cast: Cast
     references: tuple[tuple[str, str], ...]
     settings: ProtectSettings
@@ -150,9 +155,10 @@ class Report:
     content: bytes | None = field(default=None, repr=False)
 
     @property
-    def verdict(self) -> Verdict:
-        """The worst of the faces' verdicts."""
-        return worst([face.verification.verdict for face in self.faces])
+    def verdict(self) -> PhotoVerdict:
+        """The worst of the faces' verdicts; `partial` instead of `protected` when a face has no mask."""
+        verdict = worst([face.verification.verdict for face in self.faces])
+        return "partial" if verdict == "protected" and self.unprotected else verdict
 
     @property
     def judges(self) -> list[RecognizerCard]:
@@ -176,12 +182,12 @@ class Report:
                 f"{_listed(who)} still recognise{'s' if len(who) == 1 else ''} a face in the "
                 "protected photo. Try a higher strength or a longer budget, or do not share this photo."
             )
-        if self.verdict == "protected":
+        if self.verdict in ("protected", "partial"):
             judges = "The independent recogniser" if count == 1 else f"None of the {count} independent recognisers"
             return (
                 f"{judges} that checked the saved file {'no longer matches' if count == 1 else 'matches'} "
-                f"{faces} to {'the reference photos' if self.references else 'the original'}. "
-                "They had no part in making the mask."
+                f"{faces} to {self._compared_with}. {self._independence(count)}"
+                + (f" But {self._left}" if self.unprotected else "")
             )
         if count:
             return (
@@ -192,9 +198,39 @@ class Report:
         return "A mask was added, but no calibrated recogniser is installed to say whether it works."
 
     @property
+    def _compared_with(self) -> str:
+        """What verdicts rest on: references count for a judge that recognised the unprotected face in them."""
+        if not self.references:
+            return "the original"
+        known = {
+            (index, row.judge)
+            for index, face in enumerate(self.faces)
+            for row in face.verification.comparisons
+            if row.matched_before is not None and row.matched_before <= self.settings.fmr
+        }
+        if len(known) == len(self.faces) * len(self.judges):
+            return "the reference photos"
+        return "the reference photos, or to the original where a reference was not recognised before either"
+
+    def _independence(self, count: int) -> str:
+        if self.made:
+            return f"{'It' if count == 1 else 'They'} had no part in making the mask."
+        return "That holds if none of them was attacked when the mask was made, which a verification cannot know."
+
+    @property
+    def _left(self) -> str:
+        count = len(self.unprotected)
+        return (
+            f"{count} face{'' if count == 1 else 's'} in the photo could not be given a mask, too small or cut off, "
+            f"and {'is' if count == 1 else 'are'} left unprotected."
+        )
+
+    @property
     def warnings(self) -> list[str]:
         """Everything short of a bad verdict that a person should know, each once."""
         notes = [note for face in self.faces for note in face.verification.warnings]
+        if self.unprotected:
+            notes.insert(0, self._left)
         lost = sum(not face.verification.found.get(SAVED.name, True) for face in self.faces)
         if lost:
             notes.append(
@@ -287,6 +323,7 @@ class Report:
                 for face in self.faces
             ],
             "spared_boxes": self.spared,
+            "unprotected_boxes": self.unprotected,
             "seconds": self.seconds,
             "environment": self.environment,
             # A photo that is still recognised is protected against nothing.

@@ -38,7 +38,7 @@ class Protected:
 
     @property
     def verdict(self) -> str:
-        """``protected``, ``unconfirmed`` or ``weak``."""
+        """``protected``, ``partial``, ``unconfirmed`` or ``weak``."""
         return self.report.verdict
 
     @property

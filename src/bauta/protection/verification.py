@@ -9,7 +9,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from bauta.errors import UsageError
 from bauta.faces.alignment import extract_crops, similarity_matrix
 from bauta.faces.detection import detect_faces
 from bauta.faces.faces import Faces
@@ -31,6 +33,11 @@ ORIGINAL = "original"
 
 MINIMUM_OVERLAP = 0.3
 """Intersection over union at which a detection in the saved photo is the face that was there before."""
+
+
+_THUMBNAIL = 64  # side of the pictures by which two photos are told apart, in pixels
+_SAME_PHOTO = 0.7  # correlation around the faces; a screenshot of a photo stays above 0.95
+_PLAIN = 0.01  # standard deviation below which a surrounding tells nothing
 
 
 @dataclass(frozen=True)
@@ -270,6 +277,44 @@ def find_again(
             present[index] = True
             landmarks[index] = seen.landmarks[overlap.argmax()]
     return present, landmarks
+
+
+def refuse_another_photo(original: FloatArray, saved: FloatArray, faces: Faces) -> None:
+    """Check that two photos agree in what lies around the faces, once both are reduced to thumbnails.
+
+    Of another photo, or of the same one turned, every judge would say "no match": a verdict about nothing.
+
+    Args:
+        original: (H, W, 3) in [0, 1].
+        saved: (H', W', 3) in [0, 1], of about the same shape.
+        faces: The faces of the original; what a mask may have changed is left out.
+
+    Raises:
+        UsageError: when they do not correlate.
+    """
+    first, second = (_thumbnail(pixels) for pixels in (original, saved))
+    ratio = np.array([_THUMBNAIL / original.shape[1], _THUMBNAIL / original.shape[0]])
+    around = np.ones(first.shape, dtype=np.bool_)
+    for landmarks in faces.landmarks:
+        left, top, right, bottom = footprint(landmarks) * np.tile(ratio, 2)
+        around[max(0, int(top)) : max(0, math.ceil(bottom)), max(0, int(left)) : max(0, math.ceil(right))] = False
+    if around.sum() < _THUMBNAIL:
+        return
+    one, other = (picture[around] - picture[around].mean() for picture in (first, second))
+    spread = float(np.linalg.norm(one) * np.linalg.norm(other))
+    # Around the faces there may be nothing to compare, such as a white wall.
+    if one.std() > _PLAIN and other.std() > _PLAIN and float(one @ other) / spread < _SAME_PHOTO:
+        raise UsageError(
+            "The two files do not show the same photo.",
+            hint="Give the original first, then the same photo protected, neither cropped nor turned.",
+        )
+
+
+def _thumbnail(pixels: FloatArray) -> FloatArray:
+    """Luminance (64, 64) in [0, 1]."""
+    image = Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8)).convert("L")
+    small = image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32) / np.float32(255)
 
 
 def footprint(landmarks: FloatArray) -> FloatArray:

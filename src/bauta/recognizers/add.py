@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from bauta.errors import (
     NumericalFailure,
     OutputError,
     OutputExists,
+    RecognizerError,
     UnsupportedOperator,
     UsageError,
     WeightsCorrupt,
@@ -26,6 +28,7 @@ from bauta.recognizers import catalog
 from bauta.recognizers.cards import LARGEST_WEIGHTS, ROLES, RecognizerCard, format_card, parse_card
 
 TOLERANCE = 1e-4  # largest difference between the importer's and ONNX Runtime's unit-norm embeddings
+SAME_NETWORK = 1e-3  # two networks whose embeddings of the probes differ by less are one
 LARGEST_CARD = 1 << 16
 MODEL_FILE = "model.onnx"
 
@@ -49,7 +52,7 @@ def add_recognizer(model: Path, card: Path, *, home: Path | None = None) -> Reco
         The card as stored.
 
     Raises:
-        UsageError: when the card is wrong, or its name is taken.
+        UsageError: when the card is wrong, its name is taken, or the network is there under another name.
         WeightsMissing: when the model cannot be read.
         WeightsCorrupt: when it is no such network, or not the file the card names.
         UnsupportedOperator: when a surrogate's graph cannot be imported exactly.
@@ -117,6 +120,15 @@ def _check_answers(card: RecognizerCard) -> None:
 
     crops = _probes(card)
     expected = load_judge(replace(card, roles=ROLES)).embed(crops)
+    for other in catalog.list_recognizers():
+        # Surrogates and judges are kept apart by the hash of their files, which saving a network anew changes.
+        if (other.dim, other.template) == (card.dim, card.template) and other.sha256 != card.sha256:
+            with suppress(RecognizerError):  # an unusable neighbour is no reason to refuse
+                if np.abs(load_judge(replace(other, roles=ROLES)).embed(crops) - expected).max() < SAME_NETWORK:
+                    raise UsageError(
+                        f"{card.name!r} answers as {other.name!r} does: it is the same network in another file.",
+                        hint="Use the one that is there; one network under two names could attack and judge at once.",
+                    )
     if "surrogate" not in card.roles:
         return
     import torch
@@ -138,13 +150,13 @@ def _check_answers(card: RecognizerCard) -> None:
 
 
 def _probes(card: RecognizerCard) -> NDArray[np.float32]:
-    """Three crops: noise, something smooth with the contrast of a photo, and plain grey."""
+    """Three crops: noise, something smooth with the contrast of a photo, and its negative."""
     height, width = card.template.height, card.template.width
     noise = np.random.default_rng(0).random((3, height, width), dtype=np.float32)
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     waves = [0.5 + 0.3 * np.sin(7 * x + 3 * y * channel + channel) * np.cos(5 * y - 2 * x) for channel in range(3)]
-    grey = np.full_like(noise, 0.5)
-    return np.stack([noise, np.stack(waves).astype(np.float32), grey])
+    smooth = np.stack(waves).astype(np.float32)
+    return np.stack([noise, smooth, 1 - smooth])
 
 
 def _keep(card: RecognizerCard, content: bytes, home: Path) -> RecognizerCard:

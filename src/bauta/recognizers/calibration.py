@@ -65,6 +65,9 @@ class Threshold:
 def threshold(card: RecognizerCard, fmr: float) -> Threshold:
     """The stored threshold of a recogniser at a false match rate.
 
+    All thresholds of a recogniser come from one calibration: the user's when there is one, else the shipped
+    one. An FMR that the user's does not reach is not filled in from the other.
+
     Raises:
         NotCalibrated: when none is stored, or the store cannot be read.
     """
@@ -72,15 +75,19 @@ def threshold(card: RecognizerCard, fmr: float) -> Threshold:
         if not store.is_file():
             continue
         try:
-            entry = json.loads(store.read_text(encoding="utf-8"))["recognizers"].get(card.sha256, {})
-            for found in _thresholds(entry):
-                if np.isclose(found.fmr, fmr, rtol=1e-6, atol=0):
-                    return found
+            entry = json.loads(store.read_text(encoding="utf-8"))["recognizers"].get(card.sha256)
+            limits = [] if entry is None else list(_thresholds(entry))
+            _check(limits)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise NotCalibrated(
                 f"The thresholds in {store} cannot be read: {error!r}.",
                 hint="Delete the file and run `bauta recognizers calibrate` again.",
             ) from error
+        for found in limits:
+            if np.isclose(found.fmr, fmr, rtol=1e-6, atol=0):
+                return found
+        if entry is not None:
+            break
     raise NotCalibrated(
         f"No threshold is stored for {card.name!r} at FMR {fmr:g}.",
         hint=f"`bauta recognizers calibrate` needs {ERRORS_WANTED / fmr:.0f} pairs of different people.",
@@ -114,8 +121,8 @@ def calibrate(
         One threshold per FMR that the pairs allow, highest FMR first.
 
     Raises:
-        UsageError: when the folder has no such layout, an image has another size, or there are fewer than
-            3000 pairs.
+        UsageError: when the folder has no such layout, an image has another size, there are fewer than
+            3000 pairs, or the network cannot tell anybody apart.
         UnreadablePhoto: when an image cannot be read.
         RecognizerError: when the recogniser cannot be used.
         OutputError: when the store cannot be written.
@@ -133,6 +140,12 @@ def calibrate(
         )
     embeddings, digest = _embed(card, folder, paths, progress)
     scores = _impostor_scores(embeddings, identity)
+    cosines = {fmr: threshold_at_fmr(scores, fmr) for fmr in allowed}
+    if max(cosines.values()) > 1 - 1e-5:
+        raise UsageError(
+            f"{card.name!r} takes different people for one face of cosine 1: no threshold tells them apart.",
+            hint="Check the card's normalisation and the weights, and the folder for copies of one image.",
+        )
     entry: dict[str, Any] = {
         "name": card.name,
         "calibration_set": name or folder.resolve().name,
@@ -142,7 +155,7 @@ def calibrate(
         "impostor_pairs": pairs,
         "date": datetime.now(UTC).date().isoformat(),
         "bauta": import_module("bauta").__version__,  # the package's face lies above this room
-        "cosine": {f"{fmr:g}": threshold_at_fmr(scores, fmr) for fmr in allowed},
+        "cosine": {f"{fmr:g}": cosine for fmr, cosine in cosines.items()},
     }
     _keep(store or home() / "thresholds.json", card.sha256, entry)
     return tuple(_thresholds(entry))
@@ -159,6 +172,16 @@ def _thresholds(entry: dict[str, Any]) -> Iterator[Threshold]:
             calibration_sha256=entry["calibration_sha256"],
             date=entry["date"],
         )
+
+
+def _check(limits: list[Threshold]) -> None:
+    """Raise ValueError for thresholds that no calibration gives: such a judge would never match anybody."""
+    ordered = sorted(limits, key=lambda limit: -limit.fmr)
+    cosines = [limit.cosine for limit in ordered]
+    if not all(-1 <= cosine <= 1 for cosine in cosines):  # false for NaN too
+        raise ValueError(f"a cosine outside [-1, 1] among {cosines}")
+    if cosines != sorted(cosines):
+        raise ValueError(f"a stricter FMR has a lower cosine among {cosines}")
 
 
 def _find_crops(folder: Path, exclude: Collection[str]) -> list[Path]:

@@ -46,6 +46,7 @@ from bauta.faces.templates import CROP_TEMPLATES, CropTemplate
 SCHEMA = 1
 FORMATS = ("onnx", "dlib")
 ROLES = frozenset({"surrogate", "judge"})
+LARGEST_SIDE = 1024  # pixels of a crop; a card from elsewhere must not fill the memory
 LARGEST_WEIGHTS = 1 << 30  # bytes; a file beyond this is no recogniser for a laptop
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -267,6 +268,11 @@ def _template(reader: _Reader) -> CropTemplate:
         return CROP_TEMPLATES[value]
     inner = _Reader(value, f"{reader.origin}, template")
     height, width = inner.take("height", int, _whole), inner.take("width", int, _whole)
+    if not (1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE):
+        raise UsageError(
+            f"{reader.origin}: the template has {width}x{height} pixels.",
+            hint=f"A side has from 1 to {LARGEST_SIDE}.",
+        )
     points = inner.take("points", list, _five_points)
     inner.finish()
     first, second, third, fourth, fifth = ((float(x), float(y)) for x, y in points)

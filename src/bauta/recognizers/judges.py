@@ -36,7 +36,7 @@ class Judge:
         Raises:
             UsageError: when the crops do not have the shape of the card's template, or the network's output
                 does not have the card's dimension.
-            NumericalFailure: when the network answers with NaN or infinity.
+            NumericalFailure: when the network answers with NaN, infinity, or nothing but zeros.
         """
         card = self.card
         if crops.ndim != 4 or crops.shape[1:] != (3, card.template.height, card.template.width):
@@ -58,6 +58,11 @@ class Judge:
             raise NumericalFailure(
                 f"{card.name!r} answered with NaN or infinity.",
                 hint="Check the photo and the weights, or leave this judge out.",
+            )
+        if not norm.all():  # it would match nobody, and read as protection
+            raise NumericalFailure(
+                f"{card.name!r} answered with nothing but zeros.",
+                hint="Check the card's normalisation and the weights, or leave this judge out.",
             )
         embeddings: NDArray[np.float32] = features / np.maximum(norm, np.float32(1e-12))
         return embeddings
