@@ -94,23 +94,31 @@ def bootstrap_by_subject(
     Values of one subject are dependent; resampling them singly would make the interval too narrow.
     NaN values are left out.
 
+    Args:
+        values: (N,), or (N, J) for the mean over J columns of their means (judges that counted different pairs).
+        subjects: The subject of each of the N.
+        resamples: Bootstrap samples.
+        seed: Of the bootstrap.
+
     Raises:
-        UsageError: when the lengths differ or nothing is left.
+        UsageError: when the lengths differ, or a column has no value.
     """
     numbers = np.asarray(values, dtype=np.float64)
-    if numbers.shape != (len(subjects),):
-        raise UsageError(f"{numbers.shape} values do not go with {len(subjects)} subjects.")
+    if numbers.shape[:1] != (len(subjects),) or numbers.ndim > 2:
+        raise UsageError(f"Values of shape {numbers.shape} do not go with {len(subjects)} subjects.")
+    numbers = numbers[:, None] if numbers.ndim == 1 else numbers
     kept = ~np.isnan(numbers)
-    if not kept.any():
+    if not kept.size or not kept.any(0).all():
         raise UsageError("A mean needs at least one value.")
     code: dict[Hashable, int] = {}
-    groups = np.array([code.setdefault(subject, len(code)) for subject in subjects])[kept]
-    numbers = numbers[kept]
-    totals = np.bincount(groups, weights=numbers, minlength=len(code))
-    counts = np.bincount(groups, minlength=len(code))
-    present = counts > 0
+    groups = np.array([code.setdefault(subject, len(code)) for subject in subjects])
+    totals, counts = np.zeros((len(code), numbers.shape[1])), np.zeros((len(code), numbers.shape[1]))
+    np.add.at(totals, groups, np.where(kept, numbers, 0))
+    np.add.at(counts, groups, kept)
+    present = counts.any(1)
     totals, counts = totals[present], counts[present]
     draws = np.random.default_rng(seed).integers(len(totals), size=(resamples, len(totals)))
-    means = totals[draws].sum(1) / counts[draws].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(numbers.mean()), float(low), float(high))
+    drawn = counts[draws].sum(1)
+    means = np.divide(totals[draws].sum(1), drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)
+    low, high = np.nanpercentile(means.mean(1), [2.5, 97.5])
+    return Interval(float((totals.sum(0) / counts.sum(0)).mean()), float(low), float(high))

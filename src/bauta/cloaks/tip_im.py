@@ -72,8 +72,8 @@ class TipImConfig:
     mode: Mode = "dodge"
     iterations: int = 30
     epsilon: float = 16.0
-    psnr: float | None = 33.2
-    ssim: float | None = 0.95
+    psnr: float | None = 32.8
+    ssim: float | None = 0.952
     norm: Literal["linf", "l2"] = "l2"
     step: float = 8.0
     decay: float = 0.8
@@ -86,7 +86,7 @@ class TipImConfig:
     movement: tuple[float, float] = (0.01, 0.06)
     transports: bool = True
     smoothing: float = 1.0
-    texture: float = 1.5
+    texture: float = 1.0
     margin: float | None = None
 
     def __post_init__(self) -> None:
