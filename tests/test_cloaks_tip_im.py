@@ -107,6 +107,19 @@ def test_mmd_keeps_the_mask_smaller():
     assert norms[1] < norms[0]
 
 
+def test_the_ssim_floor_is_held():
+    from bauta.objectives.visibility import ssim_map
+
+    view, reached = toy_view(3), []
+    for floor in (None, 0.99):
+        config = TipImConfig(iterations=30, psnr=30.0, ssim=floor, transports=False)
+        (mask,) = TipIm(config).perturb([view], [toy_surrogate()], torch.Generator().manual_seed(0))
+        inside = view.region > 0
+        reached.append(float(ssim_map((view.pixels + mask.delta)[None], view.pixels[None])[0][inside].mean()))
+    assert reached[0] < 0.98
+    assert reached[1] > 0.985
+
+
 def test_early_stop_when_every_surrogate_is_fooled():
     network = toy_surrogate(1)
     config = TipImConfig(iterations=60, margin=0.0, transports=False)
@@ -159,7 +172,7 @@ def test_nan_in_a_surrogate_is_named():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"mode": "hide"}, {"iterations": 0}, {"epsilon": 0}, {"epsilon": 300}, {"psnr": 5.0}, {"norm": "l1"},
+        {"mode": "hide"}, {"iterations": 0}, {"epsilon": 0}, {"epsilon": 300}, {"psnr": 5.0}, {"ssim": 1.5}, {"norm": "l1"},
         {"step": -1.0}, {"decay": 2.0}, {"targets": 0}, {"gain": "gain4"}, {"gamma": -1.0}, {"movement": (0.2, 0.1)},
         {"smoothing": -1.0}, {"texture": 9.0}, {"margin": 2.0}, {"greedy": True, "mode": "dodge"},
     ],

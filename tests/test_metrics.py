@@ -77,6 +77,11 @@ def test_bootstrap_resamples_subjects():
     assert (with_gap.low, with_gap.mean, with_gap.high) == (1, 1, 1)
 
 
+def test_bootstrap_of_columns_is_the_mean_of_their_means():
+    values = np.array([[1.0, 0], [1, np.nan], [0, np.nan]])
+    assert metrics.bootstrap_by_subject(values, ["a", "b", "c"]).mean == pytest.approx((2 / 3 + 0) / 2)
+
+
 @pytest.mark.parametrize(("values", "subjects"), [([], []), ([1.0], ["a", "b"]), ([math.nan], ["a"])])
 def test_bootstrap_refuses_nonsense(values, subjects):
     with pytest.raises(UsageError):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from bauta import metrics
 from bauta.errors import UsageError
 from bauta.objectives.mmd import mmd
 from bauta.objectives.transports import (
@@ -19,7 +20,7 @@ from bauta.objectives.transports import (
     jpeg,
     resize,
 )
-from bauta.objectives.visibility import just_noticeable
+from bauta.objectives.visibility import just_noticeable, ssim_map
 from conftest import toy_view
 
 
@@ -96,6 +97,15 @@ def test_just_noticeable_is_larger_in_texture_and_in_the_dark():
     assert visible[20, 32] > 3 * visible[20, 5]
     levels = [float(just_noticeable(torch.full((1, 3, 16, 16), level)).mean()) for level in (0.02, 0.5)]
     assert levels[0] > levels[1] > 0
+
+
+def test_ssim_map_agrees_with_the_metric(astronaut):
+    first = astronaut[40:180, 160:300]
+    second = (first + np.random.default_rng(0).normal(0, 0.03, first.shape)).clip(0, 1).astype(np.float32)
+    images = [torch.from_numpy(image).permute(2, 0, 1)[None] for image in (first, second)]
+    inner = ssim_map(*images)[..., 5:-5, 5:-5].mean()
+    assert float(inner) == pytest.approx(metrics.ssim(first, second), abs=1e-4)
+    assert torch.allclose(ssim_map(images[0], images[0]), torch.ones(1, 1, 140, 140), atol=1e-5)
 
 
 def test_mmd_is_zero_for_equal_batches_and_grows():

@@ -303,9 +303,11 @@ def test_auto_attacks_at_most_four_and_passes_over_missing_weights(stage: Stage,
 
 def test_strength_becomes_a_psnr_unless_one_is_given() -> None:
     assert configure(ProtectSettings()) == TipImConfig()  # what benchmarks measure
-    assert configure(ProtectSettings(strength="low")).psnr == 36
-    assert configure(ProtectSettings(strength="high")).psnr == 31
-    assert configure(ProtectSettings(options=(("psnr", 40.0),))).psnr == 40
+    low, medium, high = (configure(ProtectSettings(strength=strength)) for strength in ("low", "medium", "high"))
+    assert low.psnr > medium.psnr > high.psnr
+    assert low.ssim > medium.ssim > high.ssim
+    chosen = configure(ProtectSettings(options=(("psnr", 40.0),)))
+    assert (chosen.psnr, chosen.ssim) == (40, None)
     assert configure(ProtectSettings(options=(("preset", "paper"),))).psnr is None
     assert configure(ProtectSettings(options=(("preset", "official-code"),))).iterations == 100
 
