@@ -172,7 +172,8 @@ def test_nan_in_a_surrogate_is_named():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"mode": "hide"}, {"iterations": 0}, {"epsilon": 0}, {"epsilon": 300}, {"psnr": 5.0}, {"ssim": 1.5}, {"norm": "l1"},
+        {"mode": "hide"}, {"iterations": 0}, {"epsilon": 0}, {"epsilon": 300}, {"psnr": 5.0}, {"norm": "l1"},
+        {"ssim": 1.5},
         {"step": -1.0}, {"decay": 2.0}, {"targets": 0}, {"gain": "gain4"}, {"gamma": -1.0}, {"movement": (0.2, 0.1)},
         {"smoothing": -1.0}, {"texture": 9.0}, {"margin": 2.0}, {"greedy": True, "mode": "dodge"},
     ],

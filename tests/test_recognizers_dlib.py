@@ -14,7 +14,7 @@ import torch
 from bauta.errors import WeightsCorrupt, WeightsMissing
 from bauta.faces.alignment import extract_crops
 from bauta.recognizers.catalog import find_card
-from bauta.recognizers.dlib_resnet import convert, load_dlib_resnet
+from bauta.recognizers.dlib_resnet import convert
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.surrogates import load_surrogate
 
@@ -69,25 +69,6 @@ def test_gradient_is_finite_and_transforms_pass() -> None:
     assert gradients.isfinite().all()
     torch.testing.assert_close(gradients[1], pullback(vectors[1])[0], rtol=1e-3, atol=1e-5)
     assert embedding.shape == (1, 128)
-
-
-def test_conversion_is_cached_and_a_broken_cache_is_replaced(own_home: Path) -> None:
-    card = find_card("dlib_resnet")
-    first = load_dlib_resnet(card)
-    (cached,) = (own_home / "cache").glob("dlib-*.safetensors")
-    good = cached.read_bytes()
-    cached.write_bytes(good[: len(good) // 2])
-    second = load_dlib_resnet(card)
-    assert cached.read_bytes() == good
-    for name, tensor in first.state_dict().items():
-        assert torch.equal(tensor, second.state_dict()[name])
-
-
-def test_unwritable_cache_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
-    monkeypatch.setenv("BAUTA_HOME", str(blocked))
-    assert load_dlib_resnet(find_card("dlib_resnet")).head.out_features == 128
 
 
 def broken(kind: str, content: bytes) -> bytes:

@@ -37,7 +37,11 @@ Progress = Callable[[str, int, int], None]
 BATCH = 8
 """Faces optimised together: enough to be fast, few enough for photos with hundreds of them."""
 
-QUALITY_OF_STRENGTH: dict[str, dict[str, float]] = {"low": {"psnr": 35.5, "ssim": 0.973}, "medium": {}, "high": {"psnr": 31.0, "ssim": 0.93}}
+QUALITY_OF_STRENGTH: dict[str, dict[str, float]] = {
+    "low": {"psnr": 35.5, "ssim": 0.973},
+    "medium": {},
+    "high": {"psnr": 31.0, "ssim": 0.93},
+}
 """Floors of PSNR (dB) and SSIM on the face that a strength stands for; medium is the method's own default, which
 is what benchmarks measure."""
 

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bauta.errors import NotCalibrated, UnreadablePhoto, UsageError
+from bauta.errors import NotCalibrated, OutputError, UnreadablePhoto, UsageError
 from bauta.faces.templates import ARCFACE_112, CropTemplate
 from bauta.metrics import threshold_at_fmr
 from bauta.recognizers.cards import ROLES, RecognizerCard
-from bauta.recognizers.catalog import home, write_atomically
+from bauta.recognizers.catalog import home
 
 SCHEMA = 1
 FMRS = (1e-2, 1e-3, 1e-4)
@@ -261,4 +261,10 @@ def _keep(store: Path, sha256: str, entry: dict[str, Any]) -> None:
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{store} cannot be extended: {error!r}.", hint="Delete it, or move it away.") from error
     content["recognizers"][sha256] = entry
-    write_atomically(store, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    from bauta.photo.files import write_atomically
+
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{store.parent} cannot be made: {error}.", hint="Set BAUTA_HOME elsewhere.") from error
+    write_atomically(store, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(), overwrite=True)

@@ -1,7 +1,7 @@
 """Where recognisers are found: what packages carry, what the user added, and the folder BAUTA_MODELS names.
 
 BAUTA_HOME (by default the platform's data folder for ``bauta``) holds ``recognizers/NAME/card.toml`` with
-the weights beside it, ``cache/`` and ``thresholds.json``. BAUTA_MODELS names a folder with ``models.json``
+the weights beside it, and ``thresholds.json``. BAUTA_MODELS names a folder with ``models.json``
 and the files it lists. A name that exists in several places means the first: packages, user, BAUTA_MODELS.
 
 This module knows no torch.
@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bauta.errors import BautaError, OutputError, UnknownRecognizer, UsageError, WeightsMissing
+from bauta.errors import BautaError, UnknownRecognizer, UsageError, WeightsMissing
 from bauta.faces.templates import ARCFACE_112, ARCFACE_112X96, DLIB_150, CropTemplate
 from bauta.recognizers.cards import RecognizerCard, read_card
 
@@ -68,28 +67,6 @@ def find_card(name: str) -> RecognizerCard:
         f"No recogniser is called {name!r}.",
         hint=f"There is: {', '.join(sorted(cards))}. `bauta recognizers add` adds others.",
     )
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file in one step, so that readers see the old content or the new, and never a part.
-
-    Raises:
-        OutputError: when it cannot be written; what was there is untouched.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".writing-", delete=False) as file:
-            try:
-                file.write(content)
-                file.close()
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise OutputError(
-            f"Cannot write {path}: {error.strerror or error}.", hint="Make room, or set BAUTA_HOME elsewhere."
-        ) from error
 
 
 def _packaged() -> Iterator[RecognizerCard]:

@@ -3,7 +3,7 @@
 The file holds, in forward order, one tensor per layer: the bytes ``01 02`` (version 2), four dimensions (each
 a length byte and that many little-endian bytes), then little-endian float32 values. A convolution's tensor is
 its filters (out, in, k, k) and then its biases; an affine layer's, its scales and then its shifts. The affine
-layers are folded into the convolutions, and the result is cached as safetensors.
+layers are folded into the convolutions.
 
 Network: King, dlib.net, ``dnn_face_recognition_ex.cpp``. The reader and the module are our design.
 """
@@ -11,20 +11,17 @@ Network: King, dlib.net, ``dnn_face_recognition_ex.cpp``. The reader and the mod
 from __future__ import annotations
 
 import struct
-from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bauta.errors import OutputError, WeightsCorrupt
+from bauta.errors import WeightsCorrupt
 from bauta.recognizers.cards import RecognizerCard, read_weights
-from bauta.recognizers.catalog import home, write_atomically
 
 # Output channels, number of blocks, and whether the first of them halves the size.
 STAGES = ((32, 3, False), (64, 4, True), (128, 3, True), (256, 3, True), (256, 1, True))
 DIM = 128
-LAYOUT = "1"  # of the cached file; raise it when `DlibResNet` names its tensors otherwise
 
 
 class _Block(nn.Module):
@@ -76,28 +73,17 @@ class DlibResNet(nn.Module):
 
 
 def load_dlib_resnet(card: RecognizerCard) -> DlibResNet:
-    """The network of a card with format ``dlib``; converted once, then read from the cache in `home`.
+    """The network of a card with format ``dlib``.
+
+    It is converted at every load: that takes a tenth of a second, and a cached copy would need a hash of its own.
 
     Raises:
         WeightsMissing: when the ``.dat`` file is not there.
         WeightsCorrupt: when it is not the file the card names, or does not hold this network.
     """
-    from safetensors.torch import load, save
-
-    content = read_weights(card)
-    cached = home() / "cache" / f"dlib-{LAYOUT}-{card.sha256}.safetensors"
-    with suppress(Exception):  # whatever is wrong with the copy, the original is at hand
-        return _assemble(load(cached.read_bytes()))
-    state = convert(content)
-    with suppress(OutputError):  # without a cache the next start takes a little longer
-        write_atomically(cached, save(state))
-    return _assemble(state)
-
-
-def _assemble(state: dict[str, Tensor]) -> DlibResNet:
     with torch.device("meta"):
         network = DlibResNet()
-    network.load_state_dict(state, assign=True)
+    network.load_state_dict(convert(read_weights(card)), assign=True)
     return network.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
