@@ -111,13 +111,13 @@ def test_the_ssim_floor_is_held():
     from bauta.objectives.visibility import ssim_map
 
     view, reached = toy_view(3), []
-    for floor in (None, 0.99):
+    for floor in (None, 0.97):
         config = TipImConfig(psnr=30.0, ssim=floor, transports=False)
         (mask,) = TipIm(config).perturb([view], [toy_surrogate()], torch.Generator().manual_seed(0))
         inside = view.region > 0
         reached.append(float(ssim_map((view.pixels + mask.delta)[None], view.pixels[None])[0][inside].mean()))
-    assert reached[0] < 0.97
-    assert reached[1] > 0.98
+    assert reached[0] < 0.965
+    assert reached[1] > 0.969
 
 
 def test_early_stop_when_every_surrogate_is_fooled():
