@@ -35,8 +35,8 @@ def percent(interval: dict[str, float]) -> str:
 def main_table() -> str:
     """Dodging and impersonation of every row on the same pairs protocol."""
     lines = [
-        "| | pairs | dodging, mean of judges | worst judge | JPEG 75 | half size | blur | matches a target "
-        "| PSNR | SSIM |",
+        "| | pairs | dodging, mean of judges | worst judge | JPEG 75 | half size | blur | matches a target (before) "
+        "| PSNR, SSIM of the mask | of the saved file |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, label in LABELS.items():
@@ -55,25 +55,27 @@ def main_table() -> str:
             for condition in ("saved", "jpeg-75", "half-size", "blur")
         }
         impersonation = results["impersonation"] if "combined" in name or "paper" in name or "code" in name else None
+        before = f" ({100 * results['impersonation_before']['mean']:.0f})"
         lines.append(
             f"| {label} | {results['usable']} | {percent(means['saved'])} | {worst} "
             f"{percent(judges[worst])} | {100 * means['jpeg-75']['mean']:.1f} | "
             f"{100 * means['half-size']['mean']:.1f} | {100 * means['blur']['mean']:.1f} | "
-            f"{percent(impersonation) if impersonation else '-'} | {results['psnr']['mean']:.1f} dB | "
-            f"{results['ssim']['mean']:.3f} |"
+            f"{percent(impersonation) + before if impersonation else '-'} | "
+            f"{results['psnr']['mean']:.1f} dB, {results['ssim']['mean']:.3f} | "
+            f"{results['psnr_saved']['mean']:.1f} dB, {results['ssim_saved']['mean']:.3f} |"
         )
     return "\n".join(lines)
 
 
 def curve_table() -> str:
     """Success against visibility."""
-    lines = ["| PSNR asked | PSNR | SSIM | dodging, mean of judges | worst judge |", "|---|---|---|---|---|"]
-    for path in sorted(RESULTS.glob("tip-im-lfw-curve-*.json")):
+    lines = ["| floor asked | pairs | PSNR | SSIM | dodging, mean of judges | worst judge |", "|---|---|---|---|---|---|"]
+    for path in sorted(RESULTS.glob("tip-im-lfw-curve-*.json"), key=lambda path: float(path.stem.rsplit("-", 1)[1])):
         results = card(path.stem)["results"]
         saved = results["dodging"]["saved"]
         worst = min(saved["judges"], key=lambda judge: saved["judges"][judge]["mean"])
         lines.append(
-            f"| {path.stem.rsplit('-', 1)[1]} dB | {results['psnr']['mean']:.1f} | {results['ssim']['mean']:.3f} | "
+            f"| {path.stem.rsplit('-', 1)[1]} dB | {results['usable']} | {results['psnr']['mean']:.1f} | {results['ssim']['mean']:.3f} | "
             f"{percent(saved['mean'])} | {worst} {100 * saved['judges'][worst]['mean']:.1f} |"
         )
     return "\n".join(lines)
@@ -81,6 +83,8 @@ def curve_table() -> str:
 
 def speed_table() -> str:
     """Ratios of the speed card."""
+    if not (RESULTS / "tip-im-speed.json").exists():
+        return ""
     speed = card("tip-im-speed")
     return "\n".join(
         [
