@@ -73,10 +73,10 @@ class TipImConfig:
     """
 
     mode: Mode = "dodge"
-    iterations: int = 40
+    iterations: int = 60
     epsilon: float = 16.0
-    psnr: float | None = 32.6
-    ssim: float | None = 0.94
+    psnr: float | None = 32.0
+    ssim: float | None = 0.935
     norm: Literal["linf", "l2"] = "l2"
     step: float = 8.0
     decay: float = 0.8
