@@ -69,7 +69,10 @@ def main_table() -> str:
 
 def curve_table() -> str:
     """Success against visibility."""
-    lines = ["| floor asked | pairs | PSNR | SSIM | dodging, mean of judges | worst judge |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| floor asked | pairs | PSNR | SSIM | dodging, mean of judges | worst judge |",
+        "|---|---|---|---|---|---|",
+    ]
     for path in sorted(RESULTS.glob("tip-im-lfw-curve-*.json"), key=lambda path: float(path.stem.rsplit("-", 1)[1])):
         results = card(path.stem)["results"]
         saved = results["dodging"]["saved"]

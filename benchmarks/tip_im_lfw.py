@@ -261,6 +261,15 @@ def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def digest_of(pairs: list[tuple[str, Path, Path]]) -> str:
+    """SHA-256 of the photos of some pairs, in their order."""
+    digest = hashlib.sha256()
+    for _, first, second in pairs:
+        digest.update(first.read_bytes())
+        digest.update(second.read_bytes())
+    return digest.hexdigest()
+
+
 def provenance(name: str, row: Row, pairs: list[tuple[str, Path, Path]], seed: int) -> dict[str, Any]:
     """What the figures depend on."""
     import torch
@@ -268,10 +277,6 @@ def provenance(name: str, row: Row, pairs: list[tuple[str, Path, Path]], seed: i
     import bauta
     from bauta.recognizers import find_card
 
-    digest = hashlib.sha256()
-    for _, first, second in pairs:
-        digest.update(first.read_bytes())
-        digest.update(second.read_bytes())
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"],  # noqa: S607
         capture_output=True, text=True, check=False,
@@ -287,7 +292,7 @@ def provenance(name: str, row: Row, pairs: list[tuple[str, Path, Path]], seed: i
         "config": row.config.to_dict(),
         "surrogates": {name: find_card(name).sha256 for name in row.surrogates},
         "judges": {name: find_card(name).sha256 for name in JUDGES},
-        "data": {"name": "lfw_photos_250", "sha256_of_pairs": digest.hexdigest()},
+        "data": {"name": "lfw_photos_250", "sha256_of_pairs": digest_of(pairs)},
         "fmr": FMR,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
@@ -310,16 +315,11 @@ def main() -> None:
             row = rows()[name]
             pairs = everything[: options.pairs or row.pairs]
             origin = provenance(name, row, pairs, options.seed)
-            key = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:16]
-            starts = range(0, len(pairs), BATCH)
+            same = {name: value for name, value in origin.items() if name not in ("commit", "data")}
+            key = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
+            batches = [pairs[start : start + BATCH] for start in range(0, len(pairs), BATCH)]
             tasks = [
-                (
-                    row,
-                    pairs[start : start + BATCH],
-                    options.seed,
-                    options.work / key / f"{start:04d}-{len(pairs[start : start + BATCH])}.json",
-                )
-                for start in starts
+                (row, batch, options.seed, options.work / key / f"{digest_of(batch)[:16]}.json") for batch in batches
             ]
             began, records = time.monotonic(), []
             for done, batch in enumerate(pool.imap(measure, tasks), 1):
