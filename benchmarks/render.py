@@ -78,7 +78,8 @@ def curve_table() -> str:
         saved = results["dodging"]["saved"]
         worst = min(saved["judges"], key=lambda judge: saved["judges"][judge]["mean"])
         lines.append(
-            f"| {path.stem.rsplit('-', 1)[1]} dB | {results['usable']} | {results['psnr']['mean']:.1f} | {results['ssim']['mean']:.3f} | "
+            f"| {path.stem.rsplit('-', 1)[1]} dB | {results['usable']} | {results['psnr']['mean']:.1f} | "
+            f"{results['ssim']['mean']:.3f} | "
             f"{percent(saved['mean'])} | {worst} {100 * saved['judges'][worst]['mean']:.1f} |"
         )
     return "\n".join(lines)
