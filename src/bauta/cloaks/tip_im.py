@@ -75,8 +75,8 @@ class TipImConfig:
     mode: Mode = "dodge"
     iterations: int = 60
     epsilon: float = 16.0
-    psnr: float | None = 32.0
-    ssim: float | None = 0.935
+    psnr: float | None = 32.3
+    ssim: float | None = 0.943
     norm: Literal["linf", "l2"] = "l2"
     step: float = 8.0
     decay: float = 0.8
