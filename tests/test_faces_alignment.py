@@ -54,7 +54,7 @@ def test_similarity_recovers_a_known_transform(scale, degrees, x, y, template):
     landmarks = photo_landmarks(template, scale=scale, degrees=degrees, shift=(x, y))
     matrix = similarity_matrix(landmarks, template)
     assert matrix.shape == (2, 3)
-    assert matrix.dtype == np.float32
+    assert matrix.dtype == np.float64
     # float32 keeps about 7 digits of coordinates that reach 5000 / scale pixels of the crop.
     np.testing.assert_allclose(apply(matrix, landmarks), template.points, atol=2e-2 + 0.01 / scale)
 
