@@ -58,8 +58,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     networks = [load_surrogate(name) for name in options.surrogates]
     faces = composite_faces()
-    points = torch.tensor(ARCFACE_112.points)
-    views = [FaceView(face, points, torch.ones(1, 112, 112)) for face in faces[: options.faces]]
+    points = torch.tensor(ARCFACE_112.points, dtype=torch.float64)
+    views = [FaceView(face, points.float(), torch.ones(1, 112, 112)) for face in faces[: options.faces]]
 
     crops = [
         torch.rand(len(views), 3, network.card.template.height, network.card.template.width).requires_grad_()
