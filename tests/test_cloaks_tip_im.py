@@ -117,7 +117,7 @@ def test_the_ssim_floor_is_held():
         inside = view.region > 0
         reached.append(float(ssim_map((view.pixels + mask.delta)[None], view.pixels[None])[0][inside].mean()))
     assert reached[0] < 0.965
-    assert reached[1] > 0.967
+    assert reached[1] > 0.966
 
 
 def test_early_stop_when_every_surrogate_is_fooled():
