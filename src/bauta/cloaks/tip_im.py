@@ -75,8 +75,8 @@ class TipImConfig:
     mode: Mode = "dodge"
     iterations: int = 60
     epsilon: float = 16.0
-    psnr: float | None = 32.3
-    ssim: float | None = 0.943
+    psnr: float | None = 32.1
+    ssim: float | None = 0.941
     norm: Literal["linf", "l2"] = "l2"
     step: float = 8.0
     decay: float = 0.8

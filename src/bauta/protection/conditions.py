@@ -77,6 +77,6 @@ CONDITIONS = (
         "reduced to half its size",
         lambda image: _resized(image, 0.5, Image.Resampling.BICUBIC),
     ),
-    Condition("blur", "blurred", "slightly blurred", lambda image: image.filter(ImageFilter.GaussianBlur(1))),
+    Condition("blur", "blurred", "slightly blurred", lambda image: image.filter(ImageFilter.BoxBlur(1))),
     Condition("screenshot", "screenshot", "screenshotted", _screenshot),
 )
