@@ -2,7 +2,7 @@
 
     python benchmarks/recognizers.py DATA --recognizers NAME NAME ... --output benchmarks/results
 
-DATA holds ``lfw_112`` (images, pairs.txt) and ``cfp_112`` (images, Protocol): faces of 112 pixels aligned to the ArcFace
+DATA holds ``lfw_112`` (images, pairs.txt) and ``cfp_112`` (images, Protocol): faces of 112 pixels aligned to ArcFace's
 template. Embeddings are those of one image, without its mirror image, by the recogniser as a judge runs it.
 Accuracy has a 95 % interval of 1.96 standard errors over folds. Speed is a forward and a backward pass to the crop, per
 crop in batches of 8, of the recogniser as a surrogate, as a ratio to dlib's in the same run.

@@ -313,22 +313,20 @@ def distil(
         optimizer.load_state_dict(state["optimizer"])
         first = int(state["step"])
     targets = targets.to(fabric.device)
-    learned_watch = np.flatnonzero(hidden)[:1024]
+    watched_faces = np.flatnonzero(hidden)[:1024]
 
     def agreement() -> float:
         """Mean cosine to the targets of people who are not learned from."""
-        if not len(learned_watch):
-            return math.nan
         network.eval()
         with torch.no_grad():
             found = torch.cat(
                 [
                     functional.normalize(network((clean(part).to(fabric.device) - MEAN) / STD).float(), dim=1)
-                    for part in np.array_split(learned_watch, len(learned_watch) // 64 + 1)
+                    for part in np.array_split(watched_faces, len(watched_faces) // 64 + 1)
                 ]
             )
         network.train()
-        return float((found * targets[torch.from_numpy(learned_watch).to(fabric.device)]).sum(1).mean())
+        return float((found * targets[torch.from_numpy(watched_faces).to(fabric.device)]).sum(1).mean())
 
     def save(step: int, **figures: float) -> None:
         part = checkpoint.with_suffix(".part")
@@ -369,9 +367,10 @@ def distil(
                 "epoch": round(done / batches.per_epoch, 3),
                 "distance": round(float(sums[0]) / (done - since), 5),
                 "relations": round(float(sums[1]) / (done - since), 6),
-                "agreement": round(agreement(), 5),
                 "images_per_second": round((done - first) * recipe.batch / spent, 1),
             }
+            if len(watched_faces):
+                figures["agreement"] = round(agreement(), 5)
             save(done, **figures)
             sums, since, saved = torch.zeros(2), done, time.monotonic()
     return network.cpu().eval(), {

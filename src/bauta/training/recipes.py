@@ -27,6 +27,7 @@ class Recipe:
         teachers: Names of the recognisers it learns from; judges of a benchmark have no place here.
         sources: Folders (person/image) or record files of aligned 112x112 faces, below the data folder.
         exclude: Lists of people that must not be learned from (``pairs.txt`` of LFW, ``list_name.txt`` of CFP).
+        exclude_people: Further names, such as those that a list spells in another way.
         roles: What the network may be used as: ``surrogate`` or ``judge``.
         start: ``nothing``, or ``dlib`` for its public-domain weights.
         size: Side of the crop in pixels.
@@ -50,6 +51,7 @@ class Recipe:
     teachers: tuple[str, ...]
     sources: tuple[str, ...]
     exclude: tuple[str, ...] = ()
+    exclude_people: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("surrogate",)
     start: str = "nothing"
     size: int = 112

@@ -65,7 +65,7 @@ def collect_faces(recipe: Recipe, data: Path, work: Path) -> FaceSet:
     Raises:
         UsageError: when a source or a list is missing.
     """
-    excluded: set[str] = set()
+    excluded = set(recipe.exclude_people)
     for name in recipe.exclude:
         path = data / name
         if not path.is_file():
