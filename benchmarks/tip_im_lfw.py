@@ -4,10 +4,11 @@
 
 PHOTOS holds ``Person/Person_0001.jpg`` and ``genuine_pairs.txt`` (person, number, number). The first photo of a pair
 is protected, encoded as its file would be, read back, changed by each condition, its face detected again, and
-compared with the second, clean photo; `lossless` is what a PNG would keep. A pair counts for a judge that recognised it before. Success is a similarity
-below the judge's stored threshold at FMR 1e-2. Intervals are bootstrapped by person. Quality is measured on the
-bounding box of the ArcFace crop's footprint: of the mask on the photo's pixels, and (`_saved`) of the written file,
-which has lost some more to JPEG; `psnr_detector_box` is that of the mask on the detector's tighter box.
+compared with the second, clean photo; `lossless` is what a PNG would keep. A pair counts for a judge that recognised
+it before. Success is a similarity below the judge's stored threshold at FMR 1e-2. Intervals are bootstrapped by
+person. Quality is measured on the bounding box of the ArcFace crop's footprint: of the mask on the photo's pixels,
+and (`_saved`) of the written file, which has lost some more to JPEG; `psnr_detector_box` is that of the mask on the
+detector's tighter box.
 
 The recognisers of ``BAUTA_MODELS`` are needed. Every row is one JSON card; finished batches are kept under --work, so
 an interrupted run goes on where it stopped.

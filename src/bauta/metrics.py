@@ -122,3 +122,41 @@ def bootstrap_by_subject(
     means = np.divide(totals[draws].sum(1), drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)
     low, high = np.nanpercentile(means.mean(1), [2.5, 97.5])
     return Interval(float((totals.sum(0) / counts.sum(0)).mean()), float(low), float(high))
+
+
+def cross_validated_accuracy(scores: Array, same: Array, folds: Array) -> tuple[float, float]:
+    """Verification accuracy of the LFW protocol: each fold is judged by the threshold that suits the other folds best.
+
+    Args:
+        scores: (N,) similarities of pairs.
+        same: (N,) bool, whether a pair shows one person.
+        folds: (N,) fold of each pair.
+
+    Returns:
+        Mean over folds, and the standard error of that mean.
+
+    Raises:
+        UsageError: when there are fewer than two folds, or the lengths differ.
+    """
+    scores, same, folds = np.asarray(scores, dtype=np.float64), np.asarray(same, dtype=bool), np.asarray(folds)
+    names = np.unique(folds)
+    if not scores.shape == same.shape == folds.shape or scores.ndim != 1 or len(names) < 2:
+        raise UsageError(f"Scores {scores.shape}, labels {same.shape} and {len(names)} folds make no protocol.")
+    accuracies = []
+    for name in names:
+        inside = folds == name
+        order = np.argsort(-scores[~inside], kind="stable")
+        ranked, labels = scores[~inside][order], same[~inside][order]
+        # Accepting the first n pairs is right about the genuine ones among them and the impostors after them.
+        right = np.concatenate([[0], np.cumsum(np.where(labels, 1, -1))])
+        right[1:][np.append(ranked[1:] == ranked[:-1], False)] = -len(ranked)  # no threshold parts equal scores
+        count = int(right.argmax())
+        limit = (
+            np.inf
+            if count == 0
+            else ranked[count - 1]
+            if count == len(ranked)
+            else ranked[count - 1 : count + 1].mean()
+        )
+        accuracies.append(float(((scores[inside] >= limit) == same[inside]).mean()))
+    return float(np.mean(accuracies)), float(np.std(accuracies, ddof=1) / np.sqrt(len(names)))

@@ -10,12 +10,14 @@ import typer
 
 from bauta import __version__
 from bauta.cli import values
-from bauta.cli.console import ProgressBar, clean, show_error, show_notes, show_outcomes, show_table
-from bauta.errors import UsageError
+from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_notes, show_outcomes, show_table
+from bauta.cli.training import train
+from bauta.errors import OutputExists, UsageError
 
 if TYPE_CHECKING:
     from bauta.protection.report import Report
     from bauta.protection.settings import ProtectSettings
+    from bauta.recognizers.calibration import Threshold
     from bauta.recognizers.cards import RecognizerCard
 
 EPILOG = (
@@ -35,6 +37,7 @@ app = typer.Typer(
 )
 recognizers = typer.Typer(no_args_is_help=True, help="The face recognisers that are attacked and that judge.")
 app.add_typer(recognizers, name="recognizers")
+app.add_typer(train, name="train")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 References = Annotated[
@@ -302,20 +305,9 @@ def methods(
 @recognizers.command("list")
 def list_(as_json: Json = False) -> None:
     """List the recognisers on this machine: what they may do, and whether they are ready."""
-    from bauta.errors import NotCalibrated
-    from bauta.recognizers.calibration import FMRS, threshold
-    from bauta.recognizers.catalog import list_recognizers
+    from bauta.recognizers.catalog import SHIPPED, list_recognizers
 
-    def limits(card: RecognizerCard) -> dict[str, float]:
-        found = {}
-        for fmr in FMRS:
-            try:
-                found[f"{fmr:g}"] = threshold(card, fmr).cosine
-            except NotCalibrated:
-                continue
-        return found
-
-    cards = [(card, limits(card), card.weights.is_file()) for card in list_recognizers()]
+    cards = [(card, _thresholds(card), card.weights.is_file()) for card in list_recognizers()]
     if as_json:
         entries = [
             {
@@ -328,7 +320,8 @@ def list_(as_json: Json = False) -> None:
                 "sha256": card.sha256,
                 "format": card.format,
                 "weights_present": present,
-                "thresholds": found,
+                "thresholds": {f"{limit.fmr:g}": limit.cosine for limit in found},
+                "training": dict(card.training),
             }
             for card, found, present in cards
         ]
@@ -339,13 +332,96 @@ def list_(as_json: Json = False) -> None:
             card.name,
             ", ".join(sorted(card.roles, reverse=True)),
             "yes" if found else "no",
-            "here" if present else "MISSING",
+            "MISSING" if not present else "shipped" if card.weights.parent == SHIPPED else "here",
             card.architecture,
             card.terms,
         )
         for card, found, present in cards
     ]
     show_table(("RECOGNISER", "ROLES", "CALIBRATED", "WEIGHTS", "NETWORK", "TERMS"), rows)
+
+
+def _thresholds(card: RecognizerCard) -> list[Threshold]:
+    """Those that are stored, highest FMR first."""
+    from bauta.errors import NotCalibrated
+    from bauta.recognizers.calibration import FMRS, threshold
+
+    found = []
+    for fmr in FMRS:
+        try:
+            found.append(threshold(card, fmr))
+        except NotCalibrated:
+            continue
+    return found
+
+
+@recognizers.command()
+def show(name: Annotated[str, typer.Argument(help="A recogniser; see `bauta recognizers list`.")]) -> None:
+    """Show all that is known about one recogniser: what it reads, its training, thresholds, terms."""
+    from bauta.recognizers.catalog import find_card
+
+    card = find_card(name)
+    crop = card.template
+    normalisation = [" ".join(f"{value:.6g}" for value in values) for values in (card.mean, card.std)]
+    show_facts(
+        [
+            ("Recogniser", card.name),
+            ("Roles", ", ".join(sorted(card.roles, reverse=True))),
+            ("Network", card.architecture),
+            ("Reads", f"{card.colour} crops of {crop.width}x{crop.height} pixels, template {crop.name}"),
+            ("Normalised", f"(pixels in 0..1 - {normalisation[0]}) / {normalisation[1]}"),
+            ("Answers", f"{card.dim} numbers"),
+            ("Trained on", card.training_set),
+            ("Terms", card.terms),
+            ("Source", card.source),
+            *([("Address", card.url)] if card.url else []),
+            ("Weights", f"{card.weights}{'' if card.weights.is_file() else ' (MISSING)'}"),
+            ("Format", card.format),
+            ("SHA-256", card.sha256),
+        ]
+    )
+    if card.training:
+        print("\nTraining")
+        show_facts(
+            [
+                (f"  {key}", ", ".join(map(str, value)) if isinstance(value, tuple) else value)
+                for key, value in card.training.items()
+            ]
+        )
+    print()
+    limits = _thresholds(card)
+    if not limits:
+        print(f"Not calibrated. Before it can judge: bauta recognizers calibrate {card.name} FOLDER")
+        return
+    show_table(
+        ("FMR", "COSINE", "IMPOSTOR PAIRS", "PEOPLE"),
+        [(f"{t.fmr:g}", f"{t.cosine:.4f}", f"{t.impostor_pairs:,}", f"{t.people:,}") for t in limits],
+    )
+    origin = limits[0]  # one calibration gives all
+    print(f"Calibrated on {clean(origin.calibration_set)} ({origin.date}), SHA-256 {clean(origin.calibration_sha256)}")
+
+
+@recognizers.command()
+def export(
+    name: Annotated[str, typer.Argument(help="A recogniser; see `bauta recognizers list`.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE.onnx", help="Where to write; never over a file.", show_default=False
+        ),
+    ],
+) -> None:
+    """Write a recogniser as one ONNX file, which any ONNX runtime can run."""
+    from bauta.photo.files import write_atomically
+    from bauta.recognizers.catalog import find_card
+    from bauta.recognizers.packed import read_model
+
+    card = find_card(name)
+    try:
+        write_atomically(output, read_model(card))
+    except OutputExists as error:
+        raise OutputExists(error.message, hint="Choose another name; a file is never replaced.") from error
+    print(f"Wrote {clean(output)}. Its terms: {clean(card.terms)}")
 
 
 @recognizers.command()

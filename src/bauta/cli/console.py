@@ -37,6 +37,13 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
+def show_facts(facts: Sequence[tuple[str, object]]) -> None:
+    """Names and values on stdout, a line each."""
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        print(f"{clean(name).ljust(width)}  {clean(value)}".rstrip())
+
+
 def show_outcomes(outcomes: Sequence[Outcome], directory: Path) -> None:
     """A short table of what became of the photos, and one line that sums it up."""
     made = [outcome for outcome in outcomes if outcome.verdict is not None]

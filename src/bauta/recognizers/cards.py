@@ -8,7 +8,7 @@ A card is kept as TOML beside the weights. Its schema, version 1 (unknown keys a
     training_set = "CASIA-WebFace"
     terms = "MIT"
     source = "https://example.org/model"
-    format = "onnx"                 # or "dlib"
+    format = "onnx"                 # or "safetensors" (`bauta.recognizers.packed`), or "dlib"
     weights = "model.onnx"          # file name, beside the card
     sha256 = "..."                  # of that file
     url = "https://..."             # optional: where `pull` fetches the file
@@ -24,6 +24,9 @@ A card is kept as TOML beside the weights. Its schema, version 1 (unknown keys a
     width = 112
     points = [[38.3, 51.7], [73.5, 51.5], [56.0, 71.7], [41.5, 92.4], [70.7, 92.2]]
 
+    [training]                      # optional: how the network came to be, in keys of one's own
+    epochs = 12                     # one line of text, a number, true or false, or a list of these
+
 This module knows no torch.
 """
 
@@ -34,7 +37,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -44,14 +47,39 @@ from bauta.errors import RoleRefused, UsageError, WeightsCorrupt, WeightsMissing
 from bauta.faces.templates import CROP_TEMPLATES, CropTemplate
 
 SCHEMA = 1
-FORMATS = ("onnx", "dlib")
+FORMATS = ("onnx", "safetensors", "dlib")
 ROLES = frozenset({"surrogate", "judge"})
 LARGEST_SIDE = 1024  # pixels of a crop; a card from elsewhere must not fill the memory
 LARGEST_WEIGHTS = 1 << 30  # bytes; a file beyond this is no recogniser for a laptop
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TEXTS = ("architecture", "training_set", "terms", "source")
+
+Scalar = str | int | float | bool
+
+
+class Training(Mapping[str, Scalar | tuple[Scalar, ...]]):
+    """How a network came to be, in keys of its card's own; lists become tuples, and nothing can be changed."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+    def __getitem__(self, key: str) -> Scalar | tuple[Scalar, ...]:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._values)
 
 
 @dataclass(frozen=True)
@@ -71,9 +99,10 @@ class RecognizerCard:
         source: Where it comes from, free text.
         sha256: Of the weights file, lower-case hexadecimal.
         weights: Where that file is on this machine.
-        format: ``onnx`` or ``dlib``.
+        format: ``onnx``, ``safetensors`` or ``dlib``.
         roles: What it may be used as: ``surrogate`` (attacked), ``judge`` (only evaluates), or both.
         url: Where the weights can be fetched, or empty.
+        training: How the network came to be; empty when not told. Any mapping is taken and made a `Training`.
 
     Raises:
         UsageError: when a value is not allowed, naming it.
@@ -94,13 +123,14 @@ class RecognizerCard:
     format: str
     roles: frozenset[str]
     url: str = ""
+    training: Mapping[str, Any] = Training({})
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise self._refusal("name", "letters, digits, '_', '-' and '.', at most 64")
         for field in (*_TEXTS, "url"):
             text = getattr(self, field)
-            if not isinstance(text, str) or any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+            if not _one_line(text):
                 raise self._refusal(field, "one line of text")
         if self.colour not in ("RGB", "BGR"):
             raise self._refusal("colour", "RGB or BGR")
@@ -116,12 +146,29 @@ class RecognizerCard:
             raise self._refusal("format", " or ".join(FORMATS))
         if not self.roles or not self.roles <= ROLES:
             raise self._refusal("roles", "surrogate, judge, or both")
+        object.__setattr__(self, "training", Training(self.training))
+        if not all(isinstance(key, str) and _KEY.fullmatch(key) for key in self.training):
+            raise self._refusal("training", "a table with keys of letters, digits, '_' and '-', at most 64")
+        for key, value in self.training.items():
+            if not all(map(_plain, value if isinstance(value, tuple) else (value,))):
+                raise UsageError(
+                    f"Card of the recogniser {self.name!r}: training.{key} is {value!r}.",
+                    hint="It must be one line of text, a finite number, true or false, or a list of these.",
+                )
 
     def _refusal(self, field: str, allowed: str) -> UsageError:
         return UsageError(
             f"Card of the recogniser {self.name!r}: {field} is {getattr(self, field)!r}.",
             hint=f"It must be {allowed}.",
         )
+
+
+def _one_line(text: object) -> bool:
+    return isinstance(text, str) and not any(ord(letter) < 32 or ord(letter) == 127 for letter in text)
+
+
+def _plain(value: object) -> bool:
+    return _one_line(value) or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def read_card(path: Path) -> RecognizerCard:
@@ -174,6 +221,7 @@ def parse_card(
         format=reader.take("format", str),
         roles=frozenset(_list(reader, "roles", str)),
         url=reader.take("url", str, default=""),
+        training=reader.take("training", dict, default={}),
     )
     reader.finish()
     return card
@@ -204,6 +252,9 @@ def format_card(card: RecognizerCard) -> str:
         points = json.dumps([[float(x), float(y)] for x, y in template.points])
         lines += ["", "[template]", f"height = {template.height}", f"width = {template.width}"]
         lines += [f"points = {points}"]
+    if card.training:
+        lines += ["", "[training]"]
+        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in card.training.items()]
     return "\n".join(lines) + "\n"
 
 

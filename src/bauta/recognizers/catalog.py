@@ -1,8 +1,9 @@
-"""Where recognisers are found: what packages carry, what the user added, and the folder BAUTA_MODELS names.
+"""Where recognisers are found: what packages and Bauta carry, what the user added, and where BAUTA_MODELS points.
 
 BAUTA_HOME (by default the platform's data folder for ``bauta``) holds ``recognizers/NAME/card.toml`` with
 the weights beside it, and ``thresholds.json``. BAUTA_MODELS names a folder with ``models.json``
-and the files it lists. A name that exists in several places means the first: packages, user, BAUTA_MODELS.
+and the files it lists. A name that exists in several places means the first: packages, Bauta's own, user,
+BAUTA_MODELS.
 
 This module knows no torch.
 """
@@ -22,6 +23,7 @@ from bauta.faces.templates import ARCFACE_112, ARCFACE_112X96, DLIB_150, CropTem
 from bauta.recognizers.cards import RecognizerCard, read_card
 
 CARD_FILE = "card.toml"
+SHIPPED = Path(__file__).parent / "shipped"
 
 _ROLES = {"judge only": frozenset({"judge"}), "surrogate or teacher": frozenset({"surrogate", "judge"})}
 _TEMPLATES: dict[tuple[int, int], CropTemplate] = {(112, 112): ARCFACE_112, (112, 96): ARCFACE_112X96}
@@ -42,10 +44,10 @@ def list_recognizers() -> list[RecognizerCard]:
 
     Raises:
         WeightsMissing: when BAUTA_MODELS names a folder without a readable ``models.json``.
-        UsageError: when that file does not follow its schema.
+        UsageError: when that file, or a card that Bauta brings along, does not follow its schema.
     """
     found: dict[str, RecognizerCard] = {}
-    for card in (*_packaged(), *_added(), *_from_models()):
+    for card in (*_packaged(), *_shipped(), *_added(), *_from_models()):
         found.setdefault(card.name, card)
     return list(found.values())
 
@@ -90,6 +92,10 @@ def _packaged() -> Iterator[RecognizerCard]:
         format="dlib",
         roles=frozenset({"surrogate", "judge"}),
     )
+
+
+def _shipped() -> Iterator[RecognizerCard]:
+    yield from map(read_card, sorted(SHIPPED.glob("[!.]*.toml")))
 
 
 def _added() -> Iterator[RecognizerCard]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
-from bauta.recognizers.cards import RecognizerCard, read_weights, require_role, verify_weights
+from bauta.recognizers.cards import RecognizerCard, require_role, verify_weights
 from bauta.recognizers.catalog import find_card
 
 
@@ -89,11 +89,13 @@ def load_judge(recognizer: str | RecognizerCard, *, threads: int = 1) -> Judge:
 def _onnx_engine(card: RecognizerCard, threads: int) -> _Engine:
     import onnxruntime
 
+    from bauta.recognizers.packed import read_model
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    content = read_weights(card)
+    content = read_model(card)
     try:
         session: Any = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no base class of their own

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bauta.errors import NumericalFailure, UsageError
-from bauta.recognizers.cards import RecognizerCard, read_weights, require_role
+from bauta.recognizers.cards import RecognizerCard, require_role
 from bauta.recognizers.catalog import find_card
 
 
@@ -97,5 +97,6 @@ def _network(card: RecognizerCard) -> nn.Module:
 
         return load_dlib_resnet(card)
     from bauta.recognizers.onnx_import import ImportedNetwork
+    from bauta.recognizers.packed import read_model
 
-    return ImportedNetwork(read_weights(card))
+    return ImportedNetwork(read_model(card))

@@ -1,0 +1,115 @@
+"""From a trained network to what ships: an ONNX graph, packed as safetensors, and its card."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bauta.errors import NumericalFailure
+from bauta.photo.files import write_atomically
+from bauta.recognizers.cards import RecognizerCard, format_card
+from bauta.recognizers.judges import load_judge
+from bauta.recognizers.onnx_import import ImportedNetwork
+from bauta.recognizers.packed import pack, unpack
+from bauta.training.distillation import MEAN, STD
+from bauta.training.recipes import Recipe
+
+TERMS = "Apache-2.0; trained on research data, by research networks: research use"
+TOLERANCE = 1e-4
+
+
+def to_onnx(network: nn.Module, size: int) -> bytes:
+    """An ONNX model of a network that reads (N, 3, size, size), for every N; checked to give the same answers.
+
+    Raises:
+        NumericalFailure: when ONNX and torch differ by more than 1e-4 of the embedding's length.
+    """
+    network = network.cpu().eval()
+    example = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it regrets the absence of torchvision
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                network,
+                (example,),
+                input_names=["image"],
+                output_names=["embedding"],
+                dynamic_shapes=({0: torch.export.Dim("images")},),
+                opset_version=18,
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        logger.setLevel(level)
+    assert program is not None
+    model: bytes = program.model_proto.SerializeToString()
+    with torch.no_grad():
+        wanted, found = network(example), ImportedNetwork(model)(example)
+    difference = float((wanted - found).norm() / wanted.norm())
+    if not difference < TOLERANCE:
+        raise NumericalFailure(f"The exported network differs from the trained one by {difference:.2g}.")
+    return model
+
+
+def ship(network: nn.Module, recipe: Recipe, figures: Mapping[str, Any], folder: Path) -> RecognizerCard:
+    """Write ``NAME.safetensors`` and ``NAME.toml`` into `folder`.
+
+    The card's figures are what the run knows of itself; accuracy is measured afterwards, on the file.
+
+    Raises:
+        NumericalFailure: when the shipped file's answers are not the network's.
+        OutputError: when a file cannot be written.
+    """
+    model = to_onnx(network, recipe.size)
+    content = pack(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / f"{recipe.name}.safetensors"
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    card = RecognizerCard(
+        name=recipe.name,
+        architecture=f"{recipe.family}, {millions:.1f}M parameters",
+        template=recipe.template,
+        colour="RGB",
+        mean=(MEAN,) * 3,
+        std=(STD,) * 3,
+        dim=recipe.dim,
+        training_set=f"{figures['faces']} faces of {figures['people']} people: {', '.join(recipe.sources)}",
+        terms=TERMS,
+        source=f"bauta train recognizer {recipe.name}",
+        sha256=hashlib.sha256(content).hexdigest(),
+        weights=weights,
+        format="safetensors",
+        roles=frozenset(recipe.roles),
+    )
+    values = {"start": recipe.start, "teachers": list(recipe.teachers), "epochs": recipe.epochs, "seed": recipe.seed}
+    values |= {"adversarial": recipe.adversarial, **figures}
+    card = replace(card, training=values)
+    write_atomically(weights, content, overwrite=True)
+    write_atomically(folder / f"{recipe.name}.toml", format_card(card).encode(), overwrite=True)
+    _check(network, card, unpack(content))
+    return card
+
+
+def _check(network: nn.Module, card: RecognizerCard, model: bytes) -> None:
+    """Half precision must not move an embedding by more than a cosine of 1e-3."""
+    generator = torch.Generator().manual_seed(1)
+    crops = torch.rand(4, 3, card.template.height, card.template.width, generator=generator)
+    with torch.no_grad():
+        wanted = network((crops - MEAN) / STD).numpy()
+    wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
+    found = load_judge(replace(card, roles=frozenset({"judge"}))).embed(crops.numpy())
+    lowest = float((wanted * found).sum(1).min())
+    if not lowest > 1 - 1e-3:
+        raise NumericalFailure(f"The shipped file's embeddings have a cosine of {lowest:.4f} to the network's.")

@@ -1,0 +1,170 @@
+"""The families of recognisers that we train: a ResNet from dlib's weights, and three from nothing.
+
+Every network maps normalised crops (N, 3, height, width) to embeddings (N, dim) that are not unit length.
+At run time none of this is needed: a trained network is exported and packed (`bauta.recognizers.packed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from bauta.errors import UsageError
+from bauta.recognizers.dlib_resnet import DlibResNet, load_dlib_resnet
+
+STARTS = ("nothing", "dlib")
+
+
+def build_network(family: str, dim: int, *, start: str = "nothing") -> nn.Module:
+    """A network to train.
+
+    Args:
+        family: A name in `FAMILIES`.
+        dim: Length of the embedding.
+        start: ``dlib`` starts ``resnet`` from dlib's public-domain weights, with a new head.
+
+    Raises:
+        UsageError: when there is no such family or it cannot start there.
+        WeightsMissing: when dlib's weights are not installed.
+    """
+    if family not in FAMILIES:
+        raise UsageError(f"No family of networks is called {family!r}.", hint=f"There is: {', '.join(FAMILIES)}.")
+    if start not in STARTS or (start == "dlib" and family != "resnet"):
+        raise UsageError(f"{family!r} cannot start from {start!r}.", hint="Only resnet can start from dlib.")
+    network = FAMILIES[family](dim)
+    if start == "dlib":
+        from bauta.recognizers.catalog import find_card
+
+        state = load_dlib_resnet(find_card("dlib_resnet")).state_dict()
+        network.load_state_dict({name: value for name, value in state.items() if name != "head.weight"}, strict=False)
+    return network
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+
+
+def _embedding(channels: int, side: int, dim: int) -> list[nn.Module]:
+    """A weight for each place of the last map, as MobileFaceNet's global depthwise convolution, and a projection."""
+    return [
+        nn.Conv2d(channels, channels, side, groups=channels, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.Flatten(),
+        nn.Linear(channels, dim, bias=False),
+        nn.BatchNorm1d(dim),
+    ]
+
+
+def _resnet(dim: int) -> nn.Module:
+    """dlib's network (King 2017) with another head; it reads crops of 150 pixels."""
+    network = DlibResNet()
+    network.head = nn.Linear(network.head.in_features, dim, bias=False)
+    return network
+
+
+class _InvertedResidual(nn.Module):
+    def __init__(self, inputs: int, outputs: int, *, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = inputs * expansion
+        self.shortcut = stride == 1 and inputs == outputs
+        self.layers = nn.Sequential(
+            *_convolution(inputs, inner, 1),
+            nn.PReLU(inner),
+            *_convolution(inner, inner, 3, stride=stride, groups=inner),
+            nn.PReLU(inner),
+            *_convolution(inner, outputs, 1),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        changed: Tensor = self.layers(image)
+        return image + changed if self.shortcut else changed
+
+
+def _mobilefacenet(dim: int) -> nn.Module:
+    """MobileFaceNet (Chen et al. 2018, table 1) for crops of 112 pixels."""
+    layers: list[nn.Module] = [
+        *_convolution(3, 64, 3, stride=2),
+        nn.PReLU(64),
+        *_convolution(64, 64, 3, groups=64),
+        nn.PReLU(64),
+    ]
+    inputs = 64
+    for expansion, outputs, count, stride in (
+        (2, 64, 5, 2),
+        (4, 128, 1, 2),
+        (2, 128, 6, 1),
+        (4, 128, 1, 2),
+        (2, 128, 2, 1),
+    ):
+        for position in range(count):
+            layers.append(
+                _InvertedResidual(inputs, outputs, stride=stride if position == 0 else 1, expansion=expansion)
+            )
+            inputs = outputs
+    layers += [*_convolution(128, 512, 1), nn.PReLU(512)]
+    return nn.Sequential(*layers, *_embedding(512, 7, dim))
+
+
+def _plain(dim: int) -> nn.Module:
+    """Convolutions of 3x3 in a row, without shortcuts (after VGG), for crops of 112 pixels. Our sizes."""
+    layers: list[nn.Module] = [*_convolution(3, 32, 5, stride=2), nn.PReLU(32)]
+    inputs = 32
+    for outputs, count in ((64, 2), (128, 3), (256, 3)):
+        for position in range(count):
+            layers += [*_convolution(inputs, outputs, 3, stride=2 if position == 0 else 1), nn.PReLU(outputs)]
+            inputs = outputs
+    return nn.Sequential(*layers, *_embedding(256, 7, dim))
+
+
+class _ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of (N, C, H, W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, image: Tensor) -> Tensor:
+        normalised: Tensor = self.norm(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return normalised
+
+
+class _ConvNextBlock(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, channels, 7, padding=3, groups=channels),
+            _ChannelNorm(channels),
+            nn.Conv2d(channels, 4 * channels, 1),
+            nn.GELU(),
+            nn.Conv2d(4 * channels, channels, 1),
+        )
+        self.scale = nn.Parameter(torch.full((channels, 1, 1), 0.1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        changed: Tensor = image + self.scale * self.layers(image)
+        return changed
+
+
+def _convnext(dim: int) -> nn.Module:
+    """ConvNeXt (Liu et al. 2022) with a patch stem of 4x4, for crops of 128 pixels. Our sizes."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 4, stride=4), _ChannelNorm(64)]
+    inputs = 64
+    for outputs, count in ((64, 2), (128, 2), (256, 4)):
+        if outputs != inputs:
+            layers += [_ChannelNorm(inputs), nn.Conv2d(inputs, outputs, 2, stride=2)]
+        layers += [_ConvNextBlock(outputs) for _ in range(count)]
+        inputs = outputs
+    return nn.Sequential(*layers, *_embedding(256, 8, dim))
+
+
+FAMILIES: dict[str, Callable[[int], nn.Module]] = {
+    "resnet": _resnet,
+    "mobilefacenet": _mobilefacenet,
+    "plain": _plain,
+    "convnext": _convnext,
+}

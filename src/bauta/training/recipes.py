@@ -1,0 +1,133 @@
+"""Recipes: everything that decides what a trained recogniser becomes, in one TOML file.
+
+The package carries its own recipes in ``training/recipes``. Keys are the fields of `Recipe`; `sources` and `exclude`
+are paths below the data folder that the command is given.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from bauta.errors import UsageError
+from bauta.faces.templates import ARCFACE_112, CropTemplate
+from bauta.training.networks import FAMILIES, STARTS
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one recogniser is distilled from several teachers.
+
+    Attributes:
+        name: The recogniser's name.
+        family: Family of the network, see `bauta.training.networks`.
+        teachers: Names of the recognisers it learns from; judges of a benchmark have no place here.
+        sources: Folders (person/image) or record files of aligned 112x112 faces, below the data folder.
+        exclude: Lists of people that must not be learned from (``pairs.txt`` of LFW, ``list_name.txt`` of CFP).
+        exclude_people: Further names, such as those that a list spells in another way.
+        roles: What the network may be used as: ``surrogate`` or ``judge``.
+        start: ``nothing``, or ``dlib`` for its public-domain weights.
+        size: Side of the crop in pixels.
+        zoom: Scale of the face in the crop against the ArcFace crop; above 1 the crop is tighter.
+        dim: Length of the embedding.
+        epochs: Passes over the faces, blends included.
+        batch: Images in a step.
+        rate: Highest learning rate, reached after `warmup` of the steps; a cosine brings it to zero.
+        warmup: Share of the steps.
+        decay: Weight decay of AdamW.
+        blends: Faces of nobody that are added, each the weighted average of two people's, as a share of the faces.
+        relations: Weight of the relational term: squared differences between the cosines inside a batch.
+        adversarial: Root mean square, in 1/255, of the worst-case perturbation (one gradient step in an l2 ball) that
+            a random half of every batch gets. A slightly robust network is a better surrogate (Springer et al. 2021,
+            "A little robustness goes a long way").
+        seed: Of everything random.
+    """
+
+    name: str
+    family: str
+    teachers: tuple[str, ...]
+    sources: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
+    exclude_people: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ("surrogate",)
+    start: str = "nothing"
+    size: int = 112
+    zoom: float = 1.0
+    dim: int = 256
+    epochs: float = 20.0
+    batch: int = 128
+    rate: float = 2e-3
+    warmup: float = 0.05
+    decay: float = 0.05
+    blends: float = 0.0
+    relations: float = 1.0
+    adversarial: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks: dict[str, bool] = {
+            "family": self.family in FAMILIES,
+            "teachers": bool(self.teachers),
+            "sources": bool(self.sources),
+            "roles": bool(self.roles) and set(self.roles) <= {"surrogate", "judge"},
+            "start": self.start in STARTS,
+            "size": 32 <= self.size <= 512,
+            "zoom": 0.5 <= self.zoom <= 2,
+            "dim": 16 <= self.dim <= 2048,
+            "epochs": 0 < self.epochs <= 10_000,
+            "batch": 2 <= self.batch <= 65_536,
+            "rate": 0 < self.rate < 1,
+            "warmup": 0 <= self.warmup < 1,
+            "decay": 0 <= self.decay < 1,
+            "blends": 0 <= self.blends <= 100,
+            "relations": 0 <= self.relations <= 1000,
+            "adversarial": 0 <= self.adversarial <= 32,
+        }
+        for name, good in checks.items():
+            if not good:
+                raise UsageError(
+                    f"Recipe {self.name!r}: {name} is {getattr(self, name)!r}.", hint="See bauta.training.recipes."
+                )
+
+    @property
+    def template(self) -> CropTemplate:
+        """The crop that the network reads: the ArcFace crop about its centre, `zoom` times as large."""
+        if (self.size, self.zoom) == (112, 1.0):
+            return ARCFACE_112
+        scale, middle = self.zoom * self.size / 112, (self.size - 1) / 2
+        moved = [((x - 55.5) * scale + middle, (y - 55.5) * scale + middle) for x, y in ARCFACE_112.points]
+        points = tuple((round(x, 4), round(y, 4)) for x, y in moved)
+        return CropTemplate(f"custom-{self.size}x{self.size}", self.size, self.size, points)  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for cards and keys."""
+        return asdict(self)
+
+
+def read_recipe(recipe: str) -> Recipe:
+    """A recipe by the name of one that the package carries, or from a TOML file.
+
+    Raises:
+        UsageError: when there is none, it cannot be read, or a value is not allowed.
+    """
+    carried = files("bauta.training") / "recipes"
+    path = Path(recipe) if recipe.endswith(".toml") else carried / f"{recipe}.toml"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        names = sorted(entry.name.removesuffix(".toml") for entry in carried.iterdir() if entry.name.endswith(".toml"))
+        raise UsageError(f"There is no recipe {recipe!r}.", hint=f"There is: {', '.join(names)}.") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"The recipe {recipe} cannot be read: {error}", hint="Give a TOML file.") from error
+    kinds = {field.name: field for field in fields(Recipe)}
+    for key in table:
+        if key not in kinds:
+            raise UsageError(f"Recipe {recipe}: unknown key {key!r}.", hint=f"There is: {', '.join(kinds)}.")
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    try:
+        return Recipe(**values)
+    except TypeError as error:
+        raise UsageError(f"Recipe {recipe}: {error}.", hint="name, family, teachers and sources are needed.") from error

@@ -1,0 +1,80 @@
+"""From a folder of faces and a recipe to a recogniser that ships, in one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bauta.errors import UsageError
+from bauta.recognizers.cards import RecognizerCard
+from bauta.training.distillation import Progress, distil, populate
+from bauta.training.export import ship
+from bauta.training.faces import (
+    FaceSet,
+    assert_disjoint,
+    names_of_list,
+    names_of_pairs,
+    pack,
+)
+from bauta.training.recipes import Recipe
+
+
+def train_recognizer(
+    recipe: Recipe,
+    data: Path,
+    work: Path,
+    output: Path,
+    *,
+    threads: int = 1,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> RecognizerCard:
+    """Pack the faces, let the teachers embed them, train, export; every step goes on where it was stopped.
+
+    Args:
+        recipe: What to train.
+        data: Folder with the recipe's sources and lists of excluded people.
+        work: Folder for packed faces, embeddings, checkpoints and the log.
+        output: Folder for ``NAME.safetensors`` and ``NAME.toml``.
+        threads: Threads of torch and of ONNX Runtime.
+        workers: Processes that prepare batches.
+        progress: Called with a stage, steps done and steps in all.
+
+    Returns:
+        The card of the trained network.
+
+    Raises:
+        UsageError: when a source or list is missing, or `work` belongs to another recipe.
+        RecognizerError: when a teacher cannot be used.
+        OutputError: when a file cannot be written.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    faces = collect_faces(recipe, data, work / "faces")
+    population = populate(faces, recipe.blends, recipe.seed)
+    network, figures = distil(
+        recipe, population, work / recipe.name, embeddings=work / "teachers", threads=threads, workers=workers,
+        progress=progress,
+    )  # fmt: skip
+    return ship(network, recipe, figures | {"faces_sha256": faces.sha256}, output)
+
+
+def collect_faces(recipe: Recipe, data: Path, work: Path) -> FaceSet:
+    """The recipe's faces, packed, without the people it excludes.
+
+    Raises:
+        UsageError: when a source or a list is missing.
+    """
+    excluded = set(recipe.exclude_people)
+    for name in recipe.exclude:
+        path = data / name
+        if not path.is_file():
+            raise UsageError(f"The list of excluded people {path} is missing.", hint="Correct --data or the recipe.")
+        excluded |= names_of_pairs(path) if path.name.startswith("pairs") else names_of_list(path)
+    sources = [data / name for name in recipe.sources]
+    for path in sources:
+        if not path.exists():
+            raise UsageError(f"The source {path} is missing.", hint="Correct --data or the recipe.")
+    faces, _ = pack(sources, work, excluded)
+    assert_disjoint(faces.people, excluded)
+    return faces
