@@ -86,3 +86,136 @@ def test_bootstrap_of_columns_is_the_mean_of_their_means():
 def test_bootstrap_refuses_nonsense(values, subjects):
     with pytest.raises(UsageError):
         metrics.bootstrap_by_subject(np.array(values), subjects)
+
+
+def test_ms_ssim_equals_its_definition():
+    from scipy.ndimage import gaussian_filter1d
+
+    random = np.random.default_rng(0)
+    # A ramp with noise, of sides that halve four times without a rest.
+    ramp = np.linspace(0.2, 0.7, 192)[None, :, None] * np.ones((176, 1, 3))
+    a = (ramp + random.normal(0, 0.05, ramp.shape)).astype(np.float32)
+    b = (ramp + random.normal(0, 0.05, ramp.shape)).astype(np.float32)
+
+    def window(image):
+        for axis in (0, 1):
+            image = gaussian_filter1d(image, 1.5, axis=axis, radius=5)
+        return image[5:-5, 5:-5]
+
+    first, second, product = a.astype(np.float64), b.astype(np.float64), 1.0
+    for level, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        mean_1, mean_2 = window(first), window(second)
+        variance = window(first**2) - mean_1**2 + window(second**2) - mean_2**2
+        contrast = (2 * (window(first * second) - mean_1 * mean_2) + 0.03**2) / (variance + 0.03**2)
+        luminance = (2 * mean_1 * mean_2 + 0.01**2) / (mean_1**2 + mean_2**2 + 0.01**2)
+        term = contrast * luminance if level == 4 else contrast
+        product = product * term.mean((0, 1)) ** weight
+        if level < 4:
+            first, second = (image.reshape(len(image) // 2, 2, -1, 2, 3).mean((1, 3)) for image in (first, second))
+    assert metrics.ms_ssim(a, b) == pytest.approx(product.mean(), abs=1e-4)
+    assert metrics.ms_ssim(a, a) == pytest.approx(1)
+    assert 0.1 < product.mean() < 0.99
+    with pytest.raises(UsageError, match="161"):
+        metrics.ms_ssim(a[:160], b[:160])
+
+
+def test_cross_validated_accuracy_takes_each_threshold_from_the_other_folds():
+    # Fold 0 would be split by 0.5, fold 1 by 0.1: judged by each other's threshold, half of the pairs go wrong.
+    scores = np.array([0.9, 0.6, 0.4, 0.3, 0.3, 0.2, 0.0, -0.2])
+    same = np.array([True, True, False, False] * 2)
+    folds = np.array([0] * 4 + [1] * 4)
+    assert metrics.cross_validated_matches(scores, same, folds).tolist() == [True] * 4 + [False] * 4
+    mean, error = metrics.cross_validated_accuracy(scores, same, folds)
+    assert mean == 0.5
+    assert error == 0
+    # Every other pair: thresholds 0.65 and 0.45 are right about two and three of four.
+    mean, error = metrics.cross_validated_accuracy(scores, same, np.arange(8) % 2)
+    assert mean == 0.625
+    assert error == pytest.approx(np.std([0.5, 0.75], ddof=1) / np.sqrt(2))
+
+
+def test_no_threshold_parts_equal_scores():
+    # Accepting one of two at 0.5 and not the other would be right about three of four in fold 1, and then about
+    # everything in fold 0 by the order of the file; between 0.5 and 0.9 is the best there is.
+    scores = np.array([0.5, 0.5, 0.9, 0.5, 0.5, 0.1])
+    same = np.array([True, False, True, True, False, False])
+    folds = np.array([0, 0, 1, 1, 1, 1])
+    assert metrics.cross_validated_matches(scores, same, folds).tolist() == [False] * 6
+    assert metrics.cross_validated_accuracy(scores, same, folds) == (0.5, 0)
+
+
+def test_cross_validation_may_accept_all_or_none():
+    scores, folds = np.array([0.1, 0.2, 0.3, 0.0]), np.array([0, 0, 1, 1])
+    all_genuine = metrics.cross_validated_matches(scores, np.ones(4, bool), folds)
+    assert all_genuine.tolist() == [True, True, True, False]  # what is at least the lowest of the other fold
+    assert not metrics.cross_validated_matches(scores, np.zeros(4, bool), folds).any()
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.3, 0.4]), st.booleans()), min_size=4, max_size=40))
+def test_cross_validation_finds_the_best_threshold(pairs):
+    scores, same = np.array([score for score, _ in pairs]), np.array([label for _, label in pairs])
+    folds = np.arange(len(pairs)) % 2
+    matches = metrics.cross_validated_matches(scores, same, folds)
+    for fold in (0, 1):
+        # Of the thresholds that do best on the other fold, the highest.
+        limits = [0.45, 0.35, 0.25, 0.15, 0.05]
+        other = scores[folds != fold]
+        right = [int(((other >= limit) == same[folds != fold]).sum()) for limit in limits]
+        best = limits[right.index(max(right))]
+        accepted = matches[folds == fold]
+        inside = scores[folds == fold]
+        low = other[other < best].max(initial=-np.inf)
+        high = other[other > best].min(initial=np.inf)
+        assert accepted[inside >= high].all()
+        assert not accepted[inside <= low].any()
+
+
+@pytest.mark.parametrize(
+    ("scores", "same", "folds"),
+    [([0.1, 0.2], [True, False], [0, 0]), ([0.1], [True, False], [0, 1]), ([[0.1, 0.2]], [[True, False]], [[0, 1]])],
+)
+def test_cross_validation_refuses_nonsense(scores, same, folds):
+    with pytest.raises(UsageError):
+        metrics.cross_validated_accuracy(np.array(scores), np.array(same), np.array(folds))
+
+
+def test_linkability_of_known_histograms():
+    # Two bins: mated 3 : 1, non-mated 1 : 3. Where LR = 3, D = 2 * 3 / 4 - 1 = 1 / 2; it weighs 3 / 4.
+    mated, other = np.array([1.0, 1, 1, 0]), np.array([0.0, 0, 0, 1])
+    assert metrics.system_linkability(mated, other, bins=2) == pytest.approx(3 / 8)
+    assert metrics.maximal_linkability(mated, other, bins=2) == pytest.approx(np.log2(1.5))
+    # A prior of a third makes the likelier bin even.
+    assert metrics.system_linkability(mated, other, bins=2, prior=1 / 3) == pytest.approx(0)
+    apart = metrics.system_linkability(np.full(10, 2.0), np.zeros(10), bins=5)
+    assert apart == 1
+    assert metrics.maximal_linkability(np.full(10, 2.0), np.zeros(10)) == 1
+    assert metrics.system_linkability(np.ones(20), np.ones(20)) == 0
+    assert metrics.maximal_linkability(np.ones(20), np.ones(20)) == 0
+
+
+@pytest.mark.parametrize(("separation", "system"), [(0, 0.0), (1, 0.293), (6, 0.997)])
+def test_linkability_of_normal_scores_is_its_integral(separation, system):
+    random = np.random.default_rng(1)
+    mated, other = random.normal(separation, 1, 60_000), random.normal(0, 1, 60_000)
+    # The integrals of tanh(log LR / 2) where positive, and of the larger density: 2 Phi(separation / 2).
+    assert metrics.system_linkability(mated, other, bins=30) == pytest.approx(system, abs=0.01)
+    larger = 1 + math.erf(separation / 2 / math.sqrt(2))
+    assert metrics.maximal_linkability(mated, other) == pytest.approx(math.log2(larger), abs=0.02)
+
+
+def test_few_scores_look_linkable_and_their_shuffles_say_so():
+    random = np.random.default_rng(0)
+    mated, other = random.normal(size=1000), random.normal(size=1000)
+    null = metrics.null_linkability(mated, other)
+    assert null.mean == pytest.approx(0.08, abs=0.02)  # the value known for a thousand scores in a hundred bins
+    assert null.low < metrics.system_linkability(mated, other) < null.high
+    assert null == metrics.null_linkability(mated, other)
+    assert metrics.null_linkability(mated + 1, other).high < metrics.system_linkability(mated + 1, other)
+
+
+@pytest.mark.parametrize(
+    ("mated", "other"), [([], [1.0]), ([1.0] * 20, []), ([1.0] * 9, [1.0]), ([math.nan] * 20, [1.0])]
+)
+def test_linkability_refuses_nonsense(mated, other):
+    with pytest.raises(UsageError):
+        metrics.system_linkability(np.array(mated), np.array(other))

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import struct
 from pathlib import Path
 
@@ -15,16 +14,11 @@ from bauta.errors import OutputError, UnreadablePhoto, UsageError
 from bauta.training import faces as module
 from bauta.training.faces import (
     FaceSet,
-    assert_disjoint,
     blend,
     blend_pairs,
-    names_of_list,
-    names_of_pairs,
-    normalise_name,
     open_packed,
     pack,
     read_folder,
-    read_pairs,
     read_records,
 )
 
@@ -78,60 +72,6 @@ def write_records(path: Path, records: list[bytes]) -> Path:
 def records(tmp_path):
     content = [record([4, 6]), record(7, encoded(10)), record([8, 0], encoded(20, "JPEG")), record(7, encoded(30))]
     return write_records(tmp_path / "glint" / "train.rec", [*content, record([1, 3]), record([3, 4])])
-
-
-# Names
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("Daniel Radcliffe", "daniel_radcliffe"),
-        ("Brian_J._Smith", "brian j smith"),
-        ("A.J. Cook", "AJ_Cook"),
-        ("Zoë Saldaña", "Zoe-Saldana"),
-        ("Nikolaj Lie Kaas Ørsted", "nikolaj lie kaas orsted"),
-        ("Conan O’Brien", "Conan O'Brien"),
-    ],
-)
-def test_spellings_of_one_name(one, other):
-    assert normalise_name(one) == normalise_name(other)
-
-
-def test_names_without_letters_are_refused():
-    assert normalise_name("王菲") != normalise_name("刘德华")
-    with pytest.raises(UsageError):
-        normalise_name("_ .")
-
-
-def test_names_of_lfw_pairs(tmp_path):
-    path = tmp_path / "pairs.txt"
-    path.write_text("10\t300\nAbel_Pacheco\t1\t4\nRobert_Downey_Jr\t1\tTom_Hanks\t2\n")
-    assert names_of_pairs(path) == {"Abel_Pacheco", "Robert_Downey_Jr", "Tom_Hanks"}
-    path.write_text("500\nAbdullah 13 14\n")
-    assert names_of_pairs(path) == {"Abdullah"}
-
-
-@pytest.mark.parametrize("text", ["", "10 300\n", "Abel_Pacheco 1\n", "one two three\n", "a 1 b two\n"])
-def test_other_lists_of_pairs_are_refused(tmp_path, text):
-    (tmp_path / "pairs.txt").write_text(text)
-    with pytest.raises(UsageError, match=r"pairs\.txt"):
-        names_of_pairs(tmp_path / "pairs.txt")
-
-
-def test_names_of_a_list(tmp_path):
-    (tmp_path / "names.txt").write_text("50 Cent\n\n Halle Berry \n")
-    assert names_of_list(tmp_path / "names.txt") == {"50 Cent", "Halle Berry"}
-    with pytest.raises(UsageError, match="missing"):
-        names_of_list(tmp_path / "missing.txt")
-
-
-def test_assert_disjoint_names_the_offenders():
-    assert_disjoint(["Tom Hanks"], {"Tom_Hardy"})
-    with pytest.raises(UsageError, match=r"tom_hanks, Halle Berry\."):
-        assert_disjoint(["a", "tom_hanks", "tom_hanks", "Halle Berry"], {"Tom Hanks", "halle-berry"})
-    with pytest.raises(UsageError, match="e and 1 more"):
-        assert_disjoint("abcdef", "abcdef")
 
 
 # Readers
@@ -213,75 +153,6 @@ def test_missing_and_empty_records_are_refused(tmp_path):
     (tmp_path / "train.rec").write_bytes(framed(record([4, 6])))
     with pytest.raises(UsageError, match="no faces"):
         list(read_records(tmp_path / "train.rec"))
-
-
-IMAGES = [encoded(shade) for shade in (0, 20, 40, 60)]
-
-
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize(
-    ("images", "same"),
-    [
-        (IMAGES, [True, False]),
-        ([np.frombuffer(image, np.uint8) for image in IMAGES], [np.bool_(True), np.bool_(False)]),
-        ([np.frombuffer(image, np.uint8).copy() for image in IMAGES], np.array([True, False])),
-        (IMAGES, [1, 0]),
-    ],
-    ids=["bytes", "arrays", "writable arrays", "numbers"],
-)
-def test_verification_pairs(tmp_path, images, same, protocol):
-    (tmp_path / "lfw.bin").write_bytes(pickle.dumps((images, same), protocol))
-    pairs = read_pairs(tmp_path / "lfw.bin")
-    assert pairs.same.tolist() == [True, False]
-    np.testing.assert_array_equal(pairs.first, [picture(0), picture(40)])
-    np.testing.assert_array_equal(pairs.second, [picture(20), picture(60)])
-
-
-def test_verification_pairs_of_python_2(tmp_path):
-    texts = b"".join(b"T" + struct.pack("<I", len(image)) + image + b"q\x02" for image in IMAGES[:2])
-    (tmp_path / "lfw.bin").write_bytes(b"\x80\x02]q\x00(" + texts + b"e]q\x03\x88a\x86q\x04.")
-    assert read_pairs(tmp_path / "lfw.bin").same.tolist() == [True]
-
-
-class _Attack:
-    def __reduce__(self):
-        return Path.touch, (Path("attacked"),)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        pickle.dumps(([_Attack(), b""], [True])),
-        pickle.dumps(([_Attack(), b""], [True]), 0),
-        b"cos\nsystem\n(S'touch attacked'\ntR.",
-        b"cnumpy\ndtype\n(cos\nsystem\ntR.",
-        b"(i__builtin__\neval\n.",
-        pickle.dumps((IMAGES, [True])),
-        pickle.dumps((IMAGES, [True, "no"])),
-        pickle.dumps(([], [])),
-        pickle.dumps(({}, [])),
-        pickle.dumps(([np.zeros((2, 2), np.uint8)] * 2, [True])),
-        pickle.dumps(([np.zeros(2)] * 2, [True])),
-        pickle.dumps(([np.array([{}])] * 2, [True])),
-        pickle.dumps((IMAGES, [True, False]))[:-20],
-        b"",
-        b"\x80\x04.",
-        b"R.",
-        b"not a pickle",
-    ],
-)
-def test_other_pickles_are_refused_and_never_run(tmp_path, monkeypatch, content):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "lfw.bin").write_bytes(content)
-    with pytest.raises(UsageError, match=r"lfw\.bin"):
-        read_pairs(tmp_path / "lfw.bin")
-    assert not (tmp_path / "attacked").exists()
-
-
-def test_damaged_images_of_pairs_are_named(tmp_path):
-    (tmp_path / "lfw.bin").write_bytes(pickle.dumps(([IMAGES[0], b"no image"], [True])))
-    with pytest.raises(UnreadablePhoto, match="image 1"):
-        read_pairs(tmp_path / "lfw.bin")
 
 
 # Packing

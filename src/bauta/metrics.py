@@ -1,6 +1,6 @@
 """The one place for metrics: image quality, verification at a fixed FMR, intervals bootstrapped by subject.
 
-Everything here takes and returns numpy arrays or floats; `ssim` alone imports torch, when it is called.
+Everything here takes and returns numpy arrays or floats; `ssim` and `ms_ssim` alone import torch, when called.
 """
 
 from __future__ import annotations
@@ -44,13 +44,36 @@ def ssim(a: Array, b: Array) -> float:
     """
     if min(a.shape[:2]) < 11:
         raise UsageError(f"SSIM needs sides of at least 11 pixels, got {a.shape[1]}x{a.shape[0]}.")
-    import torch
     from pytorch_msssim import ssim as torch_ssim
 
-    first, second = (
-        torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).permute(2, 0, 1)[None] for image in (a, b)
-    )
-    return float(torch_ssim(first, second, data_range=1.0))
+    return float(torch_ssim(_batch_of_one(a), _batch_of_one(b), data_range=1.0))
+
+
+def ms_ssim(a: Array, b: Array) -> float:
+    """Structural similarity over five scales (Wang et al. 2003, with their weights), mean over channels.
+
+    Args:
+        a: First image, (H, W, 3) in [0, 1], sides of at least 161 pixels: the window of 11 must fit after four
+            halvings. Crops of 112 pixels have no MS-SSIM.
+        b: Second image, same shape.
+
+    Raises:
+        UsageError: when a side is shorter.
+    """
+    if min(a.shape[:2]) < 161:
+        raise UsageError(
+            f"MS-SSIM needs sides of at least 161 pixels, got {a.shape[1]}x{a.shape[0]}.",
+            hint="Measure the photo, or take SSIM for crops.",
+        )
+    from pytorch_msssim import ms_ssim as torch_ms_ssim
+
+    return float(torch_ms_ssim(_batch_of_one(a), _batch_of_one(b), data_range=1.0))
+
+
+def _batch_of_one(image: Array) -> Any:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).permute(2, 0, 1)[None]
 
 
 def linf(a: Array, b: Array) -> float:
@@ -124,8 +147,8 @@ def bootstrap_by_subject(
     return Interval(float((totals.sum(0) / counts.sum(0)).mean()), float(low), float(high))
 
 
-def cross_validated_accuracy(scores: Array, same: Array, folds: Array) -> tuple[float, float]:
-    """Verification accuracy of the LFW protocol: each fold is judged by the threshold that suits the other folds best.
+def cross_validated_matches(scores: Array, same: Array, folds: Array) -> NDArray[np.bool_]:
+    """What the LFW protocol says of each pair: each fold is judged by the threshold that suits the other folds best.
 
     Args:
         scores: (N,) similarities of pairs.
@@ -133,7 +156,7 @@ def cross_validated_accuracy(scores: Array, same: Array, folds: Array) -> tuple[
         folds: (N,) fold of each pair.
 
     Returns:
-        Mean over folds, and the standard error of that mean.
+        (N,) whether a pair is taken for one person.
 
     Raises:
         UsageError: when there are fewer than two folds, or the lengths differ.
@@ -142,7 +165,7 @@ def cross_validated_accuracy(scores: Array, same: Array, folds: Array) -> tuple[
     names = np.unique(folds)
     if not scores.shape == same.shape == folds.shape or scores.ndim != 1 or len(names) < 2:
         raise UsageError(f"Scores {scores.shape}, labels {same.shape} and {len(names)} folds make no protocol.")
-    accuracies = []
+    matches = np.zeros(len(scores), dtype=np.bool_)
     for name in names:
         inside = folds == name
         order = np.argsort(-scores[~inside], kind="stable")
@@ -158,5 +181,96 @@ def cross_validated_accuracy(scores: Array, same: Array, folds: Array) -> tuple[
             if count == len(ranked)
             else ranked[count - 1 : count + 1].mean()
         )
-        accuracies.append(float(((scores[inside] >= limit) == same[inside]).mean()))
-    return float(np.mean(accuracies)), float(np.std(accuracies, ddof=1) / np.sqrt(len(names)))
+        matches[inside] = scores[inside] >= limit
+    return matches
+
+
+def cross_validated_accuracy(scores: Array, same: Array, folds: Array) -> tuple[float, float]:
+    """Verification accuracy of the LFW protocol; see `cross_validated_matches` for arguments and errors.
+
+    Returns:
+        Mean over folds, and the standard error of that mean.
+    """
+    right = cross_validated_matches(scores, same, folds) == np.asarray(same, dtype=bool)
+    accuracies = [float(right[np.asarray(folds) == name].mean()) for name in np.unique(folds)]
+    return float(np.mean(accuracies)), float(np.std(accuracies, ddof=1) / np.sqrt(len(accuracies)))
+
+
+def system_linkability(mated: Array, non_mated: Array, *, bins: int | None = None, prior: float = 1.0) -> float:
+    """D_sys: how far scores tell templates of one person under different keys from those of different people.
+
+    Gomez-Barrero et al. (2018): the mean over mated scores s of 2 w LR / (1 + w LR) - 1 where w LR(s) > 1, and of 0
+    elsewhere; LR is the ratio of the histograms of mated and non-mated scores, w the ratio of priors. 0 is unlinkable,
+    1 fully linkable. Finite samples lie above their limit: compare with `null_linkability`.
+
+    Args:
+        mated: Scores of one person's templates, any shape, larger for likelier pairs or not.
+        non_mated: Scores of different people's templates.
+        bins: Bins of equal width over all scores; a tenth of the mated scores, at most 100, by default.
+        prior: Probability of a mated pair over that of a non-mated one.
+
+    Raises:
+        UsageError: when a side is empty or not finite, or there is no bin.
+    """
+    mated_share, other_share = _histograms(mated, non_mated, bins)
+    ratio = np.divide(mated_share, other_share, out=np.full(len(mated_share), np.inf), where=other_share > 0) * prior
+    local = np.where(np.isinf(ratio), 1.0, 2 * ratio / (1 + np.where(np.isinf(ratio), 0, ratio)) - 1)
+    return float((np.maximum(local, 0) * mated_share).sum())
+
+
+def maximal_linkability(mated: Array, non_mated: Array, *, bins: int = 30) -> float:
+    """Maximal leakage, in bits, of whether two templates are of one person through their score.
+
+    The logarithm to base 2 of the sum over bins of the larger of the shares of mated and non-mated scores
+    (Otroshi-Shahreza et al.). 0 is unlinkable, 1 fully linkable; no adversary who sees the score at a false match
+    rate FMR has a true match rate above 2^M - 1 + FMR.
+
+    Args:
+        mated: Scores of one person's templates, any shape.
+        non_mated: Scores of different people's templates.
+        bins: Bins of equal width over all scores.
+
+    Raises:
+        UsageError: when a side is empty or not finite, or there is no bin.
+    """
+    return math.log2(max(1.0, float(np.maximum(*_histograms(mated, non_mated, bins)).sum())))
+
+
+def null_linkability(
+    mated: Array, non_mated: Array, *, bins: int | None = None, permutations: int = 100, seed: int = 0
+) -> Interval:
+    """What `system_linkability` gives for these scores when the labels are shuffled: the value of unlinkable ones.
+
+    Args:
+        mated: Scores of one person's templates, any shape.
+        non_mated: Scores of different people's templates.
+        bins: As for `system_linkability`.
+        permutations: How often to shuffle.
+        seed: Of the shuffles.
+
+    Raises:
+        UsageError: when a side is empty or not finite, or there is no bin.
+    """
+    first, second = np.ravel(mated), np.ravel(non_mated)
+    pool = np.concatenate([first, second])
+    random = np.random.default_rng(seed)
+    values = []
+    for _ in range(permutations):
+        shuffled = random.permutation(pool)
+        values.append(system_linkability(shuffled[: len(first)], shuffled[len(first) :], bins=bins))
+    low, high = np.percentile(values, [2.5, 97.5])
+    return Interval(float(np.mean(values)), float(low), float(high))
+
+
+def _histograms(mated: Array, non_mated: Array, bins: int | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The shares of both kinds of scores in common bins."""
+    first, second = (np.asarray(scores, dtype=np.float64).ravel() for scores in (mated, non_mated))
+    count = min(len(first) // 10, 100) if bins is None else bins
+    pool = np.concatenate([first, second])
+    if not len(first) or not len(second) or not np.isfinite(pool).all() or count < 1:
+        raise UsageError(
+            f"{len(first)} mated and {len(second)} non-mated scores in {count} bins tell nothing of linkability.",
+            hint="Give finite scores of both kinds, at least ten mated ones; some thousands say more.",
+        )
+    edges = np.linspace(pool.min(), pool.max(), count + 1) if np.ptp(pool) else np.array([pool[0] - 1, pool[0] + 1])
+    return np.histogram(first, edges)[0] / len(first), np.histogram(second, edges)[0] / len(second)

@@ -1,9 +1,7 @@
 """Aligned faces for training: readers of the usual forms, a packed form that is read at once, and who is left out.
 
-All faces are 112x112 RGB, aligned to the ArcFace template. Three forms are read: folders ``person/image``, the
-RecordIO files of MXNet that InsightFace and Glint360K are handed out in, and the ``.bin`` files of verification
-pairs. The latter are pickles, and no pickle is ever loaded here: their opcodes are listed by `pickletools` and a
-few of them are followed, which can only build lists, tuples, bytes, text, booleans and whole numbers.
+All faces are 112x112 RGB, aligned to the ArcFace template. Two forms are read: folders ``person/image``, and the
+RecordIO files of MXNet that InsightFace and Glint360K are handed out in.
 
 People are one when `normalise_name` makes their names equal, so that those of a benchmark can be kept out.
 """
@@ -11,16 +9,13 @@ People are one when `normalise_name` makes their names equal, so that those of a
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import json
 import os
-import pickletools
 import re
 import secrets
 import struct
-import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,97 +23,18 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from bauta.errors import OutputError, UnreadablePhoto, UsageError
+from bauta.benchmark.images import ByteArray, decode, images_of_people
+from bauta.benchmark.people import lines_of, normalise_name
+from bauta.errors import OutputError, UsageError
 from bauta.photo.files import write_atomically
 
 SIDE = 112
 FACE_SHAPE = (SIDE, SIDE, 3)
-SUFFIXES = frozenset({".webp", ".jpg", ".jpeg", ".png"})
 CARD = "faces.json"
 
 _RECORD_MAGIC = struct.pack("<I", 0xCED7230A)
 _RECORD_HEADER = struct.Struct("<IfQQ")
-# Letters that Unicode does not split into a base letter and a mark.
-_PLAIN_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
-
-ByteArray = NDArray[np.uint8]
-
-
-def normalise_name(name: str) -> str:
-    """The letters and digits of a name, without case or accents: ``Zoë Saldaña-Perego`` is ``zoesaldanaperego``.
-
-    Spaces, underscores, hyphens, dots and apostrophes vanish, so that ``A.J. Cook`` is ``AJ_Cook``. Another
-    spelling (``Cavil``, ``Cavill``) is another person. Our design.
-
-    Raises:
-        UsageError: when nothing is left.
-    """
-    letters = unicodedata.normalize("NFKD", name.casefold()).translate(_PLAIN_LETTERS)
-    plain = "".join(letter for letter in letters if letter.isalnum())
-    if not plain:
-        raise UsageError(f"{name!r} is no name.", hint="A person's name needs a letter or a digit.")
-    return plain
-
-
-def names_of_pairs(path: Path) -> frozenset[str]:
-    """The people of LFW's ``pairs.txt``: lines ``name n1 n2`` or ``name1 n1 name2 n2`` after one of sizes.
-
-    Raises:
-        UsageError: when a line has another form, or there is none.
-    """
-    names: set[str] = set()
-    for number, line in enumerate(_lines(path)):
-        fields = line.split("\t") if "\t" in line else line.split()
-        if number == 0 and len(fields) <= 2 and all(field.isdigit() for field in fields):
-            continue
-        counts = fields[1:] if len(fields) == 3 else fields[1::2]
-        if len(fields) not in (3, 4) or not all(field.isdigit() for field in counts):
-            raise UsageError(
-                f"{path} has a line {line!r}.", hint="LFW's lines are 'name n1 n2' or 'name1 n1 name2 n2'."
-            )
-        names.update(fields[:1] if len(fields) == 3 else fields[0::2])
-    return _some(names, path)
-
-
-def names_of_list(path: Path) -> frozenset[str]:
-    """The people of a list with one name per line, such as CFP's ``list_name.txt``.
-
-    Raises:
-        UsageError: when there is none.
-    """
-    return _some(set(_lines(path)), path)
-
-
-def assert_disjoint(people: Iterable[str], excluded: Iterable[str]) -> None:
-    """Make sure that nobody who is excluded is among the people, whatever the spelling of `normalise_name`.
-
-    Raises:
-        UsageError: naming the first of those who are.
-    """
-    refused = {normalise_name(name) for name in excluded}
-    offenders = [name for name in dict.fromkeys(people) if normalise_name(name) in refused]
-    if offenders:
-        more = f" and {len(offenders) - 5} more" if len(offenders) > 5 else ""
-        raise UsageError(
-            f"People who must not be in this set are: {', '.join(offenders[:5])}{more}.",
-            hint="Pack the faces again with these names excluded.",
-        )
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeError) as error:
-        raise UsageError(f"{path} cannot be read as text.", hint="Check the name of the list.") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _some(names: set[str], path: Path) -> frozenset[str]:
-    if not names:
-        raise UsageError(f"{path} names nobody.", hint="Check the name of the list.")
-    return frozenset(names)
 
 
 @dataclass(frozen=True)
@@ -142,17 +58,10 @@ class EncodedFace:
             UnreadablePhoto: when the bytes are no such image, or a damaged one.
             UsageError: when the image has another size.
         """
-        try:
-            with Image.open(io.BytesIO(self.content), formats=["JPEG", "PNG", "WEBP"]) as picture:
-                size = picture.size
-                pixels = np.asarray(picture.convert("RGB")) if size == (SIDE, SIDE) else None
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UnreadablePhoto(
-                f"{self.origin} is no readable JPEG, PNG or WebP image.", hint="Take it out, or fetch the set again."
-            ) from error
-        if pixels is None:
+        pixels = decode(self.content, self.origin)
+        if pixels.shape != FACE_SHAPE:
             raise UsageError(
-                f"{self.origin} has {size[0]}x{size[1]} pixels, not {SIDE}x{SIDE}.",
+                f"{self.origin} has {pixels.shape[1]}x{pixels.shape[0]} pixels, not {SIDE}x{SIDE}.",
                 hint="Align the faces to the ArcFace template first.",
             )
         return pixels
@@ -164,17 +73,8 @@ def read_folder(folder: Path) -> Iterator[EncodedFace]:
     Raises:
         UsageError: when there are no such images.
     """
-    people = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    found = False
-    for person in people:
-        for path in sorted(person.iterdir()):
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-                found = True
-                yield EncodedFace(person.name, path.read_bytes(), str(path))
-    if not found:
-        raise UsageError(
-            f"{folder} holds no faces.", hint="A folder for each person, with WebP, JPEG or PNG images, is wanted."
-        )
+    for person, path in images_of_people(folder):
+        yield EncodedFace(person, path.read_bytes(), str(path))
 
 
 def read_records(path: Path) -> Iterator[EncodedFace]:
@@ -204,7 +104,7 @@ def read_records(path: Path) -> Iterator[EncodedFace]:
                     found = True
                     yield face
         index = path.with_suffix(".idx")
-        listed = len(_lines(index)) if index.exists() else records
+        listed = len(lines_of(index)) if index.exists() else records
     except OSError as error:
         raise _no_records(path, f"cannot be read: {error.strerror or error}") from error
     if listed != records:
@@ -249,200 +149,6 @@ def _face_of_record(record: bytes, path: Path, number: int) -> EncodedFace | Non
 
 def _no_records(path: Path, what: str) -> UsageError:
     return UsageError(f"{path} {what}.", hint="A whole RecordIO file of MXNet is wanted; fetch it again.")
-
-
-@dataclass(frozen=True, eq=False)
-class VerificationPairs:
-    """Pairs of faces and whether they show one person.
-
-    Attributes:
-        first: (P, 112, 112, 3) uint8.
-        second: The same.
-        same: (P,) bool.
-    """
-
-    first: ByteArray
-    second: ByteArray
-    same: NDArray[np.bool_]
-
-
-def read_pairs(path: Path) -> VerificationPairs:
-    """The pairs of a ``.bin`` file, as InsightFace hands out LFW, CFP-FP and AgeDB-30.
-
-    It is a pickle of (encoded images, two for each pair; a truth value for each pair). The images are bytes, or
-    numpy arrays of uint8 with such bytes; for these the names `_ADMITTED` are understood, not imported or called.
-
-    Raises:
-        UsageError: when the file holds anything else.
-        UnreadablePhoto: when an image is damaged.
-    """
-    try:
-        images, same = _two_lists(_follow_pickle(path.read_bytes()))
-        contents = [_bytes_of(image) for image in images]
-        truth = [bool(value) for value in same if isinstance(value, int)]
-        if not truth or not len(truth) == len(same) == len(contents) / 2:
-            raise ValueError(f"it has {len(contents)} images for {len(same)} pairs")
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise UsageError(
-            f"{path} is no file of verification pairs: {error}.",
-            hint="A pickle with a list of encoded images and a list of truth values is wanted.",
-        ) from error
-    pixels = np.empty((len(contents), *FACE_SHAPE), np.uint8)
-    for place, content in enumerate(contents):
-        pixels[place] = EncodedFace("", content, f"{path}, image {place}").decode()
-    return VerificationPairs(pixels[0::2], pixels[1::2], np.array(truth))
-
-
-_ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
-_ADMITTED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),  # how protocol 2 writes the bytes of Python 3
-    *itertools.product(_ARRAY_MODULES, ("_reconstruct", "_frombuffer", "scalar")),
-}
-
-
-@dataclass(frozen=True)
-class _Named:
-    """A function or class that a pickle names; nothing but its name."""
-
-    name: str
-
-
-@dataclass
-class _Array:
-    """What a pickle says of a numpy array."""
-
-    kind: str = ""
-    shape: object = ()
-    content: bytes = b""
-
-    def values(self, kind: str) -> bytes:
-        if self.kind != kind or self.shape != (len(self.content),):
-            raise ValueError(f"an array of kind {self.kind!r} and shape {self.shape}")
-        return self.content
-
-
-def _two_lists(value: object) -> tuple[Sequence[object], Sequence[object]]:
-    match value:
-        case (list(images), list(same)) | [list(images), list(same)]:
-            return images, same
-        case (list(images), _Array() as same) | [list(images), _Array() as same]:
-            return images, list(same.values("b1"))
-    raise TypeError("it is not two lists")
-
-
-def _bytes_of(image: object) -> bytes:
-    content = image.values("u1") if isinstance(image, _Array) else image
-    if not isinstance(content, bytes):
-        raise TypeError(f"an image is a {type(content).__name__}")
-    return content
-
-
-def _call(function: object, arguments: object) -> object:
-    """What the functions of `_ADMITTED` would make, told apart by name and form of their arguments."""
-    match function, arguments:
-        case _Named("dtype"), (str(kind), *_):
-            return _Named(kind)
-        case _Named("_reconstruct"), (_Named("ndarray"), *_):
-            return _Array()
-        case _Named("_frombuffer"), (bytes(content), _Named(kind), shape, *_):
-            return _Array(kind, shape, content)
-        case _Named("scalar"), (_Named("b1"), bytes(content)):
-            return content != b"\0"
-        case _Named("encode"), (str(text), "latin1"):
-            return text.encode("latin-1")
-    raise ValueError("it asks for something to be called")
-
-
-def _build(target: object, state: object) -> None:
-    match target, state:
-        case _Array(), (_, shape, _Named(kind), _, bytes(content)):
-            target.kind, target.shape, target.content = kind, shape, content
-        case _Named(), tuple():  # the byte order of a dtype; one byte has none
-            pass
-        case _:
-            raise ValueError("it asks for something to be built")
-
-
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_NUMBERS_AND_TEXTS = {"INT", "BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-def _follow_pickle(content: bytes) -> object:
-    """The value a pickle describes, of the few kinds that verification pairs need.
-
-    Raises:
-        ValueError, TypeError, LookupError, AttributeError: when it is damaged or asks for anything else.
-    """
-    stack: list[object] = []
-    marks: list[list[object]] = []
-    memo: dict[object, object] = {}
-    argument: Any
-    for opcode, argument, _ in pickletools.genops(content):
-        match opcode.name:
-            case "PROTO" | "FRAME":
-                pass
-            case name if name in _CONSTANTS:
-                stack.append(_CONSTANTS[name])
-            case name if name in _NUMBERS_AND_TEXTS:
-                stack.append(argument)
-            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
-                stack.append(bytes(argument))
-            case "BINSTRING" | "SHORT_BINSTRING":  # the bytes of Python 2, which pickletools shows as Latin-1
-                stack.append(argument.encode("latin-1"))
-            case "EMPTY_LIST":
-                stack.append([])
-            case "MARK":
-                marks.append(stack)
-                stack = []
-            case "LIST" | "TUPLE" as name:
-                values, stack = stack, marks.pop()
-                stack.append(values if name == "LIST" else tuple(values))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
-                values = [stack.pop() for _ in range(_TUPLES[name])]
-                stack.append(tuple(reversed(values)))
-            case "APPEND":
-                value = stack.pop()
-                _list(stack[-1]).append(value)
-            case "APPENDS":
-                values, stack = stack, marks.pop()
-                _list(stack[-1]).extend(values)
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
-            case "GLOBAL":
-                stack.append(_name(*argument.split(" ", 1)))
-            case "STACK_GLOBAL":
-                attribute = stack.pop()
-                stack.append(_name(stack.pop(), attribute))
-            case "REDUCE":
-                arguments = stack.pop()
-                stack.append(_call(stack.pop(), arguments))
-            case "BUILD":
-                state = stack.pop()
-                _build(stack[-1], state)
-            case "STOP":
-                return stack.pop()
-            case name:
-                raise ValueError(f"it asks for {name}")
-    raise ValueError("it ends early")
-
-
-def _list(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise TypeError("it appends to what is no list")
-    return value
-
-
-def _name(module: object, name: object) -> _Named:
-    if (module, name) not in _ADMITTED:
-        raise ValueError(f"it names {module}.{name}")
-    return _Named(str(name))
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bauta.benchmark.people import assert_disjoint, names_of_list, names_of_pairs
 from bauta.errors import UsageError
 from bauta.recognizers.cards import RecognizerCard
 from bauta.training.distillation import Progress, distil, populate
 from bauta.training.export import ship
-from bauta.training.faces import (
-    FaceSet,
-    assert_disjoint,
-    names_of_list,
-    names_of_pairs,
-    pack,
-)
+from bauta.training.faces import FaceSet, pack
 from bauta.training.recipes import Recipe
 
 

@@ -1,0 +1,410 @@
+"""Readers of sets of faces, on small sets in each form."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bauta.benchmark.datasets import (
+    CELEBA_HQ_TARGETS,
+    Identification,
+    People,
+    draw_identification,
+    linked,
+    read_bin,
+    read_cfp,
+    read_counterparts,
+    read_impersonation,
+    read_lfw,
+    read_people,
+    read_templates,
+)
+from bauta.errors import UnreadablePhoto, UsageError
+
+
+def shade(number: int) -> np.ndarray:
+    return np.full((4, 5, 3), number, np.uint8)
+
+
+def encoded(number: int, kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(shade(number)).save(stream, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    return stream.getvalue()
+
+
+def write_image(path: Path, number: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded(number, "WEBP" if path.suffix == ".webp" else "PNG"))
+
+
+def write_lfw(folder: Path, suffix: str = ".png", root: str = "images") -> Path:
+    """Two folds, each of one genuine and one impostor pair."""
+    for place, (person, number) in enumerate([("A", 1), ("A", 2), ("B", 1), ("C", 1), ("C", 3), ("D", 1)]):
+        write_image(folder / root / person / f"{person}_{number:04d}{suffix}", 10 * place)
+    (folder / "pairs.txt").write_text("2\t1\nA\t1\t2\nA\t1\tB\t1\nC\t1\t3\nC\t3\tD\t1\n")
+    return folder
+
+
+def write_cfp(folder: Path, root: str = "Data/Images", suffix: str = ".jpg") -> Path:
+    """Two people in each of two splits, with two frontal images and one of the profile."""
+    protocol = folder / "Protocol"
+    frontal, profile = [], []
+    for person in ("001", "002", "003", "004"):
+        for number in ("01", "02"):
+            write_image(folder / root / person / "frontal" / f"{number}{suffix}", 20 * int(person) + int(number))
+            frontal.append(f"{len(frontal) + 1} ../Data/Images/{person}/frontal/{number}.jpg")
+        write_image(folder / root / person / "profile" / f"01{suffix}", 20 * int(person))
+        profile.append(f"{len(profile) + 1} ../Data/Images/{person}/profile/01.jpg")
+    for kind, splits in (("FF", [("1,2", "1,3"), ("5,6", "5,8")]), ("FP", [("1,1\n2,1", "1,2"), ("5,3", "6,4")])):
+        for number, (same, different) in enumerate(splits, 1):
+            (protocol / "Split" / kind / f"{number:02d}").mkdir(parents=True)
+            (protocol / "Split" / kind / f"{number:02d}" / "same.txt").write_text(same + "\n")
+            (protocol / "Split" / kind / f"{number:02d}" / "diff.txt").write_text(different)
+    (protocol / "Pair_list_F.txt").write_text("\n".join(frontal) + "\n")
+    (protocol / "Pair_list_P.txt").write_text("\n".join(profile) + "\n")
+    return folder
+
+
+def shown(pairs) -> list[tuple[int, int]]:
+    """The shades of both images of each pair."""
+    return [
+        tuple(int(pairs.images[place].pixels()[0, 0, 0]) for place in row)
+        for row in zip(pairs.first, pairs.second, strict=True)
+    ]
+
+
+# LFW
+
+
+@pytest.mark.parametrize(("suffix", "root"), [(".png", "images"), (".webp", "lfw"), (".PNG", ".")])
+def test_lfw(tmp_path, suffix, root):
+    pairs = read_lfw(write_lfw(tmp_path, suffix, root))
+    assert pairs.same.tolist() == [True, False, True, False]
+    assert pairs.fold.tolist() == [0, 0, 1, 1]
+    assert shown(pairs) == [(0, 10), (0, 20), (30, 40), (40, 50)]
+    assert len(pairs.images) == 6
+    assert pairs.subjects == ("A", "A", "B", "C", "C", "D")
+    assert pairs.pair_subjects == ("A", "A", "C", "C")
+    assert pairs.name == "lfw/pairs"
+    assert pairs.images[0].name == f"A/A_0001{suffix}"
+
+
+def test_the_digest_knows_contents_and_structure_but_no_place(tmp_path):
+    pairs = read_lfw(write_lfw(tmp_path / "one"))
+    assert read_lfw(write_lfw(tmp_path / "two", root="lfw")).sha256 == pairs.sha256
+    two = tmp_path / "two"
+    (two / "pairs.txt").write_text("2\t1\nA\t2\t1\nA\t1\tB\t1\nC\t1\t3\nC\t3\tD\t1\n")
+    assert read_lfw(two).sha256 != pairs.sha256
+    write_lfw(two, root="lfw")
+    write_image(two / "lfw" / "D" / "D_0001.png", 51)
+    assert read_lfw(two).sha256 != pairs.sha256
+    assert len(pairs.sha256) == 64
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("2\t1\nA\t1\t2\n", "announces 4 pairs and has 1"),
+        ("A\t1\t7\n", "A_0007.*is missing"),
+        ("A\t1\tE\t1\n", "E_0001.*is missing"),
+        ("2\t1\nA\t1\t2\nA\t1\tB\t1\nC\t1\t3\nA\t2\tD\t1\n", "people in two folds: A"),
+        ("E\t1\t2\n", "has no folder 'E'"),
+        ("", "names nobody"),
+    ],
+)
+def test_lists_that_do_not_fit_are_refused(tmp_path, text, words):
+    write_lfw(tmp_path)
+    (tmp_path / "pairs.txt").write_text(text)
+    with pytest.raises(UsageError, match=words):
+        read_lfw(tmp_path)
+
+
+def test_one_photo_under_two_endings_is_refused(tmp_path):
+    write_image(write_lfw(tmp_path) / "images" / "A" / "A_0001.webp", 1)
+    with pytest.raises(UsageError, match="2 times"):
+        read_lfw(tmp_path)
+
+
+def test_images_that_cannot_be_read_are_named(tmp_path):
+    pairs = read_lfw(write_lfw(tmp_path))
+    path = tmp_path / "images" / "A" / "A_0001.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(UnreadablePhoto, match=r"A_0001\.png"):
+        pairs.images[0].pixels()
+    path.unlink()
+    with pytest.raises(UnreadablePhoto, match=r"A_0001\.png cannot be read"):
+        pairs.images[0].pixels()
+    with pytest.raises(UnreadablePhoto, match=r"A_0001\.png"):
+        _ = pairs.sha256
+
+
+# CFP
+
+
+@pytest.mark.parametrize(("root", "suffix"), [("Data/Images", ".jpg"), ("images", ".webp")])
+def test_cfp(tmp_path, root, suffix):
+    write_cfp(tmp_path, root, suffix)
+    frontal = read_cfp(tmp_path, "FF")
+    assert shown(frontal) == [(21, 22), (21, 41), (61, 62), (61, 82)]
+    assert frontal.same.tolist() == [True, False] * 2
+    assert frontal.fold.tolist() == [0, 0, 1, 1]
+    profile = read_cfp(tmp_path, "FP")
+    assert shown(profile) == [(21, 20), (22, 20), (21, 40), (61, 60), (62, 80)]
+    assert profile.same.tolist() == [True, True, False, True, False]
+    assert profile.name == "cfp-fp"
+    assert profile.pair_subjects == ("001",) * 3 + ("003",) * 2
+
+
+def test_cfp_knows_names_when_they_are_told(tmp_path):
+    before = read_cfp(write_cfp(tmp_path), "FF")
+    (tmp_path / "Data" / "list_name.txt").write_text("Ann Lee\nBob\nCid\nDan\n")
+    named = read_cfp(tmp_path, "FF")
+    assert set(named.subjects) == {"Ann Lee", "Bob", "Cid", "Dan"}
+    assert named.sha256 == before.sha256
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("Split/FF/01/same.txt", "1,9", "'1,9'"),
+        ("Split/FF/01/same.txt", "1", "'1'"),
+        ("Split/FF/01/same.txt", "1,3", "wrong side"),
+        ("Split/FF/02/same.txt", "1,2", "two folds: 001"),
+        ("Pair_list_F.txt", "1 frontal", "'1 frontal'"),
+        ("Pair_list_F.txt", "1 a/001/frontal/09.jpg", "09.*is missing"),
+    ],
+)
+def test_cfp_lists_that_do_not_fit_are_refused(tmp_path, file, text, words):
+    write_cfp(tmp_path)
+    (tmp_path / "Protocol" / file).write_text(text)
+    with pytest.raises(UsageError, match=words):
+        read_cfp(tmp_path, "FF")
+
+
+def test_cfp_needs_its_parts(tmp_path):
+    with pytest.raises(UsageError, match="FX"):
+        read_cfp(write_cfp(tmp_path), "FX")
+    shutil.rmtree(tmp_path / "Protocol" / "Split")
+    with pytest.raises(UsageError, match="holds no pairs"):
+        read_cfp(tmp_path, "FF")
+    shutil.rmtree(tmp_path / "Data")
+    with pytest.raises(UsageError, match="is missing"):
+        read_cfp(tmp_path, "FF")
+
+
+# .bin
+
+
+def test_bin(tmp_path):
+    shades = [0, 1, 1, 2, 3, 4, 5, 0]  # pairs 0-1, 1-2, 3-4, 5-0
+    path = tmp_path / "agedb_30.bin"
+    path.write_bytes(pickle.dumps(([encoded(one) for one in shades], [True, True, False, False])))
+    pairs = read_bin(path, folds=2)
+    assert pairs.name == "agedb_30"
+    assert shown(pairs) == [(0, 1), (1, 2), (3, 4), (5, 0)]
+    assert pairs.fold.tolist() == [0, 0, 1, 1]
+    assert len(pairs.images) == 6
+    by_shade = dict(zip([int(image.pixels()[0, 0, 0]) for image in pairs.images], pairs.subjects, strict=True))
+    assert by_shade[0] == by_shade[1] == by_shade[2]
+    assert len(set(by_shade.values())) == 4
+    with pytest.raises(UsageError, match="4 pairs for 10 folds"):
+        read_bin(path)
+
+
+def test_damaged_images_of_a_bin_are_named(tmp_path):
+    (tmp_path / "lfw.bin").write_bytes(pickle.dumps(([encoded(0), b"no image"], [True])))
+    pairs = read_bin(tmp_path / "lfw.bin", folds=1)
+    with pytest.raises(UnreadablePhoto, match=r"lfw\.bin, image 1"):
+        pairs.images[1].pixels()
+
+
+def test_links_are_followed_to_their_end():
+    random = np.random.default_rng(0)
+    order = random.permutation(200)
+    chain = np.sort(random.choice(199, 150, replace=False))
+    names = linked(200, order[chain], order[chain + 1])
+    breaks = np.setdiff1d(np.arange(199), chain)
+    piece = np.searchsorted(breaks, np.arange(200), "left")
+    assert len(set(names)) == 50
+    assert len({(names[place], int(part)) for place, part in zip(order, piece, strict=True)}) == 50
+    assert linked(2, np.zeros(0, np.int64), np.zeros(0, np.int64)) == ("person 0", "person 1")
+
+
+# Folders of people
+
+
+def write_people(folder: Path, people: dict[str, int]) -> People:
+    for place, (person, count) in enumerate(people.items()):
+        for number in range(count):
+            write_image(folder / person / f"{number}.png", 10 * place + number)
+    return read_people(folder)
+
+
+def test_people(tmp_path):
+    people = write_people(tmp_path / "set", {"Zoe": 1, "Ann Lee": 2})
+    assert people.name == "set"
+    assert people.subjects == ("Ann Lee", "Ann Lee", "Zoe")
+    assert people.images[2].name == "Zoe/0.png"
+    np.testing.assert_array_equal(people.images[1].pixels(), shade(11))
+    assert read_people(tmp_path / "set", name="friends").name == "friends"
+    with pytest.raises(UsageError, match="no faces"):
+        read_people(tmp_path / "missing")
+
+
+def test_identification_is_drawn_as_tip_im_draws_it(tmp_path):
+    people = write_people(tmp_path / "set", {"A": 3, "B": 2, "C": 1, "D": 4, "E": 1, "F": 2})
+    targets = write_people(tmp_path / "targets", {"T": 2, "U": 4})
+    split = draw_identification(people, targets, probes=3, others=1, seed=1)
+    subjects = np.array(people.subjects)
+    searched = set(subjects[split.probes])
+    assert len(split.probes) == len(searched) == 3
+    assert not set(split.probes) & set(split.gallery)
+    enrolled = set(subjects[split.gallery])
+    assert searched < enrolled
+    assert len(enrolled - searched) == 1
+    for person in enrolled:
+        assert (subjects[split.gallery] == person).sum() == (subjects == person).sum() - (person in searched)
+    seen = np.array(targets.subjects)[split.seen]
+    assert sorted(seen) == ["T", "U"]
+    assert sorted([*split.seen, *split.inserted]) == list(range(6))
+    again = draw_identification(people, targets, probes=3, others=1, seed=1)
+    assert again.sha256 == split.sha256
+    assert draw_identification(people, targets, probes=3, others=1, seed=2).sha256 != split.sha256
+    assert len(draw_identification(people, probes=1, others=0).inserted) == 0
+
+
+def test_identification_that_cannot_be_drawn(tmp_path):
+    people = write_people(tmp_path / "set", {"Ann Lee": 3, "B": 1})
+    with pytest.raises(UsageError, match="1 people with two images for 2"):
+        draw_identification(people, probes=2)
+    with pytest.raises(UsageError, match="'T' has one image"):
+        draw_identification(people, write_people(tmp_path / "one", {"T": 1}), probes=1)
+    with pytest.raises(UsageError, match="Ann Lee"):
+        draw_identification(people, write_people(tmp_path / "same", {"ann_lee": 2}), probes=1)
+    none = np.zeros(0, np.int64)
+    with pytest.raises(UsageError, match="both sides"):
+        Identification(people, np.array([0]), np.array([0, 1]), None, none, none)
+    with pytest.raises(UsageError, match="no probes"):
+        Identification(people, none, np.array([0, 1]), None, none, none)
+
+
+# Templates
+
+
+@pytest.fixture
+def ijb(tmp_path):
+    for number in range(1, 5):
+        write_image(tmp_path / "crops" / f"{number}.png", number)
+    (tmp_path / "meta.txt").write_text("1.png 7 100\n2.png 7 100\n3.png 2 101\n4.png 30 102\n1.png 30 103\n")
+    (tmp_path / "pairs.txt").write_text("7 2 1\n30 7 0\n")
+    (tmp_path / "points.txt").write_text(
+        "".join(f"{n}.png {' '.join(str(n + k) for k in range(10))} 0.99\n" for n in range(1, 6))
+    )
+    return tmp_path
+
+
+def test_templates(ijb):
+    found = read_templates(ijb / "crops", ijb / "meta.txt", ijb / "pairs.txt")
+    assert [image.name for image in found.images] == ["1.png", "2.png", "3.png", "4.png"]
+    assert found.identifiers.tolist() == [2, 7, 30]
+    assert found.rows.tolist() == [0, 1, 2, 3, 0]
+    assert found.template.tolist() == [1, 1, 0, 2, 2]
+    assert found.media.tolist() == [100, 100, 101, 102, 103]
+    assert (found.first.tolist(), found.second.tolist(), found.same.tolist()) == ([1, 2], [0, 1], [True, False])
+    assert found.subjects[0] == found.subjects[1] != found.subjects[2]
+    assert found.landmarks is None
+    with_points = read_templates(
+        ijb / "crops", ijb / "meta.txt", ijb / "pairs.txt", landmarks=ijb / "points.txt", name="ijbx"
+    )
+    assert with_points.name == "ijbx"
+    assert with_points.landmarks[1].tolist() == [[2, 3], [4, 5], [6, 7], [8, 9], [10, 11]]
+    assert with_points.sha256 != found.sha256
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "error", "words"),
+    [
+        ("meta.txt", "1.png 7\n", UsageError, r"meta\.txt has a line '1.png 7'"),
+        ("meta.txt", "", UsageError, "no images"),
+        ("meta.txt", "9.png 7 1\n", UnreadablePhoto, r"9\.png, named by .*meta\.txt"),
+        ("pairs.txt", "7 8 1\n", UsageError, "template 8 that"),
+        ("pairs.txt", "7 99 1\n", UsageError, "template 99 that"),
+        ("pairs.txt", "7 2 2\n", UsageError, "no list of pairs"),
+        ("pairs.txt", "7 2\n", UsageError, "no list of pairs"),
+        ("pairs.txt", "7 two 1\n", UsageError, "no list of pairs"),
+        ("pairs.txt", "", UsageError, "no list of pairs"),
+        ("points.txt", "1.png 1 2 3 4\n", UsageError, r"points\.txt has a line"),
+        ("points.txt", "1.png 0 1 2 3 4 5 6 7 8 9 1\n", UsageError, r"no landmarks of 2\.png"),
+    ],
+)
+def test_template_lists_that_do_not_fit_are_refused(ijb, file, text, error, words):
+    (ijb / file).write_text(text)
+    with pytest.raises(error, match=words):
+        read_templates(ijb / "crops", ijb / "meta.txt", ijb / "pairs.txt", landmarks=ijb / "points.txt")
+
+
+# Targets and counterparts
+
+
+@pytest.mark.parametrize(
+    ("target", "test"), [("target", "test"), ("../target_images", "../test_images")], ids=["DiffAM", "Salar"]
+)
+def test_impersonation(tmp_path, target, test):
+    folder = tmp_path / "datasets"
+    for number in range(3):
+        write_image(folder / "CelebA-HQ" / f"{number:06d}.png", number)
+    for number, (seen, other) in enumerate(CELEBA_HQ_TARGETS.items()):
+        write_image(folder / target / f"{seen}.png", 100 + number)
+        write_image(folder / test / f"{other}.png", 200 + number)
+    write_image(folder / target / "mine.png", 120)
+    write_image(folder / test / "mine.png", 220)
+    found = read_impersonation(folder)
+    assert found.name == "CelebA-HQ"
+    assert len(found.sources) == 3
+    assert [int(image.pixels()[0, 0, 0]) for image in found.targets] == [100, 101, 102, 103, 120]
+    assert [int(image.pixels()[0, 0, 0]) for image in found.tests] == [200, 201, 202, 203, 220]
+    assert len(found.sha256) == 64
+
+
+def test_impersonation_needs_other_test_images(tmp_path):
+    write_image(tmp_path / "CelebA-HQ" / "1.png", 1)
+    write_image(tmp_path / "target" / "a.png", 2)
+    with pytest.raises(UsageError, match="is missing"):
+        read_impersonation(tmp_path)
+    write_image(tmp_path / "test" / "b.png", 3)
+    with pytest.raises(UsageError, match=r"a\.png has no test image 'a'"):
+        read_impersonation(tmp_path)
+    assert len(read_impersonation(tmp_path, pairs={"a": "b"}).tests) == 1
+    write_image(tmp_path / "test" / "a.png", 2)
+    with pytest.raises(UsageError, match="methods see"):
+        read_impersonation(tmp_path)
+    with pytest.raises(UsageError, match="holds no images"):
+        read_impersonation(tmp_path, sources="LADN", pairs={"a": "b"})
+
+
+def test_counterparts(tmp_path):
+    for number in (1, 2, 10):
+        write_image(tmp_path / "set" / "source" / f"train_{number}.png", number)
+        write_image(tmp_path / "set" / "other" / f"test_{number}.png", 100 + number)
+    pairs = read_counterparts(tmp_path / "set" / "source", tmp_path / "set" / "other")
+    assert pairs.name == "set"
+    assert pairs.same.all()
+    assert sorted(shown(pairs)) == [(1, 101), (2, 102), (10, 110)]
+    assert len(set(pairs.pair_subjects)) == 3
+    write_image(tmp_path / "set" / "source" / "train_3.png", 3)
+    with pytest.raises(UsageError, match=r"train_3\.png has no counterpart"):
+        read_counterparts(tmp_path / "set" / "source", tmp_path / "set" / "other")
+
+
+def test_sets_are_read_without_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, bauta.benchmark.datasets, bauta.benchmark.protocols; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
