@@ -62,6 +62,30 @@ class Placement:
     width: int
     height: int
 
+    @property
+    def rows(self) -> slice:
+        """Rows of the photo that the rectangle covers."""
+        return slice(self.top, self.top + self.height)
+
+    @property
+    def columns(self) -> slice:
+        """Columns of the photo that the rectangle covers."""
+        return slice(self.left, self.left + self.width)
+
+    def patch(self, delta: Tensor) -> FloatArray:
+        """Perturbation of the rectangle, (height, width, 3) float32 in photo pixels, from one of the view.
+
+        Args:
+            delta: (3, h, w) in [-1, 1], at view resolution.
+        """
+        patch: FloatArray = delta.detach().permute(1, 2, 0).contiguous().numpy()
+        if patch.shape[:2] != (self.height, self.width):
+            support = (patch != 0).any(2).astype(np.float32)
+            patch = cv2.resize(patch, (self.width, self.height), interpolation=cv2.INTER_CUBIC)
+            # A cubic filter rings past the region's border; nearest keeps the zeros zero.
+            patch *= cv2.resize(support, (self.width, self.height), interpolation=cv2.INTER_NEAREST)[..., None]
+        return patch
+
     def paste(self, delta: Tensor, shape: tuple[int, int]) -> FloatArray:
         """Perturbation of the whole photo from one of the view.
 
@@ -72,14 +96,8 @@ class Placement:
         Returns:
             (H, W, 3) float32, exactly zero outside the view's rectangle.
         """
-        patch = delta.detach().permute(1, 2, 0).contiguous().numpy()
-        if patch.shape[:2] != (self.height, self.width):
-            support = (patch != 0).any(2).astype(np.float32)
-            patch = cv2.resize(patch, (self.width, self.height), interpolation=cv2.INTER_CUBIC)
-            # A cubic filter rings past the region's border; nearest keeps the zeros zero.
-            patch *= cv2.resize(support, (self.width, self.height), interpolation=cv2.INTER_NEAREST)[..., None]
         whole = np.zeros((*shape, 3), dtype=np.float32)
-        whole[self.top : self.top + self.height, self.left : self.left + self.width] = patch
+        whole[self.rows, self.columns] = self.patch(delta)
         return whole
 
 

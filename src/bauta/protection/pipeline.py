@@ -260,9 +260,9 @@ class Pipeline:
                 ),
             )
             for mask, (_, placement) in zip(masks, batch, strict=True):
-                pasted = placement.paste(mask.delta, photo.pixels.shape[:2])
+                patch, there = placement.patch(mask.delta), delta[placement.rows, placement.columns]
                 # Where masks overlap the stronger one holds: their sum would break the bound of both.
-                np.copyto(delta, pasted, where=np.abs(pasted) > np.abs(delta))
+                np.copyto(there, patch, where=np.abs(patch) > np.abs(there))
                 facts.append(MaskFacts(mask.iterations, mask.stopped, mask.seconds))
         return delta.clip(-1, 1), facts
 
