@@ -26,7 +26,7 @@ import resource
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -272,7 +272,7 @@ def digest_of(pairs: list[tuple[str, Path, Path]]) -> str:
     return digest.hexdigest()
 
 
-def provenance(name: str, row: Row, pairs: list[tuple[str, Path, Path]], seed: int) -> dict[str, Any]:
+def provenance(command: str, row: Row, pairs: list[tuple[str, Path, Path]], seed: int) -> dict[str, Any]:
     """What the figures depend on."""
     import torch
 
@@ -289,7 +289,7 @@ def provenance(name: str, row: Row, pairs: list[tuple[str, Path, Path]], seed: i
     return {
         "commit": commit,
         "sha256_of_code": code.hexdigest(),
-        "command": f"python benchmarks/tip_im_lfw.py PHOTOS --rows {name} --seed {seed}",
+        "command": command,
         "seed": seed,
         "config": row.config.to_dict(),
         "surrogates": {name: find_card(name).sha256 for name in row.surrogates},
@@ -309,15 +309,25 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/tip_im_lfw"))
     parser.add_argument("--pairs", type=int, help="run on the first PAIRS pairs only")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--surrogates", nargs="+", help="attack these instead of the row's; needs --name")
+    parser.add_argument("--name", help="what to call the card of a row with other surrogates")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
+    if bool(options.surrogates) != bool(options.name) or (options.name and len(options.rows) != 1):
+        parser.error("--surrogates and --name go together, with one row")
     everything = read_pairs(options.photos)
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         for name in options.rows:
             row = rows()[name]
+            command = f"python benchmarks/tip_im_lfw.py PHOTOS --rows {name} --seed {options.seed}"
+            if options.pairs:
+                command += f" --pairs {options.pairs}"
+            if options.surrogates:
+                row, name = replace(row, surrogates=tuple(options.surrogates)), options.name
+                command += f" --surrogates {' '.join(row.surrogates)} --name {name}"
             pairs = everything[: options.pairs or row.pairs]
-            origin = provenance(name, row, pairs, options.seed)
-            same = {name: value for name, value in origin.items() if name not in ("commit", "data")}
+            origin = provenance(command, row, pairs, options.seed)
+            same = {name: value for name, value in origin.items() if name not in ("commit", "command", "data")}
             key = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
             batches = [pairs[start : start + BATCH] for start in range(0, len(pairs), BATCH)]
             tasks = [
