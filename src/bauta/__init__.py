@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bauta.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from bauta.errors import BautaError, NoFaceFound, OutputError, PhotoError, RecognizerError, UsageError
     from bauta.photo import read_photo
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from bauta.recognizers.catalog import list_recognizers
     from bauta.recognizers.surrogates import load_surrogate as load_recognizer
     from bauta.registry import list_methods
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BautaError",

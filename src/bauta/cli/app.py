@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from bauta import __version__
 from bauta.cli import values
 from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_notes, show_outcomes, show_table
 from bauta.cli.training import train
 from bauta.errors import OutputExists, UsageError
+from bauta.version import __version__
 
 if TYPE_CHECKING:
     from bauta.protection.report import Report

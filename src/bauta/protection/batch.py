@@ -25,8 +25,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bauta import __version__
 from bauta.errors import BautaError, OutputError, OutputExists, UsageError
+from bauta.version import __version__
 
 if TYPE_CHECKING:
     from bauta.photo import Photo

@@ -24,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bauta import __version__
 from bauta.photo import Photo
 from bauta.protection.conditions import CONDITIONS, SAVED
 from bauta.protection.roles import Cast
 from bauta.protection.settings import ProtectSettings
 from bauta.protection.verification import ORIGINAL, FaceVerification, cut, footprint, worst
 from bauta.recognizers.cards import RecognizerCard
+from bauta.version import __version__
 
 FloatArray = NDArray[np.float32]
 

@@ -17,7 +17,6 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from bauta.faces.templates import ARCFACE_112, CropTemplate
 from bauta.metrics import threshold_at_fmr
 from bauta.recognizers.cards import ROLES, RecognizerCard
 from bauta.recognizers.catalog import home
+from bauta.version import __version__
 
 SCHEMA = 1
 FMRS = (1e-2, 1e-3, 1e-4)
@@ -154,7 +154,7 @@ def calibrate(
         "images": len(paths),
         "impostor_pairs": pairs,
         "date": datetime.now(UTC).date().isoformat(),
-        "bauta": import_module("bauta").__version__,  # the package's face lies above this room
+        "bauta": __version__,
         "cosine": {f"{fmr:g}": cosine for fmr, cosine in cosines.items()},
     }
     _keep(store or home() / "thresholds.json", card.sha256, entry)
