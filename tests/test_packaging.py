@@ -29,6 +29,7 @@ PACKAGE_DATA = (
     "bauta/protection/report.html.j2",
     "bauta/protection/report.js",
     "bauta/protection/report.schema.json",
+    "bauta/recognizers/pullable/sface.toml",
     "bauta/recognizers/thresholds.json",
     "bauta/py.typed",
 )

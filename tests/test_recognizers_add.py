@@ -1,13 +1,9 @@
-"""Bringing a recogniser of one's own, from a file and from an address."""
+"""Bringing a recogniser of one's own."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +18,8 @@ from bauta.errors import (
     WeightsCorrupt,
     WeightsMissing,
 )
-from bauta.recognizers.add import add_recognizer, pull
-from bauta.recognizers.catalog import find_card, list_recognizers
+from bauta.recognizers.add import add_recognizer
+from bauta.recognizers.catalog import find_card
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.surrogates import load_surrogate
 from recognizer_builders import CARD, linear_model
@@ -54,7 +50,7 @@ def test_added_network_is_judge_and_surrogate(tmp_path: Path, own_home: Path) ->
     stored = add_recognizer(*write(tmp_path, linear_model()))
     assert stored.weights.is_relative_to(own_home)
     assert find_card("mine") == stored
-    assert stored.sha256 == sha256(linear_model()).hexdigest()
+    assert (stored.sha256, stored.size) == (sha256(linear_model()).hexdigest(), len(linear_model()))
     load_surrogate("mine")
     load_judge("mine")
     assert sorted(path.name for path in (own_home / "recognizers").iterdir()) == ["mine"]
@@ -91,6 +87,7 @@ REFUSED: dict[str, tuple[bytes, str, type[Exception]]] = {
     "empty": (b"", SHORT_CARD, WeightsCorrupt),
     "truncated": (linear_model()[:-30], SHORT_CARD, WeightsCorrupt),
     "other hash": (linear_model(), CARD, WeightsCorrupt),
+    "other size": (linear_model(), SHORT_CARD + "\nsize = 3", WeightsCorrupt),
     "other dimension": (linear_model(), SHORT_CARD.replace("dim = 8", "dim = 16"), UsageError),
     "grey input": (linear_model(channels=1), SHORT_CARD, WeightsCorrupt),
     "two outputs": (two_outputs(), SHORT_CARD, WeightsCorrupt),
@@ -139,169 +136,3 @@ def test_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         add_recognizer(*write(tmp_path, linear_model()), home=tmp_path / "file")
-
-
-class Server(ThreadingHTTPServer):
-    """Serves `files`; cuts a body off after `cut` bytes; knows ranges unless told not to."""
-
-    files: dict[str, bytes]
-    requests: list[str | None]
-    cut: int | None = None
-    ranges = True
-    redirect: str | None = None
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        server = self.server
-        if self.path == "/moved" and server.redirect:
-            self.send_response(302)
-            self.send_header("Location", server.redirect)
-            self.end_headers()
-            return
-        content = server.files.get(self.path)
-        wanted = self.headers.get("Range")
-        server.requests.append(wanted)
-        if content is None:
-            self.send_error(404)
-            return
-        start = 0
-        if wanted and server.ranges:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-            if start >= len(content):
-                self.send_error(416)
-                return
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        self.wfile.write(content[start:][: server.cut])
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as running:
-        running.files, running.requests = {}, []
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
-
-
-def address(server: Server, path: str) -> str:
-    return f"http://127.0.0.1:{server.server_address[1]}{path}"
-
-
-def offer(server: Server, folder: Path, content: bytes, *, digest: str | None = None) -> Path:
-    server.files["/net.onnx"] = content
-    card = (
-        SHORT_CARD + f'\nsha256 = "{digest or sha256(content).hexdigest()}"\nurl = "{address(server, "/net.onnx")}"\n'
-    )
-    (folder / "card.toml").write_text(card)
-    server.files["/card.toml"] = card.encode()
-    return folder / "card.toml"
-
-
-def test_pull_from_a_card_file(server: Server, tmp_path: Path, own_home: Path) -> None:
-    steps: list[tuple[int, int]] = []
-    card = offer(server, tmp_path, linear_model())
-    stored = pull(card, insecure_loopback=True, progress=lambda *step: steps.append(step))
-    assert stored in list_recognizers()
-    assert steps[-1] == (len(linear_model()), len(linear_model()))
-    assert not list((own_home / "cache" / "downloads").iterdir())
-
-
-def test_pull_from_a_card_address(server: Server, tmp_path: Path) -> None:
-    offer(server, tmp_path, linear_model())
-    assert pull(address(server, "/card.toml"), insecure_loopback=True).name == "mine"
-
-
-def test_interrupted_download_is_taken_up(server: Server, tmp_path: Path) -> None:
-    card = offer(server, tmp_path, linear_model())
-    server.cut = 700
-    with pytest.raises(WeightsMissing, match="cannot be fetched") as caught:
-        pull(card, insecure_loopback=True)
-    assert "goes on" in caught.value.hint
-    server.cut = None
-    pull(card, insecure_loopback=True)
-    assert server.requests == [None, "bytes=700-"]
-
-
-def test_server_without_ranges_starts_anew(server: Server, tmp_path: Path) -> None:
-    card = offer(server, tmp_path, linear_model())
-    server.cut, server.ranges = 700, False
-    with pytest.raises(WeightsMissing):
-        pull(card, insecure_loopback=True)
-    server.cut = None
-    assert pull(card, insecure_loopback=True).name == "mine"
-
-
-def test_part_longer_than_the_file_starts_anew(server: Server, tmp_path: Path, own_home: Path) -> None:
-    card = offer(server, tmp_path, linear_model())
-    part = own_home / "cache" / "downloads" / f"{sha256(linear_model()).hexdigest()}.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(b"0" * 100_000)
-    assert pull(card, insecure_loopback=True).name == "mine"
-
-
-def test_wrong_hash_deletes_the_download(server: Server, tmp_path: Path, own_home: Path) -> None:
-    card = offer(server, tmp_path, linear_model(), digest="1" * 64)
-    with pytest.raises(WeightsCorrupt, match="SHA-256"):
-        pull(card, insecure_loopback=True)
-    assert not list((own_home / "cache" / "downloads").iterdir())
-    assert nothing_kept(own_home)
-
-
-def test_missing_page(server: Server, tmp_path: Path) -> None:
-    card = offer(server, tmp_path, linear_model())
-    server.files.clear()
-    with pytest.raises(WeightsMissing, match="404"):
-        pull(card, insecure_loopback=True)
-
-
-def test_offline(tmp_path: Path) -> None:
-    (tmp_path / "card.toml").write_text(SHORT_CARD + f'\nsha256 = "{"1" * 64}"\nurl = "http://127.0.0.1:9/net.onnx"\n')
-    with pytest.raises(WeightsMissing, match="cannot be fetched"):
-        pull(tmp_path / "card.toml", insecure_loopback=True)
-
-
-def test_only_https(server: Server, tmp_path: Path) -> None:
-    card = offer(server, tmp_path, linear_model())
-    for source in (card, address(server, "/card.toml"), "ftp://example.org/card.toml", "file:///etc/passwd"):
-        with pytest.raises(UsageError, match="https"):
-            pull(source)
-    assert not server.requests
-
-
-def test_redirect_away_from_https_is_refused(server: Server, tmp_path: Path) -> None:
-    server.redirect = "http://example.org/net.onnx"
-    (tmp_path / "card.toml").write_text(SHORT_CARD + f'\nsha256 = "{"1" * 64}"\nurl = "{address(server, "/moved")}"\n')
-    with pytest.raises(UsageError, match=r"example\.org"):
-        pull(tmp_path / "card.toml", insecure_loopback=True)
-
-
-def test_card_without_address_or_hash(tmp_path: Path) -> None:
-    path = tmp_path / "card.toml"
-    path.write_text(SHORT_CARD + f'\nsha256 = "{"1" * 64}"\n')
-    with pytest.raises(UsageError, match="no url"):
-        pull(path)
-    path.write_text(SHORT_CARD + '\nurl = "https://example.org/net.onnx"\n')
-    with pytest.raises(UsageError, match="sha256"):
-        pull(path)
-    with pytest.raises(UsageError, match="card"):
-        pull(tmp_path / "gone.toml")
-
-
-def test_address_of_something_that_is_no_card(server: Server) -> None:
-    server.files = {"/big": b"x" * 100_000, "/binary": b"\xff\xfe\x00"}
-    for path, word in (("/big", "too large"), ("/binary", "not text")):
-        with pytest.raises(UsageError, match=word):
-            pull(address(server, path), insecure_loopback=True)

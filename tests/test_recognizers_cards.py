@@ -60,13 +60,19 @@ def test_card_with_its_own_template_survives(tmp_path: Path) -> None:
 
 
 def test_card_with_difficult_text_survives(tmp_path: Path) -> None:
-    card = replace(parse_card(CARD, folder=tmp_path), terms='"quoted" \\ ünïcode 顔', url="https://example.org/é")
+    card = replace(
+        parse_card(CARD, folder=tmp_path), terms='"quoted" \\ ünïcode 顔', url="https://example.org/é", size=3
+    )
     assert parse_card(format_card(card), folder=tmp_path) == card
 
 
 BAD_CARDS = {
     "no TOML": ("name", "name ="),
-    "unknown key": ("dim = 8", "dim = 8\nsize = 3"),
+    "unknown key": ("dim = 8", "dim = 8\nsizes = 3"),
+    "size negative": ("dim = 8", "dim = 8\nsize = -1"),
+    "size too large": ("dim = 8", "dim = 8\nsize = 1073741825"),
+    "size text": ("dim = 8", 'dim = 8\nsize = "3"'),
+    "size boolean": ("dim = 8", "dim = 8\nsize = true"),
     "schema 2": ("schema = 1", "schema = 2"),
     "schema text": ("schema = 1", 'schema = "1"'),
     "schema missing": ("schema = 1", ""),

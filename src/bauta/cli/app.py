@@ -432,25 +432,75 @@ def add(
     """Add your own recogniser. It is checked, and copied to where Bauta keeps its data."""
     from bauta.recognizers.add import add_recognizer
 
-    _added(add_recognizer(model, card))
+    _here(add_recognizer(model, card))
 
 
 @recognizers.command()
 def pull(
-    card: Annotated[str, typer.Argument(help="A card, or its https address; it names URL and SHA-256.")],
+    card: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(
+            metavar="NAME|FILE.toml|URL",
+            help="What to fetch, by name, or a card of your own; without it, the names there are.",
+            show_default=False,
+        ),
+    ] = None,
+    mirror: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="URL",
+            help="Fetch the weights from this folder, or an address with {file}, {name} or {sha256} in it, instead.",
+        ),
+    ] = None,
+    source: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--from", metavar="FILE", help="The weights, fetched by other means."),
+    ] = None,
 ) -> None:
-    """Fetch a recogniser that a card describes, and add it."""
+    """Fetch a recogniser and add it. Interrupted downloads go on; size and SHA-256 are checked."""
     from bauta.recognizers.add import pull as fetch
 
+    if card is None:
+        if mirror is not None or source is not None:
+            raise UsageError("No recogniser is named.", hint="`bauta recognizers pull` shows the names.")
+        _show_pullable()
+        return
     with ProgressBar(1) as bar:
-        stored = fetch(card, progress=lambda done, total: bar.stage("fetching", done, max(done, total)))
-    _added(stored)
+        stored = fetch(
+            card,
+            mirror=mirror,
+            file=source,
+            progress=lambda done, total: bar.stage("fetching, kB", done // 1000, max(done, total) // 1000),
+        )
+    _here(stored)
 
 
-def _added(card: RecognizerCard) -> None:
+def _show_pullable() -> None:
+    from bauta.recognizers.catalog import list_pullable, list_recognizers
+
+    here = {card.sha256 for card in list_recognizers() if card.weights.is_file()}
+    rows = [
+        (
+            card.name,
+            ", ".join(sorted(card.roles, reverse=True)),
+            f"{card.size / 1e6:.1f} MB" if card.size else "unknown",
+            "yes" if card.sha256 in here else "no",
+            card.architecture,
+            card.terms,
+        )
+        for card in list_pullable()
+    ]
+    show_table(("RECOGNISER", "ROLES", "SIZE", "HERE", "NETWORK", "TERMS"), rows)
+
+
+def _here(card: RecognizerCard) -> None:
+    """What can be done with a recogniser that was added, or was there."""
     roles = " and ".join(sorted(card.roles, reverse=True))
-    print(f"Added {card.name} as {roles}.")
-    print(f"Before it can judge it needs thresholds: bauta recognizers calibrate {card.name} FOLDER")
+    print(f"{card.name} is here as {roles}. Its terms: {clean(card.terms)}")
+    if limits := _thresholds(card):
+        print(f"Its thresholds were calibrated on {clean(limits[0].calibration_set)}.")
+    else:
+        print(f"Before it can judge it needs thresholds: bauta recognizers calibrate {card.name} FOLDER")
 
 
 @recognizers.command()

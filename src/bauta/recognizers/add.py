@@ -1,15 +1,14 @@
-"""Bring your own recogniser: check an ONNX network against its card and keep both in BAUTA_HOME."""
+"""New recognisers, from a file or an address: check a network against its card and keep both in BAUTA_HOME."""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +24,20 @@ from bauta.errors import (
     WeightsMissing,
 )
 from bauta.recognizers import catalog
-from bauta.recognizers.cards import LARGEST_WEIGHTS, ROLES, RecognizerCard, format_card, parse_card
+from bauta.recognizers.cards import (
+    LARGEST_WEIGHTS,
+    ROLES,
+    RecognizerCard,
+    format_card,
+    parse_card,
+    read_card,
+    verify_weights,
+)
+from bauta.recognizers.download import digest, fetch_file, fetch_text
 
 TOLERANCE = 1e-4  # largest difference between the importer's and ONNX Runtime's unit-norm embeddings
 SAME_NETWORK = 1e-3  # two networks whose embeddings of the probes differ by less are one
-LARGEST_CARD = 1 << 16
 MODEL_FILE = "model.onnx"
-
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def add_recognizer(model: Path, card: Path, *, home: Path | None = None) -> RecognizerCard:
@@ -44,8 +49,8 @@ def add_recognizer(model: Path, card: Path, *, home: Path | None = None) -> Reco
 
     Args:
         model: The ONNX file.
-        card: TOML as `bauta.recognizers.cards` documents; ``schema``, ``format``, ``weights`` and
-            ``sha256`` may be left out here, and are filled in from the model.
+        card: TOML as `bauta.recognizers.cards` documents; ``schema``, ``format``, ``weights``,
+            ``sha256`` and ``size`` may be left out here, and are filled in from the model.
         home: Where to keep them; BAUTA_HOME by default.
 
     Returns:
@@ -69,10 +74,15 @@ def add_recognizer(model: Path, card: Path, *, home: Path | None = None) -> Reco
 def _add(model: Path, text: str, *, origin: str, home: Path) -> RecognizerCard:
     content = _read_model(model)
     found = hashlib.sha256(content).hexdigest()
-    defaults = {"schema": 1, "format": "onnx", "weights": MODEL_FILE, "sha256": found}
+    defaults = {"schema": 1, "format": "onnx", "weights": MODEL_FILE, "sha256": found, "size": len(content)}
     card = replace(parse_card(text, folder=model.parent, origin=origin, defaults=defaults), weights=model)
     if card.format != "onnx":
         raise UsageError(f"{origin}: only ONNX networks can be added.", hint='Set format = "onnx".')
+    if card.size != len(content):
+        raise WeightsCorrupt(
+            f"{model} has {len(content)} bytes; the card of {card.name!r} says {card.size}.",
+            hint="Is it the right file?",
+        )
     require_free_name(card.name, home)
     _check_graph(content, card)
     _check_answers(card)
@@ -181,139 +191,128 @@ def _keep(card: RecognizerCard, content: bytes, home: Path) -> RecognizerCard:
 def pull(
     card: str | Path,
     *,
+    mirror: str | None = None,
+    file: Path | None = None,
     home: Path | None = None,
     insecure_loopback: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> RecognizerCard:
-    """Fetch the network that a card names by ``url`` and ``sha256``, and add it as `add_recognizer` does.
+    """Fetch the network that a card names by ``url``, ``sha256`` and ``size``, and add it as `add_recognizer` does.
 
-    An interrupted download is taken up where it stopped. Only https is used.
+    An interrupted download is taken up where it stopped. Only https is used, also after redirects. A network that
+    is here already is not fetched again, but one whose file is gone or damaged is.
 
     Args:
-        card: A TOML file, or the https address of one.
+        card: A name in the catalogue (`bauta.recognizers.catalog.list_pullable`), a TOML file, or the https address
+            of one.
+        mirror: Where to fetch the weights instead of the card's ``url``: the address of a folder that has a file of
+            the same name, or an address with ``{file}``, ``{name}`` or ``{sha256}`` in it. http to this machine
+            itself is allowed.
+        file: The weights, fetched by other means; nothing but an address as `card` is fetched then.
         home: Where to keep the network; BAUTA_HOME by default.
-        insecure_loopback: Allow http to this machine itself, for tests and local mirrors.
+        insecure_loopback: Allow http to this machine itself everywhere, for tests.
         progress: Called with bytes done and bytes in all (0 when unknown).
 
     Returns:
         The card as stored.
 
     Raises:
+        UnknownRecognizer: when the catalogue has no such name.
         UsageError: when the card is wrong or lacks ``url``, the address is not https, or the name is taken.
-        WeightsMissing: when the file cannot be fetched.
+        WeightsMissing: when the file cannot be fetched or read.
         WeightsCorrupt: when it is not the file the card names.
         RecognizerError, OutputError: as `add_recognizer`.
     """
+    if mirror is not None and file is not None:
+        raise UsageError("The weights come from a mirror or from a file.", hint="Give only one of the two.")
     home = home or catalog.home()
     downloads = home / "cache" / "downloads"
-    if "://" in str(card):
-        address = str(card)
-        text = _fetch_text(address, insecure_loopback)
-    else:
-        address = str(card)
-        try:
-            text = Path(card).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"Cannot read the card {card}: {error}", hint="Give a TOML file or its https address."
-            ) from error
+    text, origin = _card_text(card, insecure_loopback)
     wanted = parse_card(
-        text,
-        folder=downloads,
-        origin=address,
-        defaults={"schema": 1, "format": "onnx", "weights": MODEL_FILE},
+        text, folder=downloads, origin=origin, defaults={"schema": 1, "format": "onnx", "weights": MODEL_FILE}
     )
-    if not wanted.url:
-        raise UsageError(f"{address} has no url.", hint="Add the https address of the weights.")
-    require_free_name(wanted.name, home)
+    present = _present(wanted, home)
+    if present is not None:
+        with suppress(RecognizerError):
+            verify_weights(present)
+            return present
+    if file is not None:
+        _check_file(file, wanted)
+    elif not wanted.url and mirror is None:
+        raise UsageError(f"{origin} has no url.", hint="Add the https address of the weights.")
     part = downloads / f"{wanted.sha256}.part"
     try:
         downloads.mkdir(parents=True, exist_ok=True)
-        _download(wanted, part, insecure_loopback, progress)
+        if file is not None:
+            shutil.copyfile(file, part)
+        else:
+            fetch_file(
+                wanted.url if mirror is None else _mirrored(wanted, mirror),
+                part,
+                sha256=wanted.sha256,
+                size=wanted.size,
+                insecure_loopback=insecure_loopback or (mirror or "").startswith("http:"),
+                progress=progress,
+            )
+        if present is not None:
+            part.replace(present.weights)
+            return present
     except OSError as error:
-        raise OutputError(f"Cannot write to {part}: {error.strerror}.", hint="Make room, or set BAUTA_HOME.") from error
-    stored = _add(part, text, origin=address, home=home)
+        raise OutputError(f"Cannot write to {home}: {error.strerror}.", hint="Make room, or set BAUTA_HOME.") from error
+    stored = _add(part, text, origin=origin, home=home)
     part.unlink(missing_ok=True)
     return stored
 
 
-def _client(insecure_loopback: bool) -> Any:
-    import httpx
-
-    def only_https(request: httpx.Request) -> None:  # asked again for every redirect
-        url = urlsplit(str(request.url))
-        if url.scheme != "https" and not (insecure_loopback and url.scheme == "http" and url.hostname in _LOOPBACK):
-            raise UsageError(f"{request.url} is not an https address.", hint="Use https.")
-
-    return httpx.Client(follow_redirects=True, timeout=30, event_hooks={"request": [only_https]})
-
-
-def _fetch_text(address: str, insecure_loopback: bool) -> str:
-    import httpx
-
+def _card_text(card: str | Path, insecure_loopback: bool) -> tuple[str, str]:
+    """The card's TOML, and what to call it in errors."""
+    if "://" in str(card):
+        return fetch_text(str(card), insecure_loopback=insecure_loopback), str(card)
+    path = Path(card)
+    if isinstance(card, str) and path.name == card and path.suffix != ".toml":
+        path = catalog.find_pullable(card)
     try:
-        with _client(insecure_loopback) as client, client.stream("GET", address) as response:
-            response.raise_for_status()
-            content = b""
-            for block in response.iter_bytes():
-                content += block
-                if len(content) > LARGEST_CARD:
-                    raise UsageError(f"{address} is too large for a card.", hint="Give the address of a TOML file.")
-            return content.decode()
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise _unreachable(address, error) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{address} is not text.", hint="Give the address of a TOML file.") from error
+        return path.read_text(encoding="utf-8"), str(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"Cannot read the card {path}: {error}", hint="Give a TOML file or its https address."
+        ) from error
 
 
-def _download(
-    card: RecognizerCard, part: Path, insecure_loopback: bool, progress: Callable[[int, int], None] | None
-) -> None:
-    import httpx
-
-    done = part.stat().st_size if part.exists() else 0
-    if done and _digest(part) == card.sha256:
-        return None
-    try:
-        with (
-            _client(insecure_loopback) as client,
-            client.stream("GET", card.url, headers={"Range": f"bytes={done}-"} if done else {}) as response,
-        ):
-            if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-                part.unlink()
-                return _download(card, part, insecure_loopback, progress)
-            response.raise_for_status()
-            resumed = response.headers.get("Content-Range", "").startswith(f"bytes {done}-")
-            if not resumed or response.status_code != httpx.codes.PARTIAL_CONTENT:
-                done = 0
-            total = done + int(response.headers.get("Content-Length", 0))
-            with part.open("ab" if done else "wb") as file:
-                for block in response.iter_bytes():
-                    done += len(block)
-                    if done > LARGEST_WEIGHTS:
-                        break
-                    file.write(block)
-                    if progress is not None:
-                        progress(done, total)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise _unreachable(card.url, error) from error
-    found = _digest(part)
-    if found != card.sha256:
-        part.unlink()
-        raise WeightsCorrupt(
-            f"{card.url} gave a file with SHA-256 {found}, the card says {card.sha256}.",
-            hint="The download was deleted: check the card, then try again.",
-        )
+def _present(wanted: RecognizerCard, home: Path) -> RecognizerCard | None:
+    """The same card as `home` has it; None when the name is free."""
+    path = home / "recognizers" / wanted.name / catalog.CARD_FILE
+    with suppress(UsageError):  # a card that is not there, or cannot be read
+        card = read_card(path)
+        if replace(wanted, weights=card.weights, url=card.url, size=card.size) == card:
+            return card
+    require_free_name(wanted.name, home)
     return None
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _check_file(file: Path, wanted: RecognizerCard) -> None:
+    """Weights from elsewhere must be those of the card; nothing is copied before."""
+    hint = f"Fetch it again{f' from {wanted.url}' if wanted.url else ''}."
+    try:
+        size, found = file.stat().st_size, digest(file)
+    except OSError as error:
+        raise WeightsMissing(
+            f"Cannot read {file}: {error.strerror or error}.", hint="Give the weights file."
+        ) from error
+    if wanted.size and size != wanted.size:
+        raise WeightsCorrupt(f"{file} has {size} bytes; the card of {wanted.name!r} says {wanted.size}.", hint=hint)
+    if found != wanted.sha256:
+        raise WeightsCorrupt(
+            f"{file} has SHA-256 {found}; the card of {wanted.name!r} says {wanted.sha256}.", hint=hint
+        )
 
 
-def _unreachable(address: str, error: Exception) -> WeightsMissing:
-    return WeightsMissing(
-        f"{address} cannot be fetched: {error or type(error).__name__}",
-        hint="Check the connection and run the command again: a download goes on where it stopped.",
-    )
+def _mirrored(card: RecognizerCard, mirror: str) -> str:
+    name = PurePosixPath(card.url.partition("?")[0]).name or card.weights.name
+    if "{" not in mirror:
+        return f"{mirror.rstrip('/')}/{name}"
+    for field, value in (("{file}", name), ("{name}", card.name), ("{sha256}", card.sha256)):
+        mirror = mirror.replace(field, value)
+    if "{" in mirror:
+        raise UsageError(f"The mirror {mirror} has an unknown field.", hint="Use {file}, {name} and {sha256}.")
+    return mirror

@@ -12,6 +12,7 @@ A card is kept as TOML beside the weights. Its schema, version 1 (unknown keys a
     weights = "model.onnx"          # file name, beside the card
     sha256 = "..."                  # of that file
     url = "https://..."             # optional: where `pull` fetches the file
+    size = 4000000                  # optional: of that file, in bytes
     roles = ["surrogate", "judge"]  # at least one
     dim = 512                       # length of the embedding
     colour = "RGB"                  # or "BGR": order of the channels the network reads
@@ -102,6 +103,7 @@ class RecognizerCard:
         format: ``onnx``, ``safetensors`` or ``dlib``.
         roles: What it may be used as: ``surrogate`` (attacked), ``judge`` (only evaluates), or both.
         url: Where the weights can be fetched, or empty.
+        size: Of the weights file in bytes; 0 when not told.
         training: How the network came to be; empty when not told. Any mapping is taken and made a `Training`.
 
     Raises:
@@ -123,6 +125,7 @@ class RecognizerCard:
     format: str
     roles: frozenset[str]
     url: str = ""
+    size: int = 0
     training: Mapping[str, Any] = Training({})
 
     def __post_init__(self) -> None:
@@ -142,6 +145,8 @@ class RecognizerCard:
             raise self._refusal("dim", "a whole number from 1 to 65536")
         if not _SHA256.fullmatch(self.sha256):
             raise self._refusal("sha256", "64 lower-case hexadecimal digits")
+        if not 0 <= self.size <= LARGEST_WEIGHTS:
+            raise self._refusal("size", f"a whole number of bytes, at most {LARGEST_WEIGHTS}")
         if self.format not in FORMATS:
             raise self._refusal("format", " or ".join(FORMATS))
         if not self.roles or not self.roles <= ROLES:
@@ -221,6 +226,7 @@ def parse_card(
         format=reader.take("format", str),
         roles=frozenset(_list(reader, "roles", str)),
         url=reader.take("url", str, default=""),
+        size=reader.take("size", int, _whole, default=0),
         training=reader.take("training", dict, default={}),
     )
     reader.finish()
@@ -239,6 +245,7 @@ def format_card(card: RecognizerCard) -> str:
         "weights": card.weights.name,
         "sha256": card.sha256,
         **({"url": card.url} if card.url else {}),
+        **({"size": card.size} if card.size else {}),
         "roles": sorted(card.roles),
         "dim": card.dim,
         "colour": card.colour,
@@ -382,7 +389,7 @@ def _digest(path: Path, size: int, modified: int) -> str:
 
 
 def _missing(card: RecognizerCard, error: OSError) -> WeightsMissing:
-    hint = f"`bauta recognizers pull` fetches it from {card.url}." if card.url else "Put the file back."
+    hint = f"`bauta recognizers pull` with its card fetches it from {card.url}." if card.url else "Put the file back."
     return WeightsMissing(
         f"The weights of {card.name!r} cannot be read: {card.weights}: {error.strerror or error}.", hint=hint
     )

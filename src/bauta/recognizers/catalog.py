@@ -24,6 +24,7 @@ from bauta.recognizers.cards import RecognizerCard, read_card
 
 CARD_FILE = "card.toml"
 SHIPPED = Path(__file__).parent / "shipped"
+PULLABLE = Path(__file__).parent / "pullable"
 
 _ROLES = {"judge only": frozenset({"judge"}), "surrogate or teacher": frozenset({"surrogate", "judge"})}
 _TEMPLATES: dict[tuple[int, int], CropTemplate] = {(112, 112): ARCFACE_112, (112, 96): ARCFACE_112X96}
@@ -65,10 +66,35 @@ def find_card(name: str) -> RecognizerCard:
     path = home() / "recognizers" / name / CARD_FILE
     if Path(name).name == name and path.is_file():
         return read_card(path)
+    adds = f"pull {name}` fetches it." if (PULLABLE / f"{name}.toml") in _pullable() else "add` adds others."
     raise UnknownRecognizer(
         f"No recogniser is called {name!r}.",
-        hint=f"There is: {', '.join(sorted(cards))}. `bauta recognizers add` adds others.",
+        hint=f"There is: {', '.join(sorted(cards))}. `bauta recognizers {adds}",
     )
+
+
+def list_pullable() -> list[RecognizerCard]:
+    """Cards of the recognisers that `bauta.recognizers.pull` fetches by name; their weights are not here."""
+    return [read_card(path) for path in _pullable()]
+
+
+def find_pullable(name: str) -> Path:
+    """The card file of a recogniser that can be pulled.
+
+    Raises:
+        UnknownRecognizer: when there is none of that name; the message lists those there are.
+    """
+    path = PULLABLE / f"{name}.toml"
+    if path not in _pullable():
+        raise UnknownRecognizer(
+            f"No recogniser called {name!r} can be pulled.",
+            hint=f"There is: {', '.join(path.stem for path in _pullable())}. Or give a card, NAME.toml, or its URL.",
+        )
+    return path
+
+
+def _pullable() -> list[Path]:
+    return sorted(PULLABLE.glob("[!.]*.toml"))
 
 
 def _packaged() -> Iterator[RecognizerCard]:
