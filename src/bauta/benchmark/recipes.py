@@ -126,6 +126,8 @@ class Row:
     def __post_init__(self) -> None:
         if not self.name or set(self.name) & set("/\\ ") or self.name.startswith("."):
             raise UsageError(f"A row cannot be called {self.name!r}.", hint="It names a file: leave out blanks and /.")
+        if isinstance(self.surrogates, str):
+            raise UsageError(f"Row {self.name!r}: surrogates is {self.surrogates!r}.", hint="Give a list of names.")
         if self.pairs is not None and self.pairs < 1:
             raise UsageError(f"Row {self.name!r}: pairs is {self.pairs}.", hint="Give 1 or more.")
 
@@ -166,9 +168,15 @@ class Recipe:
         names = [row.name for row in self.rows]
         checks: dict[str, bool] = {
             "rows": bool(names) and len(set(names)) == len(names),
-            "surrogates": bool(self.surrogates) and len(set(self.surrogates)) == len(self.surrogates),
-            "judges": bool(self.judges) and len(set(self.judges)) == len(self.judges),
-            "transports": "saved" in self.transports and len(set(self.transports)) == len(self.transports),
+            "surrogates": not isinstance(self.surrogates, str)
+            and bool(self.surrogates)
+            and len(set(self.surrogates)) == len(self.surrogates),
+            "judges": not isinstance(self.judges, str)
+            and bool(self.judges)
+            and len(set(self.judges)) == len(self.judges),
+            "transports": not isinstance(self.transports, str)
+            and "saved" in self.transports
+            and len(set(self.transports)) == len(self.transports),
             "fmr": 0 < self.fmr < 1,
             "pairs": self.pairs is None or self.pairs >= 1,
             "batch": 1 <= self.batch <= 256,
