@@ -73,12 +73,15 @@ class ReferenceConfig:
 class Reference:
     """A cloak in all but its registration.
 
+    `uses` names the settings that it knows.
+
     Args:
         config: Settings.
         thresholds: Not used; cloaks take them.
     """
 
     Config = ReferenceConfig
+    uses: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ReferenceConfig | None = None, *, thresholds: dict[str, float] | None = None) -> None:
         self.config = config or ReferenceConfig()
@@ -118,6 +121,8 @@ class Clean(Reference):
 class Noise(Reference):
     """Gaussian noise of standard deviation epsilon / 2, clipped to epsilon: the box of an attack, without its aim."""
 
+    uses = ("epsilon",)
+
     def change(self, view: FaceView, generator: torch.Generator) -> Tensor:
         """Noise on the region; the same in all channels of a greyscale photo."""
         channels = 1 if view.grey else 3
@@ -128,6 +133,8 @@ class Noise(Reference):
 class Blur(Reference):
     """Gaussian blur of the face."""
 
+    uses = ("sigma",)
+
     def change(self, view: FaceView, generator: torch.Generator) -> Tensor:
         """Blurred less original."""
         blurred = gaussian_blur(view.pixels[None], self.config.sigma * _pixels_of_view(view))[0]
@@ -136,6 +143,8 @@ class Blur(Reference):
 
 class Pixelate(Reference):
     """Means over square cells, `cells` along a side of the ArcFace crop."""
+
+    uses = ("cells",)
 
     def change(self, view: FaceView, generator: torch.Generator) -> Tensor:
         """Mosaic less original."""
@@ -149,6 +158,7 @@ class Pixelate(Reference):
 class Pgd(Reference):
     """Projected gradient descent from a random start."""
 
+    uses = ("epsilon", "iterations")
     decay: ClassVar[float] = 0.0
     diverse: ClassVar[bool] = False
     smoothing: ClassVar[float] = 0.0
@@ -276,6 +286,14 @@ REFERENCES: dict[str, type[Reference]] = {
 }
 
 
+def settings(method: str, config: Any) -> dict[str, Any]:
+    """A configuration as plain values, of references those that are used."""
+    values: dict[str, Any] = config.to_dict()
+    if method in REFERENCES:
+        values = {key: value for key, value in values.items() if key in REFERENCES[method].uses}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
 def prepare(method: str, options: dict[str, Any]) -> tuple[Any, Any, str]:
     """The class of a cloak or reference, its configuration, and which of the two it is.
 
@@ -291,15 +309,17 @@ def prepare(method: str, options: dict[str, Any]) -> tuple[Any, Any, str]:
         raise UsageError(f"There is no method {method!r} and no such reference.", hint=f"There is: {there}.")
     kind = "reference" if method in REFERENCES else "cloak"
     of: Any = REFERENCES[method] if method in REFERENCES else load_method(method)
-    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    preset = settings.pop("preset", "default")
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    preset = given.pop("preset", "default")
     make = of.Config if preset == "default" else getattr(of.Config, str(preset).replace("-", "_"), None)
-    known = [field.name for field in fields(of.Config)]
-    if unknown := sorted(settings.keys() - set(known)):
-        raise UsageError(f"{method} has no setting {', '.join(unknown)}.", hint=f"It has: {', '.join(known)}.")
+    known = list(of.uses) if kind == "reference" else [field.name for field in fields(of.Config)]
+    if unknown := sorted(given.keys() - set(known)):
+        raise UsageError(
+            f"{method} has no setting {', '.join(unknown)}.", hint=f"It has: {', '.join(known) or 'none'}."
+        )
     if not callable(make):
         raise UsageError(f"{method} has no preset {preset!r}.", hint="Leave it out.")
-    return of, make(**settings), kind
+    return of, make(**given), kind
 
 
 def _pixels_of_view(view: FaceView) -> float:

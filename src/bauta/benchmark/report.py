@@ -206,15 +206,7 @@ def _detail(card: Card, cards: Sequence[Card]) -> dict[str, Any]:
     return {
         "card": card,
         "label": _label(card, cards),
-        "histograms": [
-            {
-                "judge": judge,
-                "before": _histogram([record["before"][judge["name"]] for record in usable]),
-                "after": _histogram([record["after"]["saved"][judge["name"]] for record in usable]),
-                "limit": _share(judge["threshold"]["cosine"]),
-            }
-            for judge in card["judges"]
-        ],
+        "histograms": [_similarities(judge, usable) for judge in card["judges"]],
         "failures": failures[:_FAILURES],
         "more_failures": max(0, len(failures) - _FAILURES),
         "still": [(record["protected"], names) for record, names in still[:_FAILURES]],
@@ -223,13 +215,22 @@ def _detail(card: Card, cards: Sequence[Card]) -> dict[str, Any]:
     }
 
 
-def _share(cosine: float) -> float:
-    """Where a cosine lies on an axis from -0.5 to 1."""
-    return min(max((cosine + 0.5) / 1.5, 0.0), 1.0)
+def _similarities(judge: Mapping[str, Any], usable: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Histograms of a judge on an axis that ends at 1 and begins below all there is to see."""
+    name, limit = judge["name"], judge["threshold"]["cosine"]
+    before = [record["before"][name] for record in usable]
+    after = [record["after"]["saved"][name] for record in usable]
+    low = max(-1.0, math.floor(10 * min(*before, *after, limit) - 0.5) / 10)
 
+    def heights(values: Sequence[float]) -> list[float]:
+        counts = np.histogram(np.clip(values, low, 1), BINS, (low, 1))[0]
+        shares: list[float] = (counts / counts.max()).round(4).tolist()
+        return shares
 
-def _histogram(values: Sequence[float]) -> list[float]:
-    """Heights of `BINS` bars over an axis from -0.5 to 1, the highest 1; what lies outside counts at its ends."""
-    counts = np.histogram(np.clip(values, -0.5, 1), BINS, (-0.5, 1))[0]
-    heights: list[float] = (counts / max(int(counts.max()), 1)).round(4).tolist()
-    return heights
+    return {
+        "judge": judge,
+        "before": heights(before),
+        "after": heights(after),
+        "limit": (limit - low) / (1 - low),
+        "ticks": [(share, f"{low + share * (1 - low):.2f}") for share in (0, 0.5, 1)],
+    }

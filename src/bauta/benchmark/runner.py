@@ -34,7 +34,7 @@ from bauta import metrics
 from bauta.benchmark import cards
 from bauta.benchmark.images import FaceImage
 from bauta.benchmark.recipes import Face, Pair, Recipe, Row
-from bauta.benchmark.references import prepare
+from bauta.benchmark.references import prepare, settings
 from bauta.benchmark.results import DIGITS, Record, summarise
 from bauta.benchmark.transports import LOSSLESS, transports
 from bauta.cloaks.targets import composite_faces
@@ -88,7 +88,10 @@ class Plan:
         """Digest of everything here and of the code and weights behind it."""
         facts = {
             "code": cards.code()["sha256"],
-            "method": [self.method, prepare(self.method, self.options)[1].to_dict() if self.method else {}],
+            "method": [
+                self.method,
+                settings(self.method, prepare(self.method, self.options)[1]) if self.method else {},
+            ],
             "surrogates": [find_card(name).sha256 for name in self.surrogates],
             "judges": {name: find_card(name).sha256 for name in self.judges},
             "transports": self.transports,
@@ -429,7 +432,7 @@ def _start(recipe: Recipe, row: Row) -> tuple[Plan, Record]:
         "recipe": recipe.name,
         "evidence": recipe.evidence,
         "note": recipe.note,
-        "method": {"name": row.method, "kind": kind, "origin": "bauta", "config": _plain(config.to_dict())},
+        "method": {"name": row.method, "kind": kind, "origin": "bauta", "config": settings(row.method, config)},
         "compared_with": ANOTHER,
     }
     return plan, card | participants(plan)
@@ -622,7 +625,3 @@ def _pictures(seen: tuple[Photo, Faces], saved: FloatArray) -> dict[str, str]:
     ratio = np.tile([saved.shape[1] / photo.pixels.shape[1], saved.shape[0] / photo.pixels.shape[0]], 2)
     after = cut(saved, (box * ratio).astype(np.float32))
     return {"before": picture(cut(photo.pixels, box), _EXAMPLE), "after": picture(after, _EXAMPLE)}
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
