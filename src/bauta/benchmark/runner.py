@@ -19,6 +19,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -570,6 +571,11 @@ def _measured(batches: Sequence[tuple[Plan, Batch]], jobs: int) -> Iterator[tupl
         }
         for future in as_completed(futures):
             yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise BautaError(
+            "A worker process died, most likely for want of memory.",
+            hint="Run again with fewer --jobs: finished batches are kept.",
+        ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 

@@ -187,8 +187,8 @@ def compare(
 
 
 def _command() -> str:
-    """The command line as it was given, without where the program lies."""
-    return shlex.join(["bauta", *sys.argv[1:]])
+    """The command line as it was given; where files lie on this machine is nobody's business."""
+    return shlex.join(["bauta", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])])
 
 
 def _calibrated() -> tuple[str, ...]:
