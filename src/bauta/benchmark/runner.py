@@ -39,6 +39,7 @@ from bauta.benchmark.references import prepare, settings
 from bauta.benchmark.results import DIGITS, Record, summarise
 from bauta.benchmark.transports import LOSSLESS, transports
 from bauta.cloaks.targets import composite_faces
+from bauta.cloaks.tip_im import TipImConfig
 from bauta.cloaks.view import FaceView, Placement, cut_view
 from bauta.errors import BautaError, OutputError, UsageError
 from bauta.faces.alignment import extract_crops
@@ -357,11 +358,11 @@ class Bench:
         return record
 
     def _target_embeddings(self, name: str) -> FloatArray:
-        """(K, D) of the composites that targeted methods pull to."""
+        """(K, D) of the composites that TIP-IM pulls to by default, for rows of every method."""
         if name not in self._targets:
             points = np.asarray(ARCFACE_112.points, dtype=np.float32)[None]
             judge = self.judges[name]
-            faces = composite_faces().permute(0, 2, 3, 1).numpy()
+            faces = composite_faces()[: TipImConfig().targets].permute(0, 2, 3, 1).numpy()
             crops = [extract_crops(face, points, judge.card.template) for face in faces]
             self._targets[name] = judge.embed(np.concatenate(crops))
         return self._targets[name]
