@@ -24,6 +24,10 @@ from bauta.protection.batch import WEAK
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE_DATA = (
+    "bauta/benchmark/card.schema.json",
+    "bauta/benchmark/recipes/lfw.toml",
+    "bauta/benchmark/recipes/smoke.toml",
+    "bauta/benchmark/report.html.j2",
     "bauta/cloaks/composites.json",
     "bauta/cloaks/composites.png",
     "bauta/protection/report.html.j2",

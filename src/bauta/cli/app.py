@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 from bauta.cli import values
+from bauta.cli.benchmark import bench
 from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_notes, show_outcomes, show_table
 from bauta.cli.training import train
 from bauta.errors import OutputExists, UsageError
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 recognizers = typer.Typer(no_args_is_help=True, help="The face recognisers that are attacked and that judge.")
 app.add_typer(recognizers, name="recognizers")
+app.add_typer(bench, name="bench")
 app.add_typer(train, name="train")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

@@ -1,0 +1,255 @@
+"""Recipes: everything that decides the figures of a benchmark, in one TOML file.
+
+The package carries its own in ``benchmark/recipes``. Keys are the fields of `Recipe`, with a table ``dataset`` and a
+list ``rows``. Paths lie below the data folder that the command is given.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from bauta.benchmark.datasets import PairSet, read_counterparts, read_lfw, read_people
+from bauta.benchmark.images import FaceImage
+from bauta.benchmark.toys import toy_people
+from bauta.benchmark.transports import transports
+from bauta.errors import UsageError
+
+Kind = Literal["toy", "lfw", "people", "counterparts"]
+Face = Literal["central", "largest", "aligned"]
+
+KINDS: tuple[Kind, ...] = ("toy", "lfw", "people", "counterparts")
+FACES: tuple[Face, ...] = ("central", "largest", "aligned")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photo to protect, and another photo of that person to recognise them by.
+
+    Attributes:
+        subject: The person: the unit of intervals.
+        protected: The photo that methods change.
+        reference: The clean photo it is compared with; the original itself where there is no other.
+    """
+
+    subject: str
+    protected: FaceImage
+    reference: FaceImage
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where the photos come from.
+
+    Attributes:
+        kind: ``lfw`` (people's folders and a list of pairs, of which the genuine ones count), ``people`` (a folder
+            for each person; the first photo is protected, the second is the reference), ``counterparts`` (two
+            folders with one photo of each person under one name), or ``toy``, which needs no data.
+        path: The folder, below the data folder.
+        pairs: The list of pairs of ``lfw``.
+        references: The folder of other photos of ``counterparts``, below the data folder.
+        face: Which face of a photo is its person: the ``central`` one, the ``largest``, or ``aligned`` when photos
+            are crops of 112 pixels (or a multiple) on the ArcFace template, in which none is looked for.
+    """
+
+    kind: Kind
+    path: str = "."
+    pairs: str = "pairs.txt"
+    references: str = ""
+    face: Face = "central"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.face not in FACES or (self.kind == "counterparts") != bool(self.references):
+            raise UsageError(
+                f"A data set of kind {self.kind!r} with face {self.face!r} and references {self.references!r} is "
+                "none that can be read.",
+                hint=f"Kinds are {', '.join(KINDS)}; faces are {', '.join(FACES)}; counterparts need references.",
+            )
+
+    def read(self, data: Path | None) -> tuple[str, list[Pair]]:
+        """The set's name, and its genuine pairs in the order of its list.
+
+        Raises:
+            UsageError: when there is no such set, or no folder was given.
+        """
+        if self.kind == "toy":
+            return "toy people, made of composites", [Pair(*row) for row in toy_people()]
+        if data is None:
+            raise UsageError(f"A data set of kind {self.kind} needs a folder.", hint="Give --data DIR.")
+        folder = data / self.path
+        if self.kind == "people":
+            return self._first_two(folder)
+        found = (
+            read_lfw(folder, pairs=self.pairs)
+            if self.kind == "lfw"
+            else read_counterparts(folder, data / self.references)
+        )
+        return found.name, _genuine(found)
+
+    def _first_two(self, folder: Path) -> tuple[str, list[Pair]]:
+        people = read_people(folder)
+        photos: dict[str, list[FaceImage]] = {}
+        for subject, image in zip(people.subjects, people.images, strict=True):
+            photos.setdefault(subject, []).append(image)
+        pairs = [Pair(subject, *images[:2]) for subject, images in photos.items() if len(images) > 1]
+        if not pairs:
+            raise UsageError(f"Nobody in {folder} has two photos.", hint="One is protected, one recognises.")
+        return people.name, pairs
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        name: What it is called in the table, unique within the recipe.
+        method: A registered cloak, or a reference of `bauta.benchmark.references`.
+        options: The method's settings by name; ``preset`` chooses among its named ones.
+        surrogates: Attacked instead of the recipe's.
+        pairs: Run on the first so many pairs only.
+    """
+
+    name: str
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    surrogates: tuple[str, ...] | None = None
+    pairs: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or set(self.name) & set("/\\ ") or self.name.startswith("."):
+            raise UsageError(f"A row cannot be called {self.name!r}.", hint="It names a file: leave out blanks and /.")
+        if isinstance(self.surrogates, str):
+            raise UsageError(f"Row {self.name!r}: surrogates is {self.surrogates!r}.", hint="Give a list of names.")
+        if self.pairs is not None and self.pairs < 1:
+            raise UsageError(f"Row {self.name!r}: pairs is {self.pairs}.", hint="Give 1 or more.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A table: the same pairs, judges and transports for each row.
+
+    Attributes:
+        name: What its cards are called.
+        dataset: The photos.
+        rows: The methods.
+        surrogates: Recognisers that methods attack.
+        judges: Recognisers that judge; one that a row attacks is marked so, and left out of the independent mean.
+        transports: What happens to the photo before it is judged, see `bauta.benchmark.transports`.
+        fmr: False match rate of the thresholds.
+        pairs: Run on the first so many pairs only.
+        batch: Photos whose masks are made together; a finished batch is kept.
+        seed: Of everything random.
+        evidence: False for runs whose figures mean nothing.
+        note: One sentence for the readers of the cards.
+    """
+
+    name: str
+    dataset: Dataset
+    rows: tuple[Row, ...]
+    surrogates: tuple[str, ...]
+    judges: tuple[str, ...]
+    transports: tuple[str, ...] = ("saved",)
+    fmr: float = 1e-2
+    pairs: int | None = None
+    batch: int = 15
+    seed: int = 0
+    evidence: bool = True
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        names = [row.name for row in self.rows]
+        checks: dict[str, bool] = {
+            "rows": bool(names) and len(set(names)) == len(names),
+            "surrogates": not isinstance(self.surrogates, str)
+            and bool(self.surrogates)
+            and len(set(self.surrogates)) == len(self.surrogates),
+            "judges": not isinstance(self.judges, str)
+            and bool(self.judges)
+            and len(set(self.judges)) == len(self.judges),
+            "transports": not isinstance(self.transports, str)
+            and "saved" in self.transports
+            and len(set(self.transports)) == len(self.transports),
+            "fmr": 0 < self.fmr < 1,
+            "pairs": self.pairs is None or self.pairs >= 1,
+            "batch": 1 <= self.batch <= 256,
+        }
+        for name, good in checks.items():
+            if not good:
+                value = names if name == "rows" else getattr(self, name)
+                raise UsageError(
+                    f"Recipe {self.name!r}: {name} is {value!r}.",
+                    hint="Names are given once, and `saved` is among the transports; see docs/benchmark.md.",
+                )
+        for name in self.transports:
+            transports(name)
+
+    def only(self, names: tuple[str, ...]) -> Recipe:
+        """The same recipe with some of its rows.
+
+        Raises:
+            UsageError: when it has no such row.
+        """
+        known = {row.name: row for row in self.rows}
+        if unknown := [name for name in names if name not in known]:
+            raise UsageError(
+                f"Recipe {self.name!r} has no row {', '.join(unknown)}.", hint=f"It has: {', '.join(known)}."
+            )
+        return replace(self, rows=tuple(known[name] for name in names))
+
+
+def carried() -> list[str]:
+    """Names of the recipes that the package carries."""
+    folder = files("bauta.benchmark") / "recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def read_recipe(recipe: str) -> Recipe:
+    """A recipe by the name of one that the package carries, or from a TOML file.
+
+    Raises:
+        UsageError: when there is none, it cannot be read, or a value is not allowed.
+    """
+    path = Path(recipe) if recipe.endswith(".toml") else files("bauta.benchmark") / "recipes" / f"{recipe}.toml"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"There is no recipe {recipe!r}.", hint=f"There is: {', '.join(carried())}; or give a TOML file."
+        ) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"The recipe {recipe} cannot be read: {error}", hint="Give a TOML file.") from error
+    dataset, rows = table.pop("dataset", None), table.pop("rows", None)
+    if not isinstance(dataset, dict) or not isinstance(rows, list):
+        raise UsageError(f"The recipe {recipe} has no data set or no rows.", hint="Give [dataset] and [[rows]].")
+    table["dataset"] = _build(Dataset, dataset, f"{recipe}, dataset")
+    table["rows"] = tuple(_build(Row, row, f"{recipe}, rows") for row in rows)
+    return _build(Recipe, table, recipe)
+
+
+def _build(kind: type[T], table: Any, origin: str) -> T:
+    """A frozen dataclass from a TOML table, whose keys are its fields."""
+    if not isinstance(table, dict):
+        raise UsageError(f"The recipe {origin}: {table!r} is no table.", hint="See docs/benchmark.md.")
+    known = [one.name for one in fields(kind)]  # type: ignore[arg-type]
+    for key in table:
+        if key not in known:
+            raise UsageError(f"The recipe {origin}: unknown key {key!r}.", hint=f"There is: {', '.join(known)}.")
+    try:
+        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+    except TypeError as error:
+        raise UsageError(f"The recipe {origin}: {error}.", hint="See docs/benchmark.md.") from error
+
+
+def _genuine(pairs: PairSet) -> list[Pair]:
+    return [
+        Pair(pairs.subjects[pairs.first[place]], pairs.images[pairs.first[place]], pairs.images[pairs.second[place]])
+        for place in np.flatnonzero(pairs.same).tolist()
+    ]

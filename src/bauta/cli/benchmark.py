@@ -1,0 +1,217 @@
+"""``bauta bench``: run benchmarks, show and compare their result cards."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from bauta.cli import values
+from bauta.cli.console import ProgressBar, clean, show_table
+from bauta.errors import OutputError, UsageError
+
+bench = typer.Typer(no_args_is_help=True, help="Measure protection against recognisers that were not attacked.")
+
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the result cards.")]
+Work = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(metavar="DIR", help="Finished batches; run again, it goes on there. OUTPUT/.work by default."),
+]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", help="Processes; figures do not depend on it.")]
+Examples = Annotated[int, typer.Option(help="Of how many faces each card keeps pictures.")]
+Cards = Annotated[list[Path], typer.Argument(help="Result cards.", show_default=False)]
+
+
+@bench.command()
+def run(
+    recipe: Annotated[
+        str, typer.Argument(help="Name of a recipe that the package carries, or a TOML file.", show_default=False)
+    ],
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Folder of the recipe's data set."),
+    ] = None,
+    output: Output = Path("out/bench"),
+    rows: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="NAMES", help="Rows to run, separated by commas; all by default."),
+    ] = None,
+    pairs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Run on the first so many pairs only."),
+    ] = None,
+    work: Work = None,
+    jobs: Jobs = 1,
+    examples: Examples = 0,
+) -> None:
+    """Run a recipe: a result card for each row. Interrupted, it goes on where it stopped."""
+    from dataclasses import replace
+
+    from bauta.benchmark.cards import read_card
+    from bauta.benchmark.recipes import read_recipe
+    from bauta.benchmark.runner import run_recipe
+
+    chosen = read_recipe(recipe)
+    if rows is not None:
+        names = values.names(rows)
+        chosen = chosen if names == "auto" else chosen.only(tuple(names))
+    if pairs is not None:
+        chosen = replace(chosen, pairs=pairs)
+    with ProgressBar(1) as bar:
+        written = run_recipe(
+            chosen, data, output, work=work, jobs=jobs, examples=examples, command=_command(), progress=bar.stage
+        )
+    _show([read_card(path) for path in written])
+    print()
+    for path in written:
+        print(clean(path))
+
+
+@bench.command()
+def folder(
+    originals: Annotated[Path, typer.Argument(help="Folder of the photos before protection.", show_default=False)],
+    outputs: Annotated[
+        Path, typer.Argument(help="Folder of the same photos protected, under the same names.", show_default=False)
+    ],
+    references: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Other photos of the people, PERSON/photo.jpg or PERSON.jpg."),
+    ] = None,
+    judges: Annotated[
+        str, typer.Option(metavar="NAMES", help="Recognisers that judge, or auto for all that are calibrated.")
+    ] = "auto",
+    surrogates: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="NAMES", help="Recognisers that the outputs were made against, as far as you know."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="What to call the method.")] = "",
+    output: Output = Path("out/bench"),
+    work: Work = None,
+    jobs: Jobs = 1,
+    examples: Examples = 0,
+) -> None:
+    """Measure photos that were protected elsewhere, by any tool."""
+    from bauta.benchmark.folders import run_folders
+
+    called = name or outputs.resolve().name
+    if not called or set(called) & set("/\\") or called.startswith("."):
+        raise UsageError(f"A method cannot be called {called!r}.", hint="Give --name; it names a file.")
+    named = values.names(judges)
+    path = output / f"folder-{called}.json"
+    with ProgressBar(1) as bar:
+        card = run_folders(
+            originals,
+            outputs,
+            path,
+            judges=_calibrated() if named == "auto" else tuple(named),
+            references=references,
+            surrogates=() if surrogates is None else tuple(values.names(surrogates)),
+            name=called,
+            work=work,
+            jobs=jobs,
+            examples=examples,
+            command=_command(),
+            progress=lambda done, total: bar.stage(called, done, total),
+        )
+    _show([card])
+    print(f"\n{clean(path)}")
+
+
+@bench.command()
+def report(
+    cards: Cards,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--output", "-o", metavar="FILE.html", help="Where to write the page; an earlier one is replaced."
+        ),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
+) -> None:
+    """Show result cards as one page that needs nothing else, or as a table."""
+    from bauta.benchmark import report as page
+    from bauta.benchmark.cards import read_card
+    from bauta.photo.files import write_atomically
+
+    read = [read_card(path) for path in cards]
+    if output is not None:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"Cannot write {output}: {error.strerror}.", hint="Give another file with -o.") from error
+        if output.suffix.lower() not in (".html", ".htm"):  # rather than replace a card by a slip of the hand
+            raise UsageError(f"{output} is no HTML file.", hint="Give -o FILE.html.")
+        write_atomically(output, page.to_html(read).encode(), overwrite=True)
+        print(clean(output))
+    if markdown:
+        print(page.markdown(read))
+    elif output is None:
+        _show(read)
+
+
+@bench.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A result card.", show_default=False)],
+    second: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+) -> None:
+    """Compare two result cards pair by pair: second less first, with 95 % intervals."""
+    from dataclasses import asdict
+
+    from bauta.benchmark.cards import compare as differences
+    from bauta.benchmark.cards import read_card
+
+    found = differences(read_card(first), read_card(second))
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=2))
+        return
+    show_table(
+        ("FIGURE", "PAIRS", "FIRST", "SECOND", "DIFFERENCE", "95 % INTERVAL", ""),
+        [
+            (
+                one.name,
+                str(one.pairs),
+                f"{one.first:.3f}",
+                f"{one.second:.3f}",
+                f"{one.difference.mean:+.3f}",
+                f"{one.difference.low:+.3f} to {one.difference.high:+.3f}",
+                "" if one.decided else "not told apart",
+            )
+            for one in found
+        ],
+    )
+
+
+def _command() -> str:
+    """The command line as it was given; where files lie on this machine is nobody's business."""
+    return shlex.join(["bauta", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])])
+
+
+def _calibrated() -> tuple[str, ...]:
+    from bauta.errors import NotCalibrated
+    from bauta.recognizers import list_recognizers, threshold
+
+    found = []
+    for card in list_recognizers():
+        if "judge" not in card.roles or not card.weights.is_file():
+            continue
+        try:
+            threshold(card, 1e-2)
+        except NotCalibrated:
+            continue
+        found.append(card.name)
+    if not found:
+        raise NotCalibrated("No calibrated judge is there.", hint="Run `bauta recognizers calibrate`.")
+    return tuple(found)
+
+
+def _show(cards: list[dict[str, object]]) -> None:
+    from bauta.benchmark.report import HEADER, note, rows
+
+    show_table(tuple(name.upper() for name in HEADER), rows(cards))
+    for text in note(cards):
+        print(f"\nNote: {clean(text)}")
