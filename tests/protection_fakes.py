@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -193,60 +192,6 @@ def build_stage(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
         for name, fake in names.items():
             monkeypatch.setattr(f"bauta.protection.{module}.{name}", fake)
     return stage
-
-
-_ANNOTATIONS = {"$schema", "$id", "title", "description"}
-_KEYWORDS = _ANNOTATIONS | {"type", "enum", "const", "anyOf", "pattern", "minimum", "maximum"}
-_KEYWORDS |= {"minItems", "maxItems", "items", "required", "properties", "additionalProperties"}
-_TYPES: dict[str, Any] = {
-    "object": dict,
-    "array": list,
-    "string": str,
-    "boolean": bool,
-    "null": type(None),
-    "number": (int, float),
-    "integer": int,
-}
-
-
-def check_schema(value: Any, schema: dict[str, Any], where: str = "report") -> None:
-    """Enough of JSON Schema for `report.schema.json`; an unknown keyword fails, so nothing is skipped."""
-    assert schema.keys() <= _KEYWORDS, f"{where}: {schema.keys() - _KEYWORDS}"
-    if "anyOf" in schema:
-        assert any(_fits(value, option, where) for option in schema["anyOf"]), f"{where}: {value!r}"
-    if "const" in schema:
-        assert value == schema["const"], where
-    if "enum" in schema:
-        assert value in schema["enum"], f"{where}: {value}"
-    kinds = schema.get("type", [])
-    wanted = [kinds] if isinstance(kinds, str) else kinds
-    right = [kind for kind in wanted if isinstance(value, _TYPES[kind])]
-    if isinstance(value, bool):
-        right = [kind for kind in right if kind == "boolean"]
-    assert right or not wanted, f"{where}: {value!r} is no {wanted}"
-    if isinstance(value, str) and "pattern" in schema:
-        assert re.search(schema["pattern"], value), f"{where}: {value}"
-    if isinstance(value, int | float):
-        assert schema.get("minimum", value) <= value <= schema.get("maximum", value), f"{where}: {value}"
-    if isinstance(value, list):
-        assert schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)), where
-        for index, item in enumerate(value):
-            check_schema(item, schema.get("items", {}), f"{where}[{index}]")
-    if isinstance(value, dict):
-        missing = set(schema.get("required", ())) - value.keys()
-        assert not missing, f"{where}: {missing}"
-        for key, item in value.items():
-            inner = schema.get("properties", {}).get(key, schema.get("additionalProperties", {}))
-            assert inner is not False, f"{where}: unexpected {key}"
-            check_schema(item, inner, f"{where}.{key}")
-
-
-def _fits(value: Any, schema: dict[str, Any], where: str) -> bool:
-    try:
-        check_schema(value, schema, where)
-    except AssertionError:
-        return False
-    return True
 
 
 def read_json(path: Path) -> Any:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bauta.benchmark.schema import check
+from bauta.errors import UsageError
 from bauta.protection.conditions import CONDITIONS
 from bauta.protection.report import Report, amplification, amplified
 from bauta.protection.verbs import protect, verify
-from protection_fakes import Stage, build_stage, check_schema, write_photo
+from protection_fakes import Stage, build_stage, write_photo
 
 stage = pytest.fixture(build_stage)
 
@@ -33,7 +35,7 @@ def make(path: Path, stage: Stage, kind: str = "protected") -> Report:
 def test_data_follow_the_shipped_schema(tmp_path: Path, stage: Stage, kind: str) -> None:
     report = make(write_photo(tmp_path / "a.png", "anna", "bert"), stage, kind)
     data = json.loads(report.to_json())
-    check_schema(data, SCHEMA)
+    check(data, SCHEMA, "report")
     assert data["verdict"] == kind
     assert len(data["faces"]) == 2
 
@@ -41,7 +43,7 @@ def test_data_follow_the_shipped_schema(tmp_path: Path, stage: Stage, kind: str)
 def test_data_of_a_verification_and_of_references_follow_the_schema(tmp_path: Path, stage: Stage) -> None:
     photo = write_photo(tmp_path / "a.png", "anna")
     data = json.loads(verify(photo, photo, references=[photo]).to_json())
-    check_schema(data, SCHEMA)
+    check(data, SCHEMA, "report")
     assert data["faces"][0]["quality"]["footprint"] == {"psnr": None, "ssim": pytest.approx(1), "linf": 0}
     assert data["faces"][0]["mask"] is None
 
@@ -49,8 +51,8 @@ def test_data_of_a_verification_and_of_references_follow_the_schema(tmp_path: Pa
 def test_the_schema_is_checked_and_not_only_shown(tmp_path: Path, stage: Stage) -> None:
     data = make(write_photo(tmp_path / "a.png", "anna"), stage).to_dict()
     for change in ({"verdict": "safe"}, {"faces": []}, {"extra": 1}, {"seconds": {"total": "long"}}):
-        with pytest.raises(AssertionError):
-            check_schema({**data, **change}, SCHEMA)
+        with pytest.raises(UsageError, match=next(iter(change))):
+            check({**data, **change}, SCHEMA, "report")
 
 
 class Page(HTMLParser):

@@ -15,8 +15,8 @@ from typing import Any
 from bauta.errors import UsageError
 
 _ANNOTATIONS = {"$schema", "$id", "$defs", "title", "description"}
-_KEYWORDS = _ANNOTATIONS | {"$ref", "type", "enum", "const", "anyOf", "pattern", "minimum", "maximum", "minItems"}
-_KEYWORDS |= {"items", "required", "properties", "additionalProperties"}
+_KEYWORDS = _ANNOTATIONS | {"$ref", "type", "enum", "const", "anyOf", "pattern", "minimum", "maximum"}
+_KEYWORDS |= {"minItems", "maxItems", "items", "required", "properties", "additionalProperties"}
 _TYPES: dict[str, Any] = {
     "object": dict,
     "array": list,
@@ -70,6 +70,8 @@ def check(value: Any, schema: dict[str, Any], where: str, *, root: dict[str, Any
     if isinstance(value, list):
         if len(value) < schema.get("minItems", 0):
             raise _wrong(where, value, f"has fewer than {schema['minItems']} entries")
+        if len(value) > schema.get("maxItems", len(value)):
+            raise _wrong(where, value, f"has more than {schema['maxItems']} entries")
         for index, item in enumerate(value):
             check(item, schema.get("items", {}), f"{where}[{index}]", root=root)
     if isinstance(value, dict):
