@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -449,21 +449,12 @@ def participants(plan: Plan) -> Record:
     judges = []
     for name in plan.judges:
         found = find_card(name)
-        limit = threshold(found, plan.fmr)
         judges.append(
             {
                 "name": name,
                 "sha256": found.sha256,
                 "attacked": found.sha256 in {find_card(one).sha256 for one in plan.surrogates},
-                "threshold": {
-                    "fmr": limit.fmr,
-                    "cosine": limit.cosine,
-                    "impostor_pairs": limit.impostor_pairs,
-                    "people": limit.people,
-                    "calibration_set": limit.calibration_set,
-                    "calibration_sha256": limit.calibration_sha256,
-                    "date": limit.date,
-                },
+                "threshold": asdict(threshold(found, plan.fmr)),
             }
         )
     return {

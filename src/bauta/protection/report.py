@@ -287,18 +287,7 @@ class Report:
                     "terms": card.terms,
                     "source": card.source,
                     "sha256": card.sha256,
-                    "thresholds": [
-                        {
-                            "fmr": limit.fmr,
-                            "cosine": limit.cosine,
-                            "impostor_pairs": limit.impostor_pairs,
-                            "people": limit.people,
-                            "calibration_set": limit.calibration_set,
-                            "calibration_sha256": limit.calibration_sha256,
-                            "date": limit.date,
-                        }
-                        for limit in self.cast.thresholds.get(card.name, {}).values()
-                    ],
+                    "thresholds": [asdict(limit) for limit in self.cast.thresholds.get(card.name, {}).values()],
                 }
                 for card in cards.values()
             ],
