@@ -18,6 +18,7 @@ on the photo's own pixels behind the alignment warp, so it runs on the loop of `
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
@@ -31,7 +32,6 @@ from bauta.cloaks.tip_im import Mask
 from bauta.cloaks.view import FaceView
 from bauta.errors import NumericalFailure, UsageError
 from bauta.faces.alignment import similarity_matrix
-from bauta.faces.templates import ARCFACE_112
 from bauta.faces.warp import warp
 from bauta.objectives.transports import gaussian_blur
 from bauta.recognizers import Surrogate
@@ -70,7 +70,7 @@ class ReferenceConfig:
         return asdict(self)
 
 
-class Reference:
+class Reference(ABC):
     """A cloak in all but its registration.
 
     `uses` names the settings that it knows.
@@ -86,9 +86,10 @@ class Reference:
     def __init__(self, config: ReferenceConfig | None = None, *, thresholds: dict[str, float] | None = None) -> None:
         self.config = config or ReferenceConfig()
 
-    def fit(self, views: Sequence[FaceView]) -> None:
+    def fit(self, views: Sequence[FaceView]) -> None:  # noqa: B027 - part of a cloak, and empty for all references
         """Nothing to fit."""
 
+    @abstractmethod
     def perturb(
         self,
         views: Sequence[FaceView],
@@ -99,18 +100,33 @@ class Reference:
         progress: Progress | None = None,
     ) -> list[Mask]:
         """A mask for each view; arguments as for `bauta.cloaks.tip_im.TipIm.perturb`."""
+
+
+class Distortion(Reference):
+    """A reference that looks at no recogniser."""
+
+    def perturb(
+        self,
+        views: Sequence[FaceView],
+        surrogates: Sequence[Surrogate],
+        generator: torch.Generator,
+        *,
+        deadline: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[Mask]:
+        """A mask for each view, in one go."""
         began = time.monotonic()
         deltas = [self.change(view, generator) for view in views]
         spent = (time.monotonic() - began) / max(len(views), 1)
         inside = [((view.pixels + delta).clamp(0, 1) - view.pixels) for view, delta in zip(views, deltas, strict=True)]
         return [Mask(delta, 0, "converged", spent) for delta in inside]
 
+    @abstractmethod
     def change(self, view: FaceView, generator: torch.Generator) -> Tensor:
         """Perturbation (3, H, W) of one view, zero outside its region."""
-        raise NotImplementedError
 
 
-class Clean(Reference):
+class Clean(Distortion):
     """The photo as it is: what judges say without protection."""
 
     def change(self, view: FaceView, generator: torch.Generator) -> Tensor:
@@ -118,7 +134,7 @@ class Clean(Reference):
         return torch.zeros_like(view.pixels)
 
 
-class Noise(Reference):
+class Noise(Distortion):
     """Gaussian noise of standard deviation epsilon / 2, clipped to epsilon: the box of an attack, without its aim."""
 
     uses = ("epsilon",)
@@ -130,25 +146,25 @@ class Noise(Reference):
         return (noise.clamp(-1, 1) * self.config.epsilon / 255).expand(3, -1, -1) * view.region
 
 
-class Blur(Reference):
+class Blur(Distortion):
     """Gaussian blur of the face."""
 
     uses = ("sigma",)
 
     def change(self, view: FaceView, generator: torch.Generator) -> Tensor:
         """Blurred less original."""
-        blurred = gaussian_blur(view.pixels[None], self.config.sigma * _pixels_of_view(view))[0]
+        blurred = gaussian_blur(view.pixels[None], self.config.sigma * view.crop_pixel)[0]
         return (blurred - view.pixels) * view.region
 
 
-class Pixelate(Reference):
+class Pixelate(Distortion):
     """Means over square cells, `cells` along a side of the ArcFace crop."""
 
     uses = ("cells",)
 
     def change(self, view: FaceView, generator: torch.Generator) -> Tensor:
         """Mosaic less original."""
-        cell = max(1, round(112 * _pixels_of_view(view) / self.config.cells))
+        cell = max(1, round(112 * view.crop_pixel / self.config.cells))
         height, width = view.pixels.shape[1:]
         padded = functional.pad(view.pixels[None], (0, -width % cell, 0, -height % cell), mode="replicate")
         mosaic = functional.interpolate(functional.avg_pool2d(padded, cell), scale_factor=float(cell), mode="nearest")
@@ -224,7 +240,7 @@ class _Away:
         smoothing: float,
     ) -> None:
         self.view, self.surrogates, self.generator, self.diverse = view, surrogates, generator, diverse
-        self.sigma = smoothing * _pixels_of_view(view)
+        self.sigma = smoothing * view.crop_pixel
         self.matrices = [
             torch.from_numpy(similarity_matrix(view.landmarks.numpy(), surrogate.card.template))[None]
             for surrogate in surrogates
@@ -320,9 +336,3 @@ def prepare(method: str, options: dict[str, Any]) -> tuple[Any, Any, str]:
     if not callable(make):
         raise UsageError(f"{method} has no preset {preset!r}.", hint="Leave it out.")
     return of, make(**given), kind
-
-
-def _pixels_of_view(view: FaceView) -> float:
-    """View pixels to a pixel of the ArcFace crop."""
-    matrix = similarity_matrix(view.landmarks.numpy(), ARCFACE_112)
-    return 1 / float((matrix[0, 0] ** 2 + matrix[1, 0] ** 2) ** 0.5)

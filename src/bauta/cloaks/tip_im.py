@@ -273,8 +273,7 @@ class _Identity:
         self.thresholds = [thresholds.get(surrogate.card.name) for surrogate in surrogates]
         self.matrices = [_alignments(views, surrogate.card.template) for surrogate in surrogates]
         self.grey = torch.tensor([view.grey for view in views])[:, None, None, None]
-        scales = [1 / _scale(view) for view in views]
-        self.sigma = config.smoothing * sum(scales) / len(scales)
+        self.sigma = config.smoothing * sum(view.crop_pixel for view in views) / len(views)
         weight = just_noticeable(images) ** config.texture if config.texture else torch.ones_like(region)
         self.weight = weight / (weight * (region > 0)).amax((1, 2, 3), keepdim=True)
         self.inside = (region > 0).to(images.dtype)
@@ -462,12 +461,6 @@ def _stack(tensors: Sequence[Tensor]) -> Tensor:
 def _alignments(views: Sequence[FaceView], template: CropTemplate) -> Tensor:
     """(N, 2, 3) float64 maps from view pixels to crop pixels."""
     return torch.stack([torch.from_numpy(similarity_matrix(view.landmarks.numpy(), template)) for view in views])
-
-
-def _scale(view: FaceView) -> float:
-    """View pixels to pixels of the ArcFace crop."""
-    matrix = similarity_matrix(view.landmarks.numpy(), ARCFACE_112)
-    return float((matrix[0, 0] ** 2 + matrix[1, 0] ** 2) ** 0.5)
 
 
 def _align(faces: Tensor, landmarks: Tensor, template: CropTemplate) -> Tensor:

@@ -45,6 +45,12 @@ class FaceView:
     region: Tensor
     grey: bool = False
 
+    @property
+    def crop_pixel(self) -> float:
+        """Side of a pixel of the ArcFace crop, in view pixels."""
+        matrix = similarity_matrix(self.landmarks.numpy(), ARCFACE_112)
+        return 1 / float(np.hypot(matrix[0, 0], matrix[1, 0]))
+
 
 @dataclass(frozen=True)
 class Placement:
