@@ -279,3 +279,10 @@ def test_one_command_from_faces_to_a_shipped_file(data: Path, tmp_path: Path) ->
     attacked = load_surrogate(card)(torch.from_numpy(crops)).numpy()
     assert np.abs(judged - attacked).max() < 1e-4
     assert parse_card((tmp_path / "out" / "student.toml").read_text(encoding="utf-8"), folder=tmp_path / "out") == card
+
+
+def test_a_missing_package_is_said_before_anything_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bauta.training.recognizer.NEEDED", ("onnxscript", "no_such_package"))
+    with pytest.raises(UsageError, match=r"no_such_package.*bauta\[train\]"):
+        train_recognizer(RECIPE, tmp_path / "nothing", tmp_path / "work", tmp_path / "out")
+    assert not (tmp_path / "work").exists()

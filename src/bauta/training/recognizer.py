@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from bauta.benchmark.people import assert_disjoint, names_of_list, names_of_pairs
@@ -11,6 +12,9 @@ from bauta.training.distillation import Progress, distil, populate
 from bauta.training.export import ship
 from bauta.training.faces import FaceSet, pack
 from bauta.training.recipes import Recipe
+
+NEEDED = ("lightning_fabric", "onnxscript")
+"""Packages of the extra ``train``."""
 
 
 def train_recognizer(
@@ -38,10 +42,12 @@ def train_recognizer(
         The card of the trained network.
 
     Raises:
-        UsageError: when a source or list is missing, or `work` belongs to another recipe.
+        UsageError: when a package, a source or a list is missing, or `work` belongs to another recipe.
         RecognizerError: when a teacher cannot be used.
         OutputError: when a file cannot be written.
     """
+    if missing := [name for name in NEEDED if find_spec(name) is None]:  # said now, and not after hours
+        raise UsageError(f"Training needs {' and '.join(missing)}.", hint='`pip install "bauta[train]"` installs it.')
     import torch
 
     torch.set_num_threads(threads)
