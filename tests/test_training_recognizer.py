@@ -27,7 +27,7 @@ from bauta.training.distillation import (
     worst_case,
 )
 from bauta.training.export import to_onnx
-from bauta.training.networks import FAMILIES, build_network
+from bauta.training.networks import FAMILIES, MEAN, STD, build_network
 from bauta.training.recipes import Recipe, read_recipe
 from bauta.training.recognizer import collect_faces, train_recognizer
 from recognizer_builders import CARD, linear_model
@@ -99,10 +99,12 @@ def test_families_differ_and_export(family: str, size: int) -> None:
 
 
 def test_resnet_starts_from_dlib() -> None:
-    started, fresh = build_network("resnet", 24, start="dlib"), build_network("resnet", 24)
-    own = load_surrogate("dlib_resnet").network
-    assert torch.equal(started.state_dict()["stem.weight"], own.state_dict()["stem.weight"])
-    assert not torch.equal(fresh.state_dict()["stem.weight"], own.state_dict()["stem.weight"])
+    started, own = build_network("resnet", 128, start="dlib"), load_surrogate("dlib_resnet")
+    chips = torch.rand(2, 3, 150, 150, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        started.head.weight.copy_(own.network.head.weight)
+        embeddings = torch.nn.functional.normalize(started((chips - MEAN) / STD))
+        torch.testing.assert_close(embeddings, own(chips), atol=1e-5, rtol=0)
     with pytest.raises(UsageError, match="cannot start"):
         build_network("plain", 24, start="dlib")
     with pytest.raises(UsageError, match="No family"):
@@ -113,7 +115,7 @@ def test_resnet_starts_from_dlib() -> None:
     "change",
     [
         {"family": "x"}, {"teachers": ()}, {"sources": ()}, {"roles": ("thief",)}, {"roles": ()}, {"start": "vgg"},
-        {"size": 8}, {"zoom": 3.0}, {"dim": 2}, {"epochs": 0}, {"batch": 1}, {"rate": 0}, {"warmup": 1.0},
+        {"crop": "wide"}, {"size": 8}, {"zoom": 3.0}, {"dim": 2}, {"epochs": 0}, {"batch": 1}, {"rate": 0}, {"warmup": 1.0},
         {"decay": -1}, {"blends": -0.1}, {"relations": -1}, {"adversarial": 99},
     ],
 )  # fmt: skip

@@ -38,7 +38,7 @@ from bauta.recognizers.catalog import find_card
 from bauta.recognizers.judges import load_judge
 from bauta.training.augmentation import Augmentation, augment
 from bauta.training.faces import FaceSet, blend, blend_pairs
-from bauta.training.networks import build_network
+from bauta.training.networks import MEAN, STD, build_network
 from bauta.training.recipes import Recipe
 
 Progress = Callable[[str, int, int], None]
@@ -47,7 +47,6 @@ Floats = NDArray[np.float32]
 CHUNK = 512  # faces embedded between two savings
 BLENDED_PER_PERSON = 4
 HELD_OUT = 50  # one person in this many is watched and not learned from
-MEAN = STD = 0.5  # normalisation of every network that we train
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from bauta.recognizers.cards import RecognizerCard, format_card
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.onnx_import import ImportedNetwork
 from bauta.recognizers.packed import pack, unpack
-from bauta.training.distillation import MEAN, STD
+from bauta.training.networks import MEAN, STD
 from bauta.training.recipes import Recipe
 
 TERMS = "Apache-2.0; trained on research data, by research networks: research use"

@@ -15,6 +15,7 @@ from bauta.errors import UsageError
 from bauta.recognizers.dlib_resnet import DlibResNet, load_dlib_resnet
 
 STARTS = ("nothing", "dlib")
+MEAN = STD = 0.5  # normalisation of every network that we train
 
 
 def build_network(family: str, dim: int, *, start: str = "nothing") -> nn.Module:
@@ -37,7 +38,13 @@ def build_network(family: str, dim: int, *, start: str = "nothing") -> nn.Module
     if start == "dlib":
         from bauta.recognizers.catalog import find_card
 
-        state = load_dlib_resnet(find_card("dlib_resnet")).state_dict()
+        card = find_card("dlib_resnet")
+        state = load_dlib_resnet(card).state_dict()
+        # dlib subtracts and divides by other numbers than we do: the stem, which pads nothing, takes the difference.
+        mean, std = torch.tensor(card.mean)[:, None, None], torch.tensor(card.std)[:, None, None]
+        weight = state["stem.weight"]
+        state["stem.bias"] = state["stem.bias"] + (weight * (MEAN - mean) / std).sum((1, 2, 3))
+        state["stem.weight"] = weight * STD / std
         network.load_state_dict({name: value for name, value in state.items() if name != "head.weight"}, strict=False)
     return network
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bauta.errors import UsageError
-from bauta.faces.templates import ARCFACE_112, CropTemplate
+from bauta.faces.templates import ARCFACE_112, DLIB_150, CropTemplate
 from bauta.training.networks import FAMILIES, STARTS
+
+CROPS = {"arcface": ARCFACE_112, "dlib": DLIB_150}
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,9 @@ class Recipe:
         exclude_people: Further names, such as those that a list spells in another way.
         roles: What the network may be used as: ``surrogate`` or ``judge``.
         start: ``nothing``, or ``dlib`` for its public-domain weights.
+        crop: Where the face lies in the crop: as ``arcface`` or as ``dlib`` aligns it.
         size: Side of the crop in pixels.
-        zoom: Scale of the face in the crop against the ArcFace crop; above 1 the crop is tighter.
+        zoom: Scale of the face in the crop against that alignment; above 1 the crop is tighter.
         dim: Length of the embedding.
         epochs: Passes over the faces, blends included.
         batch: Images in a step.
@@ -54,6 +57,7 @@ class Recipe:
     exclude_people: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("surrogate",)
     start: str = "nothing"
+    crop: str = "arcface"
     size: int = 112
     zoom: float = 1.0
     dim: int = 256
@@ -74,6 +78,7 @@ class Recipe:
             "sources": bool(self.sources),
             "roles": bool(self.roles) and set(self.roles) <= {"surrogate", "judge"},
             "start": self.start in STARTS,
+            "crop": self.crop in CROPS,
             "size": 32 <= self.size <= 512,
             "zoom": 0.5 <= self.zoom <= 2,
             "dim": 16 <= self.dim <= 2048,
@@ -94,11 +99,12 @@ class Recipe:
 
     @property
     def template(self) -> CropTemplate:
-        """The crop that the network reads: the ArcFace crop about its centre, `zoom` times as large."""
-        if (self.size, self.zoom) == (112, 1.0):
-            return ARCFACE_112
-        scale, middle = self.zoom * self.size / 112, (self.size - 1) / 2
-        moved = [((x - 55.5) * scale + middle, (y - 55.5) * scale + middle) for x, y in ARCFACE_112.points]
+        """The crop that the network reads: that of its alignment about its centre, `zoom` times as large."""
+        usual = CROPS[self.crop]
+        if (self.size, self.zoom) == (usual.height, 1.0):
+            return usual
+        scale, middle, centre = self.zoom * self.size / usual.height, (self.size - 1) / 2, (usual.height - 1) / 2
+        moved = [((x - centre) * scale + middle, (y - centre) * scale + middle) for x, y in usual.points]
         points = tuple((round(x, 4), round(y, 4)) for x, y in moved)
         return CropTemplate(f"custom-{self.size}x{self.size}", self.size, self.size, points)  # type: ignore[arg-type]
 
