@@ -122,6 +122,32 @@ def folder(
 
 
 @bench.command()
+def recognizers(
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder with lfw_112, and cfp_112 for FF and FP.")],
+    names: Annotated[
+        str, typer.Option("--recognizers", metavar="NAMES", help="Separated by commas, or auto for all that are here.")
+    ] = "auto",
+    protocols: Annotated[str, typer.Option(metavar="NAMES", help="Of lfw, FF and FP.")] = "lfw",
+    output: Output = Path("out/bench"),
+) -> None:
+    """Measure how well recognisers recognise clean faces: LFW and CFP, with the time over bare forward passes."""
+    from bauta.benchmark.accuracy import run_recognizers, table
+    from bauta.recognizers import list_recognizers
+
+    chosen = values.names(names)
+    if chosen == "auto":
+        chosen = tuple(card.name for card in list_recognizers() if card.weights.is_file())
+    path = output / "recognizers.json"
+    with ProgressBar(1) as bar:
+        card = run_recognizers(
+            chosen, data, path, protocol_names=tuple(protocols.split(",")), command=_command(), progress=bar.stage
+        )
+    header, found = table(card)
+    show_table(tuple(name.upper() for name in header), found)
+    print(f"\n{clean(path)}")
+
+
+@bench.command()
 def report(
     cards: Cards,
     output: Annotated[
