@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from bauta.benchmark import cards, protocols
 from bauta.benchmark.datasets import PairSet, read_cfp, read_lfw
+from bauta.benchmark.embeddings import cosines
 from bauta.benchmark.images import FaceImage
 from bauta.errors import UsageError
 from bauta.faces.alignment import extract_crops
@@ -122,7 +123,7 @@ def measure(judge: Judge, pairs: PairSet, progress: Callable[[int, int], None] =
     embedded = embed_aligned(judge, pairs.images, progress)
     began = time.perf_counter()
     known = embedded.values
-    scores = protocols.cosines(known[pairs.first], known[pairs.second])
+    scores = cosines(known[pairs.first], known[pairs.second])
     scored = time.perf_counter() - began
     points = protocols.operating_points(known, pairs.subjects, first=pairs.first, second=pairs.second, fmrs=[FMR])
     found = protocols.verification(scores, pairs.same, pairs.fold, pairs.pair_subjects, points=points)
