@@ -41,14 +41,20 @@ def stage(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     stage = build_stage(tmp_path_factory, monkeypatch)
     from protection_fakes import FakeJudge
 
-    for name, fake in {
+    fakes = {
         "detect_faces": stage.detect,
         "find_card": stage.find,
         "threshold": stage.threshold,
         "load_judge": FakeJudge,
         "load_surrogate": lambda card: card,
+    }
+    for module, names in {
+        "measuring": list(fakes),
+        "runner": ["find_card", "threshold"],
+        "gallery": ["find_card", "load_judge"],
     }.items():
-        monkeypatch.setattr(f"bauta.benchmark.runner.{name}", fake)
+        for name in names:
+            monkeypatch.setattr(f"bauta.benchmark.{module}.{name}", fakes[name])
     return stage
 
 

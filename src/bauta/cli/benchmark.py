@@ -22,6 +22,10 @@ Work = Annotated[
     typer.Option(metavar="DIR", help="Finished batches; run again, it goes on there. OUTPUT/.work by default."),
 ]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", help="Processes; figures do not depend on it.")]
+LpipsFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--lpips", metavar="FILE", help="Weights of LPIPS on AlexNet (safetensors), to measure it too."),
+]
 Examples = Annotated[int, typer.Option(help="Of how many faces each card keeps pictures.")]
 Cards = Annotated[list[Path], typer.Argument(help="Result cards.", show_default=False)]
 
@@ -47,6 +51,7 @@ def run(
     work: Work = None,
     jobs: Jobs = 1,
     examples: Examples = 0,
+    lpips: LpipsFile = None,
 ) -> None:
     """Run a recipe: a result card for each row. Interrupted, it goes on where it stopped."""
     from dataclasses import replace
@@ -63,7 +68,15 @@ def run(
         chosen = replace(chosen, pairs=pairs)
     with ProgressBar(1) as bar:
         written = run_recipe(
-            chosen, data, output, work=work, jobs=jobs, examples=examples, command=_command(), progress=bar.stage
+            chosen,
+            data,
+            output,
+            work=work,
+            jobs=jobs,
+            examples=examples,
+            lpips=lpips,
+            command=_command(),
+            progress=bar.stage,
         )
     _show([read_card(path) for path in written])
     print()
@@ -93,6 +106,7 @@ def folder(
     work: Work = None,
     jobs: Jobs = 1,
     examples: Examples = 0,
+    lpips: LpipsFile = None,
 ) -> None:
     """Measure photos that were protected elsewhere, by any tool."""
     from bauta.benchmark.folders import run_folders
@@ -114,6 +128,7 @@ def folder(
             work=work,
             jobs=jobs,
             examples=examples,
+            lpips=lpips,
             command=_command(),
             progress=lambda done, total: bar.stage(called, done, total),
         )
