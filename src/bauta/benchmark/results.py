@@ -121,3 +121,9 @@ def summarise(records: Sequence[Record], judges: Sequence[Mapping[str, Any]], tr
 
 def _number(value: float | None) -> float:
     return np.nan if value is None else value
+
+
+def still_recognised(record: Mapping[str, Any], limits: Mapping[str, float]) -> list[str]:
+    """Judges that recognised the person before and still do in the saved photo."""
+    after = record["after"]["saved"]
+    return [name for name, limit in limits.items() if record["before"][name] >= limit <= after[name]]

@@ -24,7 +24,7 @@ from bauta.benchmark.measuring import CROPS, Batch, Bench, Item, Outcome, Plan, 
 from bauta.benchmark.quality import set_quality
 from bauta.benchmark.recipes import Recipe, Row
 from bauta.benchmark.references import prepare, settings
-from bauta.benchmark.results import summarise
+from bauta.benchmark.results import still_recognised, summarise
 from bauta.errors import BautaError, UsageError
 from bauta.recognizers import find_card, threshold
 
@@ -53,7 +53,8 @@ def run_recipe(
         output: Folder of the cards, ``RECIPE-ROW.json``.
         work: Folder of finished batches; ``.work`` in the output folder by default.
         jobs: Worker processes; the figures do not depend on it.
-        examples: Of how many faces a card keeps pictures, before and after.
+        examples: Of how many faces a card keeps pictures, before and after, and of how many more that are still
+            recognised.
         lpips: File of the weights of LPIPS; without it there is none in the cards.
         command: As it was given, for the cards.
         progress: Called with the row, the pairs done and the pairs there are.
@@ -168,7 +169,7 @@ def run_items(
         batch: Pairs whose masks are made together.
         work: Folder of finished batches.
         jobs: Worker processes.
-        examples: Of how many pairs to keep pictures.
+        examples: Of how many pairs to keep pictures, and of how many more that are still recognised.
         gallery: To search, if identification is wanted.
         command: As it was given.
         progress: Called with the pairs done and the pairs there are.
@@ -177,11 +178,11 @@ def run_items(
         BautaError: as `run_recipe`; no card is written then.
     """
     began = time.monotonic()
+    plan = replace(plan, examples=examples > 0)
     batches = []
     for start in range(0, len(items), batch):
         part = tuple(items[start : start + batch])
-        shown = replace(plan, examples=start < examples)
-        batches.append((shown, Batch(part, work / shown.key[:16] / f"{digest(part)[:32]}.json")))
+        batches.append((plan, Batch(part, work / plan.key[:16] / f"{digest(part)[:32]}.json")))
     outcomes: list[Outcome | None] = [None] * len(batches)
     done = 0
     progress(0, len(items))
@@ -213,7 +214,7 @@ def run_items(
             "det": det_points(records, arrays),
             "passes": {key: sum(outcome.report[key] for outcome in finished) for key in ("forward", "backward")},
             "records": records,
-            "examples": pictures[:examples],
+            "examples": _chosen(pictures, records, card["judges"], examples),
             "run": {
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "command": command,
@@ -225,6 +226,17 @@ def run_items(
     )
     cards.write_card(whole, path)
     return whole
+
+
+def _chosen(
+    pictures: Sequence[Record], records: Sequence[Record], judges: Sequence[Record], count: int
+) -> list[Record]:
+    """The first pictures, and the first of faces that an independent judge still recognises, or any where none is."""
+    limits = {judge["name"]: judge["threshold"]["cosine"] for judge in judges if not judge["attacked"]}
+    limits = limits or {judge["name"]: judge["threshold"]["cosine"] for judge in judges}
+    failed = [one for one in pictures if still_recognised(records[one["record"]], limits)]
+    wanted = {one["record"] for one in (*pictures[:count], *failed[:count])}
+    return [one for one in pictures if one["record"] in wanted]
 
 
 def _measured(batches: Sequence[tuple[Plan, Batch]], jobs: int) -> Iterator[tuple[int, Outcome]]:
