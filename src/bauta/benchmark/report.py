@@ -219,8 +219,8 @@ def _identification(cards: Sequence[Card]) -> Table | None:
     return Table(
         "Searching",
         f"Percent of searches, {' and '.join(sizes)}: how often the person is not found, and how often a target is, "
-        f"at ranks {' and '.join(map(str, RANKS))}. All searches count, so that the first row of each is what recognisers miss "
-        "without protection.",
+        f"at ranks {' and '.join(map(str, RANKS))}. All searches count, so that the first row of each is what "
+        "recognisers miss without protection.",
         (
             "row",
             *(f"not found, rank {rank}" for rank in RANKS),
