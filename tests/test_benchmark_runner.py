@@ -537,6 +537,7 @@ def test_the_recipe_in_the_documentation_is_one(tmp_path: Path) -> None:
     guide = Path(__file__).resolve().parent.parent / "docs" / "benchmark.md"
     if not guide.is_file():
         pytest.skip("the documentation is not part of an installation")
+    assert [name for name in known_transports() if f"`{name}`" not in guide.read_text(encoding="utf-8")] == []
     (text,) = re.findall(r"^```\n(name = .*?)^```$", guide.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     (tmp_path / "recipe.toml").write_text(text)
     assert [row.name for row in read_recipe(str(tmp_path / "recipe.toml")).rows] == ["clean", "paper"]
