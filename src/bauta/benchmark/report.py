@@ -24,6 +24,7 @@ Interval = Mapping[str, float]
 HEADER = ("row", "pairs", "dodging", "worst judge", "matches a target (before)", "PSNR", "SSIM")
 _LISTED = 12  # failures of each card that the page names
 _MEASURES = {"psnr": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "flip": "FLIP", "lpips": "LPIPS"}
+_SETS = {"mmd": "MMD", "frechet_onet": "Fréchet (O-Net)"}
 _PLACES = {"": "mask", "_saved": "face", "_photo": "photo"}
 
 
@@ -209,8 +210,11 @@ def _identification(cards: Sequence[Card]) -> Table | None:
     found = []
     for card in having:
         for cell, rates in card["results"]["identification"]["cells"].items():
-            figures = [_by_judges(rates[aim][str(rank)]) for aim in ("untargeted", "targeted") for rank in RANKS]
-            found.append((f"{label(card, cards)}, {cell}", *figures))
+            figures = tuple(_by_judges(rates[aim][str(rank)]) for aim in ("untargeted", "targeted") for rank in RANKS)
+            if cell != Cell.NEITHER:
+                found.append((f"{label(card, cards)}, {cell}", *figures))
+            elif all(known[1:] != figures for known in found):  # rows of the same photos have it in common
+                found.append((cell, *figures))
     sizes = dict.fromkeys(
         f"{people} people among {people + card['gallery']['strangers'] + card['gallery']['targets']} faces"
         for card in having
@@ -219,8 +223,8 @@ def _identification(cards: Sequence[Card]) -> Table | None:
     return Table(
         "Searching",
         f"Percent of searches, {' and '.join(sizes)}: how often the person is not found, and how often a target is, "
-        f"at ranks {' and '.join(map(str, RANKS))}. All searches count, so that the first row of each is what "
-        "recognisers miss without protection.",
+        f"at ranks {' and '.join(map(str, RANKS))}. All searches count: the row "
+        "unprotected is what recognisers miss, and take for a target, without protection.",
         (
             "row",
             *(f"not found, rank {rank}" for rank in RANKS),
@@ -232,20 +236,15 @@ def _identification(cards: Sequence[Card]) -> Table | None:
 
 def _quality(cards: Sequence[Card]) -> Table:
     measured = [name for name in MEASURES if any(card["results"]["quality"].get(name) for card in cards)]
+    sets = [name for name in _SETS if any(card.get("set_quality", {}).get(name) is not None for card in cards)]
     figures = []
     for card in cards:
         found = [card["results"]["quality"].get(name) for name in measured]
-        sets = card.get("set_quality", {})
-        figures.append(
-            (
-                label(card, cards),
-                *(
-                    "-" if one is None else _figure(name, one["mean"])
-                    for name, one in zip(measured, found, strict=True)
-                ),
-                *("-" if sets.get(name) is None else f"{sets[name]:.3g}" for name in ("mmd", "frechet_onet")),
-            )
-        )
+        whole = [card.get("set_quality", {}).get(name) for name in sets]
+        cells = [
+            "-" if one is None else _figure(name, one["mean"]) for name, one in zip(measured, found, strict=True)
+        ] + ["-" if value is None else f"{value:.3g}" for value in whole]
+        figures.append((label(card, cards), *cells))
     return Table(
         "How much can be seen",
         "Means over photos: of the mask on the pixels of the face, of the face as saved, of the photo as saved. PSNR, "
@@ -254,8 +253,7 @@ def _quality(cards: Sequence[Card]) -> Table:
         (
             "row",
             *(f"{_MEASURES[name.partition('_saved')[0].partition('_photo')[0]]}, {_place(name)}" for name in measured),
-            "MMD",
-            "Fréchet (O-Net)",
+            *(_SETS[name] for name in sets),
         ),
         tuple(figures),
     )
