@@ -64,6 +64,18 @@ class TestRunRecognizers:
         assert {len(row) for row in rows} == {len(header)}
         assert rows[0][1] == "100.00 (100.00-100.00)"
 
+    def test_an_interrupted_run_goes_on(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = run_recognizers(["judge_one"], data, data / "card.json")
+
+        def measure(judge: FakeJudge, *rest: Any) -> Any:
+            raise AssertionError(f"{judge.card.name} was measured")
+
+        monkeypatch.setattr(accuracy, "measure", measure)
+        again = run_recognizers(["judge_one"], data, data / "card.json")
+        assert again["recognizers"] == first["recognizers"]
+        with pytest.raises(AssertionError, match="judge_two was measured"):
+            run_recognizers(["judge_one", "judge_two"], data, data / "card.json")
+
     def test_what_makes_no_sense_is_refused(self, data: Path) -> None:
         with pytest.raises(UsageError, match="no recogniser"):
             run_recognizers([], data, data / "card.json")

@@ -7,6 +7,8 @@ embedded once, and scores are products of its embeddings, so that the forward pa
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +25,7 @@ from bauta.benchmark import cards, protocols
 from bauta.benchmark.datasets import PairSet, read_cfp, read_lfw
 from bauta.benchmark.embeddings import cosines
 from bauta.benchmark.images import FaceImage
-from bauta.errors import UsageError
+from bauta.errors import OutputError, UsageError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.templates import ARCFACE_112, CropTemplate
 from bauta.photo.files import write_atomically
@@ -149,7 +151,7 @@ def run_recognizers(
     command: str = "",
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> dict[str, Any]:
-    """Measure recognisers and write one card for all.
+    """Measure recognisers and write one card for all; what is finished lies in ``.work`` beside it.
 
     Args:
         names: Of the recognisers; any role will do.
@@ -182,7 +184,10 @@ def run_recognizers(
                 "architecture": card.architecture,
                 "training_set": card.training_set,
                 "stated_lfw_accuracy": _stated(card.weights.parent / "models.json", card.name),
-                "results": {protocol: measure(judge, pairs, advance) for protocol, pairs in sets.items()},
+                "results": {
+                    protocol: _measured(judge, pairs, path.parent / ".work", advance)
+                    for protocol, pairs in sets.items()
+                },
             }
         )
     whole = {
@@ -197,9 +202,23 @@ def run_recognizers(
             "machine": cards.machine(),
         },
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode(), overwrite=True)
     return whole
+
+
+def _measured(judge: Judge, pairs: PairSet, work: Path, progress: Callable[[int, int], None]) -> Any:
+    """`measure`, from its file when it was done before with the same code, weights and photos."""
+    facts = [cards.code()["sha256"], judge.card.sha256, str(judge.card.template), pairs.sha256, FMR]
+    file = work / f"accuracy-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(file.read_text(encoding="utf-8"))
+    found = measure(judge, pairs, progress)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot write to {work}: {error.strerror}.", hint="Give another folder with -o.") from error
+    write_atomically(file, json.dumps(found).encode(), overwrite=True)
+    return found
 
 
 def table(card: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
