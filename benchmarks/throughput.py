@@ -60,7 +60,7 @@ def embedding(data: Path, name: str) -> dict[str, float | int | str]:
     }
 
 
-def searching() -> dict[str, float | int]:
+def searching() -> dict[str, float | int | str]:
     random = np.random.default_rng(0)
 
     def unit(count: int) -> np.ndarray:
@@ -94,18 +94,15 @@ def main() -> None:
     parser.add_argument("--recognizer", default="dlib_resnet")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    result = {
-        "schema": "bauta.speed/1",
-        "name": "throughput",
-        "embedding": None if options.data is None else embedding(options.data, options.recognizer),
-        "search": searching(),
-        "code": cards.code(),
-        "machine": cards.machine(),
-    }
-    text = json.dumps(result, indent=1) + "\n"
-    print(text, end="")
-    if options.output:
-        (options.output / "throughput.json").write_text(text, encoding="utf-8")
+    figures = {"search": searching()}
+    if options.data is not None:
+        figures["embedding"] = embedding(options.data, options.recognizer)
+    for name, results in figures.items():
+        card = {"schema": "bauta.speed/1", "name": name, "results": results}
+        text = json.dumps({**card, "code": cards.code(), "machine": cards.machine()}, indent=1) + "\n"
+        print(text, end="")
+        if options.output:
+            (options.output / f"throughput-{name}.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -174,6 +174,13 @@ def test_search_is_exact_and_in_order():
         identification.search(probes, gallery, 201)
 
 
+def test_search_of_a_large_gallery_is_exact():
+    random = np.random.default_rng(0)
+    gallery, probes = (unit(random.standard_normal((count, 16))) for count in (5_000, 40))
+    places, _ = identification.search(probes, gallery, 5)
+    np.testing.assert_array_equal(places, np.argsort(-(probes @ gallery.T), axis=1)[:, :5])
+
+
 @pytest.mark.usefixtures("small_blocks")
 def test_closed_set_equals_slow_counting():
     embeddings, subjects = people(40, 3, noise=1.5)

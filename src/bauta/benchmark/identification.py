@@ -31,6 +31,7 @@ RANKS = (1, 5)
 #: Cosines of float32 that differ by less are equal: the order of a sum alone changes them by as much.
 TIE = 1e-6
 
+_RUN = 256  # columns of scores whose maximum is taken first
 _TARGET, _DISTRACTOR = -1, -2  # codes of people in the gallery who are nobody among the probes
 
 
@@ -55,14 +56,33 @@ def search(probes: ArrayLike, gallery: ArrayLike, count: int) -> tuple[Indices, 
         )
     places = np.empty((len(one), count), np.int64)
     scores = np.empty((len(one), count), np.result_type(one, other))
-    columns = np.ascontiguousarray(other.T)
     for rows in blocks(len(one), len(other)):
-        block = one[rows] @ columns
-        best = np.argpartition(block, len(other) - count, axis=1)[:, -count:]
+        block = one[rows] @ other.T
+        best = _best(block, count)
         found = np.take_along_axis(block, best, axis=1)
         order = np.lexsort((best, -found), axis=1)
         places[rows], scores[rows] = np.take_along_axis(best, order, 1), np.take_along_axis(found, order, 1)
     return places, scores
+
+
+def _best(scores: Floats, count: int) -> Indices:
+    """(P, count) columns of the highest scores of (P, G), in no order.
+
+    They lie in the `count` runs of columns with the highest maxima, which are much quicker to find.
+    """
+    runs = scores.shape[1] // _RUN
+    columns = np.arange(scores.shape[1])
+    if runs > 2 * count:
+        maxima = scores[:, : runs * _RUN].reshape(len(scores), runs, _RUN).max(2)
+        highest = np.argpartition(maxima, runs - count, axis=1)[:, -count:]
+        inside = (highest[:, :, None] * _RUN + np.arange(_RUN)).reshape(len(scores), -1)
+        rest = np.broadcast_to(columns[runs * _RUN :], (len(scores), scores.shape[1] - runs * _RUN))
+        among = np.concatenate([inside, rest], axis=1)
+        scores = np.take_along_axis(scores, among, axis=1)
+    else:
+        among = np.broadcast_to(columns, scores.shape)
+    places = np.argpartition(scores, scores.shape[1] - count, axis=1)[:, -count:]
+    return np.take_along_axis(among, places, axis=1)
 
 
 @dataclass(frozen=True)
@@ -367,9 +387,8 @@ def _rank(
             hint="Enrol another image of each, or use open-set identification.",
         )
     found = [_Ranked(np.empty(len(probes)), np.empty(len(probes), np.int64)) for _ in asked]
-    columns = np.ascontiguousarray(gallery.T)
     for rows in blocks(len(probes), len(gallery)):
-        block = probes[rows] @ columns
+        block = probes[rows] @ gallery.T
         mates = probe_code[rows, None] == gallery_code
         if own is not None and own is not gallery:
             row, column = np.nonzero(mates)
