@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bauta import metrics
-from bauta.benchmark import protocols
+from bauta.benchmark import identification, protocols
+from bauta.benchmark.embeddings import cosines, pool_templates
 from bauta.benchmark.protocols import Cell
 from bauta.errors import UsageError
 
@@ -32,7 +33,7 @@ def angle(degrees: float) -> np.ndarray:
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(protocols, "_BLOCK", 100)
+    monkeypatch.setattr("bauta.benchmark.embeddings._BLOCK", 100)
 
 
 # Thresholds and verification
@@ -165,12 +166,19 @@ def test_dodging_needs_genuine_pairs(first, second):
 def test_search_is_exact_and_in_order():
     gallery, _ = people(50, 4)
     probes, _ = people(20, 1, seed=1)
-    places, scores = protocols.search(probes, gallery, 7)
+    places, scores = identification.search(probes, gallery, 7)
     expected = np.argsort(-(probes @ gallery.T), axis=1)[:, :7]
     np.testing.assert_array_equal(places, expected)
     np.testing.assert_allclose(scores, np.take_along_axis(probes @ gallery.T, expected, 1), atol=1e-6)
     with pytest.raises(UsageError):
-        protocols.search(probes, gallery, 201)
+        identification.search(probes, gallery, 201)
+
+
+def test_search_of_a_large_gallery_is_exact():
+    random = np.random.default_rng(0)
+    gallery, probes = (unit(random.standard_normal((count, 16))) for count in (5_000, 40))
+    places, _ = identification.search(probes, gallery, 5)
+    np.testing.assert_array_equal(places, np.argsort(-(probes @ gallery.T), axis=1)[:, :5])
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -179,7 +187,7 @@ def test_closed_set_equals_slow_counting():
     code = np.array(subjects)
     probe = np.arange(0, 120, 3)
     enrolled = np.setdiff1d(np.arange(120), probe)
-    found = protocols.closed_set(
+    found = identification.closed_set(
         embeddings[probe], code[probe].tolist(), embeddings[enrolled], code[enrolled].tolist(), ranks=(1, 5, 20)
     )
     ordered = code[enrolled][np.argsort(-(embeddings[probe] @ embeddings[enrolled].T), axis=1)]
@@ -191,15 +199,15 @@ def test_closed_set_equals_slow_counting():
 
 def test_constant_embeddings_identify_nobody():
     same = unit(np.ones((6, 8)))
-    assert protocols.closed_set(same[:2], "ab", same, "abcdef").rates[5].mean == 0
+    assert identification.closed_set(same[:2], "ab", same, "abcdef").rates[5].mean == 0
 
 
 def test_closed_set_needs_everybody():
     embeddings, _ = people(3, 1)
     with pytest.raises(UsageError, match="1 probes are of people who are not in the gallery"):
-        protocols.closed_set(embeddings[:2], "ax", embeddings, "abc")
+        identification.closed_set(embeddings[:2], "ax", embeddings, "abc")
     with pytest.raises(UsageError, match="2 embeddings have 3 subjects"):
-        protocols.closed_set(embeddings[:2], "abc", embeddings, "abc")
+        identification.closed_set(embeddings[:2], "abc", embeddings, "abc")
 
 
 def test_open_set():
@@ -211,7 +219,7 @@ def test_open_set():
     limit = metrics.threshold_at_fmr((strangers @ gallery.T).max(1), 0.1)
     just, below = limit + 0.001, limit - 0.001
     probes = unit([[just, -np.sqrt(1 - just**2), 0, 0], [0, below, -np.sqrt(1 - below**2), 0], [0, 0, 1, 0]])
-    found = protocols.open_set(probes, "abd", strangers, ["x"] * 300, gallery, "abcde", 0.1)
+    found = identification.open_set(probes, "abd", strangers, ["x"] * 300, gallery, "abcde", 0.1)
     assert found.cosine == pytest.approx(limit, abs=1e-6)
     assert found.unknown_probes == 300
     # a: detected and first; b: not detected; d: an alarm, but for c.
@@ -222,16 +230,16 @@ def test_open_set_needs_strangers():
     embeddings, _ = people(300, 1)
     gallery, names = embeddings[:3], "abc"
     with pytest.raises(UsageError, match="299 probes of people who are not"):
-        protocols.open_set(gallery, names, embeddings[1:], ["x"] * 299, gallery, names, 0.1)
+        identification.open_set(gallery, names, embeddings[1:], ["x"] * 299, gallery, names, 0.1)
     with pytest.raises(UsageError, match="such as 'b'"):
-        protocols.open_set(gallery, names, embeddings, ["x"] * 299 + ["b"], gallery, names, 0.1)
+        identification.open_set(gallery, names, embeddings, ["x"] * 299 + ["b"], gallery, names, 0.1)
 
 
 def test_untargeted_and_targeted_are_those_of_tip_im():
     # In degrees: the person's other image at 40, somebody at 10, a target at 20 and another at 90.
     clean = np.stack([angle(35), angle(40), angle(10)])
     protected = np.stack([angle(16), angle(40), angle(10)])
-    found = protocols.identification_cells(
+    found = identification.identification_cells(
         clean, protected, "aab", [0], [1, 2], targets=np.stack([angle(20), angle(90)]), ranks=(1, 2, 3)
     )
     before, after = found[Cell.NEITHER], found[Cell.PROBE]
@@ -245,8 +253,8 @@ def test_a_protected_gallery_protects_the_person_searched_for():
     # Two people's images lie at 0 and 60; protection turns everything by 50 degrees.
     clean = np.stack([angle(0), angle(0), angle(60), angle(60)])
     protected = np.stack([angle(50), angle(50), angle(110), angle(110)])
-    alone = protocols.identification_cells(clean, protected, "aabb", [0, 2], [1, 3], ranks=(1,))
-    together = protocols.identification_cells(clean, protected, "aabb", [0, 2], [1, 3], ranks=(1,), everyone=True)
+    alone = identification.identification_cells(clean, protected, "aabb", [0, 2], [1, 3], ranks=(1,))
+    together = identification.identification_cells(clean, protected, "aabb", [0, 2], [1, 3], ranks=(1,), everyone=True)
 
     def rates(found):
         return [found[cell].untargeted[1].mean for cell in Cell]
@@ -260,7 +268,7 @@ def test_a_protected_gallery_protects_the_person_searched_for():
 
 def test_equal_scores_count_against_the_protection():
     same = unit(np.ones((3, 4)))
-    found = protocols.identification_cells(same, same, "aab", [0], [1, 2], targets=same[:1])
+    found = identification.identification_cells(same, same, "aab", [0], [1, 2], targets=same[:1])
     assert found[Cell.PROBE].untargeted[1].mean == 0
     assert found[Cell.PROBE].targeted[1].mean == 0
     assert found[Cell.PROBE].targeted[5].mean == 1
@@ -269,8 +277,8 @@ def test_equal_scores_count_against_the_protection():
 def test_distractors_push_people_down_the_list():
     embeddings, subjects = people(30, 2, noise=1.5)
     probe, enrolled = np.arange(0, 60, 2), np.arange(1, 60, 2)
-    few = protocols.identification_cells(embeddings, embeddings, subjects, probe, enrolled)
-    many = protocols.identification_cells(
+    few = identification.identification_cells(embeddings, embeddings, subjects, probe, enrolled)
+    many = identification.identification_cells(
         embeddings, embeddings, subjects, probe, enrolled, distractors=people(2000, 1, seed=5)[0]
     )
     assert many[Cell.NEITHER].untargeted[1].mean > few[Cell.NEITHER].untargeted[1].mean
@@ -283,11 +291,11 @@ def test_identification_refuses_what_does_not_fit():
         (([0], [2, 3]), "not in the gallery"),
     ):
         with pytest.raises(UsageError, match=words):
-            protocols.identification_cells(embeddings, embeddings, subjects, *arguments)
+            identification.identification_cells(embeddings, embeddings, subjects, *arguments)
     with pytest.raises(UsageError, match="another recogniser"):
-        protocols.identification_cells(embeddings, embeddings, subjects, [0], [1], targets=unit(np.eye(4)))
+        identification.identification_cells(embeddings, embeddings, subjects, [0], [1], targets=unit(np.eye(4)))
     with pytest.raises(UsageError, match="do not go together"):
-        protocols.identification_cells(embeddings, embeddings[1:], subjects, [0], [1])
+        identification.identification_cells(embeddings, embeddings[1:], subjects, [0], [1])
 
 
 def test_a_hundred_thousand_distractors_are_a_matter_of_seconds():
@@ -295,7 +303,7 @@ def test_a_hundred_thousand_distractors_are_a_matter_of_seconds():
     gallery = unit(random.standard_normal((100_000, 64), dtype=np.float32))
     probes = gallery[:100]
     began = time.process_time()
-    found = protocols.closed_set(probes, range(100), gallery, range(100_000))
+    found = identification.closed_set(probes, range(100), gallery, range(100_000))
     assert time.process_time() - began < 10
     assert found.rates[1].mean == 1
 
@@ -305,7 +313,7 @@ def test_a_hundred_thousand_distractors_are_a_matter_of_seconds():
 
 def test_templates_are_means_of_media():
     values = unit([[1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
-    pooled = protocols.pool_templates(values, [1, 1, 1, 1, 0], [5, 5, 5, 6, 5])
+    pooled = pool_templates(values, [1, 1, 1, 1, 0], [5, 5, 5, 6, 5])
     np.testing.assert_allclose(pooled, unit([[0, 0, 1], [1, 1, 0]]), atol=1e-6)
 
 
@@ -320,7 +328,7 @@ def test_templates_are_means_of_media():
 )
 def test_templates_that_cannot_be_pooled(values, template, words):
     with pytest.raises(UsageError, match=words):
-        protocols.pool_templates(values, template, np.arange(len(template)))
+        pool_templates(values, template, np.arange(len(template)))
 
 
 @pytest.mark.parametrize(
@@ -335,4 +343,4 @@ def test_templates_that_cannot_be_pooled(values, template, words):
 )
 def test_what_are_no_embeddings(values, words):
     with pytest.raises(UsageError, match=words):
-        protocols.cosines(values, values)
+        cosines(values, values)

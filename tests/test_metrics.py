@@ -219,3 +219,29 @@ def test_few_scores_look_linkable_and_their_shuffles_say_so():
 def test_linkability_refuses_nonsense(mated, other):
     with pytest.raises(UsageError):
         metrics.system_linkability(np.array(mated), np.array(other))
+
+
+def test_flip_of_the_authors_pictures_of_one_colour() -> None:
+    """Their own package: 0 for equal images, 1 at most, and nearly that for the extreme pair of green and blue."""
+    colours = {"green": (0, 1, 0), "blue": (0, 0, 1), "grey": (0.5, 0.5, 0.5)}
+    green, blue, grey = (np.full((32, 32, 3), colour, np.float32) for colour in colours.values())
+    assert metrics.flip(grey, grey) == 0
+    assert 0.9 < metrics.flip(green, blue) <= 1
+    assert metrics.flip(grey, grey + np.float32(0.01)) < metrics.flip(grey, grey + np.float32(0.05)) < 0.3
+    with pytest.raises(UsageError, match="one size"):
+        metrics.flip(grey, grey[:16])
+
+
+def test_the_frechet_distance_of_gaussians() -> None:
+    """Of N(m, S) and N(n, T): |m - n|^2 + tr(S + T - 2 (S T)^1/2); for diagonal S and T in closed form."""
+    random = np.random.default_rng(0)
+    white = random.standard_normal((500, 3))
+    white -= white.mean(0)
+    white = white @ np.linalg.inv(np.linalg.cholesky(np.cov(white, rowvar=False))).T  # exactly of unit covariance
+    first, second = white * [1, 2, 3], white * [2, 2, 5] + [1, 0, -2]
+    assert metrics.frechet_distance(first, second) == pytest.approx(1 + 4 + (1 - 2) ** 2 + (3 - 5) ** 2)
+    assert metrics.frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
+    turn = np.linalg.qr(random.standard_normal((3, 3)))[0]
+    assert metrics.frechet_distance(first @ turn, second @ turn) == pytest.approx(10)
+    with pytest.raises(UsageError, match="no Fréchet distance"):
+        metrics.frechet_distance(first, second[:, :2])

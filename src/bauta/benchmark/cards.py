@@ -24,6 +24,7 @@ import numpy as np
 
 import bauta
 from bauta import metrics
+from bauta.benchmark.protocols import Cell
 from bauta.benchmark.schema import card_schema, check
 from bauta.errors import OutputError, UsageError
 from bauta.metrics import Interval
@@ -197,6 +198,10 @@ def compare(first: Card, second: Card) -> list[Difference]:
     for transport in [name for name in first["transports"] if name in second["transports"]]:
         sides = [np.array([dodged(side[key], transport, limits) for key in keys], dtype=np.float64) for side in rows]
         found.append(_difference(f"dodging, {transport}", sides[0], sides[1], people))
+    if all("cells" in side[key] for side in rows for key in keys):
+        for cell in (Cell.GALLERY, Cell.BOTH):
+            sides = [np.array([dodged(side[key], cell, limits) for key in keys], dtype=np.float64) for side in rows]
+            found.append(_difference(f"dodging, {cell}", sides[0], sides[1], people))
     for measure in first["results"]["quality"]:
         values = [[side[key]["quality"].get(measure) for key in keys] for side in rows]
         pair = [np.array([np.nan if value is None else value for value in side])[:, None] for side in values]
@@ -204,12 +209,29 @@ def compare(first: Card, second: Card) -> list[Difference]:
     return [difference for difference in found if difference is not None]
 
 
-def dodged(record: Mapping[str, Any], transport: str, limits: Mapping[str, float]) -> list[float]:
-    """For each judge 1 when it no longer matches the photo, 0 when it does, NaN when it never did."""
+def dodged(record: Mapping[str, Any], where: str, limits: Mapping[str, float]) -> list[float]:
+    """For each judge 1 when it no longer matches the photos, 0 when it does, NaN when it never did.
+
+    Args:
+        record: Of a pair.
+        where: A transport, or a cell of `bauta.benchmark.protocols.Cell`.
+        limits: Thresholds of the judges.
+    """
+    scores = similarities(record, where)
     return [
-        float(record["after"][transport][name] < limit) if record["before"][name] >= limit else np.nan
-        for name, limit in limits.items()
+        float(scores[name] < limit) if record["before"][name] >= limit else np.nan for name, limit in limits.items()
     ]
+
+
+def similarities(record: Mapping[str, Any], where: str) -> Mapping[str, float]:
+    """What judges say of a pair after a transport, or in a cell: by name."""
+    if where == Cell.NEITHER:
+        before: Mapping[str, float] = record["before"]
+        return before
+    if where in (Cell.GALLERY, Cell.BOTH):
+        return {name: scores[where] for name, scores in record["cells"].items()}
+    after: Mapping[str, Mapping[str, float]] = record["after"]
+    return after["saved" if where == Cell.PROBE else where]
 
 
 def _common_judges(first: Card, second: Card) -> dict[str, float]:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from bauta.benchmark.cards import Card
 from bauta.benchmark.images import FaceImage, is_image
+from bauta.benchmark.measuring import Item, Plan
 from bauta.benchmark.recipes import Face, Pair
-from bauta.benchmark.runner import ANOTHER, ORIGINAL, Item, Plan, participants, run_items
+from bauta.benchmark.runner import ANOTHER, ORIGINAL, participants, run_items
 from bauta.benchmark.transports import transports
 from bauta.errors import UsageError
 
@@ -69,6 +70,7 @@ def run_folders(
     work: Path | None = None,
     jobs: int = 1,
     examples: int = 0,
+    lpips: Path | None = None,
     command: str = "",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Card:
@@ -88,6 +90,7 @@ def run_folders(
         work: Folder of finished batches; ``.work`` beside the card by default.
         jobs: Worker processes.
         examples: Of how many faces to keep pictures.
+        lpips: File of the weights of LPIPS; without it there is none in the card.
         command: As it was given.
         progress: Called with the photos done and the photos there are.
 
@@ -100,7 +103,7 @@ def run_folders(
         transports(condition)
     items = read_folders(originals, outputs, references)
     called = name or outputs.resolve().name
-    plan = Plan("", {}, surrogates, judges, conditions, face, 0, fmr)
+    plan = Plan("", {}, surrogates, judges, conditions, face, 0, fmr, lpips=lpips)
     card = {
         "name": f"{originals.resolve().name}/{called}",
         "recipe": "folder",

@@ -1,7 +1,7 @@
 """Recipes: everything that decides the figures of a benchmark, in one TOML file.
 
-The package carries its own in ``benchmark/recipes``. Keys are the fields of `Recipe`, with a table ``dataset`` and a
-list ``rows``. Paths lie below the data folder that the command is given.
+The package carries its own in ``benchmark/recipes``. Keys are the fields of `Recipe`, with tables ``dataset`` and
+``gallery`` and a list ``rows``. Paths lie below the data folder that the command is given.
 """
 
 from __future__ import annotations
@@ -115,6 +115,7 @@ class Row:
         options: The method's settings by name; ``preset`` chooses among its named ones.
         surrogates: Attacked instead of the recipe's.
         pairs: Run on the first so many pairs only.
+        cells: Instead of the recipe's.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Row:
     options: Mapping[str, Any] = field(default_factory=dict)
     surrogates: tuple[str, ...] | None = None
     pairs: int | None = None
+    cells: bool | None = None
 
     def __post_init__(self) -> None:
         if not self.name or set(self.name) & set("/\\ ") or self.name.startswith("."):
@@ -130,6 +132,38 @@ class Row:
             raise UsageError(f"Row {self.name!r}: surrogates is {self.surrogates!r}.", hint="Give a list of names.")
         if self.pairs is not None and self.pairs < 1:
             raise UsageError(f"Row {self.name!r}: pairs is {self.pairs}.", hint="Give 1 or more.")
+
+
+@dataclass(frozen=True)
+class GallerySource:
+    """What is searched beside the other photos of the pairs' people: targets, and strangers if a folder is named.
+
+    Attributes:
+        path: A folder ``person/image`` of aligned crops, below the data folder; people of the pairs are left out.
+        people: How many strangers to draw, one image of each.
+    """
+
+    path: str = ""
+    people: int = 0
+
+    def __post_init__(self) -> None:
+        if self.people < 0 or bool(self.path) != bool(self.people):
+            raise UsageError(
+                f"A gallery with {self.people} people of {self.path!r} makes no sense.",
+                hint="Give path and people, or neither: then only the pairs' people are in it.",
+            )
+
+    def folder(self, data: Path | None) -> Path | None:
+        """The folder of strangers; None without any.
+
+        Raises:
+            UsageError: when no data folder was given.
+        """
+        if not self.path:
+            return None
+        if data is None:
+            raise UsageError("The gallery needs a folder.", hint="Give --data DIR.")
+        return data / self.path
 
 
 @dataclass(frozen=True)
@@ -145,7 +179,9 @@ class Recipe:
         transports: What happens to the photo before it is judged, see `bauta.benchmark.transports`.
         fmr: False match rate of the thresholds.
         pairs: Run on the first so many pairs only.
-        batch: Photos whose masks are made together; a finished batch is kept.
+        batch: Pairs whose masks are made together; a finished batch is kept.
+        cells: Whether to protect both photos of a pair, and compare them in all ways.
+        gallery: Search for the people in it; None for no identification.
         seed: Of everything random.
         evidence: False for runs whose figures mean nothing.
         note: One sentence for the readers of the cards.
@@ -160,6 +196,8 @@ class Recipe:
     fmr: float = 1e-2
     pairs: int | None = None
     batch: int = 15
+    cells: bool = False
+    gallery: GallerySource | None = None
     seed: int = 0
     evidence: bool = True
     note: str = ""
@@ -180,6 +218,7 @@ class Recipe:
             "fmr": 0 < self.fmr < 1,
             "pairs": self.pairs is None or self.pairs >= 1,
             "batch": 1 <= self.batch <= 256,
+            "cells": isinstance(self.cells, bool),
         }
         for name, good in checks.items():
             if not good:
@@ -229,6 +268,8 @@ def read_recipe(recipe: str) -> Recipe:
     dataset, rows = table.pop("dataset", None), table.pop("rows", None)
     if not isinstance(dataset, dict) or not isinstance(rows, list):
         raise UsageError(f"The recipe {recipe} has no data set or no rows.", hint="Give [dataset] and [[rows]].")
+    if "gallery" in table:
+        table["gallery"] = _build(GallerySource, table["gallery"], f"{recipe}, gallery")
     table["dataset"] = _build(Dataset, dataset, f"{recipe}, dataset")
     table["rows"] = tuple(_build(Row, row, f"{recipe}, rows") for row in rows)
     return _build(Recipe, table, recipe)

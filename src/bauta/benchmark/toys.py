@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from bauta.benchmark.images import FaceImage
@@ -25,9 +26,28 @@ def toy_people() -> list[tuple[str, FaceImage, FaceImage]]:
     for number, face in enumerate(composite_faces().permute(0, 2, 3, 1).numpy()):
         picture = Image.fromarray((face * 255).round().astype(np.uint8))
         name = f"toy_{number:02d}"
-        lit = ImageOps.mirror(picture).point([round(255 * (value / 255) ** 0.85) for value in range(256)] * 3)
-        rows.append((name, _photo(picture, f"{name}/1.png", 96), _photo(lit, f"{name}/2.png", 150)))
+        rows.append(
+            (name, _photo(picture, f"{name}/1.png", 96), _photo(_in_other_light(picture), f"{name}/2.png", 150))
+        )
     return rows
+
+
+def composites_in_other_light(count: int) -> NDArray[np.float32]:
+    """(count, 112, 112, 3) in [0, 1], the first composites mirrored, in other light.
+
+    The nearest thing to another photo of them. Pictures are aligned as the composites are.
+    """
+    from bauta.cloaks.targets import composite_faces
+
+    faces = [
+        _in_other_light(Image.fromarray((face * 255).round().astype(np.uint8)))
+        for face in composite_faces()[:count].permute(0, 2, 3, 1).numpy()
+    ]
+    return np.stack([np.asarray(face, dtype=np.float32) for face in faces]) / np.float32(255)
+
+
+def _in_other_light(picture: Image.Image) -> Image.Image:
+    return ImageOps.mirror(picture).point([round(255 * (value / 255) ** 0.85) for value in range(256)] * 3)
 
 
 def _photo(face: Image.Image, name: str, grey: int) -> FaceImage:

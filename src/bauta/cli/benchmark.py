@@ -22,6 +22,10 @@ Work = Annotated[
     typer.Option(metavar="DIR", help="Finished batches; run again, it goes on there. OUTPUT/.work by default."),
 ]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", help="Processes; figures do not depend on it.")]
+LpipsFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--lpips", metavar="FILE", help="Weights of LPIPS on AlexNet (safetensors), to measure it too."),
+]
 Examples = Annotated[int, typer.Option(help="Of how many faces each card keeps pictures.")]
 Cards = Annotated[list[Path], typer.Argument(help="Result cards.", show_default=False)]
 
@@ -47,6 +51,7 @@ def run(
     work: Work = None,
     jobs: Jobs = 1,
     examples: Examples = 0,
+    lpips: LpipsFile = None,
 ) -> None:
     """Run a recipe: a result card for each row. Interrupted, it goes on where it stopped."""
     from dataclasses import replace
@@ -63,7 +68,15 @@ def run(
         chosen = replace(chosen, pairs=pairs)
     with ProgressBar(1) as bar:
         written = run_recipe(
-            chosen, data, output, work=work, jobs=jobs, examples=examples, command=_command(), progress=bar.stage
+            chosen,
+            data,
+            output,
+            work=work,
+            jobs=jobs,
+            examples=examples,
+            lpips=lpips,
+            command=_command(),
+            progress=bar.stage,
         )
     _show([read_card(path) for path in written])
     print()
@@ -93,6 +106,7 @@ def folder(
     work: Work = None,
     jobs: Jobs = 1,
     examples: Examples = 0,
+    lpips: LpipsFile = None,
 ) -> None:
     """Measure photos that were protected elsewhere, by any tool."""
     from bauta.benchmark.folders import run_folders
@@ -114,10 +128,37 @@ def folder(
             work=work,
             jobs=jobs,
             examples=examples,
+            lpips=lpips,
             command=_command(),
             progress=lambda done, total: bar.stage(called, done, total),
         )
     _show([card])
+    print(f"\n{clean(path)}")
+
+
+@bench.command()
+def recognizers(
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder with lfw_112, and cfp_112 for FF and FP.")],
+    names: Annotated[
+        str, typer.Option("--recognizers", metavar="NAMES", help="Separated by commas, or auto for all that are here.")
+    ] = "auto",
+    protocols: Annotated[str, typer.Option(metavar="NAMES", help="Of lfw, FF and FP.")] = "lfw",
+    output: Output = Path("out/bench"),
+) -> None:
+    """Measure how well recognisers recognise clean faces: LFW and CFP, with the time over bare forward passes."""
+    from bauta.benchmark.accuracy import run_recognizers, table
+    from bauta.recognizers import list_recognizers
+
+    chosen = values.names(names)
+    if chosen == "auto":
+        chosen = tuple(card.name for card in list_recognizers() if card.weights.is_file())
+    path = output / "recognizers.json"
+    with ProgressBar(1) as bar:
+        card = run_recognizers(
+            chosen, data, path, protocol_names=tuple(protocols.split(",")), command=_command(), progress=bar.stage
+        )
+    header, found = table(card)
+    show_table(tuple(name.upper() for name in header), found)
     print(f"\n{clean(path)}")
 
 

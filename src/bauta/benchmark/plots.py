@@ -1,0 +1,145 @@
+"""What the page draws: success against SSIM, histograms of similarities, detection error trade-offs.
+
+Every function gives plain numbers as shares of a plot's sides, from its lower left corner; the template scales them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bauta.benchmark.cards import Card
+from bauta.benchmark.protocols import Cell
+
+BINS = 40
+_LOWEST = 1e-4  # false match rate at which the axis of a trade-off may begin
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row in the plot of success against SSIM; lengths are shares of the plot's sides, from its lower left corner.
+
+    Attributes:
+        label: Of the row.
+        x: SSIM.
+        y: Dodging success.
+        left: Lower end of SSIM's interval.
+        right: Upper end.
+        low: Lower end of the success' interval.
+        high: Upper end.
+        label_y: Where the label stands.
+    """
+
+    label: str
+    x: float
+    y: float
+    left: float
+    right: float
+    low: float
+    high: float
+    label_y: float = 0.0
+
+
+def success_against_ssim(
+    cards: Sequence[Card], labels: Sequence[str], headlines: Sequence[Any]
+) -> dict[str, Any] | None:
+    """Points of `Point` and ticks of the axis; None when no card has both figures.
+
+    Labels of points that lie close together are moved apart, lowest first.
+
+    Args:
+        cards: The cards.
+        labels: Of each.
+        headlines: Dodging success of each, an interval or None.
+    """
+    found = []
+    for card, label, success in zip(cards, labels, headlines, strict=True):
+        similarity = card["results"]["quality"]["ssim_saved"]
+        if similarity is not None and success is not None:
+            found.append((label, similarity, success))
+    if not found:
+        return None
+    start = math.floor(20 * min(similarity["low"] for _, similarity, _ in found)) / 20
+    start = min(max(start, -1.0), 0.95)
+
+    def place(value: float) -> float:
+        return float((value - start) / (1 - start))
+
+    points = [
+        Point(
+            label,
+            place(similarity["mean"]),
+            success["mean"],
+            place(similarity["low"]),
+            place(similarity["high"]),
+            success["low"],
+            success["high"],
+        )
+        for label, similarity, success in found
+    ]
+    return {
+        "points": _apart(points),
+        "ticks": [(share, f"{start + share * (1 - start):.2f}") for share in (0, 0.25, 0.5, 0.75, 1)],
+    }
+
+
+def _apart(points: Sequence[Point]) -> list[Point]:
+    """The points with labels of which none covers another: as tall as 5 % of the plot, as wide as 20 %."""
+    placed: list[Point] = []
+    for point in sorted(points, key=lambda point: point.y):
+        height = point.y
+        for other in sorted(placed, key=lambda other: other.label_y):
+            if abs(other.x - point.x) < 0.2 and abs(other.label_y - height) < 0.05:
+                height = other.label_y + 0.05
+        placed.append(replace(point, label_y=height))
+    return placed
+
+
+def similarities(judge: Mapping[str, Any], usable: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Histograms of a judge on an axis that ends at 1 and begins below all there is to see."""
+    name, limit = judge["name"], judge["threshold"]["cosine"]
+    before = [record["before"][name] for record in usable]
+    after = [record["after"]["saved"][name] for record in usable]
+    low = max(-1.0, math.floor(10 * min(*before, *after, limit) - 0.5) / 10)
+
+    def heights(values: Sequence[float]) -> list[float]:
+        counts = np.histogram(np.clip(values, low, 1), BINS, (low, 1))[0]
+        shares: list[float] = (counts / counts.max()).round(4).tolist()
+        return shares
+
+    return {
+        "judge": judge,
+        "before": heights(before),
+        "after": heights(after),
+        "limit": (limit - low) / (1 - low),
+        "ticks": [(share, f"{low + share * (1 - low):.2f}") for share in (0, 0.5, 1)],
+    }
+
+
+def trade_offs(card: Card) -> list[dict[str, Any]]:
+    """For each judge the curves of its cells, from the smallest false match rate that the pairs can tell to 1."""
+    det = card.get("det") or {}
+    if not det:
+        return []
+    start = max(_LOWEST, 1 / det["impostor_pairs"])
+    decades = -math.log10(start)
+    plots = []
+    for judge in card["judges"]:
+        curves = {}
+        for cell in Cell:
+            points = det["curves"].get(judge["name"], {}).get(cell.value)
+            if points is None:
+                continue
+            shown = [
+                (1 + math.log10(max(rate, start)) / decades, missed)
+                for rate, missed in zip(points["fmr"], points["fnmr"], strict=True)
+                if rate >= start / 2
+            ]
+            curves[cell.value] = shown
+        ticks = [(1 - power / decades, f"1e-{power}" if power else "1") for power in range(math.floor(decades) + 1)]
+        plots.append({"judge": judge, "curves": curves, "ticks": ticks})
+    return plots
