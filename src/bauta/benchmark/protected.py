@@ -31,7 +31,8 @@ from bauta.photo.files import write_atomically
 from bauta.recognizers import Surrogate, find_card, load_surrogate, threshold
 
 SIDE = 112
-_ROOMS = ("cloaks", "objectives", "recognizers", "faces", "benchmark/references.py")
+MASKS = ("cloaks", "objectives", "recognizers", "faces", "benchmark/references.py")
+"""Sources that decide a mask."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Protection:
             RecognizerError: when a surrogate is not known.
         """
         facts = [self.method, self.settings, [find_card(name).sha256 for name in self.surrogates], self.seed, self.fmr]
-        return hashlib.sha256(json.dumps([_mask_code(), *facts], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([source_digest(MASKS), *facts], sort_keys=True).encode()).hexdigest()
 
 
 def protect(
@@ -169,10 +170,10 @@ def _write(crops: ByteArray, paths: Sequence[Path]) -> None:
 
 
 @cache
-def _mask_code() -> str:
-    """SHA-256 over the sources that decide a mask."""
+def source_digest(places: tuple[str, ...]) -> str:
+    """SHA-256 over sources of the package: files, or all of folders."""
     package, total = Path(bauta.__file__).parent, hashlib.sha256()
-    for name in _ROOMS:
+    for name in places:
         place = package / name
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             total.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
