@@ -24,7 +24,8 @@ class MethodCard:
 
     Attributes:
         name: The name to ask for, such as ``tip-im``.
-        kind: ``cloak`` for photo-side methods.
+        kind: ``cloak`` for photo-side methods, ``purifier`` for what attackers do to photos first, ``attacker`` for
+            who trains on protected photos.
         summary: One sentence.
         paper: Citation, or "our design".
         target: Dotted path ``package.module:attribute`` of the implementation.
@@ -46,6 +47,55 @@ METHODS: dict[str, MethodCard] = {
             summary="Adversarial identity mask, optimised per photo against an ensemble of surrogates.",
             paper="Yang et al., Towards Face Encryption by Generating Adversarial Identity Masks, ICCV 2021",
             target="bauta.cloaks.tip_im:TipIm",
+        ),
+        MethodCard(
+            name="purify-blur",
+            kind="purifier",
+            summary="Gaussian blur of the photo.",
+            paper="common practice",
+            target="bauta.attacks.purify:BlurPurifier",
+        ),
+        MethodCard(
+            name="purify-jpeg",
+            kind="purifier",
+            summary="Recompression as JPEG.",
+            paper="Dziugaite et al., A study of the effect of JPG compression on adversarial images, 2016",
+            target="bauta.attacks.purify:JpegPurifier",
+        ),
+        MethodCard(
+            name="purify-bit-depth",
+            kind="purifier",
+            summary="Fewer levels of each colour.",
+            paper="Xu et al., Feature Squeezing, NDSS 2018",
+            target="bauta.attacks.purify:BitDepthPurifier",
+        ),
+        MethodCard(
+            name="purify-total-variation",
+            kind="purifier",
+            summary="The nearby photo of least total variation.",
+            paper="Rudin et al. 1992, Chambolle 2004; as a defence Guo et al., ICLR 2018",
+            target="bauta.attacks.purify:TotalVariationPurifier",
+        ),
+        MethodCard(
+            name="purify-denoiser",
+            kind="purifier",
+            summary="A small network that takes noise away, trained on clean faces.",
+            paper="after FFDNet, Zhang et al., TIP 2018",
+            target="bauta.attacks.purify:DenoiserPurifier",
+        ),
+        MethodCard(
+            name="fine-tuning",
+            kind="attacker",
+            summary="A recogniser that goes on learning to tell people apart, on clean and protected photos of others.",
+            paper="Radiya-Dixit et al., Data Poisoning Won't Save You From Facial Recognition, ICLR 2022 (FaceCure)",
+            target="bauta.attacks.adapt:fine_tune",
+        ),
+        MethodCard(
+            name="embedding-student",
+            kind="attacker",
+            summary="A network taught to say of protected faces what a recogniser says of the clean ones.",
+            paper="FaceLinkGen, as a digest of the paper describes it",
+            target="bauta.attacks.link:fit_student",
         ),
     )
 }

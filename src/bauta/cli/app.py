@@ -292,7 +292,7 @@ def _show_report(report: Report) -> None:
 def methods(
     pattern: Annotated[str, typer.Argument(help="Glob that names must match.")] = "*", as_json: Json = False
 ) -> None:
-    """List the protection methods."""
+    """List the protection methods, and the attackers they are tested with."""
     from dataclasses import asdict
 
     from bauta.registry import list_methods

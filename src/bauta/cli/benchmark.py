@@ -85,6 +85,43 @@ def run(
 
 
 @bench.command()
+def adaptive(
+    recipe: Annotated[
+        str, typer.Argument(help="Name of an adaptive recipe that the package carries, or a TOML file.")
+    ] = "lfw",
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the recipe's sets.", show_default=False)] = ...,  # type: ignore[assignment]
+    output: Output = Path("out/bench"),
+    rows: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="NAMES", help="Rows to run, separated by commas; all by default."),
+    ] = None,
+    work: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            metavar="DIR", help="Masks and trained attackers; run again, it goes on. OUTPUT/.work by default."
+        ),
+    ] = None,
+) -> None:
+    """Measure methods against attackers who purify photos, or train on protected ones of other people."""
+    from bauta.benchmark import adaptive_cards
+    from bauta.benchmark.adaptive import run_adaptive
+    from bauta.benchmark.adaptive_recipe import read_recipe
+
+    chosen = read_recipe(recipe)
+    if rows is not None and (names := values.names(rows)) != "auto":
+        chosen = chosen.only(tuple(names))
+    with ProgressBar(1) as bar:
+        written = run_adaptive(chosen, data, output, work=work, command=_command(), progress=bar.stage)
+    read = [adaptive_cards.read_card(path) for path in written]
+    for table in (adaptive_cards.main_table, adaptive_cards.purifier_table, adaptive_cards.attacker_table):
+        header, lines = table(read)
+        show_table(tuple(name.upper() for name in header), lines)
+        print()
+    for path in written:
+        print(clean(path))
+
+
+@bench.command()
 def folder(
     originals: Annotated[Path, typer.Argument(help="Folder of the photos before protection.", show_default=False)],
     outputs: Annotated[

@@ -1,0 +1,174 @@
+"""Recipes of `bauta.benchmark.adaptive`: one TOML file says who is protected, who attacks, and on whom they train.
+
+The package carries its own in ``benchmark/adaptive_recipes``. Keys are the fields of `AdaptiveRecipe`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bauta.attacks.adapt import FineTuningConfig
+from bauta.attacks.link import StudentConfig
+from bauta.benchmark import references
+from bauta.benchmark.crowds import Source
+from bauta.benchmark.protected import Protection
+from bauta.benchmark.recipes import Dataset, Row
+from bauta.errors import UsageError
+from bauta.registry import list_methods
+
+COMBINED = "all"
+"""What an attacker trained on who saw the photos of every method."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AdaptiveRecipe:
+    """A table of methods against attackers.
+
+    Attributes:
+        name: What its cards are called.
+        evaluation: Pairs of aligned crops, of kind ``lfw`` or ``people``.
+        training: Whom attackers train on.
+        calibration: Whom thresholds are found on after training.
+        rows: The methods. Attackers train on each but ``clean``.
+        surrogates: Recognisers that methods attack.
+        judges: Newer recognisers.
+        recognizer: The attacker's own, which is none of those.
+        purifiers: Registered ones.
+        exclude: Lists of people, below the data folder, who are drawn into no set: LFW's ``pairs*.txt``, or a name on
+            each line.
+        exclude_people: The same, by name.
+        fine_tuning: Settings.
+        student: Settings.
+        pairs: Pairs to evaluate, of as many people; all people when None.
+        fmr: False match rate of the thresholds.
+        batch: Crops whose masks are made together.
+        seed: Of everything random.
+        evidence: False for runs whose figures mean nothing.
+        note: One sentence for the readers of the cards.
+    """
+
+    name: str
+    evaluation: Dataset
+    training: tuple[Source, ...]
+    calibration: tuple[Source, ...]
+    rows: tuple[Row, ...]
+    surrogates: tuple[str, ...]
+    judges: tuple[str, ...]
+    recognizer: str
+    purifiers: tuple[str, ...] = (
+        "purify-blur", "purify-jpeg", "purify-bit-depth", "purify-total-variation", "purify-denoiser",
+    )  # fmt: skip
+    exclude: tuple[str, ...] = ()
+    exclude_people: tuple[str, ...] = ()
+    fine_tuning: FineTuningConfig = field(default_factory=lambda: FineTuningConfig(epochs=4, rate=3e-4))
+    student: StudentConfig = field(default_factory=lambda: StudentConfig(epochs=4, rate=3e-4, flip=True))
+    pairs: int | None = None
+    fmr: float = 1e-2
+    batch: int = 15
+    seed: int = 0
+    evidence: bool = True
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        names = [row.name for row in self.rows]
+        registered = [card.name for card in list_methods(kind="purifier")]
+        checks: dict[str, bool] = {
+            "name": bool(self.name) and not set(self.name) & set("/\\ "),
+            "rows": bool(names) and len(set(names)) == len(names) and COMBINED not in names,
+            "evaluation": self.evaluation.kind in ("lfw", "people") and self.evaluation.face == "aligned",
+            "training": bool(self.training),
+            "calibration": bool(self.calibration),
+            "judges": bool(self.judges) and len(set(self.judges)) == len(self.judges),
+            "purifiers": len(set(self.purifiers)) == len(self.purifiers) and set(self.purifiers) <= set(registered),
+            "pairs": self.pairs is None or self.pairs >= 2,
+            "fmr": 0 < self.fmr < 1,
+            "batch": 1 <= self.batch <= 256,
+        }
+        for name, good in checks.items():
+            if not good:
+                raise UsageError(
+                    f"Recipe {self.name!r}: {name} is {names if name == 'rows' else getattr(self, name)!r}.",
+                    hint=f"Purifiers are {', '.join(registered)}; for the rest see docs/adaptive-attackers.md.",
+                )
+        for row in self.rows:
+            if row.pairs is not None:
+                raise UsageError(f"Row {row.name!r}: pairs is {row.pairs}.", hint="All rows have the recipe's pairs.")
+            references.prepare(row.method, dict(row.options))
+
+    def protection(self, row: Row) -> Protection:
+        """How a row protects crops."""
+        attacks = references.prepare(row.method, dict(row.options))[2] == "cloak" or row.method in (
+            "pgd", "mi-fgsm", "ti-dim",
+        )  # fmt: skip
+        surrogates = (row.surrogates or self.surrogates) if attacks else ()
+        return Protection(row.method, dict(row.options), surrogates, self.seed, self.fmr)
+
+    def only(self, names: tuple[str, ...]) -> AdaptiveRecipe:
+        """The same recipe with some of its rows.
+
+        Raises:
+            UsageError: when it has no such row.
+        """
+        known = {row.name: row for row in self.rows}
+        if unknown := [name for name in names if name not in known]:
+            raise UsageError(
+                f"Recipe {self.name!r} has no row {', '.join(unknown)}.", hint=f"It has: {', '.join(known)}."
+            )
+        return replace(self, rows=tuple(known[name] for name in names))
+
+
+def carried() -> list[str]:
+    """Names of the adaptive recipes that the package carries."""
+    folder = files("bauta.benchmark") / "adaptive_recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def read_recipe(recipe: str) -> AdaptiveRecipe:
+    """An adaptive recipe by the name of one that the package carries, or from a TOML file.
+
+    Raises:
+        UsageError: when there is none, it cannot be read, or a value is not allowed.
+    """
+    carried_path = files("bauta.benchmark") / "adaptive_recipes" / f"{recipe}.toml"
+    path = Path(recipe) if recipe.endswith(".toml") else carried_path
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"There is no adaptive recipe {recipe!r}.", hint=f"There is: {', '.join(carried())}; or give a TOML file."
+        ) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"The recipe {recipe} cannot be read: {error}", hint="Give a TOML file.") from error
+    parts: dict[str, Any] = {
+        "evaluation": Dataset, "training": Source, "calibration": Source, "rows": Row, "fine_tuning": FineTuningConfig,
+        "student": StudentConfig,
+    }  # fmt: skip
+    for key, kind in parts.items():
+        value = table.get(key)
+        if key == "evaluation" and isinstance(value, dict):
+            value = {"kind": "lfw", "face": "aligned"} | value
+        if isinstance(value, list):
+            table[key] = [_build(kind, one, f"{recipe}, {key}") for one in value]
+        elif value is not None:
+            table[key] = _build(kind, value, f"{recipe}, {key}")
+    return _build(AdaptiveRecipe, table, recipe)
+
+
+def _build(kind: type[T], table: Any, origin: str) -> T:
+    """A frozen dataclass from a TOML table, whose keys are its fields."""
+    if not isinstance(table, dict):
+        raise UsageError(f"The recipe {origin}: {table!r} is no table.", hint="See docs/adaptive-attackers.md.")
+    known = [one.name for one in fields(kind)]  # type: ignore[arg-type]
+    for key in table:
+        if key not in known:
+            raise UsageError(f"The recipe {origin}: unknown key {key!r}.", hint=f"There is: {', '.join(known)}.")
+    try:
+        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+    except TypeError as error:
+        raise UsageError(f"The recipe {origin}: {error}.", hint="See docs/adaptive-attackers.md.") from error
