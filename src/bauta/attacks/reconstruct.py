@@ -1,0 +1,445 @@
+"""Decoders: networks that learn to turn what a service stores back into the face.
+
+Who attacks knows pairs of a representation and its image, of people of his own. Where the representations are clean
+features the attacker does not know of the protection; where they come from the protector he is *adaptive*. The
+networks, for maps (C, H, W) and, where that makes sense, for vectors (D,):
+
+- ``unet``: recovery by a U-Net (Ronneberger et al. 2015), the attacker of MinusFace and PartialFace, who train one of 64
+  to 1024 channels with an L1 loss. Ours has at most three levels and as many channels as one asks for.
+- ``residual``: residual blocks and sub-pixel convolutions. Our design.
+- ``deconvolution``: transposed convolutions, each followed by three convolutions with a shortcut, on the sides 4, 8, 16,
+  30, 58, 112 for vectors: the decoder of the template-inversion line after NbNet (Mai et al. 2018), as its public
+  successors train it. Where they leave a number open it is ours.
+
+Losses follow the same line: mean absolute error, 1 - SSIM, and 1 - cosine of a recogniser's templates; their perceptual
+term on VGG features is left out, since no such network is at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bauta.attacks.fitting import Learner, Progress, Schedule, fit, require_finite
+from bauta.errors import UsageError
+
+SIDE = 112
+Decoder = Literal["unet", "residual", "deconvolution"]
+
+_SIDES = (112, 56, 28, 14, 7)
+_CHUNK = 32
+
+
+class Pairs(Protocol):
+    """Representations and the images they were made of.
+
+    Attributes:
+        shape: Of one representation.
+        key: Digest of what the pairs are.
+    """
+
+    shape: tuple[int, ...]
+    key: str
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def representations(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """(n, ...) float32 of these indices; a stochastic protector may draw them anew each time."""
+
+    def images(self, index: Tensor) -> Tensor:
+        """(n, 3, 112, 112) float32 in [0, 1] of these indices."""
+
+
+@dataclass(frozen=True)
+class ReconstructionConfig:
+    """A decoder and how it learns.
+
+    Attributes:
+        decoder: Its network.
+        channels: Width of the network.
+        absolute: Weight of the mean absolute error.
+        similarity: Weight of 1 - SSIM.
+        identity: Weight of 1 - cosine between the recogniser's templates of both images.
+        schedule: How long and how fast.
+    """
+
+    decoder: Decoder = "unet"
+    channels: int = 32
+    absolute: float = 1.0
+    similarity: float = 0.0
+    identity: float = 0.0
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def __post_init__(self) -> None:
+        checks = {
+            "decoder": self.decoder in get_args(Decoder),
+            "channels": 4 <= self.channels <= 1024 and self.channels % 4 == 0,
+            "absolute": 0 <= self.absolute <= 1000,
+            "similarity": 0 <= self.similarity <= 1000,
+            "identity": 0 <= self.identity <= 1000,
+        }
+        for name, good in checks.items():
+            if not good:
+                raise UsageError(
+                    f"A decoder cannot have {name}={getattr(self, name)!r}.", hint="See ReconstructionConfig."
+                )
+        if not self.absolute + self.similarity + self.identity:
+            raise UsageError("A decoder needs a loss.", hint="Give absolute, similarity or identity a weight.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for cards and keys."""
+        return asdict(self)
+
+
+NBNET = ReconstructionConfig(decoder="deconvolution", similarity=0.75, identity=0.025)
+"""The weights of the public template-inversion recipes: MAE + 0.75 L_SSIM + 0.025 L_ID, without their VGG term."""
+
+
+class ImageLoss:
+    """How far images are from the wanted ones.
+
+    Args:
+        config: Weights.
+        embed: (N, 3, 112, 112) in [0, 1] to (N, D) unit norm, under autograd; wanted where `identity` has weight.
+
+    Raises:
+        UsageError: when `embed` is missing.
+    """
+
+    def __init__(self, config: ReconstructionConfig, embed: Callable[[Tensor], Tensor] | None = None) -> None:
+        if config.identity and embed is None:
+            raise UsageError("A loss on identity needs a recogniser.", hint="Give one, or weigh identity 0.")
+        self.config, self.embed = config, embed
+
+    def terms(self, images: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+        """The weighted terms that have a weight; each is a mean."""
+        from pytorch_msssim import ssim
+
+        config, found = self.config, {}
+        if config.absolute:
+            found["absolute"] = config.absolute * (images - wanted).abs().mean()
+        if config.similarity:
+            found["similarity"] = config.similarity * (1 - ssim(images, wanted, data_range=1.0))
+        if config.identity and self.embed is not None:
+            with torch.no_grad():
+                target = self.embed(wanted)
+            found["identity"] = config.identity * (1 - (self.embed(images) * target).sum(1).mean())
+        return found
+
+
+class Decoding(Learner):
+    """Regression from representations to images.
+
+    Args:
+        pairs: To learn from.
+        decoder: Maps representations to images in [0, 1].
+        loss: Between its images and the true ones.
+        rate: Of Adam.
+    """
+
+    def __init__(self, pairs: Pairs, decoder: nn.Module, loss: ImageLoss, rate: float) -> None:
+        self.pairs, self.decoder, self.loss = pairs, decoder, loss
+        self.networks = {"decoder": decoder}
+        self.optimizers = {"decoder": torch.optim.Adam(decoder.parameters(), lr=rate)}
+
+    def step(self, index: Tensor, generator: torch.Generator) -> dict[str, float]:
+        """One step of Adam."""
+        images = self.decoder(self.pairs.representations(index, generator))
+        terms = self.loss.terms(images, self.pairs.images(index))
+        losses = require_finite(terms)
+        optimizer = self.optimizers["decoder"]
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return losses
+
+
+class Reconstructor:
+    """A fitted decoder.
+
+    Attributes:
+        decoder: The network.
+        config: How it learned.
+        fitted: Mean losses of the last epoch, steps and seconds.
+    """
+
+    def __init__(self, decoder: nn.Module, config: Any, fitted: Mapping[str, float]) -> None:
+        self.decoder = decoder.eval().requires_grad_(False)
+        self.config, self.fitted = config, dict(fitted)
+
+    @torch.no_grad()
+    def reconstruct(self, representations: Tensor) -> Tensor:
+        """The faces (N, 3, 112, 112) in [0, 1] that it sees in representations (N, ...) of float32."""
+        return torch.cat([self.decoder(part) for part in representations.split(_CHUNK)])
+
+
+def fit_reconstructor(
+    pairs: Pairs,
+    config: ReconstructionConfig,
+    *,
+    embed: Callable[[Tensor], Tensor] | None = None,
+    work: Path | None = None,
+    name: str = "decoder",
+    progress: Progress | None = None,
+) -> Reconstructor:
+    """Train a decoder on pairs.
+
+    Args:
+        pairs: Representations and images of the attacker's own people.
+        config: The decoder and how it learns.
+        embed: As for `ImageLoss`.
+        work: Folder of the checkpoint; see `bauta.attacks.fitting.fit`.
+        name: Of the checkpoint.
+        progress: Called with the name, the steps done, and the steps there are.
+
+    Raises:
+        UsageError: when the pairs are too few, or the decoder does not suit their shape.
+        NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
+        WeightsCorrupt: when the checkpoint is damaged.
+    """
+    decoder = start_decoder(pairs, config.decoder, config.channels, config.schedule.seed)
+    learner = Decoding(pairs, decoder, ImageLoss(config, embed), config.schedule.rate)
+    key = f"{pairs.key} {config.to_dict()}"
+    fitted = fit(learner, len(pairs), config.schedule, key=key, work=work, name=name, progress=progress)
+    return Reconstructor(decoder, config, fitted)
+
+
+def start_decoder(pairs: Pairs, decoder: Decoder, channels: int, seed: int) -> nn.Module:
+    """A new decoder whose input is standardised by the first pairs (at most 256).
+
+    Raises:
+        UsageError: when there is no pair, or the decoder does not suit the shape.
+    """
+    if not len(pairs):
+        raise UsageError("There are no pairs to learn from.", hint="Give images of the attacker's people.")
+    index = torch.arange(0, len(pairs), max(1, len(pairs) // 256))[:256]
+    values = torch.cat(
+        [pairs.representations(part, torch.Generator().manual_seed(seed)) for part in index.split(_CHUNK)]
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_decoder(decoder, pairs.shape, channels)
+    return nn.Sequential(Standardise(values), network)
+
+
+def build_decoder(decoder: Decoder, shape: tuple[int, ...], channels: int) -> nn.Module:
+    """A network from (N, *shape) to images (N, 3, 112, 112) in [0, 1], drawn from torch's global generator.
+
+    Raises:
+        UsageError: when the network does not suit the shape.
+    """
+    if len(shape) not in (1, 3):
+        raise UsageError(f"No decoder reads representations of shape {list(shape)}.", hint="Give maps or vectors.")
+    if len(shape) == 1:
+        if decoder == "unet":
+            raise UsageError("A U-Net reads maps, not vectors.", hint="Choose residual or deconvolution.")
+        return _VectorResidual(shape[0], channels) if decoder == "residual" else _VectorDecoder(shape[0], channels)
+    builders = {"unet": _UNet, "residual": _Residual, "deconvolution": _MapDecoder}
+    return builders[decoder](shape, channels)
+
+
+class Standardise(nn.Module):
+    """Shifts and scales each channel (or each entry of a vector) to mean 0 and deviation 1.
+
+    Args:
+        values: (N, C, ...) to take mean and deviation from; a channel that never changes is only shifted.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        places = [0, *range(2, values.dim())]
+        std = values.std(places, keepdim=True, correction=0)
+        self.register_buffer("mean", values.mean(places, keepdim=True))
+        self.register_buffer("scale", torch.where(std > 1e-6, std, 1.0))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The same shape."""
+        standard: Tensor = (values - self.mean) / self.scale
+        return standard
+
+
+# Networks
+
+
+def _step(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
+
+
+def _picture(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, 3, 3, padding=1), nn.Sigmoid())
+
+
+def _usual_side(side: int) -> int:
+    """The side among those that halvings of 112 give which is next to the map's."""
+    return min(_SIDES, key=lambda usual: abs(usual - side))
+
+
+class _Resized(nn.Module):
+    """Brings a map to a side that doublings carry to 112."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.side = _usual_side(max(height, width))
+        self.same = (height, width) == (self.side, self.side)
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.same:
+            return image
+        return functional.interpolate(image, (self.side, self.side), mode="bilinear", align_corners=False)
+
+
+class _Doublings(nn.Module):
+    """From a side to 112 by sub-pixel convolutions (Shi et al. 2016); channels halve, to a quarter at least."""
+
+    def __init__(self, side: int, channels: int, least: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        while side < SIDE:
+            outputs = max(channels // 2, least)
+            layers += [nn.Conv2d(channels, 4 * outputs, 3, padding=1), nn.PixelShuffle(2), _step(outputs, outputs)]
+            side, channels = 2 * side, outputs
+        self.layers = nn.Sequential(*layers)
+        self.channels = channels
+
+    def forward(self, image: Tensor) -> Tensor:
+        image = self.layers(image)
+        return image
+
+
+class _UNet(nn.Module):
+    def __init__(self, shape: tuple[int, ...], channels: int) -> None:
+        super().__init__()
+        self.resized = _Resized(*shape[1:])
+        widths = [channels]
+        while len(widths) < 4 and self.resized.side >> (len(widths) - 1) > 7:
+            widths.append(2 * widths[-1])
+        self.down = nn.ModuleList(
+            nn.Sequential(_step(before, width), _step(width, width))
+            for before, width in zip([shape[0], *widths], widths, strict=False)
+        )
+        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in widths[-2::-1])
+        self.join = nn.ModuleList(_step(2 * width, width) for width in widths[-2::-1])
+        self.doublings = _Doublings(self.resized.side, channels, max(channels // 4, 4))
+        self.picture = _picture(self.doublings.channels)
+
+    def forward(self, image: Tensor) -> Tensor:
+        image = self.resized(image)
+        kept: list[Tensor] = []
+        for layer in self.down:
+            image = layer(functional.max_pool2d(image, 2) if kept else image)
+            kept.append(image)
+        for up, join, before in zip(self.up, self.join, kept[-2::-1], strict=True):
+            image = join(torch.cat([up(image), before], 1))
+        picture: Tensor = self.picture(self.doublings(image))
+        return picture
+
+
+class _Block(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            _step(channels, channels),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        return functional.relu(image + self.layers(image))
+
+
+class _Residual(nn.Module):
+    def __init__(self, shape: tuple[int, ...], channels: int) -> None:
+        super().__init__()
+        resized = _Resized(*shape[1:])
+        doublings = _Doublings(resized.side, channels, max(channels // 4, 4))
+        self.layers = nn.Sequential(
+            resized,
+            _step(shape[0], channels),
+            *(_Block(channels) for _ in range(3)),
+            doublings,
+            _Block(doublings.channels),
+            _picture(doublings.channels),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        picture: Tensor = self.layers(image)
+        return picture
+
+
+class _VectorResidual(nn.Module):
+    """A linear map to (8 channels, 7, 7), and `_Residual` from there."""
+
+    def __init__(self, dim: int, channels: int) -> None:
+        super().__init__()
+        self.width = 8 * channels
+        self.spread = nn.Linear(dim, self.width * 49)
+        doublings = _Doublings(7, self.width, max(channels // 2, 4))
+        self.layers = nn.Sequential(_Block(self.width), doublings, _picture(doublings.channels))
+
+    def forward(self, vector: Tensor) -> Tensor:
+        picture: Tensor = self.layers(self.spread(vector).reshape(-1, self.width, 7, 7))
+        return picture
+
+
+class _Deconvolution(nn.Module):
+    """A transposed convolution, and three convolutions with a shortcut around them."""
+
+    def __init__(self, inputs: int, outputs: int, padding: int) -> None:
+        super().__init__()
+        self.up = nn.Sequential(
+            nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=padding, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        )
+        self.layers = nn.Sequential(*(_step(outputs, outputs) for _ in range(3)))
+
+    def forward(self, image: Tensor) -> Tensor:
+        image = self.up(image)
+        return image + self.layers(image)
+
+
+class _VectorDecoder(nn.Module):
+    """Sides 1, 4, 8, 16, 30, 58, 112; channels 16, 8, 4, 2, 1, 1/2 times the width."""
+
+    def __init__(self, dim: int, channels: int) -> None:
+        super().__init__()
+        widths = [16 * channels, 8 * channels, 4 * channels, 2 * channels, channels, channels // 2]
+        self.start = nn.Sequential(
+            nn.ConvTranspose2d(dim, widths[0], 4, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
+        )
+        stages = zip(widths, widths[1:], (1, 1, 2, 2, 3), strict=False)
+        self.layers = nn.Sequential(*(_Deconvolution(*stage) for stage in stages), _picture(widths[-1]))
+
+    def forward(self, vector: Tensor) -> Tensor:
+        picture: Tensor = self.layers(self.start(vector[:, :, None, None]))
+        return picture
+
+
+class _MapDecoder(nn.Module):
+    """The same for maps: as many transposed convolutions as doublings lead to 112."""
+
+    def __init__(self, shape: tuple[int, ...], channels: int) -> None:
+        super().__init__()
+        resized = _Resized(*shape[1:])
+        layers: list[nn.Module] = [resized, _step(shape[0], channels)]
+        side, width = resized.side, channels
+        while side < SIDE:
+            outputs = max(width // 2, channels // 4, 4)
+            layers.append(_Deconvolution(width, outputs, 1))
+            side, width = 2 * side, outputs
+        self.layers = nn.Sequential(*layers, *([_Block(width)] if len(layers) == 2 else []), _picture(width))
+
+    def forward(self, image: Tensor) -> Tensor:
+        picture: Tensor = self.layers(image)
+        return picture
