@@ -24,7 +24,7 @@ class MethodCard:
 
     Attributes:
         name: The name to ask for, such as ``tip-im``.
-        kind: ``cloak`` for photo-side methods.
+        kind: ``cloak`` for photo-side methods, ``protector`` for what a face service stores.
         summary: One sentence.
         paper: Citation, or "our design".
         target: Dotted path ``package.module:attribute`` of the implementation.
@@ -46,6 +46,29 @@ METHODS: dict[str, MethodCard] = {
             summary="Adversarial identity mask, optimised per photo against an ensemble of surrogates.",
             paper="Yang et al., Towards Face Encryption by Generating Adversarial Identity Masks, ICCV 2021",
             target="bauta.cloaks.tip_im:TipIm",
+        ),
+        MethodCard(
+            name="advface",
+            kind="protector",
+            summary="Adversarial noise on the stored feature, against decoders that would turn it into a face.",
+            paper="Wang et al., Privacy-preserving Adversarial Facial Features, CVPR 2023",
+            target="bauta.templates.advface:AdvFace",
+        ),
+        *(
+            MethodCard(
+                name=name,
+                kind="protector",
+                summary=summary,
+                paper="reference",
+                target=f"bauta.templates.references:{target}",
+            )
+            for name, summary, target in (
+                ("identity-feature", "Reference: the recogniser's own feature, unprotected.", "IdentityFeature"),
+                ("constant-image", "Reference: the same grey image for everybody.", "ConstantImage"),
+                ("noisy-image", "Reference: Gaussian noise on the stored image.", "NoisyImage"),
+                ("blurred-image", "Reference: a blurred image is stored.", "BlurredImage"),
+                ("pixelated-image", "Reference: a pixelated image is stored.", "PixelatedImage"),
+            )
         ),
     )
 }
@@ -77,14 +100,15 @@ def register(name: str, *, kind: str) -> Callable[[T], T]:
     return decorate
 
 
-def load_method(name: str) -> Any:
+def load_method(name: str, *, kind: str | None = None) -> Any:
     """Import and return the implementation of a method.
 
     Raises:
-        UsageError: when no method has that name; the message lists those that exist.
+        UsageError: when no method of that kind has that name; the message lists those that exist.
     """
     card = METHODS.get(name)
-    if card is None:
-        raise UsageError(f"No method is called {name!r}.", hint=f"There is: {', '.join(sorted(METHODS))}.")
+    if card is None or kind not in (None, card.kind):
+        there = ", ".join(card.name for card in list_methods(kind=kind))
+        raise UsageError(f"No {kind or 'method'} is called {name!r}.", hint=f"There is: {there}.")
     module, _, attribute = card.target.partition(":")
     return getattr(import_module(module), attribute)
