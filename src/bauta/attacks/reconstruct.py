@@ -4,12 +4,14 @@ Who attacks knows pairs of a representation and its image, of people of his own.
 features the attacker does not know of the protection; where they come from the protector he is *adaptive*. The
 networks, for maps (C, H, W) and, where that makes sense, for vectors (D,):
 
-- ``unet``: recovery by a U-Net (Ronneberger et al. 2015), the attacker of MinusFace and PartialFace, who train one of 64
-  to 1024 channels with an L1 loss. Ours has at most three levels and as many channels as one asks for.
+- ``unet``: recovery by a U-Net (Ronneberger et al. 2015), the attacker of MinusFace and PartialFace, who train one of
+  64 to 1024 channels with an L1 loss. Ours halves at most three times and is as wide as one asks for.
 - ``residual``: residual blocks and sub-pixel convolutions. Our design.
-- ``deconvolution``: transposed convolutions, each followed by three convolutions with a shortcut, on the sides 4, 8, 16,
-  30, 58, 112 for vectors: the decoder of the template-inversion line after NbNet (Mai et al. 2018), as its public
+- ``deconvolution``: transposed convolutions, each followed by three convolutions with a shortcut, on the sides 4, 8,
+  16, 30, 58, 112 for vectors: the decoder of the template-inversion line after NbNet (Mai et al. 2018), as its public
   successors train it. Where they leave a number open it is ours.
+
+All begin at the mean of the attacker's faces and learn the difference from it, which is ours.
 
 Losses follow the same line: mean absolute error, 1 - SSIM, and 1 - cosine of a recogniser's templates; their perceptual
 term on VGG features is left out, since no such network is at hand.
@@ -26,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bauta.attacks.fitting import Learner, Progress, Schedule, fit, require_finite
+from bauta.attacks.learners import Learner, Progress, Schedule, require_finite, train
 from bauta.errors import UsageError
 
 SIDE = 112
@@ -177,7 +179,7 @@ class Reconstructor:
     @torch.no_grad()
     def reconstruct(self, representations: Tensor) -> Tensor:
         """The faces (N, 3, 112, 112) in [0, 1] that it sees in representations (N, ...) of float32."""
-        return torch.cat([self.decoder(part) for part in representations.split(_CHUNK)])
+        return torch.cat([self.decoder(part) for part in _parts(representations)])
 
 
 def fit_reconstructor(
@@ -195,7 +197,7 @@ def fit_reconstructor(
         pairs: Representations and images of the attacker's own people.
         config: The decoder and how it learns.
         embed: As for `ImageLoss`.
-        work: Folder of the checkpoint; see `bauta.attacks.fitting.fit`.
+        work: Folder of the checkpoint; see `bauta.attacks.learners.train`.
         name: Of the checkpoint.
         progress: Called with the name, the steps done, and the steps there are.
 
@@ -207,12 +209,14 @@ def fit_reconstructor(
     decoder = start_decoder(pairs, config.decoder, config.channels, config.schedule.seed)
     learner = Decoding(pairs, decoder, ImageLoss(config, embed), config.schedule.rate)
     key = f"{pairs.key} {config.to_dict()}"
-    fitted = fit(learner, len(pairs), config.schedule, key=key, work=work, name=name, progress=progress)
+    fitted = train(learner, len(pairs), config.schedule, key=key, work=work, name=name, progress=progress)
     return Reconstructor(decoder, config, fitted)
 
 
-def start_decoder(pairs: Pairs, decoder: Decoder, channels: int, seed: int) -> nn.Module:
-    """A new decoder whose input is standardised by the first pairs (at most 256).
+def start_decoder(pairs: Pairs, decoder: Decoder, channels: int, seed: int) -> nn.Sequential:
+    """A new decoder: it standardises representations, and adds what it sees in them to the mean face.
+
+    Both are taken from at most 256 of the pairs.
 
     Raises:
         UsageError: when there is no pair, or the decoder does not suit the shape.
@@ -220,17 +224,24 @@ def start_decoder(pairs: Pairs, decoder: Decoder, channels: int, seed: int) -> n
     if not len(pairs):
         raise UsageError("There are no pairs to learn from.", hint="Give images of the attacker's people.")
     index = torch.arange(0, len(pairs), max(1, len(pairs) // 256))[:256]
-    values = torch.cat(
-        [pairs.representations(part, torch.Generator().manual_seed(seed)) for part in index.split(_CHUNK)]
-    )
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.cat([pairs.representations(part, generator) for part in _parts(index)])
+    mean_face = torch.stack([pairs.images(part).mean(0) * len(part) for part in _parts(index)]).sum(0) / len(index)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_decoder(decoder, pairs.shape, channels)
-    return nn.Sequential(Standardise(values), network)
+    # Channels last is 10 to 15 % faster on CPUs.
+    decoder_of_faces = nn.Sequential(Standardise(values), network, Face(mean_face))
+    return decoder_of_faces.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+
+
+def _parts(values: Tensor) -> tuple[Tensor, ...]:
+    parts: tuple[Tensor, ...] = values.split(_CHUNK)  # type: ignore[no-untyped-call]
+    return parts
 
 
 def build_decoder(decoder: Decoder, shape: tuple[int, ...], channels: int) -> nn.Module:
-    """A network from (N, *shape) to images (N, 3, 112, 112) in [0, 1], drawn from torch's global generator.
+    """A network from (N, *shape) to logits (N, 3, 112, 112) of pixels, drawn from torch's global generator.
 
     Raises:
         UsageError: when the network does not suit the shape.
@@ -252,6 +263,9 @@ class Standardise(nn.Module):
         values: (N, C, ...) to take mean and deviation from; a channel that never changes is only shifted.
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, values: Tensor) -> None:
         super().__init__()
         places = [0, *range(2, values.dim())]
@@ -261,8 +275,25 @@ class Standardise(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """The same shape."""
-        standard: Tensor = (values - self.mean) / self.scale
-        return standard
+        return (values - self.mean) / self.scale
+
+
+class Face(nn.Module):
+    """Adds logits to those of a mean face, and makes an image of them.
+
+    Args:
+        mean_face: (3, 112, 112) in [0, 1].
+    """
+
+    start: Tensor
+
+    def __init__(self, mean_face: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("start", torch.logit(mean_face.clamp(0.02, 0.98)))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """(N, 3, 112, 112) in [0, 1]."""
+        return torch.sigmoid(logits + self.start)
 
 
 # Networks
@@ -276,8 +307,8 @@ def _step(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
     )
 
 
-def _picture(channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, 3, 3, padding=1), nn.Sigmoid())
+def _picture(channels: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, 3, 3, padding=1)
 
 
 def _usual_side(side: int) -> int:
@@ -313,8 +344,8 @@ class _Doublings(nn.Module):
         self.channels = channels
 
     def forward(self, image: Tensor) -> Tensor:
-        image = self.layers(image)
-        return image
+        doubled: Tensor = self.layers(image)
+        return doubled
 
 
 class _UNet(nn.Module):
@@ -406,7 +437,8 @@ class _Deconvolution(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         image = self.up(image)
-        return image + self.layers(image)
+        refined: Tensor = image + self.layers(image)
+        return refined
 
 
 class _VectorDecoder(nn.Module):

@@ -80,7 +80,7 @@ class Learner(ABC):
         """Learn from the pairs of these indices, and say what the losses were.
 
         Raises:
-            NumericalFailure: from `require_finite`, before anything was changed.
+            NumericalFailure: from `require_finite`; what was changed before is thrown away.
         """
 
 
@@ -97,7 +97,7 @@ def require_finite(losses: Mapping[str, Tensor]) -> dict[str, float]:
     return numbers
 
 
-def fit(
+def train(
     learner: Learner,
     count: int,
     schedule: Schedule,
