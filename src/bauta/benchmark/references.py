@@ -35,7 +35,7 @@ from bauta.faces.alignment import similarity_matrix
 from bauta.faces.warp import warp
 from bauta.objectives.transports import gaussian_blur
 from bauta.recognizers import Surrogate
-from bauta.registry import METHODS, load_method
+from bauta.registry import list_methods, load_method
 
 
 @dataclass(frozen=True)
@@ -320,8 +320,9 @@ def prepare(method: str, options: dict[str, Any]) -> tuple[Any, Any, str]:
     Raises:
         UsageError: when there is no such method, preset or setting, or a value is not allowed.
     """
-    if method not in REFERENCES and method not in METHODS:
-        there = ", ".join([*sorted(METHODS), *REFERENCES])
+    cloaks = [card.name for card in list_methods(kind="cloak")]
+    if method not in REFERENCES and method not in cloaks:
+        there = ", ".join([*cloaks, *REFERENCES])
         raise UsageError(f"There is no method {method!r} and no such reference.", hint=f"There is: {there}.")
     kind = "reference" if method in REFERENCES else "cloak"
     of: Any = REFERENCES[method] if method in REFERENCES else load_method(method, kind="cloak")

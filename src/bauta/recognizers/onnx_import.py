@@ -106,6 +106,21 @@ class ImportedNetwork(nn.Module):
             )
         return self.outputs(image)[0]
 
+    def weights(self) -> list[Tensor]:
+        """Weights and biases of convolutions and linear layers, for who wants to go on training the network.
+
+        They are the buffers themselves; asked for their gradient, they get it. Slopes, scales of inputs and whatever
+        the graph computes from other constants are not among them.
+        """
+        names = {
+            name
+            for operation in self._operations
+            if operation.operator in ("Conv", "Gemm", "MatMul")
+            for name in operation.inputs
+        }
+        found = [self.get_buffer(buffer) for name, buffer in self._constants.items() if name in names]
+        return [value for value in found if value.is_floating_point()]
+
     def outputs(self, image: Tensor) -> tuple[Tensor, ...]:
         """All outputs of the graph, in its order."""
         plan = self._plans.get(image.shape)

@@ -1,0 +1,73 @@
+"""The card of an attacker: what a result that names one must say of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from bauta.errors import UsageError
+
+Knowledge = Literal["nothing", "pairs", "mechanism", "key"]
+
+
+@dataclass(frozen=True)
+class AttackerCard:
+    """Who attacks, with what knowledge and from what training.
+
+    Attributes:
+        name: What tables call it.
+        knowledge: ``nothing`` of the protection; ``pairs``, clean photos and what the protection makes of them, as
+            anybody has who can run it; ``mechanism``, its inner workings and parameters; ``key``, its secrets too.
+        adaptive: Whether it was made against this protection.
+        paper: Citation, or "our design".
+        ours: What here is not the paper's; "" when nothing is.
+        data: Name of what it trained on; "" for an attacker who does not train.
+        data_sha256: Over that data.
+        people: How many people that shows, disjoint from those of the evaluation.
+        images: How many images it trained on, protected and clean.
+        epochs: How often it saw them.
+        rate: Largest learning rate.
+        batch: Images in a step.
+        seed: Of its training.
+        stopped: Why the training ended: ``epochs``, or ``not finite`` when the loss was not and the last good epoch
+            was kept; "" without training.
+
+    Raises:
+        UsageError: when it has no name, or trains on nobody.
+    """
+
+    name: str
+    knowledge: Knowledge
+    adaptive: bool
+    paper: str
+    ours: str = ""
+    data: str = ""
+    data_sha256: str = ""
+    people: int = 0
+    images: int = 0
+    epochs: int = 0
+    rate: float = 0.0
+    batch: int = 0
+    seed: int = 0
+    stopped: str = ""
+
+    def __post_init__(self) -> None:
+        numbers = (self.people, self.images, self.epochs, self.rate, self.batch)
+        trained = bool(self.data)
+        checks = {
+            "name": bool(self.name),
+            "knowledge": self.knowledge in get_args(Knowledge),
+            "paper": bool(self.paper),
+            "stopped": self.stopped in (("epochs", "not finite") if trained else ("",)),
+            "data": all(number > 0 for number in numbers) if trained else not any(numbers),
+        }
+        for field, good in checks.items():
+            if not good:
+                raise UsageError(
+                    f"Attacker card {self.name!r}: {field} is {getattr(self, field)!r}.",
+                    hint="Who trains says on how many people and images, how long, and how that ended.",
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for result cards."""
+        return asdict(self)

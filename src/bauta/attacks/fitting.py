@@ -1,0 +1,202 @@
+"""The one loop that trains attackers: AdamW with a warm-up and a cosine, that keeps the last good epoch."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bauta.errors import NumericalFailure, UsageError
+from bauta.recognizers.onnx_import import ImportedNetwork
+
+Progress = Callable[[int, int], None]
+
+
+class Inputs(Protocol):
+    """What a network reads, by number: a tensor (N, ...), or anything that makes one when it is asked."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """The inputs with these numbers; uint8 means images, which count as [0, 1]."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Settings of the loop.
+
+    Attributes:
+        epochs: How often every example is seen.
+        rate: Largest learning rate.
+        batch: Examples in a step; the batches of an epoch differ by one at most.
+        warmup: Share of the steps over which the rate rises.
+        decay: Weight decay.
+        clip: Largest norm of a step's gradient.
+
+    Raises:
+        UsageError: when a value is out of range.
+    """
+
+    epochs: int = 10
+    rate: float = 1e-3
+    batch: int = 32
+    warmup: float = 0.05
+    decay: float = 1e-4
+    clip: float = 5.0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "epochs": 1 <= self.epochs <= 100_000,
+            "rate": 0 < self.rate <= 10,
+            "batch": 1 <= self.batch <= 65_536,
+            "warmup": 0 <= self.warmup < 1,
+            "decay": 0 <= self.decay < 1,
+            "clip": self.clip > 0,
+        }
+        for name, good in checks.items():
+            if not good:
+                raise UsageError(f"Nothing can be trained with {name}={getattr(self, name)!r}.", hint="See its range.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for cards and keys."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the loop did.
+
+    Attributes:
+        losses: Mean loss of each epoch that was kept.
+        stopped: ``epochs``, or ``not finite``: the network is that of the last good epoch then.
+    """
+
+    losses: tuple[float, ...]
+    stopped: Literal["epochs", "not finite"]
+
+
+def fit(
+    network: nn.Module,
+    weights: Sequence[Tensor],
+    loss: Callable[[Tensor], Tensor],
+    count: int,
+    config: FitConfig,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+) -> Fit:
+    """Minimise a loss over the weights of a network, in place.
+
+    A loss or gradient that is not finite ends the training with the weights of the last good epoch.
+
+    Args:
+        network: What is trained; its whole state is kept after every epoch.
+        weights: What may change, parts of the network or beside it.
+        loss: From the numbers of a batch's examples, (B,) int64, to a scalar.
+        count: Examples there are.
+        config: Settings.
+        generator: Of the order of examples.
+        progress: Called with steps done and steps in all.
+
+    Raises:
+        UsageError: when there is no example or nothing to train.
+        NumericalFailure: when already the first epoch was not finite.
+    """
+    if count < 1 or not weights:
+        raise UsageError(f"{count} examples and {len(weights)} weights make no training.", hint="Give some of both.")
+    optimizer = torch.optim.AdamW(list(weights), lr=config.rate, weight_decay=config.decay)
+    parts = math.ceil(count / config.batch)
+    steps, done = parts * config.epochs, 0
+    good, losses = _state(network), list[float]()
+    for _ in range(config.epochs):
+        values = []
+        for part in np.array_split(torch.randperm(count, generator=generator).numpy(), parts):
+            for group in optimizer.param_groups:
+                group["lr"] = config.rate * _share(done, steps, config.warmup)
+            value = _step(optimizer, weights, loss, torch.from_numpy(part), config.clip)
+            if value is None:
+                if not losses:
+                    raise NumericalFailure(
+                        "The loss was not finite in the first epoch.", hint="Lower the rate, or check the inputs."
+                    )
+                network.load_state_dict(good)
+                return Fit(tuple(losses), "not finite")
+            values.append(value * len(part))
+            done += 1
+            if progress is not None:
+                progress(done, steps)
+        losses.append(sum(values) / count)
+        good = _state(network)
+    return Fit(tuple(losses), "epochs")
+
+
+def _step(
+    optimizer: torch.optim.Optimizer,
+    weights: Sequence[Tensor],
+    loss: Callable[[Tensor], Tensor],
+    index: Tensor,
+    clip: float,
+) -> float | None:
+    """The loss of one step; None, and nothing changed, when it or its gradient is not finite."""
+    optimizer.zero_grad()
+    try:
+        with torch.enable_grad():
+            value = loss(index)
+            value.backward()  # type: ignore[no-untyped-call]
+    except NumericalFailure:  # recognisers refuse to answer with NaN
+        return None
+    norm = nn.utils.clip_grad_norm_(list(weights), clip)
+    if not (value.isfinite() and norm.isfinite()):
+        return None
+    optimizer.step()
+    return float(value.detach())
+
+
+def _state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def _share(step: int, steps: int, warmup: float) -> float:
+    """Of the largest rate: a rise, then half a cosine."""
+    rise = round(warmup * steps)
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def trainable_copy(network: nn.Module) -> tuple[nn.Module, list[Tensor]]:
+    """A copy of a network and its weights, which ask for their gradient; the original stays as it is.
+
+    In the copy, parts that were imported from ONNX give up their convolutions and linear layers; batch
+    normalisation is folded into these already, so the copy has no running statistics to spoil. Modules stay in
+    training or evaluation mode as they were.
+    """
+    made = copy.deepcopy(network)
+    weights: list[Tensor] = list(made.parameters())
+    for module in made.modules():
+        if isinstance(module, ImportedNetwork):
+            module.float()  # forgets its plans, whose constants are still the original's
+            weights += module.weights()
+    for weight in weights:
+        weight.requires_grad_(True)
+    return made, weights
+
+
+def images(inputs: Tensor) -> Tensor:
+    """Inputs in float32; uint8 counts as [0, 1]."""
+    return inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.float()
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """SHA-256 over a network's whole state."""
+    total = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        total.update(value.detach().contiguous().numpy().tobytes())
+    return total.hexdigest()
