@@ -12,18 +12,18 @@ from torch import Tensor
 
 from attack_toys import cut_recognizer, toy_faces
 from bauta.attacks.generative import GenerativeConfig, fit_generative
-from bauta.attacks.learners import Schedule, train
 from bauta.attacks.oracle import OraclePairs, StoredPairs
 from bauta.attacks.reconstruct import (
     NBNET,
     Decoding,
     ImageLoss,
     ReconstructionConfig,
-    build_decoder,
+    begin,
     fit_reconstructor,
-    start_decoder,
 )
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
+from bauta.templates.decoders import build_decoder
+from bauta.templates.learners import Schedule, train
 from bauta.templates.references import ConstantImage, IdentityFeature, NoisyImage
 
 SMALL = ReconstructionConfig(decoder="residual", channels=8, schedule=Schedule(epochs=3, batch=8, rate=1e-2))
@@ -94,7 +94,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(pixels: Tensor, tmp_pa
         if done == 4:
             raise Interrupt
 
-    learner = Decoding(pairs, start_decoder(pairs, "residual", 8, 0), ImageLoss(config), config.schedule.rate)
+    learner = Decoding(pairs, begin(pairs, "residual", 8, 0), ImageLoss(config), config.schedule.rate)
     key = f"{pairs.key} {config.to_dict()}"
     with pytest.raises(Interrupt):
         train(learner, len(pairs), config.schedule, key=key, work=tmp_path, name="decoder", save_every=0, progress=stop)
@@ -123,12 +123,12 @@ def test_what_is_no_number_stops_the_training_and_the_last_good_state_is_kept(pi
 
     broken = Breaking(pairs.values, pairs.pixels, key="clean")
     config = SMALL
-    decoder = start_decoder(broken, "residual", 8, 0)
+    decoder = begin(broken, "residual", 8, 0)
     learner = Decoding(broken, decoder, ImageLoss(config), config.schedule.rate)
     with pytest.raises(NumericalFailure, match=r"step 4 of 6.*keeps an earlier state"):
         train(learner, len(broken), config.schedule, key="same", work=tmp_path, save_every=0)
     Breaking.asked = -1000
-    learner = Decoding(broken, start_decoder(broken, "residual", 8, 0), ImageLoss(config), config.schedule.rate)
+    learner = Decoding(broken, begin(broken, "residual", 8, 0), ImageLoss(config), config.schedule.rate)
     steps = []
     train(
         learner, len(broken), config.schedule, key="same", work=tmp_path,

@@ -17,16 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bauta.attacks.learners import Learner, Progress, require_finite, train
 from bauta.attacks.reconstruct import (
-    SIDE,
     ImageLoss,
     Pairs,
     ReconstructionConfig,
     Reconstructor,
-    start_decoder,
+    begin,
 )
 from bauta.errors import UsageError
+from bauta.templates.decoders import SIDE
+from bauta.templates.learners import Learner, Progress, require_finite, train
 
 _CONDITION = 8  # channels of the projected representation
 
@@ -144,7 +144,7 @@ def fit_generative(
 ) -> Reconstructor:
     """Train a decoder against a critic; arguments and errors as for `bauta.attacks.reconstruct.fit_reconstructor`."""
     schedule = config.decoder.schedule
-    decoder = start_decoder(pairs, config.decoder.decoder, config.decoder.channels, schedule.seed)
+    decoder = begin(pairs, config.decoder.decoder, config.decoder.channels, schedule.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(schedule.seed)
         critic = PatchCritic(pairs.shape, config.critic_channels)

@@ -1,4 +1,4 @@
-"""The one loop that trains attackers: seeded, resumable, watched; a loss that is no number ends it and spoils nothing.
+"""The one loop that trains decoders and attackers: seeded, resumable, watched; a loss that is no number ends it and spoils nothing.
 
 What is trained is a `Learner`. Batches are drawn from the seed and the number of the step alone, so that a run that was
 interrupted and taken up again ends with the weights of one that was not. A checkpoint is one safetensors file with
@@ -34,7 +34,7 @@ _METADATA = "bauta.checkpoint"
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast an attacker learns.
+    """How long and how fast a network learns.
 
     Attributes:
         epochs: Passes over the pairs.
@@ -57,7 +57,7 @@ class Schedule:
         }
         for name, good in checks.items():
             if not good:
-                raise UsageError(f"An attacker cannot learn with {name}={getattr(self, name)!r}.", hint="See Schedule.")
+                raise UsageError(f"A network cannot learn with {name}={getattr(self, name)!r}.", hint="See Schedule.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for cards and keys."""
@@ -104,7 +104,7 @@ def train(
     *,
     key: str = "",
     work: Path | None = None,
-    name: str = "attacker",
+    name: str = "network",
     save_every: float = 60.0,
     progress: Progress | None = None,
 ) -> dict[str, float]:
@@ -130,7 +130,7 @@ def train(
         OutputError: when it cannot be written.
     """
     if count < 2:
-        raise UsageError(f"An attacker cannot learn from {count} pairs.", hint="Give at least two images.")
+        raise UsageError(f"A network cannot learn from {count} pairs.", hint="Give at least two images.")
     batch = min(schedule.batch, count)
     each = max(1, count // batch)
     steps = schedule.epochs * each
