@@ -1,4 +1,4 @@
-"""The one loop that trains decoders and attackers: seeded, resumable, watched; a loss that is no number ends it and spoils nothing.
+"""The one loop that trains decoders and attackers: seeded, resumable, and nothing is lost to a loss that is no number.
 
 What is trained is a `Learner`. Batches are drawn from the seed and the number of the step alone, so that a run that was
 interrupted and taken up again ends with the weights of one that was not. A checkpoint is one safetensors file with

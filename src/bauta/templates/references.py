@@ -96,7 +96,7 @@ class ChangedImage(Protector):
     def __init__(self, recognizer: Surrogate, *, provenance: Provenance | None = None, **settings: Any) -> None:
         super().__init__(recognizer, provenance=provenance)
         name, low, high = self.strength
-        self.value = settings.pop(name, self.default)
+        self.value: float = settings.pop(name, self.default)
         if settings:
             raise UsageError(f"{self.name} has no setting {min(settings)!r}.", hint=f"It has {name}.")
         if not low <= self.value <= high:
@@ -174,7 +174,8 @@ class BlurredImage(ChangedImage):
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The blurred images."""
-        return gaussian_blur(images, self.value).clamp(0, 1)
+        blurred: Tensor = gaussian_blur(images, self.value)
+        return blurred.clamp(0, 1)
 
 
 @register("pixelated-image", kind="protector")
