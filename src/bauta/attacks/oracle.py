@@ -36,7 +36,7 @@ class OraclePairs:
         self.protector, self.pixels, self.keys = protector, pixels, keys
         first = self.representations(torch.tensor([0]), torch.Generator().manual_seed(0))
         self.shape: tuple[int, ...] = tuple(first.shape[1:])
-        self.key = f"{protector.sha256} {digest(pixels)} {'keyed' if keys else ''}"
+        self.key = f"{protector.sha256} {digest(pixels)} anew"
 
     def __len__(self) -> int:
         """How many there are."""

@@ -19,7 +19,15 @@ from bauta.attacks.link import Student, StudentConfig, fit_student, load_student
 from bauta.attacks.optimise import OptimisationConfig, search
 from bauta.attacks.oracle import OraclePairs, StoredPairs
 from bauta.attacks.reconstruct import Pairs, ReconstructionConfig, fit_reconstructor
-from bauta.benchmark.representations import Faces, Protected, again, hash_seed, protect_faces, read_tensors, write_tensors
+from bauta.benchmark.representations import (
+    Faces,
+    Protected,
+    again,
+    hash_seed,
+    protect_faces,
+    read_tensors,
+    write_tensors,
+)
 from bauta.benchmark.template_recipes import Attack
 from bauta.errors import UsageError
 from bauta.templates.base import Protector
@@ -98,8 +106,7 @@ class Scene:
     def protected_pairs(self, index: Tensor, fresh: bool) -> Pairs:
         """Protected representations and the attacker's images; drawn anew for each batch when they are fresh."""
         if fresh:
-            keys = (lambda generator: self.key) if self.key is not None else None
-            return OraclePairs(self.protector, self.people.pixels[index], keys=keys)
+            return OraclePairs(self.protector, self.people.pixels[index], keys=lambda generator: self.key)
         assert self.protected.values is not None
         return StoredPairs(self.protected.values[index], self.people.pixels[index], key=self.protector.sha256)
 
@@ -146,7 +153,7 @@ def carry_out(attack: Attack, scene: Scene) -> Outcome:
 def _decoder(attack: Attack, scene: Scene, stolen: Tensor, index: Tensor) -> Outcome:
     options = {key: value for key, value in attack.options.items() if key not in ("images", "fresh")}
     schedule = _take(Schedule, options, {"seed": scene.seed})
-    critic = {key: options.pop(key) for key in ("adversarial", "critic_channels") if key in options}
+    critic: dict[str, Any] = {key: options.pop(key) for key in ("adversarial", "critic_channels") if key in options}
     start = {"identity": 0.1} if attack.kind == "generative" else {}
     config = _build(ReconstructionConfig, start | options | {"schedule": schedule}, attack)
     pairs = (
@@ -163,7 +170,7 @@ def _decoder(attack: Attack, scene: Scene, stolen: Tensor, index: Tensor) -> Out
     about = hashlib.sha256(json.dumps([pairs.key, whole.to_dict()], sort_keys=True).encode()).hexdigest()[:24]
     folder, embed = scene.work / "attackers", scene.protector.clean
     fit = fit_reconstructor if attack.kind == "decoder" else fit_generative
-    fitted = fit(pairs, whole, embed=embed, work=folder, name=about, progress=_named(scene.progress, attack.name))  # type: ignore[operator]
+    fitted = fit(pairs, whole, embed=embed, work=folder, name=about, progress=_named(scene.progress, attack.name))
     card = _card(
         attack, "pairs" if attack.adaptive else "nothing", "Network, sizes and schedule.", scene, len(index), schedule
     )
@@ -260,7 +267,9 @@ def _build(kind: Any, options: Mapping[str, Any], attack: Attack) -> Any:
     names = [one.name for one in fields(kind)]
     for key in options:
         if key not in names:
-            raise UsageError(f"The attacker {attack.name!r} has no option {key!r}.", hint=f"It has: {', '.join(names)}.")
+            raise UsageError(
+                f"The attacker {attack.name!r} has no option {key!r}.", hint=f"It has: {', '.join(names)}."
+            )
     return kind(**options)
 
 

@@ -204,7 +204,9 @@ class TemplateRecipe:
                 )
         for row in self.rows:
             if unknown := set(row.attackers or ()) - set(attackers):
-                raise UsageError(f"Row {row.name!r}: no attacker is called {sorted(unknown)[0]!r}.", hint="See the list.")
+                raise UsageError(
+                    f"Row {row.name!r}: no attacker is called {sorted(unknown)[0]!r}.", hint="See the list."
+                )
 
     def only(self, names: tuple[str, ...]) -> TemplateRecipe:
         """The recipe with these rows alone.

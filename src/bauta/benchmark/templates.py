@@ -1,4 +1,4 @@
-"""The benchmark of what a face service stores: does it still recognise, what do attackers get out of it, what is it worth.
+"""The benchmark of what a face service stores: does it still recognise, and what do attackers get out of it.
 
 For every row of a recipe, in this order and the same for each:
 
@@ -49,8 +49,7 @@ from bauta.benchmark.representations import (
 from bauta.benchmark.results import DIGITS
 from bauta.benchmark.template_attacks import Outcome, Scene, carry_out
 from bauta.benchmark.template_recipes import TemplateRecipe, TemplateRow, half
-from bauta.errors import NotCalibrated, UsageError
-from bauta.photo.files import write_atomically
+from bauta.errors import UsageError
 from bauta.protection.report import picture
 from bauta.recognizers import find_card, load_surrogate, threshold
 from bauta.registry import load_method
@@ -286,9 +285,7 @@ def run_row(
             "protector": _about(protector, row),
             "recognizer": {"name": protector.recognizer.card.name, "sha256": protector.recognizer.card.sha256},
             "judges": [{"name": name, "sha256": find_card(name).sha256} for name in recipe.judges],
-            "thresholds": {
-                name: [dict(limit) for limit in found.values()] for name, found in limits.items()
-            },
+            "thresholds": {name: [dict(limit) for limit in found.values()] for name, found in limits.items()},
             "seed": recipe.seed,
             "fmrs": list(recipe.fmrs),
             "data": {
@@ -341,7 +338,9 @@ def make_protector(stage: Stage, row: TemplateRow, data: Path, work: Path, progr
             stage.makers.images(), recognizer=recognizer, generator=generator, **row.options
         )
     except TypeError as error:
-        raise UsageError(f"Row {row.name!r}: {row.method} cannot be fitted so: {error}.", hint="See its fit.") from error
+        raise UsageError(
+            f"Row {row.name!r}: {row.method} cannot be fitted so: {error}.", hint="See its fit."
+        ) from error
     fitted.save(folder)
     progress("fitting", 1, 1)
     return fitted
@@ -387,9 +386,7 @@ def _records(stage: Stage, protector: Protector, stolen: Tensor, outcomes: Mappi
         "another photo": victims.others,
         "grey": torch.full_like(victims.enrolled, 0.5),
     } | {name: outcome.images for name, outcome in outcomes.items() if outcome.images is not None}
-    records: list[Record] = [
-        {"subject": subject, "self": {}, "recovered": {}} for subject in victims.subjects
-    ]
+    records: list[Record] = [{"subject": subject, "self": {}, "recovered": {}} for subject in victims.subjects]
     for name in replay.judges:
         for record, score in zip(records, replay.self_scores(name), strict=True):
             record["self"][name] = _rounded(score)
@@ -507,7 +504,10 @@ def _linkage(
         secret[name] = (one, other)
         faces = cosines(one[pairs.first].numpy(), clean[pairs.second].numpy())
         own = cosines(one[pairs.first].numpy(), other[pairs.second].numpy())
-        probes, gallery = one[stage.enrolled].numpy(), clean[draw_victims(pairs, len(stage.victims), stage.recipe.seed)[1]]
+        probes, gallery = (
+            one[stage.enrolled].numpy(),
+            clean[draw_victims(pairs, len(stage.victims), stage.recipe.seed)[1]],
+        )
         ranks = closed_set(probes, stage.victims.subjects, gallery.numpy(), stage.victims.subjects)
         linkage[name] = {
             "face_template": _pair_figures(faces, same, pairs.fold, people),
@@ -520,7 +520,7 @@ def _linkage(
     for knowledge, ways in (("key_secret", secret), ("key_stolen", stolen)):
         if not keyed:  # nobody has a key that could be secret
             ways = stolen
-        figures = {}
+        figures: dict[str, Record] = {}
         for name, (one, other) in ways.items():
             scores = cosines(one[pairs.first].numpy(), other[pairs.second].numpy())
             null = metrics.null_linkability(scores[same], scores[~same], bins=BINS, seed=stage.recipe.seed)
@@ -529,14 +529,15 @@ def _linkage(
                 "null": _round(null),
                 "maximal": _rounded(metrics.maximal_linkability(scores[same], scores[~same], bins=BINS)),
             }
-        best = max(figures, key=lambda name: figures[name]["system"])
+        best = max(figures, key=lambda name: float(figures[name]["system"]))
         unlinkability[knowledge] = {"strongest": best, **figures[best], "by": figures}
     return {"linkage": linkage, "unlinkability": unlinkability | {"mated": int(same.sum()), "bins": BINS}}
 
 
 def _flat(values: Tensor) -> Tensor:
     flat = values.flatten(1).float()
-    return flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    unit: Tensor = flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return unit
 
 
 def _pair_figures(scores: Floats, same: Floats, folds: Floats, people: Sequence[str]) -> Record:
@@ -588,13 +589,19 @@ def _examples(
     """Pictures of the first victims: the original, the mean face, what is stored, and what attackers recover."""
     with torch.no_grad():
         look = protector.to_image(again(protector, scene.stolen[:count], scene.key), scene.key) if count else None
+    recovering = [one.name for one in stage.recipe.attackers if one.kind != "picture" and one.name in outcomes]
     shown = []
     for place in range(min(count, len(stage.victims))):
         assert look is not None
-        pictures = {"original": stage.victims.enrolled[place], "mean face": stage.attackers.mean_face, "stored": look[place]}
-        for name, outcome in outcomes.items():
-            if outcome.images is not None and outcome.card.name != "picture" and place < len(outcome.images):
-                pictures[name] = outcome.images[place]
+        pictures = {
+            "original": stage.victims.enrolled[place],
+            "mean face": stage.attackers.mean_face,
+            "stored": look[place],
+        }
+        for name in recovering:
+            images = outcomes[name].images
+            if images is not None and place < len(images):
+                pictures[name] = images[place]
         shown.append(
             {
                 "record": place,
