@@ -31,6 +31,7 @@ from bauta.benchmark.template_recipes import (
 )
 from bauta.benchmark.template_report import markdown, rows, to_html
 from bauta.benchmark.templates import draw_victims, run_template_recipe, summarise
+from bauta.cli import run
 from bauta.errors import NotCalibrated, UsageError
 from bauta.recognizers.calibration import Threshold
 
@@ -326,3 +327,30 @@ def test_halves_need_people_on_both_sides(data: Path) -> None:
     one = replace(crowd, subjects=crowd.subjects[:1], images=crowd.images[:1])
     with pytest.raises(UsageError, match="nobody on one side"):
         half(one, attacking=not attacks(one.subjects[0]))
+
+
+def test_the_command_line_attacks_and_reports(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bauta.benchmark.template_recipes.read_template_recipe", lambda name: QUICK)
+    assert run(["templates", "attack", "quick", "--data", str(data), "-o", str(tmp_path), "--rows", "constant"]) == 0
+    card = tmp_path / "toy-constant.json"
+    shown = capsys.readouterr().out
+    assert str(card) in shown
+    assert "D_SYS (NULL)" in shown
+    page = tmp_path / "page.html"
+    assert run(["templates", "report", str(card), "-o", str(page)]) == 0
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert run(["templates", "report", str(card), "--markdown"]) == 0
+    assert "| constant |" in capsys.readouterr().out
+    assert run(["templates", "report", str(card), "-o", str(card)]) == 2
+    assert run(["templates", "attack", "quick", "--data", str(data), "--protector", "x", "--rows", "y"]) == 2
+
+
+def test_a_fitted_protector_is_attacked_as_it_is(data: Path, tmp_path: Path) -> None:
+    from bauta.templates.references import ConstantImage
+
+    ConstantImage(cut_recognizer(), level=0.25).save(tmp_path / "fitted")
+    recipe = replace(QUICK, attackers=QUICK.attackers[:1], rows=(TemplateRow("mine", fitted=str(tmp_path / "fitted")),))
+    card = run_toy(data, tmp_path, recipe)["mine"]
+    assert card["protector"]["settings"] == {"level": 0.25}

@@ -63,7 +63,7 @@ def run(
         chosen = replace(chosen, pairs=pairs)
     with ProgressBar(1) as bar:
         written = run_recipe(
-            chosen, data, output, work=work, jobs=jobs, examples=examples, command=_command(), progress=bar.stage
+            chosen, data, output, work=work, jobs=jobs, examples=examples, command=command_line(), progress=bar.stage
         )
     _show([read_card(path) for path in written])
     print()
@@ -114,7 +114,7 @@ def folder(
             work=work,
             jobs=jobs,
             examples=examples,
-            command=_command(),
+            command=command_line(),
             progress=lambda done, total: bar.stage(called, done, total),
         )
     _show([card])
@@ -186,7 +186,7 @@ def compare(
     )
 
 
-def _command() -> str:
+def command_line() -> str:
     """The command line as it was given; where files lie on this machine is nobody's business."""
     return shlex.join(["bauta", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])])
 
