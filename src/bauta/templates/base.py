@@ -14,6 +14,7 @@ import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from bauta.errors import OutputError, UsageError, WeightsCorrupt, WeightsMissing
 from bauta.faces.alignment import similarity_matrix
-from bauta.faces.templates import ARCFACE_112
+from bauta.faces.templates import ARCFACE_112, CropTemplate
 from bauta.faces.warp import warp
 from bauta.photo.files import write_atomically
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
@@ -123,13 +124,22 @@ class Protector(ABC):
         gallery.require_same_maker(probe)
         return self.templates(gallery, key) @ self.templates(probe, key).T
 
+    def match_clean(self, gallery: Representation, probes: Tensor, key: bytes | None = None) -> Tensor:
+        """(N, M) cosines of N protected faces and M unprotected ones: one-sided matching, the deployment.
+
+        Args:
+            gallery: What is stored.
+            probes: (M, 3, 112, 112) in [0, 1], the faces in front of the camera.
+            key: Of the gallery.
+
+        Raises:
+            UsageError: when the gallery is another protector's, or was made with another key.
+        """
+        return self.templates(gallery, key) @ self.clean(probes).T
+
     def crops(self, images: Tensor) -> Tensor:
         """ArcFace crops (N, 3, 112, 112) carried to the recogniser's template, differentiably."""
-        template = self.recognizer.card.template
-        if template.points == ARCFACE_112.points and (template.height, template.width) == (SIDE, SIDE):
-            return images
-        matrix = torch.from_numpy(similarity_matrix(ARCFACE_112.points, template))
-        return warp(images, matrix.to(images.device), (template.height, template.width))
+        return crops_of(images, self.recognizer.card.template)
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -156,7 +166,7 @@ class Protector(ABC):
         """The registered name of the method."""
         return self.card.name
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Digest of method, recogniser, settings and learned parts: who changes one makes another protector."""
         about = [self.name, self.recognizer.card.sha256, self.settings()]
@@ -255,6 +265,14 @@ class Protector(ABC):
         if parts:
             write_atomically(folder / PARTS_FILE, content, overwrite=overwrite)
         write_atomically(folder / CARD_FILE, ("\n".join(lines) + "\n").encode(), overwrite=overwrite)
+
+
+def crops_of(images: Tensor, template: CropTemplate) -> Tensor:
+    """ArcFace crops (N, 3, 112, 112) carried to another template, differentiably; what lies outside them is black."""
+    if template.points == ARCFACE_112.points and (template.height, template.width) == (SIDE, SIDE):
+        return images
+    matrix = torch.from_numpy(similarity_matrix(ARCFACE_112.points, template))
+    return warp(images, matrix.to(images.device), (template.height, template.width))
 
 
 def load_protector(folder: Path, recognizer: Surrogate | None = None) -> Any:

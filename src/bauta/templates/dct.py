@@ -34,7 +34,7 @@ _YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -
 
 
 def dct_matrix(size: int = BLOCK) -> Tensor:
-    """(size, size) float64, the orthonormal DCT-II: sqrt((1 if k == 0 else 2) / size) cos((2 n + 1) k pi / (2 size))."""
+    """(size, size) float64, orthonormal DCT-II: sqrt((1 if k == 0 else 2) / size) cos((2 n + 1) k pi / (2 size))."""
     n, k = torch.arange(size, dtype=torch.float64), torch.arange(size, dtype=torch.float64)[:, None]
     rows = torch.cos((2 * n + 1) * k * math.pi / (2 * size)) * math.sqrt(2 / size)
     rows[0] /= math.sqrt(2)
