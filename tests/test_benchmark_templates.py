@@ -354,3 +354,34 @@ def test_a_fitted_protector_is_attacked_as_it_is(data: Path, tmp_path: Path) -> 
     recipe = replace(QUICK, attackers=QUICK.attackers[:1], rows=(TemplateRow("mine", fitted=str(tmp_path / "fitted")),))
     card = run_toy(data, tmp_path, recipe)["mine"]
     assert card["protector"]["settings"] == {"level": 0.25}
+
+
+def test_a_key_keeps_decoders_and_links_out_as_long_as_it_is_secret(data: Path, tmp_path: Path) -> None:
+    """AdvFace with next to no noise, so that all there is to see is its key."""
+    options = {
+        "split": "1", "shadows": ["residual-4"], "iterations": 1, "epsilon": 0.01, "schedule": {"epochs": 1, "batch": 8},
+    }  # fmt: skip
+    recipe = replace(
+        QUICK,
+        attackers=(RECIPE.attackers[2], RECIPE.attackers[3]),
+        rows=(
+            TemplateRow("open", "advface", options),
+            TemplateRow("locked", "advface", options, keyed=True),
+        ),
+        asked=24,
+    )
+    cards = run_toy(data, tmp_path, recipe)
+    plain, locked = (cards[name]["results"] for name in ("open", "locked"))
+    assert cards["locked"]["data"]["asked"] == 24
+    assert plain["accuracy"] == locked["accuracy"]  # who has the key recognises as before
+    mean_face = plain["recovery"]["mean face"]["mse"]["mean"]
+    decoder = "adaptive decoder"
+    assert plain["recovery"][decoder]["mse"]["mean"] < mean_face < locked["recovery"][decoder]["mse"]["mean"]
+    assert locked["recovery"]["search"]["mse"]["mean"] < mean_face  # which has the key
+    numbers = [results["unlinkability"]["key_secret"]["by"]["numbers"]["maximal"] for results in (plain, locked)]
+    assert numbers[1] < numbers[0]
+    assert locked["unlinkability"]["key_stolen"]["system"] >= plain["unlinkability"]["key_stolen"]["system"] - 0.05
+    with pytest.raises(UsageError, match="no preset 'best'"):
+        run_toy(data, tmp_path, replace(recipe, rows=(TemplateRow("x", "advface", {"preset": "best"}),)))
+    with pytest.raises(UsageError, match="takes no key"):
+        run_toy(data, tmp_path, replace(recipe, rows=(TemplateRow("x", "constant-image", keyed=True),)))

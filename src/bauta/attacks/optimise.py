@@ -137,7 +137,11 @@ def search(
     """
     view = view_of(protector, config.level)
     with torch.no_grad():
-        wanted = protector.templates(stored, key) if config.level == "template" else stored.values()
+        if config.level == "template":
+            wanted = protector.templates(stored, key)
+        else:
+            unlocked = getattr(protector, "features", None)  # what a key locked is read with it
+            wanted = stored.values() if unlocked is None else unlocked(stored, key)
     count, total = len(wanted), config.starts * config.iterations
     best = Found(
         mean_face.repeat(count, 1, 1, 1), torch.full((count,), torch.inf), torch.zeros(count, dtype=torch.int64)

@@ -64,6 +64,15 @@ class Faces:
         """(n, 3, 112, 112) float32 in [0, 1], of all faces or of some."""
         return (self.pixels if index is None else self.pixels[index]).float() / 255
 
+    def some(self, count: int | None, seed: int) -> Faces:
+        """So many of them, drawn at random and in their order; all when None or when there are no more."""
+        if count is None or count >= len(self):
+            return self
+        index = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+        digest = hashlib.sha256(f"{self.sha256} {count} {seed}".encode()).hexdigest()
+        subjects = tuple(self.subjects[place] for place in index.tolist())
+        return Faces(f"{self.name}, {count} of them", digest, self.pixels[index], subjects)
+
     @cached_property
     def mean_face(self) -> Tensor:
         """(3, 112, 112) in [0, 1]."""

@@ -33,6 +33,7 @@ from bauta.errors import UsageError
 from bauta.templates.base import Protector
 from bauta.templates.learners import Schedule
 from bauta.templates.references import IdentityFeature
+from bauta.templates.representation import key_fingerprint
 
 Progress = Callable[[str, int, int], None]
 
@@ -52,9 +53,11 @@ class Scene:
     Attributes:
         protector: Under attack.
         people: The attacker's own faces.
-        protected: Of those faces.
+        asked: Those of them that were protected.
+        protected: What became of these.
         stolen: The stored values of the victims, (V, ...).
-        key: Of the deployment; only `search` uses it.
+        key: Of the deployment; only `search`, and who looks at pictures, uses it.
+        own_key: The attacker's own, of `protected`.
         work: Folder of checkpoints.
         seed: Of everything random.
         progress: Called with what is done, how far it is, and how far it goes.
@@ -62,9 +65,11 @@ class Scene:
 
     protector: Protector
     people: Faces
+    asked: Faces
     protected: Protected
     stolen: Tensor
     key: bytes | None
+    own_key: bytes | None
     work: Path
     seed: int
     progress: Progress
@@ -76,39 +81,40 @@ class Scene:
         Raises:
             UsageError: when the stored numbers are not of its network.
         """
-        if self.protector.kind not in ("feature", "template"):
+        front = getattr(self.protector, "front", None)
+        if self.protector.kind not in ("feature", "template") or front is None:
             raise UsageError(
                 f"{self.protector.name} stores what no unprotected service stores.",
                 hint="Let its decoders be adaptive.",
             )
-        split = getattr(self.protector, "split", "template")
-        return IdentityFeature(self.protector.recognizer, split=split)
+        return IdentityFeature(self.protector.recognizer, split=front.cut.name)
 
-    def some(self, attack: Attack) -> Tensor:
-        """Indices of the attacker's faces that it learns from."""
-        images = attack.options.get("images", len(self.people))
+    def learned(self, attack: Attack) -> tuple[Faces, Tensor]:
+        """The faces that an attacker learns from, and which of them."""
+        faces = self.people if attack.kind in ("decoder", "generative") and not attack.adaptive else self.asked
         generator = torch.Generator().manual_seed(hash_seed(self.seed, "faces"))
-        chosen = torch.randperm(len(self.people), generator=generator)[:images]
-        return chosen.sort().values
+        chosen = torch.randperm(len(faces), generator=generator)[: attack.options.get("images", len(faces))]
+        return faces, chosen.sort().values
 
-    def clean_pairs(self, index: Tensor) -> Pairs:
-        """Unprotected features and the attacker's images."""
-        made = protect_faces(
-            self.unprotected,
-            self.people,
-            self.work / "representations",
-            seed=self.seed,
-            progress=lambda done, total: self.progress("unprotected features", done, total),
-        )
-        assert made.values is not None
-        return StoredPairs(made.values[index], self.people.pixels[index], key=self.unprotected.sha256)
-
-    def protected_pairs(self, index: Tensor, fresh: bool) -> Pairs:
-        """Protected representations and the attacker's images; drawn anew for each batch when they are fresh."""
-        if fresh:
-            return OraclePairs(self.protector, self.people.pixels[index], keys=lambda generator: self.key)
+    def pairs(self, attack: Attack) -> Pairs:
+        """Unprotected features, or protected representations, and the attacker's images."""
+        faces, index = self.learned(attack)
+        pixels = faces.pixels[index]
+        if not attack.adaptive:
+            made = protect_faces(
+                self.unprotected,
+                faces,
+                self.work / "representations",
+                seed=self.seed,
+                progress=lambda done, total: self.progress("unprotected features", done, total),
+            )
+            assert made.values is not None
+            return StoredPairs(made.values[index], pixels, key=self.unprotected.sha256)
+        if attack.options.get("fresh", False):
+            return OraclePairs(self.protector, pixels, keys=lambda generator: self.own_key)
         assert self.protected.values is not None
-        return StoredPairs(self.protected.values[index], self.people.pixels[index], key=self.protector.sha256)
+        key = f"{self.protector.sha256} {key_fingerprint(self.own_key)}"
+        return StoredPairs(self.protected.values[index], pixels, key=key)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,28 +145,22 @@ def carry_out(attack: Attack, scene: Scene) -> Outcome:
     if attack.kind == "picture":
         with torch.no_grad():
             images = scene.protector.to_image(again(scene.protector, stolen, scene.key), scene.key)
-        return Outcome(_card(attack, "nothing", "The stored numbers, looked at as a picture."), images, None, {})
+        knowledge: Knowledge = "nothing" if scene.key is None else "key"
+        return Outcome(_card(attack, knowledge, "The stored numbers, looked at as a picture."), images, None, {})
     if attack.kind == "search":
         return _search(attack, scene, stolen)
-    index = scene.some(attack)
-    if len(index) < 2:
-        raise UsageError(f"{attack.name!r} has {len(index)} faces to learn from.", hint="Give it more images.")
     if attack.kind == "student":
-        return _student(attack, scene, index)
-    return _decoder(attack, scene, stolen, index)
+        return _student(attack, scene)
+    return _decoder(attack, scene, stolen)
 
 
-def _decoder(attack: Attack, scene: Scene, stolen: Tensor, index: Tensor) -> Outcome:
+def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
     options = {key: value for key, value in attack.options.items() if key not in ("images", "fresh")}
     schedule = _take(Schedule, options, {"seed": scene.seed})
     critic: dict[str, Any] = {key: options.pop(key) for key in ("adversarial", "critic_channels") if key in options}
     start = {"identity": 0.1} if attack.kind == "generative" else {}
     config = _build(ReconstructionConfig, start | options | {"schedule": schedule}, attack)
-    pairs = (
-        scene.protected_pairs(index, bool(attack.options.get("fresh", False)))
-        if attack.adaptive
-        else scene.clean_pairs(index)
-    )
+    pairs = scene.pairs(attack)
     if tuple(pairs.shape) != tuple(stolen.shape[1:]):
         raise UsageError(
             f"{attack.name!r} learned from {list(pairs.shape)}; {list(stolen.shape[1:])} is stored.",
@@ -171,22 +171,22 @@ def _decoder(attack: Attack, scene: Scene, stolen: Tensor, index: Tensor) -> Out
     folder, embed = scene.work / "attackers", scene.protector.clean
     fit = fit_reconstructor if attack.kind == "decoder" else fit_generative
     fitted = fit(pairs, whole, embed=embed, work=folder, name=about, progress=_named(scene.progress, attack.name))
-    card = _card(
-        attack, "pairs" if attack.adaptive else "nothing", "Network, sizes and schedule.", scene, len(index), schedule
-    )
+    knowledge: Knowledge = "pairs" if attack.adaptive else "nothing"
+    card = _card(attack, knowledge, "Network, sizes and schedule.", scene, schedule)
     return Outcome(card, fitted.reconstruct(stolen.float()), None, fitted.fitted)
 
 
-def _student(attack: Attack, scene: Scene, index: Tensor) -> Outcome:
+def _student(attack: Attack, scene: Scene) -> Outcome:
+    faces, index = scene.learned(attack)
     options = {key: value for key, value in attack.options.items() if key != "images"}
     config = _build(StudentConfig, options, attack)
     assert scene.protected.values is not None
     inputs = scene.protected.values[index]
     protector = scene.protector
     with torch.no_grad():
-        parts = [protector.clean(scene.people.images(part)) for part in torch.split(index, 32)]
+        parts = [protector.clean(faces.images(part)) for part in torch.split(index, 32)]
     targets = torch.cat(parts)
-    facts = [protector.sha256, scene.people.sha256, config.to_dict(), scene.seed, len(index)]
+    facts = [protector.sha256, key_fingerprint(scene.own_key), faces.sha256, config.to_dict(), scene.seed, len(index)]
     path = scene.work / "attackers" / f"student-{hash_seed(*facts):x}.safetensors"
     generator = torch.Generator().manual_seed(hash_seed(scene.seed, "student"))
     start = start_from(protector.recognizer, inputs.shape[1:], generator)
@@ -199,7 +199,7 @@ def _student(attack: Attack, scene: Scene, index: Tensor) -> Outcome:
         path.parent.mkdir(parents=True, exist_ok=True)
         student.save(path)
     schedule = Schedule(config.epochs, max(config.batch, 2), config.rate, scene.seed)
-    card = _card(attack, "pairs", "AdamW, sizes and schedule.", scene, len(index), schedule, student.fit.stopped)
+    card = _card(attack, "pairs", "AdamW, sizes and schedule.", scene, schedule, student.fit.stopped)
     return Outcome(card, None, student, {"cosine": round(1 - student.fit.losses[-1], 6)})
 
 
@@ -236,18 +236,17 @@ def _card(
     knowledge: Knowledge,
     ours: str,
     scene: Scene | None = None,
-    images: int = 0,
     schedule: Schedule | None = None,
     stopped: str = "epochs",
 ) -> AttackerCard:
     trained: dict[str, Any] = {}
     if scene is not None and schedule is not None:
-        chosen = scene.some(attack).tolist()
+        faces, index = scene.learned(attack)
         trained = {
-            "data": scene.people.name,
-            "data_sha256": scene.people.sha256,
-            "people": len({scene.people.subjects[place] for place in chosen}),
-            "images": images,
+            "data": faces.name,
+            "data_sha256": faces.sha256,
+            "people": len({faces.subjects[place] for place in index.tolist()}),
+            "images": len(index),
             "epochs": schedule.epochs,
             "rate": schedule.rate,
             "batch": schedule.batch,

@@ -125,10 +125,13 @@ class TemplateRow:
     Attributes:
         name: What it is called in the table, unique within the recipe.
         method: A registered protector.
-        options: Its settings, given to its `fit`.
+        options: Its settings, given to its `fit`. Of a method with a configuration they are its fields, with
+            ``preset`` for one of its named ones and a table ``schedule`` for how its parts learn.
         fitted: Folder of a fitted protector, below the data folder; it is loaded and not fitted.
         attackers: Names of the recipe's attackers; all by default.
         storage: Numbers are stored as ``float32`` or ``float16``; or as the protector makes them, by default.
+        keyed: Whether the deployment has a key, of which only `search` knows. Other attackers protect their own faces
+            under a key of their own. The row without is the one in which the key was stolen too.
     """
 
     name: str
@@ -137,6 +140,7 @@ class TemplateRow:
     fitted: str = ""
     attackers: tuple[str, ...] | None = None
     storage: Literal["", "float32", "float16"] = ""
+    keyed: bool = False
 
     def __post_init__(self) -> None:
         if not self.name or set(self.name) & set("/\\ ") or self.name.startswith("."):
@@ -160,6 +164,8 @@ class TemplateRecipe:
         attackers: Who attacks.
         rows: The protectors.
         victims: How many faces of the first set are attacked, each of another person.
+        asked: How many of their faces attackers have protected, drawn at random; all by default. Decoders of
+            unprotected features learn from all.
         fmrs: False match rates of replay.
         exclude: Lists of people, below the data folder, who must be nowhere but in the evaluation.
         exclude_people: The same by name, for those whom the lists spell otherwise.
@@ -176,6 +182,7 @@ class TemplateRecipe:
     attackers: tuple[Attack, ...]
     rows: tuple[TemplateRow, ...]
     victims: int = 200
+    asked: int | None = None
     fmrs: tuple[float, ...] = (1e-2, 1e-3)
     exclude: tuple[str, ...] = ()
     exclude_people: tuple[str, ...] = ()
@@ -193,6 +200,7 @@ class TemplateRecipe:
             "attackers": len(set(attackers)) == len(attackers),
             "rows": bool(names) and len(set(names)) == len(names),
             "victims": self.victims >= 2,
+            "asked": self.asked is None or self.asked >= 2,
             "fmrs": bool(self.fmrs) and all(0 < fmr < 1 for fmr in self.fmrs),
             "seed": 0 <= self.seed < 1 << 31,
         }

@@ -19,7 +19,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ from bauta.protection.report import picture
 from bauta.recognizers import find_card, load_surrogate, threshold
 from bauta.registry import load_method
 from bauta.templates.base import Protector, load_protector
+from bauta.templates.learners import Schedule
 
 Floats = NDArray[Any]
 Record = dict[str, Any]
@@ -89,6 +90,7 @@ class Stage:
         trials: To verify.
         makers: Faces that protectors are fitted on.
         attackers: Faces that attackers learn from.
+        asked: Those of them that they have protected.
         victims: Whose representations leak; faces of the first trial.
         enrolled: (V,) indices of their enrolled images in the first trial.
         replay: Recognisers that say whether recovered faces are the victims.
@@ -99,6 +101,7 @@ class Stage:
     trials: tuple[Trial, ...]
     makers: Faces
     attackers: Faces
+    asked: Faces
     victims: Victims
     enrolled: Tensor
     replay: Replay
@@ -176,7 +179,8 @@ def set_up(recipe: TemplateRecipe, data: Path) -> Stage:
     first = trials[0].faces
     victims = Victims(first.images(enrolled), first.images(others), tuple(first.subjects[one] for one in enrolled))
     judges = {name: load_evaluator(find_card(name)) for name in (recipe.recognizer, *recipe.judges)}
-    return Stage(recipe, tuple(trials), makers, attackers, victims, enrolled, Replay(victims, judges), limits)
+    asked = attackers.some(recipe.asked, recipe.seed)
+    return Stage(recipe, tuple(trials), makers, attackers, asked, victims, enrolled, Replay(victims, judges), limits)
 
 
 def draw_victims(pairs: PairSet, count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -224,7 +228,7 @@ def run_row(
         known = cards.read_card(path, cards.TEMPLATES)
         if known["key"] == whole_key:
             return known
-    secret = _secret(recipe.seed, 0) if protector.keyed else None
+    secret, own_secret = (_secret(recipe.seed, number) if row.keyed else None for number in (0, 2))
     shared: dict[str, Any] = {"seed": recipe.seed, "storage": row.storage or None}
     folder = work / "representations"
     made = [
@@ -233,21 +237,22 @@ def run_row(
     ]
     own = protect_faces(
         protector,
-        stage.attackers,
+        stage.asked,
         folder,
-        key=secret,
+        key=own_secret,
         progress=lambda done, total: say("attacker's faces", done, total),
         **shared,
     )
     assert made[0].values is not None
+    stolen = made[0].values[stage.enrolled]
     scene = Scene(
-        protector, stage.attackers, own, made[0].values[stage.enrolled], secret, work, recipe.seed, say
+        protector, stage.attackers, stage.asked, own, stolen, secret, own_secret, work, recipe.seed, say
     )  # fmt: skip
     clean = [_clean(protector, trial.faces) for trial in stage.trials]
-    clean_own = _clean(protector, stage.attackers)
+    clean_own = _clean(protector, stage.asked)
     points = operating_points(
         torch.cat([own.templates, clean_own]).numpy(),
-        stage.attackers.subjects * 2,
+        stage.asked.subjects * 2,
         first=np.arange(len(own.templates)),
         second=np.arange(len(own.templates), 2 * len(own.templates)),
         fmrs=recipe.fmrs,
@@ -255,14 +260,14 @@ def run_row(
     outcomes = {attack.name: carry_out(attack, scene) for attack in recipe.attackers_of(row)}
     records = _records(stage, protector, made[0].templates[stage.enrolled], outcomes)
     renewed, new_secret = made[0], secret
-    if protector.keyed:
+    if row.keyed:
         new_secret = _secret(recipe.seed, 1)
         renewed = protect_faces(
             protector, stage.trials[0].faces, folder, seed=recipe.seed + 1, key=new_secret, storage=row.storage or None,
             progress=lambda done, total: say("under a new key", done, total),
         )  # fmt: skip
     linked = _linkage(stage, clean[0], made[0], renewed, outcomes)
-    limits = dict(stage.thresholds) | {SYSTEM: {point.fmr: _point(point, stage.attackers) for point in points}}
+    limits = dict(stage.thresholds) | {SYSTEM: {point.fmr: _point(point, stage.asked) for point in points}}
     attackers = [{**outcome.card.to_dict(), "fitted": dict(outcome.fitted)} for outcome in outcomes.values()]
     recovery = summarise(records, limits, recipe.recognizer, recipe.fmrs)
     results: Record = {
@@ -272,7 +277,7 @@ def run_row(
         },
         **recovery,
         **linked,
-        "renewability": _renewability(stage, made[0], renewed, points, protector.keyed),
+        "renewability": _renewability(stage, made[0], renewed, points, row.keyed),
         "cost": _cost(protector, stage, secret, made[0].values),
     }
     card = cards.finish(
@@ -295,6 +300,7 @@ def run_row(
                 ],
                 "protector": _crowd(stage.makers),
                 "attacker": _crowd(stage.attackers),
+                "asked": len(stage.asked),
                 "victims": len(stage.victims),
             },
             "code": cards.code(),
@@ -331,19 +337,45 @@ def make_protector(stage: Stage, row: TemplateRow, data: Path, work: Path, progr
     if (folder / "card.toml").is_file():
         kept: Protector = load_protector(folder, recognizer)
         return kept
-    progress("fitting", 0, 1)
+    method = load_method(row.method)
     generator = torch.Generator().manual_seed(hash_seed(stage.recipe.seed, "fit"))
     try:
-        fitted: Protector = load_method(row.method).fit(
-            stage.makers.images(), recognizer=recognizer, generator=generator, **row.options
-        )
+        if hasattr(method, "Config"):
+            learned = hashlib.sha256(f"{protection_code()} {stage.makers.sha256}".encode()).hexdigest()[:24]
+            config, schedule = _configuration(method, row, stage.recipe.seed)
+            shadows = hashlib.sha256(f"{learned} {schedule} {getattr(config, 'split', '')}".encode()).hexdigest()[:24]
+            fitted: Protector = method.fit(
+                stage.makers.pixels,
+                recognizer=recognizer,
+                generator=generator,
+                config=config,
+                schedule=schedule,
+                people=stage.makers.subjects,
+                data=stage.makers.name,
+                work=work / "learned" / shadows,
+                progress=progress,
+            )
+        else:
+            fitted = method.fit(stage.makers.images(), recognizer=recognizer, generator=generator, **row.options)
     except TypeError as error:
         raise UsageError(
             f"Row {row.name!r}: {row.method} cannot be fitted so: {error}.", hint="See its fit."
         ) from error
     fitted.save(folder)
-    progress("fitting", 1, 1)
     return fitted
+
+
+def _configuration(method: Any, row: TemplateRow, seed: int) -> tuple[Any, Schedule]:
+    """The settings of a method, and how its parts learn, from a row's options."""
+    options: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in row.options.items()
+    }
+    schedule = Schedule(**{"seed": seed, **options.pop("schedule", {})})
+    preset = options.pop("preset", None)
+    start = method.Config() if preset is None else getattr(method.Config, preset, lambda: None)()
+    if start is None:
+        raise UsageError(f"Row {row.name!r}: {row.method} has no preset {preset!r}.", hint="Leave it out.")
+    return replace(start, **options), schedule
 
 
 # Measures
@@ -640,7 +672,7 @@ def _about(protector: Protector, row: TemplateRow) -> Record:
         "name": protector.name,
         "kind": protector.kind,
         "paper": protector.card.paper,
-        "keyed": protector.keyed,
+        "keyed": row.keyed,
         "settings": dict(protector.settings()),
         "storage": row.storage,
         "sha256": protector.sha256,
@@ -662,7 +694,7 @@ def _key(stage: Stage, row: TemplateRow, protector: Protector, examples: int) ->
     facts = [
         cards.code()["sha256"],
         protector.sha256,
-        row.storage,
+        [row.storage, row.keyed],
         [asdict(attack) for attack in recipe.attackers_of(row)],
         [trial.pairs.sha256 for trial in stage.trials],
         [stage.makers.sha256, stage.attackers.sha256],
