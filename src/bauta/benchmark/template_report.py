@@ -149,7 +149,7 @@ def _cells(card: Card, cards: Sequence[Card]) -> tuple[str, ...]:
         str(cost["bytes"]),
         f"{cost['of_an_image']:.2f}",
         f"{cost['of_a_template']:.1f}",
-        f"{cost['milliseconds']['2']['enrol']:.0f}",
+        f"{cost['milliseconds']['enrol']:.0f}",
         _strongest([found for name, found in strongest.items() if name.startswith(f"{SYSTEM},")]),
         _strongest(outside),
         percent(max(students, key=lambda one: float(one["mean"]), default=None)),

@@ -278,7 +278,7 @@ def run_row(
         **recovery,
         **linked,
         "renewability": _renewability(stage, made[0], renewed, points, row.keyed),
-        "cost": _cost(protector, stage, secret, made[0].values),
+        "cost": _cost(protector, stage, secret),
     }
     card = cards.finish(
         {
@@ -592,20 +592,16 @@ def _renewability(
     }
 
 
-def _cost(protector: Protector, stage: Stage, key: bytes | None, values: Tensor | None) -> Record:
-    """Bytes and milliseconds of one face, alone, on one thread and on two."""
+def _cost(protector: Protector, stage: Stage, key: bytes | None) -> Record:
+    """Bytes and milliseconds of one face, alone, on one thread."""
     face = stage.trials[0].faces.images(slice(0, 1))
     stored = protector.protect(face, torch.Generator().manual_seed(0), key)
-    spent: Record = {}
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        with torch.no_grad():
-            spent[str(threads)] = {
-                "enrol": round(milliseconds(lambda: protector.protect(face, torch.Generator(), key), repeats=3), 2),
-                "recognise": round(milliseconds(lambda: protector.clean(face), repeats=3), 2),
-                "match": round(milliseconds(lambda: protector.templates(stored, key), repeats=3), 2),
-            }
-    torch.set_num_threads(1)
+    with torch.no_grad():
+        spent = {
+            "enrol": round(milliseconds(lambda: protector.protect(face, torch.Generator(), key), repeats=3), 2),
+            "recognise": round(milliseconds(lambda: protector.clean(face), repeats=3), 2),
+            "match": round(milliseconds(lambda: protector.templates(stored, key), repeats=3), 2),
+        }
     return {
         "bytes": stored.bytes_each,
         "storage": stored.storage,
