@@ -34,7 +34,7 @@ class Evaluation:
         kind: ``lfw`` (people's folders and a list of pairs), ``cfp-ff`` or ``cfp-fp``.
         path: The folder, below the data folder.
         pairs: The list of ``lfw``.
-        count: Use about so many pairs, the first of each kind in each fold; all by default.
+        count: Use about so many pairs, evenly spread over each kind in each fold; all by default.
     """
 
     kind: SetKind
@@ -61,18 +61,15 @@ class Evaluation:
             if self.kind == "lfw"
             else read_cfp(folder, self.kind.partition("-")[2].upper())
         )
-        return found if self.count is None else first_pairs(found, self.count)
+        return found if self.count is None else some_pairs(found, self.count)
 
 
-def first_pairs(pairs: PairSet, count: int) -> PairSet:
-    """About `count` pairs: the first genuine and the first impostor ones of each fold, in equal numbers."""
+def some_pairs(pairs: PairSet, count: int) -> PairSet:
+    """About `count` pairs: as many genuine as impostor ones of each fold, spread evenly over its list."""
     folds = np.unique(pairs.fold)
     each = max(1, count // (2 * len(folds)))
-    chosen = np.sort(
-        np.concatenate(
-            [np.flatnonzero((pairs.fold == fold) & (pairs.same == same))[:each] for fold in folds for same in (0, 1)]
-        )
-    )
+    kinds = [np.flatnonzero((pairs.fold == fold) & (pairs.same == same)) for fold in folds for same in (0, 1)]
+    chosen = np.sort(np.concatenate([kind[:: max(1, len(kind) // each)][:each] for kind in kinds]))
     used, place = np.unique(np.concatenate([pairs.first[chosen], pairs.second[chosen]]), return_inverse=True)
     return PairSet(
         f"{pairs.name}, {len(chosen)} pairs",

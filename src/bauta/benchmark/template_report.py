@@ -19,7 +19,7 @@ HEADER = (
     "strongest replay at the system", "on unseen recognisers", "linked face to template", "D_sys (null)",
 )  # fmt: skip
 RECOVERY_HEADER = (
-    "row", "attacker", "adaptive", "victims", "SSIM", "PSNR", "identity", "system", "recogniser, type I", "type II",
+    "row", "attacker", "adaptive", "victims", "SSIM", "PSNR, dB", "identity", "system", "recogniser, type I", "type II",
     "unseen recognisers, type I", "type II",
 )  # fmt: skip
 
@@ -173,7 +173,7 @@ def _recovered(card: Card, name: str) -> tuple[str, ...]:
         adaptive.get(name, "-"),
         str(found["victims"]),
         f"{found['ssim']['mean']:.3f}",
-        "-" if psnr is None else f"{psnr['mean']:.1f} dB",
+        "-" if psnr is None else f"{psnr['mean']:.1f}",
         "-" if found["identity"] is None else f"{found['identity']['mean']:.3f}",
         percent(replay[SYSTEM]["type_1"][fmr]),
         percent(replay[own]["type_1"][fmr]),
