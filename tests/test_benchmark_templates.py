@@ -359,8 +359,12 @@ def test_a_fitted_protector_is_attacked_as_it_is(data: Path, tmp_path: Path) -> 
 def test_a_key_keeps_decoders_and_links_out_as_long_as_it_is_secret(data: Path, tmp_path: Path) -> None:
     """AdvFace with next to no noise, so that all there is to see is its key."""
     options = {
-        "split": "1", "shadows": ["residual-4"], "iterations": 1, "epsilon": 0.01, "schedule": {"epochs": 1, "batch": 8},
-    }  # fmt: skip
+        "split": "1",
+        "shadows": ["residual-4"],
+        "iterations": 1,
+        "epsilon": 0.01,
+        "schedule": {"epochs": 1, "batch": 8},
+    }
     recipe = replace(
         QUICK,
         attackers=(RECIPE.attackers[2], RECIPE.attackers[3]),
