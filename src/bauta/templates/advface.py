@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -80,7 +80,7 @@ class AdvFaceConfig:
     """
 
     split: str = "64x56x56"
-    shadows: tuple[str, ...] = ("residual-32", "unet-32")
+    shadows: tuple[str, ...] = ("residual-32", "unet-16")
     epsilon: float = 0.5
     step: float = 0.125
     iterations: int = 20
@@ -119,6 +119,28 @@ class AdvFaceConfig:
         return cls(
             shadows=("residual-32",), identity=0.0, identity_every=1, momentum=0.0, in_range=False, storage="float32"
         )
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], preset: str = "default") -> AdvFaceConfig:
+        """The preset with other settings; lists stand for tuples.
+
+        Raises:
+            UsageError: when there is no such preset or setting, or a value is not allowed.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(settings.keys() - set(known)):
+            raise UsageError(f"AdvFace has no setting {unknown[0]!r}.", hint=f"It has {', '.join(known)}.")
+        if preset not in ("default", "paper"):
+            raise UsageError(f"AdvFace has no preset {preset!r}.", hint="There is default and paper.")
+        given: dict[str, Any] = {
+            name: tuple(value)
+            if isinstance(value, list)
+            else (value,)
+            if name == "shadows" and isinstance(value, str)
+            else value
+            for name, value in settings.items()
+        }
+        return replace(cls.paper() if preset == "paper" else cls(), **given)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -174,6 +196,7 @@ class AdvFace(Protector):
         self.config = config
         self.front, self.back = split_recognizer(recognizer, config.split)
         self.kind: Kind = "template" if self.front.cut.name == TEMPLATE else "feature"
+        self.split = self.front.cut.name
         self.statistics = statistics
         self._parts = _packed(shadows, statistics)
         for place, shadow in enumerate(shadows):  # compute with what is kept, not with what was rounded
@@ -187,13 +210,16 @@ class AdvFace(Protector):
         *,
         recognizer: Surrogate,
         generator: torch.Generator,
-        config: AdvFaceConfig | None = None,
-        schedule: Schedule | None = None,
+        preset: Literal["default", "paper"] = "default",
+        epochs: int = 5,
+        batch: int = 16,
+        rate: float = 2e-3,
         people: Sequence[str] = (),
         licence: str = "not stated",
         data: str = "",
         work: Path | None = None,
         progress: Progress | None = None,
+        **settings: Any,
     ) -> AdvFace:
         """Train the shadow decoders, or go on training them.
 
@@ -201,22 +227,25 @@ class AdvFace(Protector):
             images: (N, 3, 112, 112) uint8, or float32 in [0, 1]: faces of people who will never be stored, and whom
                 no attacker of an evaluation learns from.
             recognizer: The recogniser.
-            generator: Not drawn from; its seed stands in for the schedule's when there is none.
-            config: Settings.
-            schedule: How long and how fast the shadows learn.
+            generator: Not drawn from; its seed is the schedule's.
+            preset: Settings to start from.
+            epochs: Passes of a shadow over the images.
+            batch: Images in a step.
+            rate: Adam's learning rate at the start.
             people: Name of the person on each image, to refuse a set of one person; empty when not known.
             licence: Terms of the shadows.
             data: What the images are, one line.
             work: Folder of the checkpoints.
             progress: Called with a stage, steps done and steps in all.
+            settings: Fields of `AdvFaceConfig` that differ from the preset's.
 
         Raises:
-            UsageError: when images have another form, are too few or of one person, the recogniser cannot be cut
-                there, or a checkpoint is of other faces or settings.
+            UsageError: when there is no such setting, images have another form, are too few or of one person, the
+                recogniser cannot be cut there, or a checkpoint is of other faces or settings.
             NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
         """
-        config = config or AdvFaceConfig()
-        schedule = schedule or Schedule(seed=generator.initial_seed() % (1 << 31))
+        config = AdvFaceConfig.of(settings, preset)
+        schedule = Schedule(epochs, batch, rate, generator.initial_seed() % (1 << 31))
         require_faces(images)
         if people and len(people) != len(images):
             raise UsageError(f"{len(images)} faces have {len(people)} names.", hint="Name the person of each.")
@@ -421,10 +450,7 @@ class AdvFace(Protector):
         cls, recognizer: Surrogate, settings: Mapping[str, Any], parts: Mapping[str, Tensor], provenance: Provenance
     ) -> Self:
         """AdvFace with these settings and parts; see `Protector.restore`."""
-        if unknown := settings.keys() - {field.name for field in fields(AdvFaceConfig)}:
-            raise UsageError(f"AdvFace has no setting {min(unknown)!r}.", hint="Update Bauta, or fit it again.")
-        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
-        config = AdvFaceConfig(**given)
+        config = AdvFaceConfig.of(settings)
         shape = split_recognizer(recognizer, config.split)[0].cut.shape
         try:
             statistics = ChannelStatistics(**{name: parts[name] for name in ("mean", "std", "low", "high")})

@@ -7,10 +7,11 @@ people whom the protector will never store. Architecture, schedule and the noisy
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from bauta.templates.learners import Learner, Progress, Schedule, require_finite
 CALIBRATION = 256  # faces from which the statistics of features are taken
 
 _CHUNK = 32
+_SHADOW = re.compile(r"([a-z]+)(?:-(\d{1,4}))?(?:-noise-(\d+(?:\.\d+)?))?")
 
 Features = Callable[[Tensor], Tensor]
 """(N, 3, 112, 112) in [0, 1] to features (N, ...), without a gradient."""
@@ -60,17 +62,11 @@ class Shadow:
         Raises:
             UsageError: when it has another form.
         """
-        name, *rest = text.split("-")
-        try:
-            channels = int(rest.pop(0)) if rest and rest[0] != "noise" else cls.channels
-            noise = float(rest.pop(1)) if rest[:1] == ["noise"] and len(rest) == 2 else 0.0
-            if rest not in ([], ["noise"]):
-                raise ValueError
-        except (ValueError, IndexError) as error:
-            raise UsageError(
-                f"{text!r} is no shadow decoder.", hint="Write residual, unet-48 or unet-32-noise-0.5."
-            ) from error
-        return cls(name, channels, noise)  # type: ignore[arg-type]
+        parts = _SHADOW.fullmatch(text)
+        if parts is None:
+            raise UsageError(f"{text!r} is no shadow decoder.", hint="Write residual, unet-48 or unet-32-noise-0.5.")
+        name, channels, noise = parts.groups()
+        return cls(cast(Any, name), int(channels or cls.channels), float(noise or 0))
 
     def __str__(self) -> str:
         return f"{self.decoder}-{self.channels}" + (f"-noise-{self.noise:g}" if self.noise else "")
