@@ -1,7 +1,7 @@
-"""Write the README's tables and the curve from the result cards: `python benchmarks/render.py [--check]`.
+"""Write the tables of README and docs from the result cards: `python benchmarks/render.py [--check]`.
 
 Everything between ``<!-- results:NAME -->`` and ``<!-- end -->`` is replaced. With --check nothing is written, and the
-exit code says whether the README is what the cards say.
+exit code says whether the documents are what the cards say.
 """
 
 from __future__ import annotations
@@ -108,13 +108,27 @@ def speed_table() -> str:
     )
 
 
-TABLES = {"main": main_table, "curve": curve_table, "speed": speed_table}
+def template_tables() -> str:
+    """What a face service stores: the cards of the small recipe, in the order of its rows."""
+    from bauta.benchmark.cards import TEMPLATES, read_card
+    from bauta.benchmark.template_recipes import read_template_recipe
+    from bauta.benchmark.template_report import markdown
+
+    paths = [RESULTS / f"advface-small-{row.name}.json" for row in read_template_recipe("advface-small").rows]
+    cards = [read_card(path, TEMPLATES) for path in paths if path.exists()]
+    return "\n" + markdown(cards) + "\n" if cards else "The cards are not here yet."
+
+
+TABLES = {"main": main_table, "curve": curve_table, "speed": speed_table, "templates": template_tables}
+DOCUMENTS = ("README.md", "docs/template-attackers.md")
 
 
 def render(text: str) -> str:
-    """The README with its tables replaced."""
+    """A document with its tables replaced."""
     for name, table in TABLES.items():
         pattern = rf"(<!-- results:{name} -->\n).*?(<!-- end -->)"
+        if not re.search(pattern, text, flags=re.DOTALL):
+            continue
         text = re.sub(pattern, lambda match, table=table: f"{match[1]}{table()}\n{match[2]}", text, flags=re.DOTALL)
     return text
 
@@ -123,13 +137,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    readme = ROOT / "README.md"
-    before = readme.read_text(encoding="utf-8")
-    after = render(before)
-    if options.check:
-        return int(before != after)
-    readme.write_text(after, encoding="utf-8")
-    return 0
+    stale = False
+    for name in DOCUMENTS:
+        document = ROOT / name
+        before = document.read_text(encoding="utf-8")
+        after = render(before)
+        stale |= before != after
+        if not options.check:
+            document.write_text(after, encoding="utf-8")
+    return int(options.check and stale)
 
 
 if __name__ == "__main__":

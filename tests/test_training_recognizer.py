@@ -115,8 +115,8 @@ def test_resnet_starts_from_dlib() -> None:
     "change",
     [
         {"family": "x"}, {"teachers": ()}, {"sources": ()}, {"roles": ("thief",)}, {"roles": ()}, {"start": "vgg"},
-        {"crop": "wide"}, {"size": 8}, {"zoom": 3.0}, {"dim": 2}, {"epochs": 0}, {"batch": 1}, {"rate": 0}, {"warmup": 1.0},
-        {"decay": -1}, {"blends": -0.1}, {"relations": -1}, {"adversarial": 99},
+        {"crop": "wide"}, {"size": 8}, {"zoom": 3.0}, {"dim": 2}, {"epochs": 0}, {"batch": 1}, {"rate": 0},
+        {"warmup": 1.0}, {"decay": -1}, {"blends": -0.1}, {"relations": -1}, {"adversarial": 99},
     ],
 )  # fmt: skip
 def test_recipes_refuse_what_makes_no_sense(change: dict[str, object]) -> None:

@@ -322,3 +322,42 @@ def _histograms(mated: Array, non_mated: Array, bins: int | None) -> tuple[NDArr
         )
     edges = np.linspace(pool.min(), pool.max(), count + 1) if np.ptp(pool) else np.array([pool[0] - 1, pool[0] + 1])
     return np.histogram(first, edges)[0] / len(first), np.histogram(second, edges)[0] / len(second)
+
+
+def auroc(genuine: Array, impostor: Array) -> float:
+    """Area under the ROC curve: the chance that a genuine score is above an impostor one, ties counting half.
+
+    Args:
+        genuine: Scores of pairs of one person, any shape.
+        impostor: Scores of pairs of different people.
+
+    Raises:
+        UsageError: when a side is empty or not finite.
+    """
+    first, second = (np.asarray(scores, dtype=np.float64).ravel() for scores in (genuine, impostor))
+    _require_scores(first, second)
+    ordered = np.sort(second)
+    below, up_to = (np.searchsorted(ordered, first, side) for side in ("left", "right"))
+    return float((below + up_to).mean() / 2 / len(second))
+
+
+def distribution_distance(first: Array, second: Array) -> float:
+    """The two-sample statistic of Kolmogorov and Smirnov: the largest difference of the distribution functions.
+
+    0 for equal samples, 1 for samples that do not overlap.
+
+    Raises:
+        UsageError: when a side is empty or not finite.
+    """
+    one, other = (np.sort(np.asarray(scores, dtype=np.float64).ravel()) for scores in (first, second))
+    _require_scores(one, other)
+    pool = np.concatenate([one, other])
+    shares = [np.searchsorted(side, pool, "right") / len(side) for side in (one, other)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+def _require_scores(first: NDArray[np.float64], second: NDArray[np.float64]) -> None:
+    if not len(first) or not len(second) or not np.isfinite(first).all() or not np.isfinite(second).all():
+        raise UsageError(
+            f"{len(first)} and {len(second)} scores cannot be compared.", hint="Give finite scores of both kinds."
+        )

@@ -25,7 +25,7 @@ class MethodCard:
     Attributes:
         name: The name to ask for, such as ``tip-im``.
         kind: ``cloak`` for photo-side methods, ``purifier`` for what attackers do to photos first, ``attacker`` for
-            who trains on protected photos.
+            who trains on protected photos, ``protector`` for what a face service stores.
         summary: One sentence.
         paper: Citation, or "our design".
         target: Dotted path ``package.module:attribute`` of the implementation.
@@ -97,6 +97,29 @@ METHODS: dict[str, MethodCard] = {
             paper="FaceLinkGen, as a digest of the paper describes it",
             target="bauta.attacks.link:fit_student",
         ),
+        MethodCard(
+            name="advface",
+            kind="protector",
+            summary="Adversarial noise on the stored feature, against decoders that would turn it into a face.",
+            paper="Wang et al., Privacy-preserving Adversarial Facial Features, CVPR 2023",
+            target="bauta.templates.advface:AdvFace",
+        ),
+        *(
+            MethodCard(
+                name=name,
+                kind="protector",
+                summary=summary,
+                paper="reference",
+                target=f"bauta.templates.references:{target}",
+            )
+            for name, summary, target in (
+                ("identity-feature", "Reference: the recogniser's own feature, unprotected.", "IdentityFeature"),
+                ("constant-image", "Reference: the same grey image for everybody.", "ConstantImage"),
+                ("noisy-image", "Reference: Gaussian noise on the stored image.", "NoisyImage"),
+                ("blurred-image", "Reference: a blurred image is stored.", "BlurredImage"),
+                ("pixelated-image", "Reference: a pixelated image is stored.", "PixelatedImage"),
+            )
+        ),
     )
 }
 
@@ -127,14 +150,15 @@ def register(name: str, *, kind: str) -> Callable[[T], T]:
     return decorate
 
 
-def load_method(name: str) -> Any:
+def load_method(name: str, *, kind: str | None = None) -> Any:
     """Import and return the implementation of a method.
 
     Raises:
-        UsageError: when no method has that name; the message lists those that exist.
+        UsageError: when no method of that kind has that name; the message lists those that exist.
     """
     card = METHODS.get(name)
-    if card is None:
-        raise UsageError(f"No method is called {name!r}.", hint=f"There is: {', '.join(sorted(METHODS))}.")
+    if card is None or kind not in (None, card.kind):
+        there = ", ".join(card.name for card in list_methods(kind=kind))
+        raise UsageError(f"No {kind or 'method'} is called {name!r}.", hint=f"There is: {there}.")
     module, _, attribute = card.target.partition(":")
     return getattr(import_module(module), attribute)

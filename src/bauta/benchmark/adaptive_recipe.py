@@ -6,24 +6,22 @@ The package carries its own in ``benchmark/adaptive_recipes``. Keys are the fiel
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from bauta.attacks.adapt import FineTuningConfig
 from bauta.attacks.link import StudentConfig
 from bauta.benchmark import references
 from bauta.benchmark.crowds import Source
 from bauta.benchmark.protected import Protection
-from bauta.benchmark.recipes import Dataset, Row
+from bauta.benchmark.recipes import Dataset, Row, build
 from bauta.errors import UsageError
 from bauta.registry import list_methods
 
 COMBINED = "all"
 """What an attacker trained on who saw the photos of every method."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -154,21 +152,7 @@ def read_recipe(recipe: str) -> AdaptiveRecipe:
         if key == "evaluation" and isinstance(value, dict):
             value = {"kind": "lfw", "face": "aligned"} | value
         if isinstance(value, list):
-            table[key] = [_build(kind, one, f"{recipe}, {key}") for one in value]
+            table[key] = [build(kind, one, f"{recipe}, {key}") for one in value]
         elif value is not None:
-            table[key] = _build(kind, value, f"{recipe}, {key}")
-    return _build(AdaptiveRecipe, table, recipe)
-
-
-def _build(kind: type[T], table: Any, origin: str) -> T:
-    """A frozen dataclass from a TOML table, whose keys are its fields."""
-    if not isinstance(table, dict):
-        raise UsageError(f"The recipe {origin}: {table!r} is no table.", hint="See docs/adaptive-attackers.md.")
-    known = [one.name for one in fields(kind)]  # type: ignore[arg-type]
-    for key in table:
-        if key not in known:
-            raise UsageError(f"The recipe {origin}: unknown key {key!r}.", hint=f"There is: {', '.join(known)}.")
-    try:
-        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
-    except TypeError as error:
-        raise UsageError(f"The recipe {origin}: {error}.", hint="See docs/adaptive-attackers.md.") from error
+            table[key] = build(kind, value, f"{recipe}, {key}")
+    return build(AdaptiveRecipe, table, recipe)

@@ -1,8 +1,10 @@
-"""Result cards: one row of a table with everything it rests on, as JSON of schema `bauta.benchmark/2`.
+"""Result cards: one row of a table with everything it rests on, as JSON.
 
-``card.schema.json`` describes every field. A card is written when its row is done, in one piece, and ``complete`` is
-its last field; whatever lacks it is refused. The results follow from the records, which keep every similarity, by
-`bauta.benchmark.results.summarise`. All that may differ when a run is repeated stands in ``run``.
+There are two families: cards of photos are of schema `bauta.benchmark/2` (``card.schema.json``), cards of what a face
+service stores of schema `bauta.templates/1` (``template_card.schema.json``). A card is written when its row is done, in
+one piece, and ``complete`` is its last field; whatever lacks it is refused. The results follow from the records, which
+keep every similarity, by `bauta.benchmark.results.summarise`; of template cards those of recovery and replay, by
+`bauta.benchmark.templates.summarise`. All that may differ when a run is repeated stands in ``run``.
 """
 
 from __future__ import annotations
@@ -31,18 +33,19 @@ from bauta.metrics import Interval
 from bauta.photo.files import write_atomically
 
 SCHEMA = "bauta.benchmark/2"
+TEMPLATES = "bauta.templates/1"
 
 Card = dict[str, Any]
 
 
-def finish(card: Mapping[str, Any]) -> Card:
+def finish(card: Mapping[str, Any], family: str = SCHEMA) -> Card:
     """The card with its schema first and ``complete`` last, checked.
 
     Raises:
         UsageError: when it does not follow the schema.
     """
-    whole = {"schema": SCHEMA, **card, "complete": True}
-    check(whole, card_schema(), "card")
+    whole = {"schema": family, **card, "complete": True}
+    check(whole, card_schema(family), "card")
     return whole
 
 
@@ -71,8 +74,8 @@ def write_card(card: Card, path: Path) -> None:
     write_atomically(path, to_json(card).encode(), overwrite=True)
 
 
-def read_card(path: Path) -> Card:
-    """A finished card of this schema.
+def read_card(path: Path, family: str = SCHEMA) -> Card:
+    """A finished card of a family.
 
     Raises:
         UsageError: when the file is none: not readable, of another schema, interrupted, or edited.
@@ -87,14 +90,15 @@ def read_card(path: Path) -> Card:
             hint="Run the benchmark again; it goes on where it stopped.",
         ) from error
     schema = card.get("schema") if isinstance(card, dict) else None
-    if schema != SCHEMA:
+    if schema != family:
         what = f"a card of schema {schema!r}" if isinstance(schema, str) else "no result card"
         raise UsageError(
-            f"{path} is {what}; this version reads {SCHEMA!r}.", hint="Run its benchmark again with `bauta bench run`."
+            f"{path} is {what}; here {family!r} is read.",
+            hint="Run its benchmark again, or give cards of the other kind.",
         )
     if card.get("complete") is not True:
         raise UsageError(f"{path} is not complete.", hint="Run the benchmark again; it goes on where it stopped.")
-    check(card, card_schema(), path.name)
+    check(card, card_schema(family), path.name)
     return card
 
 

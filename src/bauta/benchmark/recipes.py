@@ -269,13 +269,13 @@ def read_recipe(recipe: str) -> Recipe:
     if not isinstance(dataset, dict) or not isinstance(rows, list):
         raise UsageError(f"The recipe {recipe} has no data set or no rows.", hint="Give [dataset] and [[rows]].")
     if "gallery" in table:
-        table["gallery"] = _build(GallerySource, table["gallery"], f"{recipe}, gallery")
-    table["dataset"] = _build(Dataset, dataset, f"{recipe}, dataset")
-    table["rows"] = tuple(_build(Row, row, f"{recipe}, rows") for row in rows)
-    return _build(Recipe, table, recipe)
+        table["gallery"] = build(GallerySource, table["gallery"], f"{recipe}, gallery")
+    table["dataset"] = build(Dataset, dataset, f"{recipe}, dataset")
+    table["rows"] = tuple(build(Row, row, f"{recipe}, rows") for row in rows)
+    return build(Recipe, table, recipe)
 
 
-def _build(kind: type[T], table: Any, origin: str) -> T:
+def build(kind: type[T], table: Any, origin: str) -> T:
     """A frozen dataclass from a TOML table, whose keys are its fields."""
     if not isinstance(table, dict):
         raise UsageError(f"The recipe {origin}: {table!r} is no table.", hint="See docs/benchmark.md.")

@@ -325,7 +325,7 @@ def prepare(method: str, options: dict[str, Any]) -> tuple[Any, Any, str]:
         there = ", ".join([*cloaks, *REFERENCES])
         raise UsageError(f"There is no method {method!r} and no such reference.", hint=f"There is: {there}.")
     kind = "reference" if method in REFERENCES else "cloak"
-    of: Any = REFERENCES[method] if method in REFERENCES else load_method(method)
+    of: Any = REFERENCES[method] if method in REFERENCES else load_method(method, kind="cloak")
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     preset = given.pop("preset", "default")
     make = of.Config if preset == "default" else getattr(of.Config, str(preset).replace("-", "_"), None)

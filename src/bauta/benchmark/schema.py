@@ -28,10 +28,13 @@ _TYPES: dict[str, Any] = {
 }
 
 
+_FILES = {"bauta.benchmark/2": "card.schema.json", "bauta.templates/1": "template_card.schema.json"}
+
+
 @cache
-def card_schema() -> dict[str, Any]:
-    """The schema of result cards, ``card.schema.json``."""
-    text = files("bauta.benchmark").joinpath("card.schema.json").read_text(encoding="utf-8")
+def card_schema(family: str = "bauta.benchmark/2") -> dict[str, Any]:
+    """The schema of a family of result cards."""
+    text = files("bauta.benchmark").joinpath(_FILES[family]).read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
 

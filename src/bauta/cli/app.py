@@ -11,6 +11,8 @@ import typer
 from bauta.cli import values
 from bauta.cli.benchmark import bench
 from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_notes, show_outcomes, show_table
+from bauta.cli.templates import templates_protect
+from bauta.cli.templates_attack import templates_attack
 from bauta.cli.training import train
 from bauta.errors import OutputExists, UsageError
 from bauta.version import __version__
@@ -40,6 +42,10 @@ recognizers = typer.Typer(no_args_is_help=True, help="The face recognisers that 
 app.add_typer(recognizers, name="recognizers")
 app.add_typer(bench, name="bench")
 app.add_typer(train, name="train")
+templates = typer.Typer(no_args_is_help=True, help="Recognise without keeping a face.")
+templates.add_typer(templates_protect)
+templates.add_typer(templates_attack)
+app.add_typer(templates, name="templates")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 References = Annotated[

@@ -75,7 +75,7 @@ def run(
             jobs=jobs,
             examples=examples,
             lpips=lpips,
-            command=_command(),
+            command=command_line(),
             progress=bar.stage,
         )
     _show([read_card(path) for path in written])
@@ -111,7 +111,7 @@ def adaptive(
     if rows is not None and (names := values.names(rows)) != "auto":
         chosen = chosen.only(tuple(names))
     with ProgressBar(1) as bar:
-        written = run_adaptive(chosen, data, output, work=work, command=_command(), progress=bar.stage)
+        written = run_adaptive(chosen, data, output, work=work, command=command_line(), progress=bar.stage)
     read = [adaptive_cards.read_card(path) for path in written]
     for table in (adaptive_cards.main_table, adaptive_cards.purifier_table, adaptive_cards.attacker_table):
         header, lines = table(read)
@@ -166,7 +166,7 @@ def folder(
             jobs=jobs,
             examples=examples,
             lpips=lpips,
-            command=_command(),
+            command=command_line(),
             progress=lambda done, total: bar.stage(called, done, total),
         )
     _show([card])
@@ -192,7 +192,7 @@ def recognizers(
     path = output / "recognizers.json"
     with ProgressBar(1) as bar:
         card = run_recognizers(
-            chosen, data, path, protocol_names=tuple(protocols.split(",")), command=_command(), progress=bar.stage
+            chosen, data, path, protocol_names=tuple(protocols.split(",")), command=command_line(), progress=bar.stage
         )
     header, found = table(card)
     show_table(tuple(name.upper() for name in header), found)
@@ -264,7 +264,7 @@ def compare(
     )
 
 
-def _command() -> str:
+def command_line() -> str:
     """The command line as it was given; where files lie on this machine is nobody's business."""
     return shlex.join(["bauta", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])])
 

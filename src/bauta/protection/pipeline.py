@@ -60,7 +60,7 @@ class Pipeline:
     def __init__(self, settings: ProtectSettings) -> None:
         self.settings = settings
         self.cast = choose_cast(settings)
-        self._method = load_method(settings.method)
+        self._method = load_method(settings.method, kind="cloak")
         self.config = configure(settings)
 
     def protect(
@@ -336,7 +336,7 @@ def configure(settings: ProtectSettings) -> Any:
     Raises:
         UsageError: when the method knows no such setting or preset, or refuses a value.
     """
-    config_type = load_method(settings.method).Config
+    config_type = load_method(settings.method, kind="cloak").Config
     options = dict(settings.options)
     preset = options.pop("preset", "default")
     make = config_type if preset == "default" else getattr(config_type, preset.replace("-", "_"), None)

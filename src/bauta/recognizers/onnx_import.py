@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -133,6 +133,57 @@ class ImportedNetwork(nn.Module):
             for index in finished:
                 slots[index] = None
         return tuple(slots[index] for index in plan.outputs)
+
+    def cut_names(self) -> list[str]:
+        """The tensors, in the order of the graph, that alone carry the image to what comes after them.
+
+        Every path from the input to the outputs runs through each of them. The outputs are not among them.
+        """
+        variable = self._variable()
+        last: dict[str, int] = dict.fromkeys(self._results, len(self._operations))
+        for position, operation in enumerate(self._operations):
+            last.update((name, max(position, last.get(name, 0))) for name in operation.inputs if name in variable)
+        names, alive = [], {self._input}
+        for position, operation in enumerate(self._operations):
+            alive.update(name for name in operation.outputs if name in variable)
+            alive = {name for name in alive if last.get(name, -1) > position}
+            if len(alive) == 1 and not alive.intersection((self._input, *self._results)):
+                (name,) = alive
+                if name in operation.outputs:
+                    names.append(name)
+        return names
+
+    def part(self, start: str | None = None, ends: Sequence[str] = ()) -> ImportedNetwork:
+        """The layers from one of `cut_names` (or the input) to some of them (or the outputs); weights are shared."""
+        part = ImportedNetwork.__new__(ImportedNetwork)
+        nn.Module.__init__(part)
+        part._opset, part._results, part._plans = self._opset, tuple(ends) or self._results, {}
+        part._input = start or self._input
+        producers = [position for position, one in enumerate(self._operations) if part._input in one.outputs]
+        variable = self._variable()
+        part._operations = tuple(
+            _needed(
+                [
+                    operation
+                    for position, operation in enumerate(self._operations)
+                    if position > max(producers, default=-1) or variable.isdisjoint(operation.outputs)
+                ],
+                part._results,
+            )
+        )
+        used = {name for operation in part._operations for name in operation.inputs}
+        part._constants = {name: buffer for name, buffer in self._constants.items() if name in used}
+        for buffer in part._constants.values():
+            part.register_buffer(buffer, self.get_buffer(buffer))
+        return part
+
+    def _variable(self) -> set[str]:
+        """Names of the tensors that depend on the image."""
+        found = {self._input}
+        for operation in self._operations:
+            if not found.isdisjoint(operation.inputs):
+                found.update(name for name in operation.outputs if name)
+        return found
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._plans.clear()  # plans hold constants of the old type and device

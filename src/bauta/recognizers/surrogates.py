@@ -39,16 +39,7 @@ class Surrogate(nn.Module):
             NumericalFailure: when the network answers with NaN or infinity (not seen inside `vmap`).
         """
         card = self.card
-        if crops.dim() != 4 or tuple(crops.shape[1:]) != (3, card.template.height, card.template.width):
-            raise UsageError(
-                f"{card.name!r} reads crops of shape (N, 3, {card.template.height}, {card.template.width}), "
-                f"not {tuple(crops.shape)}.",
-                hint="Align the faces to the card's template.",
-            )
-        image = crops.flip(1) if card.colour == "BGR" else crops
-        # Channels last is 10 to 30 % faster on CPUs; this way of asking for it passes through vmap.
-        image = image.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-        features = self.network((image - self.mean) / self.std)
+        features = self.network(self.prepare(crops))
         if tuple(features.shape) != (len(crops), card.dim):
             raise UsageError(
                 f"{card.name!r} answered with shape {tuple(features.shape)} to {len(crops)} crops.",
@@ -62,6 +53,25 @@ class Surrogate(nn.Module):
             )
         embeddings: Tensor = features / norm.clamp_min(1e-12)
         return embeddings
+
+    def prepare(self, crops: Tensor) -> Tensor:
+        """The network's own input, for RGB crops (N, 3, height, width) in [0, 1]: channel order and normalisation.
+
+        Raises:
+            UsageError: when the crops do not have the shape of the card's template.
+        """
+        card = self.card
+        if crops.dim() != 4 or tuple(crops.shape[1:]) != (3, card.template.height, card.template.width):
+            raise UsageError(
+                f"{card.name!r} reads crops of shape (N, 3, {card.template.height}, {card.template.width}), "
+                f"not {tuple(crops.shape)}.",
+                hint="Align the faces to the card's template.",
+            )
+        image = crops.flip(1) if card.colour == "BGR" else crops
+        # Channels last is 10 to 30 % faster on CPUs; this way of asking for it passes through vmap.
+        image = image.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        normalised: Tensor = (image - self.mean) / self.std
+        return normalised
 
 
 def _all_finite(values: Tensor) -> bool:

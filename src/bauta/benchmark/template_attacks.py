@@ -1,0 +1,276 @@
+"""The attackers of a template recipe at work: each learns from its own people, then recovers or links the victims."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bauta.attacks.cards import AttackerCard, Knowledge
+from bauta.attacks.generative import GenerativeConfig, fit_generative
+from bauta.attacks.link import Student, StudentConfig, fit_student, load_student, start_from
+from bauta.attacks.optimise import OptimisationConfig, search
+from bauta.attacks.oracle import OraclePairs, StoredPairs
+from bauta.attacks.reconstruct import Pairs, ReconstructionConfig, fit_reconstructor
+from bauta.benchmark.representations import (
+    Faces,
+    Protected,
+    again,
+    hash_seed,
+    protect_faces,
+    read_tensors,
+    write_tensors,
+)
+from bauta.benchmark.template_recipes import Attack
+from bauta.errors import UsageError
+from bauta.templates.base import Protector
+from bauta.templates.learners import Schedule
+from bauta.templates.references import IdentityFeature
+from bauta.templates.representation import key_fingerprint
+
+Progress = Callable[[str, int, int], None]
+
+PAPERS = {
+    "picture": "our design",
+    "decoder": "Ronneberger et al. 2015; Mai et al. 2018",
+    "generative": "Isola et al. 2017",
+    "search": "Mahendran and Vedaldi 2015; Athalye et al. 2018",
+    "student": "FaceLinkGen, 2026",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What attackers of a row have before them.
+
+    Attributes:
+        protector: Under attack.
+        people: The attacker's own faces.
+        asked: Those of them that were protected.
+        protected: What became of these.
+        stolen: The stored values of the victims, (V, ...).
+        key: Of the deployment; only `search`, and who looks at pictures, uses it.
+        own_key: The attacker's own, of `protected`.
+        work: Folder of checkpoints.
+        seed: Of everything random.
+        progress: Called with what is done, how far it is, and how far it goes.
+    """
+
+    protector: Protector
+    people: Faces
+    asked: Faces
+    protected: Protected
+    stolen: Tensor
+    key: bytes | None
+    own_key: bytes | None
+    work: Path
+    seed: int
+    progress: Progress
+
+    @cached_property
+    def unprotected(self) -> Protector:
+        """The same recogniser without protection, cut at the same place.
+
+        Raises:
+            UsageError: when the stored numbers are not of its network.
+        """
+        front = getattr(self.protector, "front", None)
+        if self.protector.kind not in ("feature", "template") or front is None:
+            raise UsageError(
+                f"{self.protector.name} stores what no unprotected service stores.",
+                hint="Let its decoders be adaptive.",
+            )
+        return IdentityFeature(self.protector.recognizer, split=front.cut.name)
+
+    def learned(self, attack: Attack) -> tuple[Faces, Tensor]:
+        """The faces that an attacker learns from, and which of them."""
+        faces = self.people if attack.kind in ("decoder", "generative") and not attack.adaptive else self.asked
+        generator = torch.Generator().manual_seed(hash_seed(self.seed, "faces"))
+        chosen = torch.randperm(len(faces), generator=generator)[: attack.options.get("images", len(faces))]
+        return faces, chosen.sort().values
+
+    def pairs(self, attack: Attack) -> Pairs:
+        """Unprotected features, or protected representations, and the attacker's images."""
+        faces, index = self.learned(attack)
+        pixels = faces.pixels[index]
+        if not attack.adaptive:
+            made = protect_faces(
+                self.unprotected,
+                faces,
+                self.work / "representations",
+                seed=self.seed,
+                progress=lambda done, total: self.progress("unprotected features", done, total),
+            )
+            assert made.values is not None
+            return StoredPairs(made.values[index], pixels, key=self.unprotected.sha256)
+        if attack.options.get("fresh", False):
+            return OraclePairs(self.protector, pixels, keys=lambda generator: self.own_key)
+        assert self.protected.values is not None
+        key = f"{self.protector.sha256} {key_fingerprint(self.own_key)}"
+        return StoredPairs(self.protected.values[index], pixels, key=key)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What an attacker achieved.
+
+    Attributes:
+        card: Who it was.
+        images: (V, 3, 112, 112) recovered faces, or None.
+        student: A network that links, or None.
+        fitted: Losses and time of the training.
+    """
+
+    card: AttackerCard
+    images: Tensor | None
+    student: Student | None
+    fitted: Mapping[str, Any]
+
+
+def carry_out(attack: Attack, scene: Scene) -> Outcome:
+    """Fit an attacker, and let it loose on the victims.
+
+    Raises:
+        UsageError: when its options make no sense.
+        NumericalFailure: when a loss is no number.
+    """
+    stolen = scene.stolen[: attack.victims]
+    if attack.kind == "picture":
+        with torch.no_grad():
+            images = scene.protector.to_image(again(scene.protector, stolen, scene.key), scene.key)
+        knowledge: Knowledge = "nothing" if scene.key is None else "key"
+        return Outcome(_card(attack, knowledge, "The stored numbers, looked at as a picture."), images, None, {})
+    if attack.kind == "search":
+        return _search(attack, scene, stolen)
+    if attack.kind == "student":
+        return _student(attack, scene)
+    return _decoder(attack, scene, stolen)
+
+
+def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
+    options = {key: value for key, value in attack.options.items() if key not in ("images", "fresh")}
+    schedule = _take(Schedule, options, {"seed": scene.seed})
+    critic: dict[str, Any] = {key: options.pop(key) for key in ("adversarial", "critic_channels") if key in options}
+    start = {"identity": 0.1} if attack.kind == "generative" else {}
+    config = _build(ReconstructionConfig, start | options | {"schedule": schedule}, attack)
+    pairs = scene.pairs(attack)
+    if tuple(pairs.shape) != tuple(stolen.shape[1:]):
+        raise UsageError(
+            f"{attack.name!r} learned from {list(pairs.shape)}; {list(stolen.shape[1:])} is stored.",
+            hint="Let it be adaptive.",
+        )
+    whole = config if attack.kind == "decoder" else _build(GenerativeConfig, {"decoder": config, **critic}, attack)
+    about = hashlib.sha256(json.dumps([pairs.key, whole.to_dict()], sort_keys=True).encode()).hexdigest()[:24]
+    folder, embed = scene.work / "attackers", scene.protector.clean
+    fit = fit_reconstructor if attack.kind == "decoder" else fit_generative
+    fitted = fit(pairs, whole, embed=embed, work=folder, name=about, progress=_named(scene.progress, attack.name))
+    knowledge: Knowledge = "pairs" if attack.adaptive else "nothing"
+    card = _card(attack, knowledge, "Network, sizes and schedule.", scene, schedule)
+    return Outcome(card, fitted.reconstruct(stolen.float()), None, fitted.fitted)
+
+
+def _student(attack: Attack, scene: Scene) -> Outcome:
+    faces, index = scene.learned(attack)
+    options = {key: value for key, value in attack.options.items() if key != "images"}
+    config = _build(StudentConfig, options, attack)
+    assert scene.protected.values is not None
+    inputs = scene.protected.values[index]
+    protector = scene.protector
+    with torch.no_grad():
+        parts = [protector.clean(faces.images(part)) for part in torch.split(index, 32)]
+    targets = torch.cat(parts)
+    facts = [protector.sha256, key_fingerprint(scene.own_key), faces.sha256, config.to_dict(), scene.seed, len(index)]
+    path = scene.work / "attackers" / f"student-{hash_seed(*facts):x}.safetensors"
+    generator = torch.Generator().manual_seed(hash_seed(scene.seed, "student"))
+    start = start_from(protector.recognizer, inputs.shape[1:], generator)
+    if path.exists():
+        student = load_student(path, start)
+    else:
+        student = fit_student(
+            inputs, targets, start, config, generator, lambda done, total: scene.progress(attack.name, done, total)
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        student.save(path)
+    schedule = Schedule(config.epochs, max(config.batch, 2), config.rate, scene.seed)
+    card = _card(attack, "pairs", "AdamW, sizes and schedule.", scene, schedule, student.fit.stopped)
+    return Outcome(card, None, student, {"cosine": round(1 - student.fit.losses[-1], 6)})
+
+
+def _search(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
+    config = _build(OptimisationConfig, dict(attack.options), attack)
+    facts = [scene.protector.sha256, scene.people.sha256, config.to_dict(), scene.seed, len(stolen)]
+    facts.append(hashlib.sha256(stolen.contiguous().numpy().tobytes()).hexdigest())
+    path = scene.work / "attackers" / f"search-{hash_seed(*facts):x}.safetensors"
+    kept = read_tensors(path)
+    if kept is None:
+        images, distances = [], []
+        for place, part in enumerate(torch.split(stolen, 16)):
+            generator = torch.Generator().manual_seed(hash_seed(scene.seed, "search", place))
+            found = search(
+                scene.protector,
+                again(scene.protector, part, scene.key),
+                config,
+                scene.people.mean_face,
+                generator,
+                key=scene.key,
+            )
+            images.append(found.images)
+            distances.append(found.distance)
+            scene.progress(attack.name, min(16 * (place + 1), len(stolen)), len(stolen))
+        kept = {"images": torch.cat(images), "distance": torch.cat(distances)}
+        write_tensors(path, kept)
+    knowledge: Knowledge = "mechanism" if scene.key is None else "key"
+    card = _card(attack, knowledge, "Parametrisation, starts and weights.")
+    return Outcome(card, kept["images"], None, {"distance": round(float(kept["distance"].mean()), 6)})
+
+
+def _card(
+    attack: Attack,
+    knowledge: Knowledge,
+    ours: str,
+    scene: Scene | None = None,
+    schedule: Schedule | None = None,
+    stopped: str = "epochs",
+) -> AttackerCard:
+    trained: dict[str, Any] = {}
+    if scene is not None and schedule is not None:
+        faces, index = scene.learned(attack)
+        trained = {
+            "data": faces.name,
+            "data_sha256": faces.sha256,
+            "people": len({faces.subjects[place] for place in index.tolist()}),
+            "images": len(index),
+            "epochs": schedule.epochs,
+            "rate": schedule.rate,
+            "batch": schedule.batch,
+            "seed": schedule.seed,
+            "stopped": stopped,
+        }
+    adaptive = attack.adaptive or attack.kind in ("search", "student")
+    return AttackerCard(attack.name, knowledge, adaptive, PAPERS[attack.kind], ours, **trained)
+
+
+def _take(kind: type[Schedule], options: dict[str, Any], start: Mapping[str, Any]) -> Schedule:
+    names = {one.name for one in fields(kind)}
+    return kind(**dict(start), **{key: options.pop(key) for key in list(options) if key in names - set(start)})
+
+
+def _build(kind: Any, options: Mapping[str, Any], attack: Attack) -> Any:
+    names = [one.name for one in fields(kind)]
+    for key in options:
+        if key not in names:
+            raise UsageError(
+                f"The attacker {attack.name!r} has no option {key!r}.", hint=f"It has: {', '.join(names)}."
+            )
+    return kind(**options)
+
+
+def _named(progress: Progress, name: str) -> Progress:
+    return lambda _, done, total: progress(name, done, total)

@@ -1,0 +1,195 @@
+"""Template cards for people: tables, in plain text and Markdown, and a page with what attackers recover.
+
+The page fetches no script, font or picture, and its content security policy forbids it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from bauta.benchmark.cards import Card
+from bauta.benchmark.report import percent
+from bauta.benchmark.templates import REFERENCES, SYSTEM
+from bauta.errors import UsageError
+
+HEADER = (
+    "row", "accuracy, one-sided", "loss", "two-sided", "bytes", "of an image", "of a template", "ms to enrol",
+    "strongest replay at the system", "on unseen recognisers", "linked face to template", "D_sys (null)",
+)  # fmt: skip
+RECOVERY_HEADER = (
+    "row", "attacker", "adaptive", "victims", "SSIM", "PSNR, dB", "identity", "system", "recogniser, type I", "type II",
+    "unseen recognisers, type I", "type II",
+)  # fmt: skip
+
+
+def rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
+    """The main table's cells, in the order of `HEADER`: percent with 95 % intervals, on the first evaluation set.
+
+    Loss is clean less one-sided accuracy, pair by pair. Replay is the most successful attacker's at the lowest false
+    match rate, for unseen recognisers the one that is fooled most. Linked is the accuracy of the strongest student.
+
+    Raises:
+        UsageError: when there is no card.
+    """
+    if not cards:
+        raise UsageError("There are no result cards.", hint="Give at least one.")
+    return [_cells(card, cards) for card in cards]
+
+
+def recovery_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
+    """What each attacker recovered, in the order of `RECOVERY_HEADER`; references first, and once for all cards."""
+    references = [name for name in REFERENCES if name in cards[0]["results"]["recovery"]]
+    attacked = [
+        (_label(card, cards), attacker["name"], *_recovered(card, attacker["name"]))
+        for card in cards
+        for attacker in card["attackers"]
+        if attacker["name"] in card["results"]["recovery"]
+    ]
+    return [("reference", name, *_recovered(cards[0], name)) for name in references] + attacked
+
+
+def linkage_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
+    """What students link: row, student, face to template, template to template, AUROC of both, rank 1."""
+    return [
+        (
+            _label(card, cards),
+            name,
+            percent(one["face_template"]["accuracy"]),
+            f"{one['face_template']['auroc']:.3f}",
+            percent(one["template_template"]["accuracy"]),
+            f"{one['template_template']['auroc']:.3f}",
+            f"{percent(one['rank_1'])} of {one['gallery']}",
+        )
+        for card in cards
+        for name, one in card["results"]["linkage"].items()
+    ]
+
+
+LINKAGE_HEADER = (
+    "row", "student", "face to template", "AUROC", "template to template", "AUROC", "rank 1",
+)  # fmt: skip
+
+
+def note(cards: Sequence[Card]) -> list[str]:
+    """What readers of the tables must know, each once."""
+    notes = [card["note"] for card in cards if card["note"]]
+    first = cards[0]
+    notes.append(
+        f"Replay at FMR {min(first['fmrs']):g}: the share of victims as whom a recovered face passes. At the system it "
+        "is compared with the stored representation, type I with the enrolled image, type II with another photo."
+    )
+    notes.append("SSIM and PSNR say how a picture looks, not who it is: read them against the mean face.")
+    if len({card["data"]["attacker"]["sha256"] for card in cards}) > 1:
+        notes.append("Attackers of the rows learned from different faces: compare them with care.")
+    return list(dict.fromkeys(notes))
+
+
+def markdown(cards: Sequence[Card]) -> str:
+    """The tables for a document."""
+    tables = [(HEADER, rows(cards)), (RECOVERY_HEADER, recovery_rows(cards)), (LINKAGE_HEADER, linkage_rows(cards))]
+    parts = []
+    for header, cells in tables:
+        if not cells:
+            continue
+        lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+        parts.append("\n".join(lines))
+    return "\n\n".join([*parts, *note(cards)])
+
+
+def to_html(cards: Sequence[Card]) -> str:
+    """The page, complete in itself.
+
+    Raises:
+        UsageError: when there is no card.
+    """
+    import jinja2
+
+    table = rows(cards)
+    source = resources.files("bauta.benchmark").joinpath("template_report.html.j2").read_text(encoding="utf-8")
+    page = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string(source)
+    return page.render(
+        cards=cards,
+        tables=[
+            ("Does it still recognise, and what is it worth", HEADER, table),
+            ("What attackers recover", RECOVERY_HEADER, recovery_rows(cards)),
+            ("What students link", LINKAGE_HEADER, linkage_rows(cards)),
+        ],
+        notes=note(cards),
+        details=[{"card": card, "label": _label(card, cards)} for card in cards],
+        percent=percent,
+    )
+
+
+def _label(card: Card, cards: Sequence[Card]) -> str:
+    """The row's own name where all are of one recipe."""
+    name: str = card["name"]
+    return name.partition("/")[2] if len({other["recipe"] for other in cards}) == 1 else name
+
+
+def _cells(card: Card, cards: Sequence[Card]) -> tuple[str, ...]:
+    results = card["results"]
+    accuracy = next(iter(results["accuracy"].values()))
+    cost = results["cost"]
+    strongest = results["irreversibility"]["by"]
+    outside = [
+        found for name, found in strongest.items() if name.partition(",")[0] not in (SYSTEM, card["recognizer"]["name"])
+    ]
+    students = [one["face_template"]["accuracy"] for one in results["linkage"].values()]
+    linkability = results["unlinkability"]["key_stolen"]
+    return (
+        _label(card, cards),
+        percent(accuracy["one-sided"]["accuracy"]),
+        _points(accuracy["one-sided"]["loss"]),
+        percent(accuracy["two-sided"]["accuracy"]),
+        str(cost["bytes"]),
+        f"{cost['of_an_image']:.2f}",
+        f"{cost['of_a_template']:.1f}",
+        f"{cost['milliseconds']['enrol']:.0f}",
+        _strongest([found for name, found in strongest.items() if name.startswith(f"{SYSTEM},")]),
+        _strongest(outside),
+        percent(max(students, key=lambda one: float(one["mean"]), default=None)),
+        f"{linkability['system']:.3f} ({linkability['null']['mean']:.3f})",
+    )
+
+
+def _recovered(card: Card, name: str) -> tuple[str, ...]:
+    found = card["results"]["recovery"][name]
+    fmr = f"{min(card['fmrs']):g}"
+    adaptive = {one["name"]: "yes" if one["adaptive"] else "no" for one in card["attackers"]}
+    own = card["recognizer"]["name"]
+    replay = found["replay"]
+    others = [judge["name"] for judge in card["judges"]]
+
+    def most(kind: str) -> str:
+        return percent(max((replay[judge][kind][fmr] for judge in others), key=lambda one: float(one["mean"])))
+
+    psnr = found["psnr"]
+    return (
+        adaptive.get(name, "-"),
+        str(found["victims"]),
+        f"{found['ssim']['mean']:.3f}",
+        "-" if psnr is None else f"{psnr['mean']:.1f}",
+        "-" if found["identity"] is None else f"{found['identity']['mean']:.3f}",
+        percent(replay[SYSTEM]["type_1"][fmr]),
+        percent(replay[own]["type_1"][fmr]),
+        percent(replay[own]["type_2"][fmr]),
+        most("type_1"),
+        most("type_2"),
+    )
+
+
+def _strongest(found: Sequence[Mapping[str, Any]]) -> str:
+    if not found:
+        return "-"
+    best = max(found, key=lambda one: float(one["mean"]))
+    return f"{percent(best)} {best['attacker']}"
+
+
+def _points(interval: Mapping[str, float]) -> str:
+    """A difference of shares, in percentage points."""
+    return f"{100 * interval['mean']:+.2f} ({100 * interval['low']:+.2f} to {100 * interval['high']:+.2f})"

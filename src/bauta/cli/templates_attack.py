@@ -1,0 +1,111 @@
+"""``bauta templates attack`` and ``report``: what attackers get out of what a face service stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from bauta.cli import values
+from bauta.cli.console import ProgressBar, clean, show_table
+from bauta.errors import OutputError, UsageError
+
+templates_attack = typer.Typer()
+
+
+@templates_attack.command()
+def attack(
+    recipe: Annotated[
+        str, typer.Argument(help="Name of a recipe that the package carries, or a TOML file.", show_default=False)
+    ],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the recipe's sets.", show_default=False)],
+    protector: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Attack this fitted protector instead of the recipe's rows."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the result cards.")] = Path(
+        "out/templates"
+    ),
+    rows: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="NAMES", help="Rows to run, separated by commas; all by default."),
+    ] = None,
+    work: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="DIR", help="What was computed; run again, it goes on there. OUTPUT/.work by default."),
+    ] = None,
+    examples: Annotated[int, typer.Option(help="Of how many victims each card keeps pictures.")] = 6,
+) -> None:
+    """Verify, recover, replay and link: a result card for each row. Interrupted, it goes on where it stopped."""
+    from dataclasses import replace
+
+    from bauta.benchmark.cards import TEMPLATES, read_card
+    from bauta.benchmark.template_recipes import TemplateRow, read_template_recipe
+    from bauta.benchmark.templates import run_template_recipe
+    from bauta.cli.benchmark import command_line
+
+    chosen = read_template_recipe(recipe)
+    if protector is not None and rows is not None:
+        raise UsageError("Rows and a protector cannot be asked for together.", hint="Leave out one of them.")
+    if protector is not None:
+        place = protector.resolve()
+        chosen = replace(chosen, rows=(TemplateRow(place.name, fitted=str(place)),))
+    if rows is not None:
+        names = values.names(rows)
+        chosen = chosen if names == "auto" else chosen.only(tuple(names))
+    with ProgressBar(1) as bar:
+        written = run_template_recipe(
+            chosen, data, output, work=work, examples=examples, command=command_line(), progress=bar.stage
+        )
+    _show([read_card(path, TEMPLATES) for path in written])
+    print()
+    for path in written:
+        print(clean(path))
+
+
+@templates_attack.command()
+def report(
+    cards: Annotated[list[Path], typer.Argument(help="Result cards.", show_default=False)],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--output", "-o", metavar="FILE.html", help="Where to write the page; an earlier one is replaced."
+        ),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables in Markdown.")] = False,
+) -> None:
+    """Show result cards as one page with what attackers recover, or as tables."""
+    from bauta.benchmark import template_report
+    from bauta.benchmark.cards import TEMPLATES, read_card
+    from bauta.photo.files import write_atomically
+
+    read = [read_card(path, TEMPLATES) for path in cards]
+    if output is not None:
+        if output.suffix.lower() not in (".html", ".htm"):  # rather than replace a card by a slip of the hand
+            raise UsageError(f"{output} is no HTML file.", hint="Give -o FILE.html.")
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"Cannot write {output}: {error.strerror}.", hint="Give another file with -o.") from error
+        write_atomically(output, template_report.to_html(read).encode(), overwrite=True)
+        print(clean(output))
+    if markdown:
+        print(template_report.markdown(read))
+    elif output is None:
+        _show(read)
+
+
+def _show(cards: list[dict[str, object]]) -> None:
+    from bauta.benchmark import template_report as tables
+
+    for header, rows in (
+        (tables.HEADER, tables.rows(cards)),
+        (tables.RECOVERY_HEADER, tables.recovery_rows(cards)),
+        (tables.LINKAGE_HEADER, tables.linkage_rows(cards)),
+    ):
+        if rows:
+            show_table(tuple(name.upper() for name in header), rows)
+            print()
+    for text in tables.note(cards):
+        print(f"Note: {clean(text)}")

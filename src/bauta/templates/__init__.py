@@ -1,0 +1,25 @@
+"""Recognition without keeping a face: what a face service stores instead, and the methods that make it.
+
+Names are resolved on first use, so that importing this package does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Protector": "base",
+    "load_protector": "base",
+    "Representation": "representation",
+    "load_representation": "representation",
+    "AdvFace": "advface",
+    "AdvFaceConfig": "advface",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

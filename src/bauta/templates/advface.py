@@ -1,0 +1,517 @@
+"""AdvFace: adversarial noise on the stored feature, so that a decoder trained on features does not show the face.
+
+Wang et al., Privacy-preserving Adversarial Facial Features, CVPR 2023. What is the paper's, as far as it was reachable:
+the plug-in beside an unchanged recogniser, the shadow model, the cycle feature -> shadow image -> shadow feature ->
+reconstructed image whose loss against the shadow image gives the noise, and, from the size of its storage, a feature of
+(64, 56, 56). Its budget, step and number of iterations were not. Ours: the budget by channel, the term that keeps the
+template, momentum, several shadows, noise that stays, the anchor ``self``, values kept in the feature's own range, the
+key, and the storage forms.
+
+::
+
+    x_s = S(z)                  the shadow image: the server never sees the face
+    z_s = E(x_s)                its feature; at z itself the loss has no gradient
+    repeat: x_r = S(z_s + d)
+            J   = |x_r - x_s|^2 - identity * (1 - cos(F(z + d), F(z)))
+            d   = project(d + step * std * sign(dJ/dd))
+    store z + d
+
+E is the front of the recogniser, F its back, S a shadow decoder, std the deviation of each channel of z.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bauta.errors import UsageError, WeightsCorrupt
+from bauta.recognizers.splits import TEMPLATE, split_recognizer
+from bauta.recognizers.surrogates import Surrogate
+from bauta.registry import register
+from bauta.templates.base import Protector, Provenance, crops_of
+from bauta.templates.decoders import SIDE, fused, start_decoder
+from bauta.templates.learners import Progress, Schedule
+from bauta.templates.representation import Kind, Representation, Storage
+from bauta.templates.shadows import (
+    Shadow,
+    calibration,
+    channel_std,
+    digest_of_pixels,
+    fit_shadow,
+    plain_figures,
+    require_faces,
+)
+
+CHUNK = 16  # faces at a time
+LARGEST_ROTATION = 4096  # longest template that a key rotates; it takes the cube of the length
+SMALL = 64  # elements up to which a learned tensor is kept in float32
+
+
+@dataclass(frozen=True)
+class AdvFaceConfig:
+    """Settings of AdvFace.
+
+    Attributes:
+        split: Where the recogniser is cut; see `bauta.recognizers.splits.find_cut`.
+        shadows: The decoders to defend against; see `Shadow.parse`.
+        epsilon: Half side of the box around each number, in standard deviations of its channel.
+        step: Length of a step, as a share of epsilon.
+        iterations: Steps.
+        norm: ``linf`` is the box; ``l2`` is the ball of the same root mean square.
+        identity: Weight of 1 - cosine between the templates of the stored and of the clean feature, against the
+            mean squared error of images in [0, 1].
+        identity_every: Iterations between two looks at that cosine; in between, its last gradient is used again.
+        anchor: ``shadow`` adds the noise to the shadow feature inside the loop, as the paper's cycle does; ``self``
+            to the feature itself, from a random start.
+        momentum: Decay of the accumulated gradient, which carries over to unknown decoders.
+        noise: Standard deviation of Gaussian noise that the feature gets first and keeps, in those of each channel.
+            It is what an attacker cannot compute; it comes on top of epsilon.
+        in_range: Whether stored numbers stay in the range that clean features have, beyond which noise is clipped
+            away by whoever knows it.
+        storage: Type of the stored numbers.
+    """
+
+    split: str = "64x56x56"
+    shadows: tuple[str, ...] = ("residual-32", "unet-16")
+    epsilon: float = 0.5
+    step: float = 0.125
+    iterations: int = 20
+    norm: Literal["linf", "l2"] = "linf"
+    identity: float = 1.0
+    identity_every: int = 4
+    anchor: Literal["shadow", "self"] = "shadow"
+    momentum: float = 0.9
+    noise: float = 0.0
+    in_range: bool = True
+    storage: Storage = "float16"
+
+    def __post_init__(self) -> None:
+        checks = {
+            "shadows": 1 <= len(self.shadows) <= 8 and len(set(self.shadows)) == len(self.shadows),
+            "epsilon": 0 < self.epsilon <= 100,
+            "step": 0 < self.step <= 2,
+            "iterations": 1 <= self.iterations <= 10_000,
+            "norm": self.norm in ("linf", "l2"),
+            "identity": 0 <= self.identity <= 1000,
+            "identity_every": 1 <= self.identity_every <= 10_000,
+            "anchor": self.anchor in ("shadow", "self"),
+            "momentum": 0 <= self.momentum < 1,
+            "noise": 0 <= self.noise <= 100,
+            "storage": self.storage in get_args(Storage),
+        }
+        for name, good in checks.items():
+            if not good:
+                raise UsageError(f"AdvFace cannot run with {name}={getattr(self, name)!r}.", hint="See AdvFaceConfig.")
+        for text in self.shadows:
+            Shadow.parse(text)
+
+    @classmethod
+    def paper(cls) -> AdvFaceConfig:
+        """What is known of the paper: one shadow, no further terms. Its budget and number of steps are ours."""
+        return cls(
+            shadows=("residual-32",), identity=0.0, identity_every=1, momentum=0.0, in_range=False, storage="float32"
+        )
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], preset: str = "default") -> AdvFaceConfig:
+        """The preset with other settings; lists stand for tuples.
+
+        Raises:
+            UsageError: when there is no such preset or setting, or a value is not allowed.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(settings.keys() - set(known)):
+            raise UsageError(f"AdvFace has no setting {unknown[0]!r}.", hint=f"It has {', '.join(known)}.")
+        if preset not in ("default", "paper"):
+            raise UsageError(f"AdvFace has no preset {preset!r}.", hint="There is default and paper.")
+        given: dict[str, Any] = {
+            name: tuple(value)
+            if isinstance(value, list)
+            else (value,)
+            if name == "shadows" and isinstance(value, str)
+            else value
+            for name, value in settings.items()
+        }
+        return replace(cls.paper() if preset == "paper" else cls(), **given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelStatistics:
+    """Of clean features, for each channel (C,): what noise is measured by and `uint8` is scaled to."""
+
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor) -> ChannelStatistics:
+        """From features (N, C, ...); a channel that never changes gets a deviation of 1e-6."""
+        places = [0, *range(2, values.dim())]
+        std = channel_std(values).flatten().clamp_min(1e-6)
+        return cls(values.mean(places), std, values.amin(places), values.amax(places))
+
+
+@register("advface", kind="protector")
+class AdvFace(Protector):
+    """The plug-in; `AdvFace.fit` trains its shadows.
+
+    Args:
+        recognizer: The recogniser, which stays as it is.
+        config: Settings.
+        shadows: A decoder for each of `config.shadows`.
+        statistics: Of the recogniser's features at the cut.
+        provenance: Where shadows and statistics come from.
+    """
+
+    keyed: ClassVar[bool] = True
+    Config = AdvFaceConfig
+
+    def __init__(
+        self,
+        recognizer: Surrogate,
+        config: AdvFaceConfig,
+        shadows: Sequence[nn.Module],
+        statistics: ChannelStatistics,
+        *,
+        provenance: Provenance | None = None,
+    ) -> None:
+        super().__init__(recognizer, provenance=provenance)
+        if len(shadows) != len(config.shadows):
+            raise UsageError(
+                f"{len(config.shadows)} shadow decoders are named and {len(shadows)} given.", hint="Fit AdvFace again."
+            )
+        self.config = config
+        self.front, self.back = split_recognizer(recognizer, config.split)
+        self.kind: Kind = "template" if self.front.cut.name == TEMPLATE else "feature"
+        self.split = self.front.cut.name
+        self.statistics = statistics
+        self._parts = _packed(shadows, statistics)
+        for place, shadow in enumerate(shadows):  # compute with what is kept, not with what was rounded
+            shadow.load_state_dict(_state_of(self._parts, place))
+        self.shadows = [fused(shadow) for shadow in shadows]
+
+    @classmethod
+    def fit(
+        cls,
+        images: Tensor,
+        *,
+        recognizer: Surrogate,
+        generator: torch.Generator,
+        preset: Literal["default", "paper"] = "default",
+        epochs: int = 5,
+        batch: int = 16,
+        rate: float = 2e-3,
+        people: Sequence[str] = (),
+        licence: str = "not stated",
+        data: str = "",
+        work: Path | None = None,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> AdvFace:
+        """Train the shadow decoders, or go on training them.
+
+        Args:
+            images: (N, 3, 112, 112) uint8, or float32 in [0, 1]: faces of people who will never be stored, and whom
+                no attacker of an evaluation learns from.
+            recognizer: The recogniser.
+            generator: Not drawn from; its seed is the schedule's.
+            preset: Settings to start from.
+            epochs: Passes of a shadow over the images.
+            batch: Images in a step.
+            rate: Adam's learning rate at the start.
+            people: Name of the person on each image, to refuse a set of one person; empty when not known.
+            licence: Terms of the shadows.
+            data: What the images are, one line.
+            work: Folder of the checkpoints.
+            progress: Called with a stage, steps done and steps in all.
+            settings: Fields of `AdvFaceConfig` that differ from the preset's.
+
+        Raises:
+            UsageError: when there is no such setting, images have another form, are too few or of one person, the
+                recogniser cannot be cut there, or a checkpoint is of other faces or settings.
+            NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
+        """
+        config = AdvFaceConfig.of(settings, preset)
+        schedule = Schedule(epochs, batch, rate, generator.initial_seed() % (1 << 31))
+        require_faces(images)
+        if people and len(people) != len(images):
+            raise UsageError(f"{len(images)} faces have {len(people)} names.", hint="Name the person of each.")
+        if people and len(set(people)) < 2:
+            raise UsageError("All faces are of one person.", hint="Give faces of many people to learn from.")
+        front, _ = split_recognizer(recognizer, config.split)
+
+        def features(part: Tensor) -> Tensor:
+            with torch.no_grad():
+                values: Tensor = front(crops_of(part, recognizer.card.template))
+            return values
+
+        key = f"{recognizer.card.sha256} {front.cut.name}"
+        shadows: list[nn.Module] = []
+        training: dict[str, Any] = {}
+        for text in config.shadows:
+            shadow, figures = fit_shadow(
+                Shadow.parse(text), features, images, schedule, key=key, work=work, progress=progress
+            )
+            shadows.append(shadow)
+            training |= {f"{text}_{name}": value for name, value in plain_figures(figures).items()}
+        provenance = Provenance(
+            data=f"{data or f'{len(images)} faces'}, SHA-256 {digest_of_pixels(images)[:16]}",
+            licence=licence,
+            seed=schedule.seed,
+            training=(
+                ("faces", len(images)),
+                *([("people", len(set(people)))] if people else []),
+                *((name, value) for name, value in schedule.to_dict().items() if name != "seed"),
+                *((name.replace(".", "_"), value) for name, value in training.items()),
+            ),
+        )
+        statistics = ChannelStatistics.of(calibration(features, images)[0])
+        return cls(recognizer, config, shadows, statistics, provenance=provenance)
+
+    def protect(self, images: Tensor, generator: torch.Generator, key: bytes | None = None) -> Representation:
+        """Adversarial features of faces (N, 3, 112, 112) in [0, 1]; see `Protector.protect`.
+
+        Args:
+            images: The faces.
+            generator: Of the noise and the random start; with neither, nothing is drawn.
+            key: Locks what is stored; see `lock`. At least 16 random bytes.
+
+        Raises:
+            UsageError: when images or key have another form.
+            NumericalFailure: when a network answers with NaN or infinity.
+        """
+        self.require_images(images)
+        self.require_key(key)
+        with torch.no_grad():
+            features = [self.front(self.crops(part)) for part in _parts(images)]
+        stored = torch.cat([self.disturb(part, generator) for part in features])
+        low, high = self.statistics.low, self.statistics.high
+        if key is not None:
+            stored = self.lock(stored, key)
+            reach = ((torch.stack([low, high]) - self.statistics.mean) / self.statistics.std).abs().max()
+            low, high = -reach.expand(stored.shape[1]), reach.expand(stored.shape[1])
+        return self.represent(stored, key).stored_as(self.config.storage, low=low, high=high)
+
+    def disturb(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        """Features (N, ...) with adversarial noise, within `epsilon` standard deviations of each channel.
+
+        Args:
+            features: Clean features, of `front`.
+            generator: Of the noise and the random start.
+        """
+        config, std = self.config, self._by_channel(self.statistics.std)
+        if config.noise:
+            features = features + config.noise * std * torch.randn(features.shape, generator=generator)
+            if config.in_range:
+                features = torch.minimum(
+                    torch.maximum(features, self._by_channel(self.statistics.low)),
+                    self._by_channel(self.statistics.high),
+                )
+        with torch.no_grad():
+            wanted = [shadow(features) for shadow in self.shadows]  # the shadow images
+            if config.anchor == "shadow":
+                anchors = [self.front(self.crops(image)) for image in wanted]
+            else:
+                anchors = [features] * len(wanted)
+            template = self.back(features) if config.identity else None
+        # In standard deviations, in which every channel has the same budget.
+        noise = torch.zeros_like(features)
+        if config.anchor == "self":
+            noise = config.epsilon * config.step * (2 * torch.rand(features.shape, generator=generator) - 1)
+        momentum, identity = torch.zeros_like(features), torch.zeros_like(features)
+        for iteration in range(config.iterations):
+            gradient = self._shadow_gradient(noise, std, anchors, wanted)
+            if template is not None:
+                if iteration % config.identity_every == 0:
+                    identity = self._identity_gradient(features, noise, std, template)
+                gradient = gradient - config.identity * identity
+            if config.momentum:
+                length = gradient.abs().mean(tuple(range(1, gradient.dim())), keepdim=True)
+                momentum = gradient = config.momentum * momentum + gradient / length.clamp_min(1e-20)
+            noise = self._project(features, noise + self._step(gradient), std)
+        return features + noise * std
+
+    def _shadow_gradient(
+        self, noise: Tensor, std: Tensor, anchors: Sequence[Tensor], wanted: Sequence[Tensor]
+    ) -> Tensor:
+        """Of the mean over the shadows of the squared error of the images, which is to grow."""
+        with torch.enable_grad():
+            variable = noise.detach().requires_grad_()
+            disturbance = variable * std
+            losses = [
+                functional.mse_loss(shadow(anchor + disturbance), image, reduction="sum")
+                for shadow, anchor, image in zip(self.shadows, anchors, wanted, strict=True)
+            ]
+            scale = 3 * SIDE * SIDE * len(losses)
+            (gradient,) = torch.autograd.grad(torch.stack(losses).sum() / scale, variable)
+        return gradient
+
+    def _identity_gradient(self, features: Tensor, noise: Tensor, std: Tensor, template: Tensor) -> Tensor:
+        """Of 1 - cosine to the clean template, which is to stay small."""
+        with torch.enable_grad():
+            variable = noise.detach().requires_grad_()
+            distance = 1 - (self.back(features + variable * std) * template).sum(1)
+            (gradient,) = torch.autograd.grad(distance.sum(), variable)
+        return gradient
+
+    def _step(self, gradient: Tensor) -> Tensor:
+        length = self.config.epsilon * self.config.step
+        if self.config.norm == "linf":
+            return length * gradient.sign()
+        return length * gradient / _root_mean_square(gradient).clamp_min(1e-20)
+
+    def _project(self, features: Tensor, noise: Tensor, std: Tensor) -> Tensor:
+        epsilon = self.config.epsilon
+        if self.config.norm == "linf":
+            noise = noise.clamp(-epsilon, epsilon)
+        else:
+            noise = noise * (epsilon / _root_mean_square(noise).clamp_min(1e-20)).clamp_max(1)
+        if self.config.in_range:
+            # A face beyond the calibrated range is not pulled back into it, only not pushed further out.
+            low = torch.minimum(self._by_channel(self.statistics.low), features)
+            high = torch.maximum(self._by_channel(self.statistics.high), features)
+            noise = (torch.minimum(torch.maximum(features + noise * std, low), high) - features) / std
+        return noise
+
+    def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:
+        """Templates of the stored features, by the unchanged recogniser; see `Protector.templates`."""
+        with torch.no_grad():
+            return torch.cat([self.back(part) for part in _parts(self.features(representation, key))])
+
+    def to_image(self, representation: Representation, key: bytes | None = None) -> Tensor:
+        """What the first shadow decoder sees in it, as the paper shows its features; see `Protector.to_image`."""
+        with torch.no_grad():
+            return torch.cat([self.shadows[0](part) for part in _parts(self.features(representation, key))])
+
+    def features(self, representation: Representation, key: bytes | None = None) -> Tensor:
+        """The stored features (N, ...) float32, unlocked.
+
+        Raises:
+            UsageError: when they are another protector's, or locked by another key.
+        """
+        self.require_own(representation, key)
+        values = representation.values()
+        return values if key is None else self.unlock(values, key)
+
+    def lock(self, features: Tensor, key: bytes) -> Tensor:
+        """Features (N, ...) made unreadable without the key; our design, and no encryption.
+
+        They are standardised by channel. A template is then rotated by a random orthogonal matrix, a feature gets a
+        random sign for each number and all its numbers change places, both drawn from the key by SHAKE-256. Who has
+        stolen the store but not the key can neither feed a decoder of his own nor link faces to another store. Who
+        has the key gains and loses nothing, and who can enrol faces of his own learns the key's map from some tens of
+        them. Equal faces stay equal under one key.
+        """
+        return self._turn(self._standardised(features), key, back=False)
+
+    def unlock(self, values: Tensor, key: bytes) -> Tensor:
+        """What `lock` locked."""
+        statistics = self.statistics
+        return self._turn(values, key, back=True) * self._by_channel(statistics.std) + self._by_channel(statistics.mean)
+
+    def _standardised(self, features: Tensor) -> Tensor:
+        return (features - self._by_channel(self.statistics.mean)) / self._by_channel(self.statistics.std)
+
+    def _turn(self, values: Tensor, key: bytes, *, back: bool) -> Tensor:
+        flat = values.flatten(1)
+        if self.kind == "template" and flat.shape[1] <= LARGEST_ROTATION:
+            matrix = _rotation(key, flat.shape[1])
+            return (flat @ (matrix if back else matrix.T)).reshape(values.shape)
+        order, signs = _signed_permutation(key, flat.shape[1])
+        turned = flat[:, torch.argsort(order)] * signs if back else (flat * signs)[:, order]
+        return turned.reshape(values.shape)
+
+    def _by_channel(self, values: Tensor) -> Tensor:
+        return values.reshape(1, -1, *[1] * (len(self.front.cut.shape) - 1))
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values."""
+        return self.config.to_dict()
+
+    def parts(self) -> dict[str, Tensor]:
+        """Shadow decoders, rounded to float16, and statistics."""
+        return self._parts
+
+    @classmethod
+    def restore(
+        cls, recognizer: Surrogate, settings: Mapping[str, Any], parts: Mapping[str, Tensor], provenance: Provenance
+    ) -> Self:
+        """AdvFace with these settings and parts; see `Protector.restore`."""
+        config = AdvFaceConfig.of(settings)
+        shape = split_recognizer(recognizer, config.split)[0].cut.shape
+        try:
+            statistics = ChannelStatistics(**{name: parts[name] for name in ("mean", "std", "low", "high")})
+            shadows = []
+            for place, text in enumerate(config.shadows):
+                shadow = Shadow.parse(text)
+                blank = start_decoder(
+                    shadow.decoder, torch.zeros(2, *shape), torch.full((3, SIDE, SIDE), 0.5), shadow.channels, 0
+                )
+                blank.load_state_dict(_state_of(parts, place))
+                shadows.append(blank)
+            if any(tuple(getattr(statistics, field.name).shape) != shape[:1] for field in fields(statistics)):
+                raise RuntimeError("statistics of other channels")
+        except (KeyError, RuntimeError) as error:
+            raise WeightsCorrupt(f"The learned parts of AdvFace do not fit: {error}", hint="Fit it again.") from error
+        return cls(recognizer, config, shadows, statistics, provenance=provenance)
+
+
+def _parts(values: Tensor) -> tuple[Tensor, ...]:
+    parts: tuple[Tensor, ...] = values.split(CHUNK)  # type: ignore[no-untyped-call]
+    return parts
+
+
+def _root_mean_square(values: Tensor) -> Tensor:
+    return values.square().mean(tuple(range(1, values.dim())), keepdim=True).sqrt()
+
+
+def _packed(shadows: Sequence[nn.Module], statistics: ChannelStatistics) -> dict[str, Tensor]:
+    parts = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
+    for place, shadow in enumerate(shadows):
+        for name, value in shadow.state_dict().items():
+            large = value.is_floating_point() and value.numel() > SMALL
+            parts[f"shadow.{place}.{name}"] = value.detach().half() if large else value.detach().clone()
+    return parts
+
+
+def _state_of(parts: Mapping[str, Tensor], place: int) -> dict[str, Tensor]:
+    start = f"shadow.{place}."
+    return {
+        name.removeprefix(start): value.float() if value.is_floating_point() else value
+        for name, value in parts.items()
+        if name.startswith(start)
+    }
+
+
+def _expand(key: bytes, what: str, count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """`count` numbers of 64 bits that only the key tells."""
+    content = hashlib.shake_256(f"bauta advface {what} ".encode() + key).digest(8 * count)
+    return np.frombuffer(content, np.dtype("<u8"))
+
+
+def _signed_permutation(key: bytes, count: int) -> tuple[Tensor, Tensor]:
+    order = np.argsort(_expand(key, "order", count), kind="stable")
+    signs = 1.0 - 2.0 * (_expand(key, "signs", count) & np.uint64(1))
+    return torch.from_numpy(order.astype(np.int64)), torch.from_numpy(signs.astype(np.float32))
+
+
+def _rotation(key: bytes, size: int) -> Tensor:
+    """(size, size) orthogonal, evenly distributed (QR of Gaussian numbers, Mezzadri 2007)."""
+    uniform = (_expand(key, "rotation", 2 * size * size).astype(np.float64) + 0.5) / 2.0**64
+    first, second = uniform.reshape(2, size, size)
+    normal = np.sqrt(-2 * np.log(first)) * np.cos(2 * np.pi * second)
+    q, r = np.linalg.qr(normal)
+    return torch.from_numpy((q * np.sign(np.diag(r))).astype(np.float32))

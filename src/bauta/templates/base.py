@@ -1,0 +1,344 @@
+"""The interface of recognition-side methods, and the form in which their learned parts are kept.
+
+A fitted protector is a folder::
+
+    card.toml            what it is: method, recogniser, settings, data, licence, seed, SHA-256 of the parts
+    parts.safetensors    what it learned; missing when it learned nothing
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import safetensors
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from bauta.errors import OutputError, UsageError, WeightsCorrupt, WeightsMissing
+from bauta.faces.alignment import similarity_matrix
+from bauta.faces.templates import ARCFACE_112, CropTemplate
+from bauta.faces.warp import warp
+from bauta.photo.files import write_atomically
+from bauta.recognizers.surrogates import Surrogate, load_surrogate
+from bauta.registry import MethodCard, load_method
+from bauta.templates.representation import Kind, Representation, key_fingerprint
+
+SCHEMA = 1
+SIDE = 112
+CARD_FILE = "card.toml"
+PARTS_FILE = "parts.safetensors"
+LARGEST_PARTS = 1 << 30  # bytes
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where learned parts come from, one line of text each.
+
+    Attributes:
+        data: The faces they were fitted on, with a digest where there is one.
+        licence: Terms of the parts.
+        seed: Of everything random in the fitting.
+        training: How the fitting went, in plain values.
+    """
+
+    data: str = "none"
+    licence: str = "not stated"
+    seed: int = 0
+    training: tuple[tuple[str, str | int | float | bool], ...] = ()
+
+
+class Protector(ABC):
+    """What stands between a recogniser and its store: faces go in, a `Representation` comes out, and it is matched.
+
+    All images are aligned to `ARCFACE_112`: (N, 3, 112, 112) float32 RGB in [0, 1]; `crops` carries them to the
+    recogniser's own template. Scores are cosines of the recogniser's final templates.
+
+    Attributes:
+        recognizer: The recogniser, which no protector changes.
+        kind: What one row of its representations is.
+        keyed: Whether `protect` takes a key.
+        provenance: Where the learned parts come from.
+    """
+
+    card: ClassVar[MethodCard]
+    kind: Kind
+    keyed: ClassVar[bool] = False
+
+    def __init__(self, recognizer: Surrogate, *, provenance: Provenance | None = None) -> None:
+        self.recognizer = recognizer
+        self.provenance = provenance or Provenance()
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, images: Tensor, *, recognizer: Surrogate, generator: torch.Generator) -> Self:
+        """A protector for the recogniser, fitted on faces of people whom it will never protect.
+
+        Args:
+            images: (N, 3, 112, 112) in [0, 1].
+            recognizer: The recogniser.
+            generator: Of everything random.
+        """
+
+    @abstractmethod
+    def protect(self, images: Tensor, generator: torch.Generator, key: bytes | None = None) -> Representation:
+        """What to store of the faces (N, 3, 112, 112) in [0, 1]; random where the method is.
+
+        Raises:
+            UsageError: when shapes or ranges are wrong, or the method takes no key.
+        """
+
+    @abstractmethod
+    def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:
+        """(N, D) unit-norm templates: what the matcher compares.
+
+        Raises:
+            UsageError: when the representation is another protector's, or was made with another key.
+        """
+
+    @abstractmethod
+    def to_image(self, representation: Representation, key: bytes | None = None) -> Tensor:
+        """(N, 3, 112, 112) in [0, 1]: what one sees who looks at the numbers as pictures, without training anything."""
+
+    def clean(self, images: Tensor) -> Tensor:
+        """(N, D) unit-norm templates of unprotected faces: the probes of one-sided matching."""
+        self.require_images(images)
+        embeddings: Tensor = self.recognizer(self.crops(images))
+        return embeddings
+
+    def match(self, gallery: Representation, probe: Representation, key: bytes | None = None) -> Tensor:
+        """(N, M) cosines of the final templates of N gallery faces and M probes.
+
+        Raises:
+            UsageError: when either is another protector's, or was made with another key.
+        """
+        gallery.require_same_maker(probe)
+        return self.templates(gallery, key) @ self.templates(probe, key).T
+
+    def match_clean(self, gallery: Representation, probes: Tensor, key: bytes | None = None) -> Tensor:
+        """(N, M) cosines of N protected faces and M unprotected ones: one-sided matching, the deployment.
+
+        Args:
+            gallery: What is stored.
+            probes: (M, 3, 112, 112) in [0, 1], the faces in front of the camera.
+            key: Of the gallery.
+
+        Raises:
+            UsageError: when the gallery is another protector's, or was made with another key.
+        """
+        return self.templates(gallery, key) @ self.clean(probes).T
+
+    def crops(self, images: Tensor) -> Tensor:
+        """ArcFace crops (N, 3, 112, 112) carried to the recogniser's template, differentiably."""
+        return crops_of(images, self.recognizer.card.template)
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Plain values from which, with `parts`, the protector can be made again."""
+
+    def parts(self) -> dict[str, Tensor]:
+        """What was learned, by name."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def restore(
+        cls, recognizer: Surrogate, settings: Mapping[str, Any], parts: Mapping[str, Tensor], provenance: Provenance
+    ) -> Self:
+        """The protector that had these settings and parts.
+
+        Raises:
+            UsageError: when settings are not allowed.
+            WeightsCorrupt: when parts are missing or have other shapes.
+        """
+
+    @property
+    def name(self) -> str:
+        """The registered name of the method."""
+        return self.card.name
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of method, recogniser, settings and learned parts: who changes one makes another protector."""
+        about = [self.name, self.recognizer.card.sha256, self.settings()]
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+        for name, tensor in sorted(self.parts().items()):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def represent(self, tensor: Tensor, key: bytes | None = None) -> Representation:
+        """The float32 tensor (N, ...) as this protector's representation."""
+        card = self.recognizer.card
+        return Representation(
+            tensor=tensor.detach(),
+            kind=self.kind,
+            recognizer=card.name,
+            recognizer_sha256=card.sha256,
+            protector=self.name,
+            protector_sha256=self.sha256,
+            key=key_fingerprint(key),
+        )
+
+    def require_images(self, images: Tensor) -> None:
+        """Let faces of the right shape and range through.
+
+        Raises:
+            UsageError: when they are not (N, 3, 112, 112) float32 in [0, 1].
+        """
+        if images.dim() != 4 or tuple(images.shape[1:]) != (3, SIDE, SIDE) or not len(images):
+            raise UsageError(
+                f"Faces have shape {list(images.shape)}.",
+                hint="Give (N, 3, 112, 112), aligned to the ArcFace template.",
+            )
+        if images.dtype != torch.float32 or not bool(((images >= 0) & (images <= 1)).all()):
+            raise UsageError(f"Faces are {images.dtype} or leave [0, 1].", hint="Give float32 RGB in [0, 1].")
+
+    def require_key(self, key: bytes | None) -> None:
+        """Let a key through only where the method takes one.
+
+        Raises:
+            UsageError: when it takes none, or the key is too short.
+        """
+        if key is not None and not self.keyed:
+            raise UsageError(f"{self.name} takes no key.", hint="Leave the key out.")
+        key_fingerprint(key)
+
+    def require_own(self, representation: Representation, key: bytes | None = None) -> None:
+        """Let through what this protector made, with this key.
+
+        Raises:
+            UsageError: naming what differs.
+        """
+        card = self.recognizer.card
+        representation.require_maker((card.name, card.sha256), (self.name, self.sha256))
+        if representation.key != key_fingerprint(key):
+            raise UsageError(
+                f"The representation was made {'with another key' if representation.key else 'without a key'}.",
+                hint="Give the key of its deployment." if representation.key else "Leave the key out.",
+            )
+
+    def save(self, folder: Path, *, overwrite: bool = False) -> None:
+        """Write card and parts into a folder, the card last.
+
+        Raises:
+            OutputExists: when there is one already.
+            OutputError: when they cannot be written.
+        """
+        parts = {name: tensor.detach().cpu().contiguous() for name, tensor in self.parts().items()}
+        content = save_tensors(parts) if parts else b""
+        lines = [
+            f"schema = {SCHEMA}",
+            *(
+                f"{name} = {json.dumps(value, ensure_ascii=False)}"
+                for name, value in (
+                    ("method", self.name),
+                    ("sha256", self.sha256),
+                    ("recognizer", self.recognizer.card.name),
+                    ("recognizer_sha256", self.recognizer.card.sha256),
+                    ("parts_sha256", hashlib.sha256(content).hexdigest() if parts else ""),
+                    ("data", self.provenance.data),
+                    ("licence", self.provenance.licence),
+                    ("seed", self.provenance.seed),
+                )
+            ),
+            "",
+            "[settings]",
+            *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in self.settings().items()),
+            "",
+            "[training]",
+            *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in self.provenance.training),
+        ]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"Cannot make {folder}: {error.strerror}.", hint="Give another folder.") from error
+        if parts:
+            write_atomically(folder / PARTS_FILE, content, overwrite=overwrite)
+        write_atomically(folder / CARD_FILE, ("\n".join(lines) + "\n").encode(), overwrite=overwrite)
+
+
+def crops_of(images: Tensor, template: CropTemplate) -> Tensor:
+    """ArcFace crops (N, 3, 112, 112) carried to another template, differentiably; what lies outside them is black."""
+    if template.points == ARCFACE_112.points and (template.height, template.width) == (SIDE, SIDE):
+        return images
+    matrix = torch.from_numpy(similarity_matrix(ARCFACE_112.points, template))
+    return warp(images, matrix.to(images.device), (template.height, template.width))
+
+
+def load_protector(folder: Path, recognizer: Surrogate | None = None) -> Any:
+    """The protector that `Protector.save` wrote.
+
+    Args:
+        folder: Where it was saved.
+        recognizer: Its recogniser; by default the one its card names is loaded.
+
+    Raises:
+        WeightsMissing: when the card or the parts are not there.
+        WeightsCorrupt: when they are damaged.
+        UsageError: when the card does not follow the schema, or the recogniser is another than the card's.
+        RecognizerError: when the recogniser cannot be loaded.
+    """
+    path = folder / CARD_FILE
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WeightsMissing(
+            f"{folder} holds no protector: {path.name}: {error.strerror}.", hint="`bauta templates fit` makes one."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}.", hint="Fit the protector again.") from error
+    if table.get("schema") != SCHEMA:
+        raise UsageError(f"{path} does not have schema {SCHEMA}.", hint="Update Bauta, or fit the protector again.")
+    try:
+        texts = {
+            name: str(table[name])
+            for name in ("method", "sha256", "recognizer", "recognizer_sha256", "parts_sha256", "data", "licence")
+        }
+        seed, settings, training = int(table["seed"]), dict(table["settings"]), dict(table.get("training", {}))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} does not follow its schema: {error!r}.", hint="Fit the protector again.") from error
+    surrogate = recognizer or load_surrogate(texts["recognizer"])
+    card = surrogate.card
+    if (card.name, card.sha256) != (texts["recognizer"], texts["recognizer_sha256"]):
+        raise UsageError(
+            f"The protector is for {texts['recognizer']!r} ({texts['recognizer_sha256'][:12]}), "
+            f"not for {card.name!r} ({card.sha256[:12]}).",
+            hint="Use its recogniser, or fit a protector for this one.",
+        )
+    parts = _read_parts(folder / PARTS_FILE, texts["parts_sha256"]) if texts["parts_sha256"] else {}
+    provenance = Provenance(texts["data"], texts["licence"], seed, tuple(training.items()))
+    protector = load_method(texts["method"], kind="protector").restore(surrogate, settings, parts, provenance)
+    if protector.sha256 != texts["sha256"]:
+        raise WeightsCorrupt(
+            f"{path} says {texts['sha256'][:12]}; its settings and parts are {protector.sha256[:12]}.",
+            hint="The card was changed: fit the protector again, or restore the card.",
+        )
+    return protector
+
+
+def _read_parts(path: Path, sha256: str) -> dict[str, Tensor]:
+    try:
+        if path.stat().st_size > LARGEST_PARTS:
+            raise WeightsCorrupt(f"{path} is larger than {LARGEST_PARTS} bytes.", hint="Is it the right file?")
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsMissing(
+            f"The learned parts cannot be read: {path}: {error.strerror or error}.", hint="Fit the protector again."
+        ) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise WeightsCorrupt(f"{path} has SHA-256 {found}; its card says {sha256}.", hint="Fit the protector again.")
+    try:
+        return load_tensors(content)
+    except safetensors.SafetensorError as error:
+        raise WeightsCorrupt(f"{path} is no safetensors file: {error}.", hint="Fit the protector again.") from error

@@ -1,0 +1,124 @@
+"""The block-DCT front end that frequency-domain face recognition shares: a face as 192 maps of 112x112.
+
+Following the public code of the family (DCTDP, DuetFace, PartialFace, MinusFace; Tencent/TFace): enlarge eight times,
+bilinearly, corners aligned; JPEG's full-range YCbCr; orthonormal 2-D DCT-II of 8x8 blocks; gather equal frequencies.
+Channel 64 c + 8 u + v holds colour c (Y, Cb, Cr) at vertical frequency u and horizontal frequency v: row by row, not
+zig-zag.
+
+Ours: the inverse. The published one enlarges and reduces bilinearly, which does not lead back to the image (31 dB on
+noise), and it adds offsets and clips, so that the image of a sum is not the sum of the images. Here the linear part is
+a map of its own (`linear`, `linear_inverse`), reduced by the pseudo-inverse of the enlargement, and leads back exactly;
+offsets are added by `encode` and `decode`, and clipping is left to whoever shows a picture.
+
+Each block sees at most 3x3 pixels, so that its 64 coefficients of a colour have rank 9: most of them can be computed
+from the others, and taking some away hides little.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bauta.errors import UsageError
+
+SIDE = 112
+BLOCK = 8
+COLOURS = 3
+CHANNELS = COLOURS * BLOCK * BLOCK
+
+# Rows Y, Cb, Cr; JFIF 1.02, full range.
+_YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+
+
+def dct_matrix(size: int = BLOCK) -> Tensor:
+    """(size, size) float64, orthonormal DCT-II: sqrt((1 if k == 0 else 2) / size) cos((2 n + 1) k pi / (2 size))."""
+    n, k = torch.arange(size, dtype=torch.float64), torch.arange(size, dtype=torch.float64)[:, None]
+    rows = torch.cos((2 * n + 1) * k * math.pi / (2 * size)) * math.sqrt(2 / size)
+    rows[0] /= math.sqrt(2)
+    return rows
+
+
+def enlargement(size: int = SIDE, factor: int = BLOCK) -> Tensor:
+    """(factor size, size) float64: bilinear enlargement of a line with corners aligned."""
+    identity = torch.eye(size, dtype=torch.float64)[None]
+    return functional.interpolate(identity, factor * size, mode="linear", align_corners=True)[0].T.contiguous()
+
+
+class BlockDct(nn.Module):
+    """Images (N, 3, 112, 112) in [0, 1] to coefficients (N, 192, 112, 112) of pixels in 0..255, and back."""
+
+    kernels: Tensor
+    colour: Tensor
+    colour_inverse: Tensor
+    enlarge: Tensor
+    reduce: Tensor
+    offset: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        rows, enlarge = dct_matrix(), enlargement()
+        kernels = torch.einsum("ui,vj->uvij", rows, rows).reshape(BLOCK * BLOCK, 1, BLOCK, BLOCK)
+        colour = torch.tensor(_YCBCR, dtype=torch.float64) * 255
+        # Luma runs from 0 to 255 and is centred; 128 on every sample is 128 * 8 in the lowest coefficient.
+        offset = torch.zeros(CHANNELS, dtype=torch.float64)
+        offset[0] = -128 * BLOCK
+        for name, value in (
+            ("kernels", kernels),
+            ("colour", colour),
+            ("colour_inverse", torch.linalg.inv(colour)),
+            ("enlarge", enlarge),
+            ("reduce", torch.linalg.pinv(enlarge)),
+            ("offset", offset.reshape(1, -1, 1, 1)),
+        ):
+            self.register_buffer(name, value.float())
+
+    def linear(self, images: Tensor) -> Tensor:
+        """(N, 192, 112, 112), linear in the images; one convolution of stride 8 after the enlargement.
+
+        Raises:
+            UsageError: when the images have another shape.
+        """
+        if images.dim() != 4 or tuple(images.shape[1:]) != (COLOURS, SIDE, SIDE):
+            raise UsageError(f"Images have shape {list(images.shape)}.", hint="Give (N, 3, 112, 112).")
+        colours = torch.einsum("cd,ndhw->nchw", self.colour, images)
+        large = self.enlarge @ colours @ self.enlarge.T
+        blocks = functional.conv2d(large.reshape(-1, 1, *large.shape[2:]), self.kernels, stride=BLOCK)
+        return blocks.reshape(len(images), CHANNELS, SIDE, SIDE)
+
+    def linear_inverse(self, coefficients: Tensor) -> Tensor:
+        """(N, 3, 112, 112), linear in the coefficients; of any other coefficients, those of the nearest image.
+
+        Raises:
+            UsageError: when the coefficients have another shape.
+        """
+        _require_coefficients(coefficients)
+        blocks = coefficients.reshape(-1, BLOCK * BLOCK, SIDE, SIDE)
+        large = functional.conv_transpose2d(blocks, self.kernels, stride=BLOCK)
+        colours = (self.reduce @ large[:, 0] @ self.reduce.T).reshape(-1, COLOURS, SIDE, SIDE)
+        return torch.einsum("cd,ndhw->nchw", self.colour_inverse, colours)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The coefficients as the family's networks read them: of samples less 128."""
+        return self.linear(images) + self.offset
+
+    def decode(self, coefficients: Tensor) -> Tensor:
+        """The image of `encode`'s coefficients; not clipped to [0, 1]."""
+        _require_coefficients(coefficients)
+        return self.linear_inverse(coefficients - self.offset)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`encode`."""
+        return self.encode(images)
+
+
+def _require_coefficients(coefficients: Tensor) -> None:
+    if coefficients.dim() != 4 or tuple(coefficients.shape[1:]) != (CHANNELS, SIDE, SIDE):
+        raise UsageError(f"Coefficients have shape {list(coefficients.shape)}.", hint="Give (N, 192, 112, 112).")
+
+
+def channel_energy(coefficients: Tensor) -> Tensor:
+    """(N, C) mean absolute value of each channel (PartialFace, section 3)."""
+    return coefficients.abs().mean((2, 3))

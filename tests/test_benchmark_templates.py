@@ -1,0 +1,391 @@
+"""The template benchmark on a toy stage: people whose faces are patterns, a recogniser and judges that see them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from attack_toys import ToyJudge, cut_recognizer, toy_faces
+from bauta import metrics
+from bauta.benchmark import templates
+from bauta.benchmark.cards import TEMPLATES, read_card, timeless, write_card
+from bauta.benchmark.crowds import Source
+from bauta.benchmark.datasets import read_lfw
+from bauta.benchmark.template_recipes import (
+    Attack,
+    Evaluation,
+    TemplateRecipe,
+    TemplateRow,
+    attacks,
+    carried,
+    half,
+    read_template_recipe,
+    some_pairs,
+)
+from bauta.benchmark.template_report import markdown, rows, to_html
+from bauta.benchmark.templates import draw_victims, run_template_recipe, summarise
+from bauta.cli import run
+from bauta.errors import NotCalibrated, UsageError
+from bauta.recognizers.calibration import Threshold
+
+DECODER = {"decoder": "residual", "channels": 8, "epochs": 6, "batch": 8, "rate": 1e-2}
+SEARCH = {"level": "representation", "iterations": 40, "starts": 1, "rate": 0.2, "variation": 0.1}
+
+RECIPE = TemplateRecipe(
+    name="toy",
+    recognizer="toy",
+    judges=("judge",),
+    evaluation=(Evaluation("lfw", "lfw"),),
+    people=(Source("others", each=4),),
+    attackers=(
+        Attack("look", "picture"),
+        Attack("clean decoder", "decoder", options=DECODER),
+        Attack("adaptive decoder", "decoder", adaptive=True, options=DECODER),
+        Attack("search", "search", options=SEARCH, victims=3),
+        Attack("student", "student", options={"epochs": 20, "batch": 12, "rate": 1e-2, "images": 24}),
+    ),
+    rows=(
+        TemplateRow("feature", "identity-feature", {"split": "1"}),
+        TemplateRow("constant", "constant-image", attackers=("look", "student")),
+    ),
+    victims=4,
+    fmrs=(0.1, 0.05),
+)
+
+QUICK = replace(
+    RECIPE,
+    attackers=(Attack("look", "picture"), Attack("student", "student", options={"epochs": 1, "batch": 8, "images": 8})),
+    rows=RECIPE.rows[1:],
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LFW of twelve people in four folds, and sixteen other people with four images each."""
+    folder = tmp_path_factory.mktemp("data")
+
+    def write(place: str, names: list[str], each: int, seed: int) -> None:
+        pixels = toy_faces(len(names), each, seed)[0].permute(0, 2, 3, 1).numpy()
+        for number, image in enumerate(pixels):
+            name = names[number // each]
+            path = folder / place / name / f"{name}_{number % each + 1:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+
+    victims = [f"Vic_{letter}" for letter in "ABCDEFGHIJKL"]
+    write("lfw/images", victims, 2, 0)
+    write("others", [f"Other_{number}" for number in range(16)], 4, 1)
+    lines = ["4\t3"]
+    for fold in range(4):
+        three = victims[3 * fold : 3 * fold + 3]
+        lines += [f"{name}\t1\t2" for name in three]
+        lines += [f"{three[one]}\t1\t{three[other]}\t2" for one, other in ((0, 1), (1, 2), (2, 0))]
+    (folder / "lfw" / "pairs.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def limit(card: Any, fmr: float) -> Threshold:
+        if card.name == "uncalibrated":
+            raise NotCalibrated("No threshold is stored.")
+        return Threshold(fmr, 0.8 if fmr < 0.1 else 0.7, 5000, 100, "toys", "0" * 64, "2026-01-01")
+
+    for name, fake in {
+        "find_card": lambda name: replace(cut_recognizer().card, name=name),
+        "load_surrogate": lambda name: cut_recognizer(),
+        "load_evaluator": lambda card: ToyJudge(card.name),
+        "threshold": limit,
+    }.items():
+        monkeypatch.setattr(f"bauta.benchmark.templates.{name}", fake)
+    monkeypatch.setattr("bauta.benchmark.protocols.ERRORS_WANTED", 1)
+
+
+@pytest.fixture(scope="module")
+def ran(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cards")
+
+
+def run_toy(data: Path, output: Path, recipe: TemplateRecipe = RECIPE, **options: Any) -> dict[str, dict[str, Any]]:
+    paths = run_template_recipe(recipe, data, output, **{"examples": 2, **options})
+    return {path.stem.removeprefix(f"{recipe.name}-"): read_card(path, TEMPLATES) for path in paths}
+
+
+def test_an_unprotected_feature_gives_the_face_away_and_a_constant_gives_nothing(data: Path, ran: Path) -> None:
+    cards = run_toy(data, ran)
+    feature, constant = (cards[name]["results"] for name in ("feature", "constant"))
+    accuracy = feature["accuracy"]["lfw/pairs"]
+    assert accuracy["clean"] == {key: value for key, value in accuracy["one-sided"].items() if key != "loss"}
+    assert accuracy["one-sided"]["loss"] == {"mean": 0, "low": 0, "high": 0}
+    assert constant["accuracy"]["lfw/pairs"]["two-sided"]["auroc"] == 0.5
+    recovery = feature["recovery"]
+    for name in ("clean decoder", "adaptive decoder", "search"):
+        assert recovery[name]["mse"]["mean"] < recovery["mean face"]["mse"]["mean"], name
+    assert recovery["clean decoder"]["mse"] == recovery["adaptive decoder"]["mse"]  # nothing to adapt to
+    assert recovery["search"]["victims"] == 3
+    assert recovery["another photo"]["replay"]["judge"]["type_2"]["0.05"]["mean"] == 1  # it is that photo
+    assert constant["recovery"]["look"] == constant["recovery"]["grey"]
+    assert constant["linkage"]["student"]["face_template"]["auroc"] == 0.5
+    assert constant["unlinkability"]["key_secret"]["system"] == 0
+    assert feature["linkage"]["student"]["face_template"]["auroc"] > 0.6
+    assert feature["unlinkability"]["key_secret"]["system"] > feature["unlinkability"]["key_secret"]["null"]["mean"]
+    assert feature["renewability"]["keyed"] is False
+    assert (feature["cost"]["bytes"], feature["cost"]["of_an_image"]) == (8 * 28 * 28 * 4, round(25088 / 37632, 6))
+
+
+def test_a_card_says_who_attacked_with_what(data: Path, ran: Path) -> None:
+    card = run_toy(data, ran)["feature"]
+    by_name = {attacker["name"]: attacker for attacker in card["attackers"]}
+    assert [by_name[name]["knowledge"] for name in ("look", "clean decoder", "adaptive decoder", "search")] == [
+        "nothing", "nothing", "pairs", "mechanism",
+    ]  # fmt: skip
+    assert by_name["adaptive decoder"]["adaptive"]
+    assert not by_name["clean decoder"]["adaptive"]
+    assert by_name["adaptive decoder"]["images"] == card["data"]["attacker"]["images"]
+    assert by_name["student"]["images"] == min(24, card["data"]["attacker"]["images"])
+    assert card["data"]["protector"]["people"] + card["data"]["attacker"]["people"] == 16
+    system = card["thresholds"]["system"]
+    assert [limit["fmr"] for limit in system] == [0.1, 0.05]
+    assert system[0]["impostor_pairs"] > 100
+    assert {"original", "mean face", "stored", "clean decoder", "search"} <= card["examples"][0]["pictures"].keys()
+    limits = {name: {limit["fmr"]: limit for limit in found} for name, found in card["thresholds"].items()}
+    again = summarise(card["records"], limits, "toy", card["fmrs"])
+    assert {name: card["results"][name] for name in again} == again
+
+
+def test_a_finished_row_is_not_run_again_and_a_repeated_run_says_the_same(
+    data: Path, ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = QUICK
+    first = run_toy(data, tmp_path / "one", recipe)["constant"]
+    second = run_toy(data, tmp_path / "two", recipe)["constant"]
+    for card in (first, second):
+        del card["results"]["cost"]["milliseconds"]
+    assert timeless(first) == timeless(second)
+    monkeypatch.setattr(templates, "carry_out", lambda *_: pytest.fail("ran again"))
+    run_toy(data, tmp_path / "one", recipe)
+
+
+def test_an_interrupted_run_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = QUICK
+    protected = []
+
+    def stop(what: str, done: int, total: int) -> None:
+        if "student" in what:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(data, tmp_path, recipe, progress=stop)
+    assert not list(tmp_path.glob("*.json"))
+    from bauta.templates.references import ConstantImage
+
+    real = ConstantImage.protect
+    monkeypatch.setattr(
+        ConstantImage, "protect", lambda self, images, *rest: protected.append(len(images)) or real(self, images, *rest)
+    )
+    run_toy(data, tmp_path, recipe)
+    assert set(protected) == {1}  # only the timing protects; what was protected before is read
+
+
+def test_tables_and_the_page_show_every_row(data: Path, ran: Path) -> None:
+    cards = list(run_toy(data, ran).values())
+    table = rows(cards)
+    assert [cells[0] for cells in table] == ["feature", "constant"]
+    text = markdown(cards)
+    assert text.count("| feature |") == 6  # of them one in the main table, four recovered, one linked
+    assert "| constant | student |" in text
+    page = to_html(cards)
+    assert page.count("data:image/jpeg") > 8
+    assert "<script" not in page
+    for word in ("adaptive decoder", "mean face", "another photo"):
+        assert word in page
+    with pytest.raises(UsageError, match="no result cards"):
+        to_html([])
+
+
+def test_a_card_that_was_edited_or_is_of_the_other_kind_is_refused(data: Path, ran: Path, tmp_path: Path) -> None:
+    card = run_toy(data, ran)["constant"]
+    path = tmp_path / "card.json"
+    write_card(card, path)
+    with pytest.raises(UsageError, match="other kind"):
+        read_card(path)
+    card["results"]["cost"]["bytes"] = "few"
+    path.write_text(json.dumps(card))
+    with pytest.raises(UsageError, match="bytes"):
+        read_card(path, TEMPLATES)
+
+
+def test_people_are_on_one_side_whatever_the_spelling(data: Path) -> None:
+    assert attacks("Zoë Saldaña") == attacks("zoe_saldana")
+    sides = {attacks(f"Other_{number}") for number in range(16)}
+    assert sides == {True, False}
+    stage = templates.set_up(RECIPE, data)
+    assert not set(stage.makers.subjects) & set(stage.attackers.subjects)
+    assert all(attacks(name) for name in stage.attackers.subjects)
+    assert not {"vica", "vicb"} & {*stage.makers.subjects, *stage.attackers.subjects}
+    assert len(set(stage.victims.subjects)) == 4
+
+
+def test_somebody_of_the_evaluation_trains_nobody(data: Path) -> None:
+    with pytest.raises(UsageError, match="may be drawn"):
+        templates.set_up(replace(RECIPE, people=(Source("lfw/images"),)), data)
+    stage = templates.set_up(replace(RECIPE, exclude_people=("Other 3",)), data)
+    assert "other3" not in {*stage.makers.subjects, *stage.attackers.subjects}
+    (data / "names.txt").write_text("Other_5\nOther_6\n")
+    stage = templates.set_up(replace(RECIPE, exclude=("names.txt", "lfw/pairs.txt")), data)
+    assert not {"other5", "other6"} & {*stage.makers.subjects, *stage.attackers.subjects}
+
+
+def test_a_part_of_the_pairs_keeps_folds_and_kinds(data: Path) -> None:
+    pairs = read_lfw(data / "lfw")
+    few = some_pairs(pairs, 8)
+    assert (len(few.same), few.same.sum(), len(np.unique(few.fold))) == (8, 4, 4)
+    for place in range(8):
+        assert (few.subjects[few.first[place]] == few.subjects[few.second[place]]) == few.same[place]
+    enrolled, others = draw_victims(pairs, 12, 0)
+    assert (enrolled != others).all()
+    with pytest.raises(UsageError, match="12 people"):
+        draw_victims(pairs, 13, 0)
+
+
+def test_recipes_that_the_package_carries_can_be_read() -> None:
+    assert "advface" in carried()
+    for name in carried():
+        recipe = read_template_recipe(name)
+        assert recipe.rows
+        assert not {"edgeface_xxs", "mobileface_v2", "espdl_mbf"} & {recipe.recognizer}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"judges": ("toy",)}, "judges"),
+        ({"rows": ()}, "rows"),
+        ({"fmrs": (1.0,)}, "fmrs"),
+        ({"rows": (TemplateRow("a", "identity-feature", attackers=("nobody",)),)}, "nobody"),
+    ],
+)
+def test_recipes_that_make_no_sense_are_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        replace(RECIPE, **change)
+
+
+def test_rows_and_attackers_that_make_no_sense_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="adaptive"):
+        Attack("student", "student", adaptive=True)
+    with pytest.raises(UsageError, match="method or a fitted"):
+        TemplateRow("both", "advface", fitted="folder")
+    with pytest.raises(UsageError, match="blanks"):
+        TemplateRow("a row", "advface")
+    wrong = replace(RECIPE, attackers=(Attack("odd", "decoder", options={"colour": 1}),), rows=RECIPE.rows[:1])
+    with pytest.raises(UsageError, match="no option 'colour'"):
+        run_toy(data, tmp_path, replace(wrong, rows=(TemplateRow("feature", "identity-feature", {"split": "1"}),)))
+    wrong = replace(RECIPE, rows=(TemplateRow("constant", "constant-image", attackers=("clean decoder",)),))
+    with pytest.raises(UsageError, match="no unprotected service"):
+        run_toy(data, tmp_path, wrong)
+    with pytest.raises(UsageError, match="cannot be fitted so"):
+        run_toy(data, tmp_path, replace(RECIPE, rows=(TemplateRow("x", "identity-feature", {"colour": 1}),)))
+    with pytest.raises(NotCalibrated):
+        templates.set_up(replace(RECIPE, judges=("uncalibrated",)), data)
+
+
+def test_new_metrics_have_known_answers() -> None:
+    assert metrics.auroc(np.array([3.0, 4.0]), np.array([1.0, 2.0])) == 1
+    assert metrics.auroc(np.array([1.0]), np.array([1.0])) == 0.5
+    assert metrics.auroc(np.array([1.0, 3.0]), np.array([2.0, 2.0])) == 0.5
+    random = np.random.default_rng(0)
+    first, second = random.normal(1, 1, 20_000), random.normal(0, 1, 20_000)
+    assert metrics.auroc(first, second) == pytest.approx(0.7602, abs=0.01)  # Phi(1 / sqrt 2)
+    assert metrics.distribution_distance(first, second) == pytest.approx(0.3829, abs=0.01)  # 2 Phi(1/2) - 1
+    assert metrics.distribution_distance(first, first) == 0
+    assert metrics.distribution_distance(np.array([0.0]), np.array([1.0])) == 1
+    for figure in (metrics.auroc, metrics.distribution_distance):
+        with pytest.raises(UsageError, match="cannot be compared"):
+            figure(np.array([]), np.array([1.0]))
+        with pytest.raises(UsageError, match="cannot be compared"):
+            figure(np.array([np.nan]), np.array([1.0]))
+
+
+def test_threads_are_given_back(data: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(UsageError):
+        run_template_recipe(replace(RECIPE, victims=100), data, tmp_path)
+    assert torch.get_num_threads() == before
+
+
+def test_halves_need_people_on_both_sides(data: Path) -> None:
+    from bauta.benchmark.crowds import draw_crowd
+
+    crowd = draw_crowd(data, (Source("others"),), (), 0)
+    one = replace(crowd, subjects=crowd.subjects[:1], images=crowd.images[:1])
+    with pytest.raises(UsageError, match="nobody on one side"):
+        half(one, attacking=not attacks(one.subjects[0]))
+
+
+def test_the_command_line_attacks_and_reports(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bauta.benchmark.template_recipes.read_template_recipe", lambda name: QUICK)
+    assert run(["templates", "attack", "quick", "--data", str(data), "-o", str(tmp_path), "--rows", "constant"]) == 0
+    card = tmp_path / "toy-constant.json"
+    shown = capsys.readouterr().out
+    assert str(card) in shown
+    assert "D_SYS (NULL)" in shown
+    page = tmp_path / "page.html"
+    assert run(["templates", "report", str(card), "-o", str(page)]) == 0
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert run(["templates", "report", str(card), "--markdown"]) == 0
+    assert "| constant |" in capsys.readouterr().out
+    assert run(["templates", "report", str(card), "-o", str(card)]) == 2
+    assert run(["templates", "attack", "quick", "--data", str(data), "--protector", "x", "--rows", "y"]) == 2
+
+
+def test_a_fitted_protector_is_attacked_as_it_is(data: Path, tmp_path: Path) -> None:
+    from bauta.templates.references import ConstantImage
+
+    ConstantImage(cut_recognizer(), level=0.25).save(tmp_path / "fitted")
+    recipe = replace(QUICK, attackers=QUICK.attackers[:1], rows=(TemplateRow("mine", fitted=str(tmp_path / "fitted")),))
+    card = run_toy(data, tmp_path, recipe)["mine"]
+    assert card["protector"]["settings"] == {"level": 0.25}
+
+
+def test_a_key_keeps_decoders_and_links_out_as_long_as_it_is_secret(data: Path, tmp_path: Path) -> None:
+    """AdvFace with next to no noise, so that all there is to see is its key."""
+    options = {
+        "split": "1",
+        "shadows": ["residual-4"],
+        "iterations": 1,
+        "epsilon": 0.01,
+        "schedule": {"epochs": 1, "batch": 8},
+    }
+    recipe = replace(
+        QUICK,
+        attackers=(RECIPE.attackers[2], RECIPE.attackers[3]),
+        rows=(
+            TemplateRow("open", "advface", options),
+            TemplateRow("locked", "advface", options, keyed=True),
+        ),
+        asked=24,
+    )
+    cards = run_toy(data, tmp_path, recipe)
+    plain, locked = (cards[name]["results"] for name in ("open", "locked"))
+    assert cards["locked"]["data"]["asked"] == 24
+    assert plain["accuracy"] == locked["accuracy"]  # who has the key recognises as before
+    mean_face = plain["recovery"]["mean face"]["mse"]["mean"]
+    decoder = "adaptive decoder"
+    assert plain["recovery"][decoder]["mse"]["mean"] < mean_face < locked["recovery"][decoder]["mse"]["mean"]
+    assert locked["recovery"]["search"]["mse"]["mean"] < mean_face  # which has the key
+    numbers = [results["unlinkability"]["key_secret"]["by"]["numbers"]["maximal"] for results in (plain, locked)]
+    assert numbers[1] < numbers[0]
+    assert locked["unlinkability"]["key_stolen"]["system"] >= plain["unlinkability"]["key_stolen"]["system"] - 0.05
+    with pytest.raises(UsageError, match="no preset 'best'"):
+        run_toy(data, tmp_path, replace(recipe, rows=(TemplateRow("x", "advface", {"preset": "best"}),)))
+    with pytest.raises(UsageError, match="takes no key"):
+        run_toy(data, tmp_path, replace(recipe, rows=(TemplateRow("x", "constant-image", keyed=True),)))

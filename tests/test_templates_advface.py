@@ -1,0 +1,372 @@
+"""AdvFace: budgets, what its terms do, its key, its training and its commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bauta.cli.run import run
+from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
+from bauta.recognizers.cards import format_card
+from bauta.templates import learners
+from bauta.templates.advface import AdvFace, AdvFaceConfig
+from bauta.templates.base import load_protector
+from bauta.templates.decoders import fused, start_decoder
+from bauta.templates.shadows import Shadow, fit_shadow
+from conftest import toy_surrogate
+from recognizer_builders import card_of, linear_model
+
+KEY = bytes(range(32))
+
+
+def faces(count: int = 4, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 9, 9, generator=generator)
+    return torch.nn.functional.interpolate(coarse, (112, 112), mode="bicubic").clamp(0, 1)
+
+
+def drawn(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> AdvFace:
+    return AdvFace.fit(
+        faces(32, 1), recognizer=toy_surrogate(), generator=drawn(), split="8x27x27", shadows=["residual-8"],
+        epochs=6, batch=8, rate=1e-2, iterations=10,
+    )  # fmt: skip
+
+
+def changed(fitted: AdvFace, **settings: Any) -> AdvFace:
+    config = AdvFaceConfig.of({**fitted.config.to_dict(), **settings})
+    return AdvFace.restore(fitted.recognizer, config.to_dict(), fitted.parts(), fitted.provenance)
+
+
+def squared_error(protector: AdvFace, features: torch.Tensor, clean: torch.Tensor) -> float:
+    """Of the images that the shadow decodes."""
+    shadow = protector.shadows[0]
+    return float((shadow(features) - shadow(clean)).square().mean())
+
+
+@pytest.mark.parametrize("settings", [{}, {"in_range": False}, {"anchor": "self"}, {"identity": 0.0, "momentum": 0.0}])
+def test_the_box_is_kept(fitted: AdvFace, settings: dict[str, Any]) -> None:
+    protector = changed(fitted, epsilon=0.3, iterations=6, **settings)
+    features = protector.front(faces())
+    noise = (protector.disturb(features, drawn()) - features) / protector.statistics.std[:, None, None]
+    assert 0.2 < float(noise.abs().max()) <= 0.3 + 1e-4
+
+
+def test_the_ball_is_kept(fitted: AdvFace) -> None:
+    protector = changed(fitted, epsilon=0.3, iterations=12, norm="l2", in_range=False)
+    features = protector.front(faces())
+    noise = (protector.disturb(features, drawn()) - features) / protector.statistics.std[:, None, None]
+    lengths = noise.square().mean((1, 2, 3)).sqrt()
+    assert 0.25 < float(lengths.max()) <= 0.3 + 1e-4
+    assert float(noise.abs().max()) > 0.3
+
+
+def test_values_stay_in_the_range_of_clean_ones(fitted: AdvFace) -> None:
+    features = fitted.front(faces(8, 1))
+    low, high = (getattr(fitted.statistics, name)[:, None, None] for name in ("low", "high"))
+    low, high = torch.minimum(low, features), torch.maximum(high, features)
+    stored = changed(fitted, epsilon=3.0).disturb(features, drawn())
+    assert bool(((stored >= low - 1e-4) & (stored <= high + 1e-4)).all())
+    free = changed(fitted, epsilon=3.0, in_range=False).disturb(features, drawn())
+    assert not bool(((free >= low - 1e-4) & (free <= high + 1e-4)).all())
+
+
+def test_at_the_feature_itself_there_is_no_gradient(fitted: AdvFace) -> None:
+    features = fitted.front(faces(2))
+    wanted = [fitted.shadows[0](features)]
+    std = fitted.statistics.std[None, :, None, None]
+    here = fitted._shadow_gradient(torch.zeros_like(features), std, [features], wanted)
+    assert float(here.abs().max()) == 0
+    shadow_feature = fitted.front(fitted.crops(wanted[0]))
+    assert float(fitted._shadow_gradient(torch.zeros_like(features), std, [shadow_feature], wanted).abs().max()) > 0
+
+
+def test_more_iterations_hide_more(fitted: AdvFace) -> None:
+    features = fitted.front(faces())
+    errors = [
+        squared_error(fitted, changed(fitted, iterations=count, identity=0.0).disturb(features, drawn()), features)
+        for count in (1, 3, 10)
+    ]
+    assert 0 < errors[0] < errors[1] < errors[2]
+
+
+def test_it_hides_more_than_noise_of_the_same_size(fitted: AdvFace) -> None:
+    features = fitted.front(faces())
+    std = fitted.statistics.std[:, None, None]
+    signs = torch.where(torch.rand(features.shape, generator=drawn()) < 0.5, -1.0, 1.0)
+    adversarial = changed(fitted, identity=0.0, in_range=False).disturb(features, drawn())
+    random = features + fitted.config.epsilon * std * signs
+    assert squared_error(fitted, adversarial, features) > 4 * squared_error(fitted, random, features)
+
+
+def test_the_identity_term_keeps_the_template(fitted: AdvFace) -> None:
+    features = fitted.front(faces())
+    clean = fitted.back(features)
+    cosines = [
+        float(
+            (fitted.back(changed(fitted, identity=weight, identity_every=1).disturb(features, drawn())) * clean)
+            .sum(1)
+            .mean()
+        )
+        for weight in (0.0, 1.0)
+    ]
+    assert cosines[0] + 0.001 < cosines[1]
+
+
+def test_a_face_does_not_depend_on_its_batch(fitted: AdvFace) -> None:
+    protector = changed(fitted, norm="l2")  # signs of nearly nothing hang on rounding
+    features = protector.front(faces(3))
+    together = protector.disturb(features, drawn())
+    torch.testing.assert_close(together[1:2], protector.disturb(features[1:2], drawn()), atol=1e-3, rtol=0)
+
+
+def test_noise_that_stays_is_drawn_anew(fitted: AdvFace) -> None:
+    noisy = changed(fitted, noise=0.5)
+    first, again, other = (noisy.protect(faces(1), drawn(seed)).values() for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert float((first - other).abs().mean()) > 0.1 * float(fitted.statistics.std.mean())
+
+
+def test_an_ensemble_averages_over_its_shadows(fitted: AdvFace) -> None:
+    twice = AdvFace(
+        fitted.recognizer,
+        AdvFaceConfig.of({**fitted.config.to_dict(), "shadows": ["residual-8", "residual-8-noise-0.1"]}),
+        [start_and_load(fitted), start_and_load(fitted)],
+        fitted.statistics,
+    )
+    features = fitted.front(faces(2))
+    torch.testing.assert_close(twice.disturb(features, drawn()), fitted.disturb(features, drawn()), atol=1e-4, rtol=0)
+
+
+def start_and_load(fitted: AdvFace) -> torch.nn.Module:
+    decoder = start_decoder("residual", torch.zeros(2, 8, 27, 27), torch.full((3, 112, 112), 0.5), 8, 0)
+    parts = {name[9:]: value for name, value in fitted.parts().items() if name.startswith("shadow.0.")}
+    decoder.load_state_dict({name: one.float() if one.is_floating_point() else one for name, one in parts.items()})
+    return decoder
+
+
+def test_it_works_on_templates() -> None:
+    protector = AdvFace.fit(
+        faces(12, 1), recognizer=toy_surrogate(), generator=drawn(), split="template", shadows=["deconvolution-4"],
+        epochs=1, iterations=3,
+    )  # fmt: skip
+    stored = protector.protect(faces(3), drawn(), KEY)
+    assert (stored.kind, tuple(stored.tensor.shape)) == ("template", (3, 32))
+    torch.testing.assert_close(
+        protector.templates(stored, KEY), protector.templates(protector.protect(faces(3), drawn())), atol=5e-3, rtol=0
+    )
+
+
+# Storage and key
+
+
+@pytest.mark.parametrize(("storage", "each"), [("float32", 23328), ("float16", 11664), ("uint8", 5832)])
+def test_storage_forms(fitted: AdvFace, storage: str, each: int) -> None:
+    exact = changed(fitted, storage="float32")
+    protector = changed(fitted, storage=storage)
+    for key in (None, KEY):
+        stored = protector.protect(faces(), drawn(), key)
+        assert stored.bytes_each == each
+        wanted = exact.templates(exact.protect(faces(), drawn()))
+        assert float((protector.templates(stored, key) * wanted).sum(1).min()) > 0.99
+
+
+def test_the_key_is_needed_and_changes_what_is_stored(fitted: AdvFace) -> None:
+    first, second = (fitted.protect(faces(2), drawn(), key) for key in (KEY, KEY[::-1]))
+    plain = fitted.protect(faces(2), drawn())
+    standardised = fitted._standardised(fitted.features(plain)).flatten()
+    for stored in (first, second):
+        correlation = np.corrcoef(stored.values().flatten().numpy(), standardised.numpy())[0, 1]
+        assert abs(correlation) < 0.1
+    torch.testing.assert_close(fitted.features(first, KEY), fitted.features(plain), atol=5e-3, rtol=0)
+    for stored, key in ((first, None), (first, KEY[::-1]), (plain, KEY)):
+        with pytest.raises(UsageError, match="was made"):
+            fitted.templates(stored, key)
+    with pytest.raises(UsageError, match="5 bytes"):
+        fitted.protect(faces(1), drawn(), b"short")
+
+
+def test_lock_and_unlock_are_inverse(fitted: AdvFace) -> None:
+    features = fitted.front(faces(2))
+    torch.testing.assert_close(fitted.unlock(fitted.lock(features, KEY), KEY), features, atol=1e-4, rtol=0)
+
+
+# Settings, training
+
+
+def test_the_paper_preset_is_what_is_known() -> None:
+    paper = AdvFaceConfig.paper()
+    assert (len(paper.shadows), paper.identity, paper.momentum, paper.anchor) == (1, 0.0, 0.0, "shadow")
+    assert paper.split == "64x56x56"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"epsilon": 0.0}, {"norm": "l1"}, {"shadows": []}, {"shadows": ["vgg"]}, {"shadows": ["unet-5"]},
+     {"iterations": 0}, {"storage": "int4"}, {"momentum": 1.0}, {"shadows": ["unet-16-noise"]}, {"strength": 1}],
+)  # fmt: skip
+def test_other_settings_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        AdvFaceConfig.of(settings)
+
+
+def test_shadows_have_names_that_are_read_back() -> None:
+    for text in ("residual-32", "unet-16-noise-0.5"):
+        assert str(Shadow.parse(text)) == text
+    assert str(Shadow.parse("unet")) == "unet-32"
+
+
+def fit(images: torch.Tensor, **options: Any) -> AdvFace:
+    given = {"split": "8x27x27", "shadows": ["residual-4"], "epochs": 1, "batch": 4, **options}
+    return AdvFace.fit(images, recognizer=toy_surrogate(), generator=drawn(), **given)
+
+
+@pytest.mark.parametrize(
+    ("images", "options"),
+    [(torch.zeros(0, 3, 112, 112), {}), (torch.zeros(1, 3, 112, 112), {}), (torch.zeros(4, 3, 64, 64), {}),
+     (torch.full((4, 3, 112, 112), 7.0), {}), (torch.zeros(4, 3, 112, 112), {"people": ["a"] * 4}),
+     (torch.zeros(4, 3, 112, 112), {"people": ["a", "b"]}), (torch.zeros(4, 3, 112, 112), {"split": "1x1x1"}),
+     (torch.zeros(4, 3, 112, 112), {"preset": "best"})],
+)  # fmt: skip
+def test_bad_training_sets_are_refused(images: torch.Tensor, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        fit(images, **options)
+
+
+def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = faces(12, 1)
+    whole = fit(images, epochs=3)
+
+    class Interrupted(Exception):
+        pass
+
+    def stop(name: str, done: int, steps: int) -> None:
+        if done == 5:
+            raise Interrupted
+
+    usual = learners.train
+    monkeypatch.setattr("bauta.templates.shadows.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
+    with pytest.raises(Interrupted):
+        fit(images, epochs=3, work=tmp_path, progress=stop)
+    assert (tmp_path / "shadow-residual-4.safetensors").exists()
+    continued = fit(images, epochs=3, work=tmp_path)
+    for name, value in whole.parts().items():
+        torch.testing.assert_close(continued.parts()[name], value, msg=name)
+    with pytest.raises(UsageError, match="other pairs or settings"):
+        fit(faces(12, 2), epochs=3, work=tmp_path)
+    (tmp_path / "shadow-residual-4.safetensors").write_bytes(b"cut short")
+    with pytest.raises(WeightsCorrupt, match="cannot be taken up"):
+        fit(images, epochs=3, work=tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = learners.train
+    monkeypatch.setattr("bauta.templates.shadows.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
+    calls = []
+
+    def features(images: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        bad = float("nan") if len(calls) == 5 else 1.0
+        return images[:, :, ::4, ::4] * bad
+
+    schedule = learners.Schedule(epochs=2, batch=4)
+    with pytest.raises(NumericalFailure, match="step 4 of 6") as caught:
+        fit_shadow(Shadow("residual", 4), features, faces(12, 1), schedule, key="toy", work=tmp_path)
+    assert "keeps an earlier state" in caught.value.hint
+    decoder, figures = fit_shadow(Shadow("residual", 4), features, faces(12, 1), schedule, key="toy", work=tmp_path)
+    assert figures["steps"] == 6
+    assert all(bool(value.isfinite().all()) for value in decoder.state_dict().values())
+
+
+@pytest.mark.parametrize("decoder", ["unet", "residual", "deconvolution"])
+def test_fused_decoders_are_the_same(decoder: Any) -> None:
+    values = torch.randn(6, 8, 28, 28, generator=drawn())
+    network = start_decoder(decoder, values, torch.full((3, 112, 112), 0.4), 8, 0)
+    network.train()
+    network(values)  # moves the statistics of batch normalisation
+    network.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(fused(network)(values), network(values), atol=1e-5, rtol=0)
+    assert not [layer for layer in fused(network).modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+
+
+# Commands
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with a recogniser called mine, and faces of three people."""
+    home = tmp_path / "home" / "recognizers" / "mine"
+    home.mkdir(parents=True)
+    (home / "card.toml").write_text(format_card(card_of(home, linear_model())))
+    monkeypatch.setenv("BAUTA_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("BAUTA_MODELS", raising=False)
+    for number, picture in enumerate((faces(6, 3) * 255).byte().permute(0, 2, 3, 1).numpy()):
+        folder = tmp_path / "people" / f"Person_{number % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / f"{number}.png")
+    return tmp_path
+
+
+FIT = ["--recognizer", "mine", "--set", "split=4x27x27", "--set", "shadows=residual-4", "--set", "epochs=1",
+       "--set", "iterations=2"]  # fmt: skip
+
+
+def test_the_commands_fit_protect_and_match(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made, people = str(place / "made"), str(place / "people")
+    excluded = place / "names.txt"
+    excluded.write_text("person 2\n")
+    assert run(["templates", "fit", people, *FIT, "-o", made, "--exclude", str(excluded), "--licence", "CC0-1.0"]) == 0
+    protector = load_protector(place / "made")
+    assert dict(protector.provenance.training)["people"] == 2
+    assert protector.provenance.licence == "CC0-1.0"
+    assert run(["templates", "fit", people, *FIT, "-o", made]) == 5
+    key, gallery = place / "key", str(place / "gallery.safetensors")
+    key.write_bytes(KEY)
+    enrol = ["templates", "protect", made, people, "-o", gallery, "--aligned", "--key", str(key)]
+    assert run(enrol) == 0
+    assert run(enrol) == 5
+    capsys.readouterr()
+    match = ["templates", "match", made, gallery, people, "--aligned", "--json"]
+    assert run([*match, "--key", str(key)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["gallery"] == found["probes"] == ["0.png", "3.png", "1.png", "4.png", "2.png", "5.png"]
+    scores = np.array(found["scores"])
+    assert (scores.argmax(1) == np.arange(6)).all()
+    assert run([*match[:-1], "--key", str(key)]) == 0
+    assert "No threshold is stored" in capsys.readouterr().out
+    assert run(["templates", "match", made, gallery, gallery, "--key", str(key)]) == 0
+    capsys.readouterr()
+    assert run(match) == 2
+    assert "with another key" in capsys.readouterr().err
+
+
+def test_the_commands_refuse_bad_input(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made, people = str(place / "made"), str(place / "people")
+    one = place / "people" / "Person_0"
+    (place / "alone").mkdir()
+    one.rename(place / "alone" / "Person_0")
+    for arguments, code, words in (
+        (["fit", str(place / "alone"), *FIT, "-o", made], 2, "one person"),
+        (["fit", people, *FIT, "--set", "epsilon=-1", "-o", made], 2, "epsilon=-1"),
+        (["fit", people, *FIT, "--set", "nonsense", "-o", made], 2, "no setting"),
+        (["fit", str(place / "nowhere"), *FIT, "-o", made], 2, "missing"),
+        (["fit", people, *FIT, "--method", "tip-im", "-o", made], 2, "No protector"),
+        (["protect", made, people, "--aligned"], 6, "holds no protector"),
+        (["match", made, "gallery.safetensors", people], 6, "holds no protector"),
+        (["protect", made, people, "-o", "gallery.txt"], 2, "no gallery"),
+    ):
+        assert run(["templates", *arguments]) == code, arguments
+        assert words in capsys.readouterr().err

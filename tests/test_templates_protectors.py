@@ -1,0 +1,270 @@
+"""Representations, their files, and what every protector keeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bauta.errors import NumericalFailure, OutputExists, UsageError, WeightsCorrupt, WeightsMissing
+from bauta.registry import list_methods, load_method
+from bauta.templates.base import Protector, load_protector
+from bauta.templates.representation import Representation, key_fingerprint, load_representation
+from conftest import toy_surrogate
+
+KEY = bytes(range(32))
+OPTIONS: dict[str, dict[str, Any]] = {
+    "advface": {"split": "8x27x27", "shadows": ["residual-4"], "iterations": 2, "epochs": 1, "batch": 4},
+    "identity-feature": {"split": "8x27x27"},
+}
+BYTES = {"tensor": torch.zeros(2, 3, dtype=torch.uint8)}
+METHODS = [card.name for card in list_methods(kind="protector")]
+
+
+def faces(count: int = 4, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 14, 14, generator=generator)
+    return torch.nn.functional.interpolate(coarse, (112, 112), mode="bilinear").clamp(0, 1)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def protector(request: pytest.FixtureRequest) -> Protector:
+    return make(request.param)
+
+
+def make(name: str, seed: int = 0) -> Protector:
+    made: Protector = load_method(name).fit(
+        faces(8, 1),
+        recognizer=toy_surrogate(seed),
+        generator=torch.Generator().manual_seed(0),
+        **OPTIONS.get(name, {}),
+    )
+    return made
+
+
+def drawn(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def representation(**changes: Any) -> Representation:
+    values: dict[str, Any] = {
+        "tensor": torch.arange(24, dtype=torch.float32).reshape(2, 3, 2, 2),
+        "kind": "feature",
+        "recognizer": "toy",
+        "recognizer_sha256": "a" * 64,
+        "protector": "advface",
+        "protector_sha256": "b" * 64,
+    }
+    return Representation(**{**values, **changes})
+
+
+# Every protector
+
+
+def test_what_is_stored_names_its_maker_and_gives_unit_templates(protector: Protector) -> None:
+    stored = protector.protect(faces(), drawn())
+    assert (stored.protector, stored.protector_sha256) == (protector.name, protector.sha256)
+    assert stored.recognizer_sha256 == protector.recognizer.card.sha256
+    assert stored.kind == protector.kind
+    templates = protector.templates(stored)
+    assert templates.shape == (4, 32)
+    torch.testing.assert_close(templates.norm(dim=1), torch.ones(4), atol=1e-5, rtol=0)
+    scores = protector.match(stored, stored)
+    torch.testing.assert_close(scores, templates @ templates.T)
+    picture = protector.to_image(stored)
+    assert picture.shape == (4, 3, 112, 112)
+    assert 0 <= float(picture.min()) <= float(picture.max()) <= 1
+
+
+def test_the_seed_decides(protector: Protector) -> None:
+    first, again = (protector.protect(faces(), drawn(3)).tensor for _ in range(2))
+    assert torch.equal(first, again)
+
+
+def test_saved_and_loaded_it_is_the_same(protector: Protector, tmp_path: Path) -> None:
+    protector.save(tmp_path / "made")
+    loaded = load_protector(tmp_path / "made", protector.recognizer)
+    assert loaded.sha256 == protector.sha256
+    assert loaded.provenance == protector.provenance
+    stored = protector.protect(faces(), drawn())
+    assert torch.equal(loaded.protect(faces(), drawn()).tensor, stored.tensor)
+    stored.save(tmp_path / "gallery.safetensors")
+    read = load_representation(tmp_path / "gallery.safetensors")
+    torch.testing.assert_close(loaded.match(read, read), protector.match(stored, stored), atol=1e-6, rtol=0)
+    with pytest.raises(OutputExists):
+        protector.save(tmp_path / "made")
+
+
+def test_another_recognizer_is_refused_by_name_and_hash(protector: Protector, tmp_path: Path) -> None:
+    protector.save(tmp_path / "made")
+    other = toy_surrogate(5)
+    with pytest.raises(UsageError, match=r"'toy' \(000000000000\), not for 'toy'"):
+        load_protector(tmp_path / "made", other)
+    theirs = make(protector.name, 5).protect(faces(), drawn())
+    with pytest.raises(UsageError, match="recognizer of this representation"):
+        protector.templates(theirs)
+    with pytest.raises(UsageError, match="recognizer of this representation"):
+        protector.match(protector.protect(faces(), drawn()), theirs)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [torch.zeros(1, 3, 96, 112), torch.zeros(3, 112, 112), torch.zeros(0, 3, 112, 112),
+     torch.full((1, 3, 112, 112), 2.0), torch.full((1, 3, 112, 112), float("nan")),
+     torch.zeros(1, 3, 112, 112, dtype=torch.uint8)],
+)  # fmt: skip
+def test_other_images_are_refused(protector: Protector, images: torch.Tensor) -> None:
+    with pytest.raises(UsageError, match="Faces"):
+        protector.protect(images, drawn())
+
+
+def test_keys_are_for_those_that_take_them(protector: Protector) -> None:
+    if protector.keyed:
+        assert protector.protect(faces(1), drawn(), KEY).key == key_fingerprint(KEY)
+    else:
+        with pytest.raises(UsageError, match="takes no key"):
+            protector.protect(faces(1), drawn(), KEY)
+
+
+def test_one_sided_matching_compares_with_clean_templates(protector: Protector) -> None:
+    stored = protector.protect(faces(2), drawn())
+    expected = protector.templates(stored) @ protector.recognizer(faces(3, 7)).T
+    torch.testing.assert_close(protector.match_clean(stored, faces(3, 7)), expected)
+
+
+# References
+
+
+def test_references_do_what_they_are_called() -> None:
+    images = faces()
+    recognizer = toy_surrogate()
+    identity = make("identity-feature")
+    torch.testing.assert_close(identity.templates(identity.protect(images, drawn())), recognizer(images))
+    constant = make("constant-image")
+    assert len(constant.protect(images, drawn()).values().unique()) == 1
+    noisy = make("noisy-image").protect(images, drawn()).values()
+    assert not torch.equal(noisy, make("noisy-image").protect(images, drawn(1)).values())
+    pixelated = make("pixelated-image").protect(images, drawn()).values()
+    assert len(pixelated[0, 0].unique()) <= 100
+    blurred = make("blurred-image").protect(images, drawn()).values()
+    assert float(blurred.std()) < float(images.std())
+
+
+def test_a_reference_refuses_other_settings() -> None:
+    for settings in ({"sigma": -1.0}, {"cells": 3}):
+        with pytest.raises(UsageError, match="blurred-image"):
+            load_method("blurred-image")(toy_surrogate(), **settings)
+
+
+def test_kinds_of_methods_are_not_mixed_up() -> None:
+    with pytest.raises(UsageError, match="No cloak is called 'advface'"):
+        load_method("advface", kind="cloak")
+
+
+# Representations
+
+
+def test_bytes_and_values_of_each_storage() -> None:
+    stored = representation()
+    assert stored.bytes_each == 48
+    half = stored.stored_as("float16")
+    assert half.bytes_each == 24
+    torch.testing.assert_close(half.values(), stored.tensor)
+    low, high = torch.zeros(3), torch.full((3,), 23.0)
+    small = stored.stored_as("uint8", low=low, high=high)
+    assert small.bytes_each == 12
+    assert float((small.values() - stored.tensor).abs().max()) <= 23 / 255 / 2 + 1e-5
+    assert float(stored.stored_as("uint8", low=low, high=low + 5).values().max()) == pytest.approx(5)
+    assert len(small[torch.tensor([1])]) == 1
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "uint8"])
+def test_files_keep_everything(tmp_path: Path, storage: Any) -> None:
+    stored = representation(key="0123456789abcdef").stored_as(storage, low=torch.zeros(3), high=torch.full((3,), 23.0))
+    path = tmp_path / "faces.safetensors"
+    stored.save(path)
+    read = load_representation(path)
+    assert torch.equal(read.tensor, stored.tensor)
+    assert torch.equal(read.values(), stored.values())
+    assert (read.key, read.storage, read.kind, read.protector_sha256) == (
+        stored.key, stored.storage, stored.kind, stored.protector_sha256,
+    )  # fmt: skip
+    with pytest.raises(OutputExists):
+        stored.save(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"kind": "face"}, {"storage": "float16"}, {"storage": "int4"}, {"tensor": torch.zeros(3)},
+     {"recognizer_sha256": "x"}, {"low": torch.zeros(3)}, {**BYTES, "storage": "uint8"},
+     {**BYTES, "storage": "uint8", "low": torch.zeros(3), "step": torch.zeros(3)}],
+)  # fmt: skip
+def test_what_is_no_representation_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        representation(**changes)
+
+
+def test_nan_is_refused() -> None:
+    with pytest.raises(NumericalFailure):
+        representation(tensor=torch.full((1, 3), float("nan")))
+
+
+def test_mismatched_representations_are_refused_by_name_and_hash() -> None:
+    stored = representation()
+    for change, message in (
+        ({"recognizer": "other"}, r"'toy' \(aaaaaaaaaaaa\), not 'other'"),
+        ({"recognizer_sha256": "c" * 64}, r"aaaaaaaaaaaa\), not 'toy' \(cccccccccccc"),
+        ({"protector_sha256": "c" * 64}, r"'advface' \(bbbbbbbbbbbb\), not 'advface' \(cccccccccccc"),
+        ({"tensor": torch.zeros(2, 4, 2, 2)}, "does not compare"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            stored.require_same_maker(replace(stored, **change))
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "faces.safetensors"
+    with pytest.raises(WeightsMissing):
+        load_representation(path)
+    representation().save(path)
+    whole = path.read_bytes()
+    for damaged in (whole[:-5], whole[:40], b"", b"x" * 100, whole.replace(b'\\"feature\\"', b'\\"faeture\\"')):
+        assert damaged != whole
+        path.write_bytes(damaged)
+        with pytest.raises(WeightsCorrupt):
+            load_representation(path)
+
+
+def test_short_keys_are_refused_and_fingerprints_differ() -> None:
+    with pytest.raises(UsageError, match="3 bytes"):
+        key_fingerprint(b"abc")
+    assert key_fingerprint(None) == ""
+    assert key_fingerprint(KEY) != key_fingerprint(KEY[::-1])
+
+
+# Folders of protectors
+
+
+def test_a_damaged_protector_is_refused(tmp_path: Path) -> None:
+    protector = make("advface")
+    with pytest.raises(WeightsMissing, match="no protector"):
+        load_protector(tmp_path, protector.recognizer)
+    protector.save(tmp_path)
+    card, parts = tmp_path / "card.toml", tmp_path / "parts.safetensors"
+    text, content = card.read_text(), parts.read_bytes()
+    card.write_text(text.replace("epsilon = 0.5", "epsilon = 0.1"))
+    with pytest.raises(WeightsCorrupt, match="settings and parts"):
+        load_protector(tmp_path, protector.recognizer)
+    for wrong in ("schema = 2", "epsilon = ["):
+        card.write_text(text.replace(wrong.partition("=")[0] + "=", wrong + " #", 1))
+        with pytest.raises(UsageError):
+            load_protector(tmp_path, protector.recognizer)
+    card.write_text(text)
+    parts.write_bytes(content[:-1] + b"x")
+    with pytest.raises(WeightsCorrupt, match="SHA-256"):
+        load_protector(tmp_path, protector.recognizer)
+    parts.unlink()
+    with pytest.raises(WeightsMissing, match="learned parts"):
+        load_protector(tmp_path, protector.recognizer)
