@@ -17,7 +17,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 LABELS = {
     "default": "default (dodge)",
     "combined": "default, `--mode combined`",
-    "install": "default on a fresh install: dlib the only surrogate",
+    "install": "default on a fresh install: dlib's network and `chip_resnet` the surrogates",
+    "dlib": "the same with dlib's alone",
     "paper": "`--preset paper`, one surrogate",
     "official-code": "`--preset official-code`, one surrogate",
 }

@@ -37,6 +37,8 @@ PACKAGE_DATA = (
     "bauta/protection/report.js",
     "bauta/protection/report.schema.json",
     "bauta/recognizers/pullable/sface.toml",
+    "bauta/recognizers/shipped/chip_resnet.safetensors",
+    "bauta/recognizers/shipped/chip_resnet.toml",
     "bauta/recognizers/thresholds.json",
     "bauta/py.typed",
 )
@@ -83,7 +85,9 @@ def check(machine: Machine, environment: Path) -> None:
     assert Path(place).resolve().is_relative_to(environment.resolve())
     assert machine("bauta", "--version").strip() == f"bauta {bauta.__version__}"
     assert "tip-im" in machine("bauta", "methods")
-    assert "dlib_resnet" in machine("bauta", "recognizers", "list")
+    listed = machine("bauta", "recognizers", "list")
+    assert "dlib_resnet" in listed
+    assert "chip_resnet" in listed
     data = pytest.importorskip("skimage.data", reason="scikit-image carries the portrait")
     Image.fromarray(data.astronaut()).resize((256, 256)).save(machine.folder / "photo.jpg", quality=92)
     machine("bauta", "protect", "photo.jpg", "-o", "out", "--steps", "2", codes=(0, WEAK))

@@ -29,12 +29,13 @@ def portrait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_default_install_protects_and_confirms_nothing(portrait: Path) -> None:
     original = portrait.read_bytes()
-    # dlib alone is attacked and judges: whatever it says, the verdict is never "protected".
+    # All that is here is attacked, and dlib judges all the same: whatever it says, the verdict is never "protected".
     assert run(["protect", "portrait.jpg", "-o", "out", "--steps", "5", "--strength", "high"]) in (0, 7)
     report = json.loads(Path("out/portrait.report.json").read_text())
     assert report["verdict"] in ("unconfirmed", "weak")
     assert [(card["name"], card["attacked"], card["judged"]) for card in report["recognizers"]] == [
-        ("dlib_resnet", True, True)
+        ("dlib_resnet", True, True),
+        ("chip_resnet", True, False),
     ]
     (face,) = report["faces"]
     rows = [row for row in face["comparisons"] if row["condition"] == "saved"]
