@@ -1,7 +1,7 @@
-"""Write the README's tables and the curve from the result cards: `python benchmarks/render.py [--check]`.
+"""Write the tables of README and docs from the result cards: `python benchmarks/render.py [--check]`.
 
 Everything between ``<!-- results:NAME -->`` and ``<!-- end -->`` is replaced. With --check nothing is written, and the
-exit code says whether the README is what the cards say.
+exit code says whether all documents are what the cards say.
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bauta.benchmark import adaptive_cards
+from bauta.benchmark.adaptive_recipe import read_recipe
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "adaptive-attackers.md")
 LABELS = {
     "default": "default (dodge)",
     "combined": "default, `--mode combined`",
@@ -108,11 +113,26 @@ def speed_table() -> str:
     )
 
 
-TABLES = {"main": main_table, "curve": curve_table, "speed": speed_table}
+def adaptive_table(table: Callable[[list[dict[str, Any]]], adaptive_cards.Table]) -> str:
+    """One of the tables of the adaptive cards, in the order of the recipe's rows."""
+    paths = [RESULTS / f"adaptive-lfw-{row.name}.json" for row in read_recipe("lfw").rows]
+    if missing := [path.name for path in paths if not path.exists()]:
+        return f"Not measured yet: {', '.join(missing)}."
+    return adaptive_cards.markdown(table([adaptive_cards.read_card(path) for path in paths]))
+
+
+TABLES = {
+    "main": main_table,
+    "curve": curve_table,
+    "speed": speed_table,
+    "adaptive": lambda: adaptive_table(adaptive_cards.main_table),
+    "purifiers": lambda: adaptive_table(adaptive_cards.purifier_table),
+    "attackers": lambda: adaptive_table(adaptive_cards.attacker_table),
+}
 
 
 def render(text: str) -> str:
-    """The README with its tables replaced."""
+    """A document with its tables replaced."""
     for name, table in TABLES.items():
         pattern = rf"(<!-- results:{name} -->\n).*?(<!-- end -->)"
         text = re.sub(pattern, lambda match, table=table: f"{match[1]}{table()}\n{match[2]}", text, flags=re.DOTALL)
@@ -123,13 +143,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    readme = ROOT / "README.md"
-    before = readme.read_text(encoding="utf-8")
-    after = render(before)
-    if options.check:
-        return int(before != after)
-    readme.write_text(after, encoding="utf-8")
-    return 0
+    changed = False
+    for path in DOCUMENTS:
+        before = path.read_text(encoding="utf-8")
+        after = render(before)
+        changed |= before != after
+        if not options.check:
+            path.write_text(after, encoding="utf-8")
+    return int(options.check and changed)
 
 
 if __name__ == "__main__":
