@@ -1,7 +1,7 @@
 """Write the tables of README and docs from the result cards: `python benchmarks/render.py [--check]`.
 
 Everything between ``<!-- results:NAME -->`` and ``<!-- end -->`` is replaced. With --check nothing is written, and the
-exit code says whether the documents are what the cards say.
+exit code says whether all documents are what the cards say.
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bauta.benchmark import adaptive_cards
+from bauta.benchmark.adaptive_recipe import read_recipe
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENTS = tuple(ROOT / name for name in ("README.md", "docs/adaptive-attackers.md", "docs/template-attackers.md"))
 LABELS = {
     "default": "default (dodge)",
     "combined": "default, `--mode combined`",
@@ -120,8 +125,23 @@ def template_tables() -> str:
     return "\n" + markdown(cards) + "\n" if cards else "The cards are not here yet."
 
 
-TABLES = {"main": main_table, "curve": curve_table, "speed": speed_table, "templates": template_tables}
-DOCUMENTS = ("README.md", "docs/template-attackers.md")
+def adaptive_table(table: Callable[[list[dict[str, Any]]], adaptive_cards.Table]) -> str:
+    """One of the tables of the adaptive cards, in the order of the recipe's rows."""
+    paths = [RESULTS / f"adaptive-lfw-{row.name}.json" for row in read_recipe("lfw").rows]
+    if missing := [path.name for path in paths if not path.exists()]:
+        return f"Not measured yet: {', '.join(missing)}."
+    return adaptive_cards.markdown(table([adaptive_cards.read_card(path) for path in paths]))
+
+
+TABLES = {
+    "main": main_table,
+    "curve": curve_table,
+    "speed": speed_table,
+    "adaptive": lambda: adaptive_table(adaptive_cards.main_table),
+    "purifiers": lambda: adaptive_table(adaptive_cards.purifier_table),
+    "attackers": lambda: adaptive_table(adaptive_cards.attacker_table),
+    "templates": template_tables,
+}
 
 
 def render(text: str) -> str:
@@ -138,15 +158,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    stale = False
-    for name in DOCUMENTS:
-        document = ROOT / name
-        before = document.read_text(encoding="utf-8")
+    changed = False
+    for path in DOCUMENTS:
+        before = path.read_text(encoding="utf-8")
         after = render(before)
-        stale |= before != after
+        changed |= before != after
         if not options.check:
-            document.write_text(after, encoding="utf-8")
-    return int(options.check and stale)
+            path.write_text(after, encoding="utf-8")
+    return int(options.check and changed)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from torch import Tensor
 from bauta.attacks.cards import AttackerCard
 from bauta.attacks.fitting import FitConfig, fit
 from bauta.attacks.purify import Denoiser
+from bauta.benchmark.adaptive_recipe import read_recipe
 from bauta.benchmark.crowds import Source, draw_crowd
 from bauta.benchmark.people import names_of_list, names_of_pairs
 from bauta.objectives.transports import gaussian_blur
@@ -53,9 +54,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    excluded = names_of_pairs(options.data / "lfw_112/pairs.txt") | names_of_list(
-        options.data / "cfp_112/list_name.txt"
-    )
+    excluded = names_of_pairs(options.data / "lfw_112/pairs.txt")
+    excluded |= names_of_list(options.data / "cfp_112/list_name.txt")
+    excluded |= set(read_recipe("lfw").exclude_people)  # in these lists under another spelling
     crowd = draw_crowd(options.data, SOURCES, excluded, options.seed)
     photos = torch.from_numpy(crowd.pixels()).permute(0, 3, 1, 2).contiguous()
     generator = torch.Generator().manual_seed(options.seed)
