@@ -132,6 +132,8 @@ def test_an_unprotected_feature_gives_the_face_away_and_a_constant_gives_nothing
     assert recovery["search"]["victims"] == 3
     assert recovery["another photo"]["replay"]["judge"]["type_2"]["0.05"]["mean"] == 1  # it is that photo
     assert constant["recovery"]["look"] == constant["recovery"]["grey"]
+    assert "matcher" in feature["linkage"]
+    assert recovery["another photo"]["replay"]["system"]["type_2"]["0.05"]["mean"] == 1
     assert constant["linkage"]["student"]["face_template"]["auroc"] == 0.5
     assert constant["unlinkability"]["key_secret"]["system"] == 0
     assert feature["linkage"]["student"]["face_template"]["auroc"] > 0.6
@@ -199,7 +201,7 @@ def test_tables_and_the_page_show_every_row(data: Path, ran: Path) -> None:
     table = rows(cards)
     assert [cells[0] for cells in table] == ["feature", "constant"]
     text = markdown(cards)
-    assert text.count("| feature |") == 6  # of them one in the main table, four recovered, one linked
+    assert text.count("| feature |") == 7  # of them one in the main table, four recovered, two linked
     assert "| constant | student |" in text
     page = to_html(cards)
     assert page.count("data:image/jpeg") > 8
@@ -363,7 +365,8 @@ def test_a_key_keeps_decoders_and_links_out_as_long_as_it_is_secret(data: Path, 
         "shadows": ["residual-4"],
         "iterations": 1,
         "epsilon": 0.01,
-        "schedule": {"epochs": 1, "batch": 8},
+        "epochs": 1,
+        "batch": 8,
     }
     recipe = replace(
         QUICK,
@@ -382,6 +385,8 @@ def test_a_key_keeps_decoders_and_links_out_as_long_as_it_is_secret(data: Path, 
     decoder = "adaptive decoder"
     assert plain["recovery"][decoder]["mse"]["mean"] < mean_face < locked["recovery"][decoder]["mse"]["mean"]
     assert locked["recovery"]["search"]["mse"]["mean"] < mean_face  # which has the key
+    assert "matcher" in plain["linkage"]
+    assert "matcher" not in locked["linkage"]
     numbers = [results["unlinkability"]["key_secret"]["by"]["numbers"]["maximal"] for results in (plain, locked)]
     assert numbers[1] < numbers[0]
     assert locked["unlinkability"]["key_stolen"]["system"] >= plain["unlinkability"]["key_stolen"]["system"] - 0.05

@@ -93,7 +93,7 @@ def read_card(path: Path, family: str = SCHEMA) -> Card:
     if schema != family:
         what = f"a card of schema {schema!r}" if isinstance(schema, str) else "no result card"
         raise UsageError(
-            f"{path} is {what}; here {family!r} is read.",
+            f"{path} is {what}; this command reads {family!r}.",
             hint="Run its benchmark again, or give cards of the other kind.",
         )
     if card.get("complete") is not True:

@@ -132,7 +132,8 @@ def protect_faces(
     """
     facts = [protection_code(), protector.sha256, key_fingerprint(key), storage, seed, faces.sha256, keep]
     folder = work / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
-    values, templates = [], []
+    values: Tensor | None = None
+    templates = []
     progress(0, len(faces))
     for start in range(0, len(faces), CHUNK):
         path = folder / f"{start // CHUNK:05d}.safetensors"
@@ -149,9 +150,11 @@ def protect_faces(
             write_tensors(path, part)
         templates.append(part["templates"])
         if keep:
-            values.append(part["values"])
+            if values is None:  # features are large: they are held once
+                values = torch.empty(len(faces), *part["values"].shape[1:], dtype=part["values"].dtype)
+            values[start : start + CHUNK] = part["values"]
         progress(min(start + CHUNK, len(faces)), len(faces))
-    return Protected(torch.cat(values) if keep else None, torch.cat(templates))
+    return Protected(values, torch.cat(templates))
 
 
 def again(protector: Protector, values: Tensor, key: bytes | None) -> Representation:

@@ -99,7 +99,8 @@ class Scene:
     def pairs(self, attack: Attack) -> Pairs:
         """Unprotected features, or protected representations, and the attacker's images."""
         faces, index = self.learned(attack)
-        pixels = faces.pixels[index]
+        every = len(index) == len(faces)  # features are large: no copy of all of them
+        pixels = faces.pixels if every else faces.pixels[index]
         if not attack.adaptive:
             made = protect_faces(
                 self.unprotected,
@@ -109,12 +110,12 @@ class Scene:
                 progress=lambda done, total: self.progress("unprotected features", done, total),
             )
             assert made.values is not None
-            return StoredPairs(made.values[index], pixels, key=self.unprotected.sha256)
+            return StoredPairs(made.values if every else made.values[index], pixels, key=self.unprotected.sha256)
         if attack.options.get("fresh", False):
             return OraclePairs(self.protector, pixels, keys=lambda generator: self.own_key)
         assert self.protected.values is not None
         key = f"{self.protector.sha256} {key_fingerprint(self.own_key)}"
-        return StoredPairs(self.protected.values[index], pixels, key=key)
+        return StoredPairs(self.protected.values if every else self.protected.values[index], pixels, key=key)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +182,8 @@ def _student(attack: Attack, scene: Scene) -> Outcome:
     options = {key: value for key, value in attack.options.items() if key != "images"}
     config = _build(StudentConfig, options, attack)
     assert scene.protected.values is not None
-    inputs = scene.protected.values[index]
+    values = scene.protected.values
+    inputs = values if len(index) == len(faces) else values[index]
     protector = scene.protector
     with torch.no_grad():
         parts = [protector.clean(faces.images(part)) for part in torch.split(index, 32)]

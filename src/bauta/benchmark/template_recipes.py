@@ -122,8 +122,7 @@ class TemplateRow:
     Attributes:
         name: What it is called in the table, unique within the recipe.
         method: A registered protector.
-        options: Its settings, given to its `fit`. Of a method with a configuration they are its fields, with
-            ``preset`` for one of its named ones and a table ``schedule`` for how its parts learn.
+        options: Its settings, given to its `fit`.
         fitted: Folder of a fitted protector, below the data folder; it is loaded and not fitted.
         attackers: Names of the recipe's attackers; all by default.
         storage: Numbers are stored as ``float32`` or ``float16``; or as the protector makes them, by default.

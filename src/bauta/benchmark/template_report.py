@@ -19,7 +19,8 @@ HEADER = (
     "strongest replay at the system", "on unseen recognisers", "linked face to template", "D_sys (null)",
 )  # fmt: skip
 RECOVERY_HEADER = (
-    "row", "attacker", "adaptive", "victims", "SSIM", "PSNR, dB", "identity", "system", "recogniser, type I", "type II",
+    "row", "attacker", "adaptive", "victims", "SSIM", "PSNR, dB", "identity", "system, type I", "type II",
+    "recogniser, type I", "type II",
     "unseen recognisers, type I", "type II",
 )  # fmt: skip
 
@@ -78,7 +79,7 @@ def note(cards: Sequence[Card]) -> list[str]:
     first = cards[0]
     notes.append(
         f"Replay at FMR {min(first['fmrs']):g}: the share of victims as whom a recovered face passes. At the system it "
-        "is compared with the stored representation, type I with the enrolled image, type II with another photo."
+        "is compared with stored representations. Type I: of the enrolled image, or with it; type II: another photo."
     )
     notes.append("SSIM and PSNR say how a picture looks, not who it is: read them against the mean face.")
     if len({card["data"]["attacker"]["sha256"] for card in cards}) > 1:
@@ -176,6 +177,7 @@ def _recovered(card: Card, name: str) -> tuple[str, ...]:
         "-" if psnr is None else f"{psnr['mean']:.1f}",
         "-" if found["identity"] is None else f"{found['identity']['mean']:.3f}",
         percent(replay[SYSTEM]["type_1"][fmr]),
+        percent(replay[SYSTEM]["type_2"][fmr]),
         percent(replay[own]["type_1"][fmr]),
         percent(replay[own]["type_2"][fmr]),
         most("type_1"),

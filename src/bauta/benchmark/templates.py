@@ -16,10 +16,11 @@ Recovery and replay follow from the records of a card by `summarise`; scores of 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,6 @@ from bauta.protection.report import picture
 from bauta.recognizers import find_card, load_surrogate, threshold
 from bauta.registry import load_method
 from bauta.templates.base import Protector, load_protector
-from bauta.templates.learners import Schedule
 
 Floats = NDArray[Any]
 Record = dict[str, Any]
@@ -95,6 +95,7 @@ class Stage:
         asked: Those of them that they have protected.
         victims: Whose representations leak; faces of the first trial.
         enrolled: (V,) indices of their enrolled images in the first trial.
+        others: (V,) indices of their other ones.
         replay: Recognisers that say whether recovered faces are the victims.
         thresholds: By recogniser and false match rate.
     """
@@ -106,6 +107,7 @@ class Stage:
     asked: Faces
     victims: Victims
     enrolled: Tensor
+    others: Tensor
     replay: Replay
     thresholds: Mapping[str, Mapping[float, Mapping[str, Any]]]
 
@@ -182,7 +184,9 @@ def set_up(recipe: TemplateRecipe, data: Path) -> Stage:
     victims = Victims(first.images(enrolled), first.images(others), tuple(first.subjects[one] for one in enrolled))
     judges = {name: load_evaluator(find_card(name)) for name in (recipe.recognizer, *recipe.judges)}
     asked = attackers.some(recipe.asked, recipe.seed)
-    return Stage(recipe, tuple(trials), makers, attackers, asked, victims, enrolled, Replay(victims, judges), limits)
+    return Stage(
+        recipe, tuple(trials), makers, attackers, asked, victims, enrolled, others, Replay(victims, judges), limits
+    )
 
 
 def draw_victims(pairs: PairSet, count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -260,7 +264,7 @@ def run_row(
         fmrs=recipe.fmrs,
     )
     outcomes = {attack.name: carry_out(attack, scene) for attack in recipe.attackers_of(row)}
-    records = _records(stage, protector, made[0].templates[stage.enrolled], outcomes)
+    records = _records(stage, protector, made[0].templates, outcomes)
     renewed, new_secret = made[0], secret
     if row.keyed:
         new_secret = _secret(recipe.seed, 1)
@@ -340,44 +344,26 @@ def make_protector(stage: Stage, row: TemplateRow, data: Path, work: Path, progr
         kept: Protector = load_protector(folder, recognizer)
         return kept
     method = load_method(row.method)
+    options: dict[str, Any] = {}
+    if "people" in inspect.signature(method.fit).parameters:  # it learns
+        learning = {name: row.options.get(name) for name in ("split", "epochs", "batch", "rate")}
+        shared = hashlib.sha256(json.dumps([*facts[:1], *facts[3:], learning, stage.recipe.seed]).encode()).hexdigest()
+        options = {
+            "people": stage.makers.subjects,
+            "data": stage.makers.name,
+            "work": work / "learned" / shared[:24],  # rows with the same parts learn them once
+            "progress": progress,
+        }
     generator = torch.Generator().manual_seed(hash_seed(stage.recipe.seed, "fit"))
+    images = stage.makers.pixels if options else stage.makers.images(slice(0, 2))
     try:
-        if hasattr(method, "Config"):
-            learned = hashlib.sha256(f"{protection_code()} {stage.makers.sha256}".encode()).hexdigest()[:24]
-            config, schedule = _configuration(method, row, stage.recipe.seed)
-            shadows = hashlib.sha256(f"{learned} {schedule} {getattr(config, 'split', '')}".encode()).hexdigest()[:24]
-            fitted: Protector = method.fit(
-                stage.makers.pixels,
-                recognizer=recognizer,
-                generator=generator,
-                config=config,
-                schedule=schedule,
-                people=stage.makers.subjects,
-                data=stage.makers.name,
-                work=work / "learned" / shadows,
-                progress=progress,
-            )
-        else:
-            fitted = method.fit(stage.makers.images(), recognizer=recognizer, generator=generator, **row.options)
+        fitted: Protector = method.fit(images, recognizer=recognizer, generator=generator, **options, **row.options)
     except TypeError as error:
         raise UsageError(
             f"Row {row.name!r}: {row.method} cannot be fitted so: {error}.", hint="See its fit."
         ) from error
     fitted.save(folder)
     return fitted
-
-
-def _configuration(method: Any, row: TemplateRow, seed: int) -> tuple[Any, Schedule]:
-    """The settings of a method, and how its parts learn, from a row's options."""
-    options: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in row.options.items()
-    }
-    schedule = Schedule(**{"seed": seed, **options.pop("schedule", {})})
-    preset = options.pop("preset", None)
-    start = method.Config() if preset is None else getattr(method.Config, preset, lambda: None)()
-    if start is None:
-        raise UsageError(f"Row {row.name!r}: {row.method} has no preset {preset!r}.", hint="Leave it out.")
-    return replace(start, **options), schedule
 
 
 # Measures
@@ -411,7 +397,7 @@ def _accuracy(pairs: PairSet, clean: Tensor, protected: Tensor) -> Record:
     return found
 
 
-def _records(stage: Stage, protector: Protector, stolen: Tensor, outcomes: Mapping[str, Outcome]) -> list[Record]:
+def _records(stage: Stage, protector: Protector, stored: Tensor, outcomes: Mapping[str, Outcome]) -> list[Record]:
     """What was recovered of each victim, by each attacker and reference."""
     victims, replay = stage.victims, stage.replay
     mean_face = stage.attackers.mean_face.expand_as(victims.enrolled)
@@ -432,7 +418,7 @@ def _records(stage: Stage, protector: Protector, stolen: Tensor, outcomes: Mappi
         with torch.no_grad():
             parts: tuple[Tensor, ...] = images.contiguous().split(32)  # type: ignore[no-untyped-call]
             probes = torch.cat([protector.clean(part) for part in parts])
-        system = (probes * stolen[:count]).sum(1).numpy()
+        system = [(probes * stored[places[:count]]).sum(1).numpy() for places in (stage.enrolled, stage.others)]
         for place in range(count):
             records[place]["recovered"][name] = {
                 "mse": _rounded(looks.mse[place]),
@@ -441,7 +427,7 @@ def _records(stage: Stage, protector: Protector, stolen: Tensor, outcomes: Mappi
                     judge: [_rounded(scores.first[place]), _rounded(scores.second[place])]
                     for judge, scores in judged.items()
                 }
-                | {SYSTEM: [_rounded(system[place])]},
+                | {SYSTEM: [_rounded(scores[place]) for scores in system]},
             }
     return records
 
@@ -454,8 +440,8 @@ def summarise(
 ) -> Record:
     """The fields ``recovery``, ``self_match`` and ``irreversibility`` of a card's results.
 
-    Replay succeeds when the score reaches the threshold. Type I is against the enrolled image (at the system: against
-    the stored representation), type II against another image of the person.
+    Replay succeeds when the score reaches the threshold. Type I is against the enrolled image, type II against another
+    image of the person; at the system against the stored representations of these.
 
     Args:
         records: The field ``records``.
@@ -478,7 +464,6 @@ def summarise(
         ratios = -10 * np.log10(errors, where=errors > 0, out=np.full(len(errors), -np.inf))
         replay: Record = {}
         for judge in (SYSTEM, recognizer, *judges):
-            kinds = ("type_1",) if judge == SYSTEM else ("type_1", "type_2")
             replay[judge] = {
                 kind: {
                     f"{fmr:g}": _interval(
@@ -488,7 +473,7 @@ def summarise(
                     )
                     for fmr in fmrs
                 }
-                for place, kind in enumerate(kinds)
+                for place, kind in enumerate(("type_1", "type_2"))
             }
         recovery[name] = {
             "victims": len(kept),
@@ -521,57 +506,61 @@ def summarise(
 def _linkage(
     stage: Stage, clean: Tensor, first: Protected, second: Protected, outcomes: Mapping[str, Outcome]
 ) -> Record:
-    """What links the first trial's representations, across keys where there are some, to each other and to faces."""
+    """What links the first trial's representations, across keys where there are some, to each other and to faces.
+
+    Without a key the matcher is itself such a way: whoever has the recogniser compares templates.
+    """
     pairs = stage.trials[0].pairs
     same, people = pairs.same, pairs.pair_subjects
     assert first.values is not None
     assert second.values is not None
     keyed = second is not first
-    stolen = {"matcher": (first.templates, first.templates)}
-    secret = {"numbers": (_flat(first.values), _flat(second.values))}
-    linkage: Record = {}
+    matcher = (first.templates, first.templates)
+    ways = {} if keyed else {"matcher": matcher}
     for name, outcome in outcomes.items():
-        if outcome.student is None:
-            continue
-        one = outcome.student.embed(first.values)
-        other = outcome.student.embed(second.values) if keyed else one
-        secret[name] = (one, other)
+        if outcome.student is not None:
+            one = outcome.student.embed(first.values)
+            ways[name] = (one, outcome.student.embed(second.values) if keyed else one)
+    linkage = {}
+    for name, (one, other) in ways.items():
         faces = cosines(one[pairs.first].numpy(), clean[pairs.second].numpy())
         own = cosines(one[pairs.first].numpy(), other[pairs.second].numpy())
-        probes, gallery = (
-            one[stage.enrolled].numpy(),
-            clean[draw_victims(pairs, len(stage.victims), stage.recipe.seed)[1]],
-        )
-        ranks = closed_set(probes, stage.victims.subjects, gallery.numpy(), stage.victims.subjects)
+        probes, gallery = one[stage.enrolled].numpy(), clean[stage.others].numpy()
+        ranks = closed_set(probes, stage.victims.subjects, gallery, stage.victims.subjects)
         linkage[name] = {
             "face_template": _pair_figures(faces, same, pairs.fold, people),
             "template_template": _pair_figures(own, same, pairs.fold, people),
             "rank_1": _round(ranks.rates[1]),
             "gallery": len(gallery),
         }
-    stolen |= secret
+    secret = {
+        name: cosines(one[pairs.first].numpy(), other[pairs.second].numpy()) for name, (one, other) in ways.items()
+    }
+    secret["numbers"] = _number_cosines(first.values, second.values, pairs)
+    stolen = secret | {"matcher": cosines(matcher[0][pairs.first].numpy(), matcher[1][pairs.second].numpy())}
     unlinkability: Record = {"keyed": keyed}
-    for knowledge, ways in (("key_secret", secret), ("key_stolen", stolen)):
-        if not keyed:  # nobody has a key that could be secret
-            ways = stolen
-        figures: dict[str, Record] = {}
-        for name, (one, other) in ways.items():
-            scores = cosines(one[pairs.first].numpy(), other[pairs.second].numpy())
-            null = metrics.null_linkability(scores[same], scores[~same], bins=BINS, seed=stage.recipe.seed)
-            figures[name] = {
-                "system": _rounded(metrics.system_linkability(scores[same], scores[~same], bins=BINS)),
-                "null": _round(null),
-                "maximal": _rounded(metrics.maximal_linkability(scores[same], scores[~same], bins=BINS)),
-            }
+    for knowledge, scores in (("key_secret", secret), ("key_stolen", stolen)):
+        figures = {name: _linkability(one[same], one[~same], stage.recipe.seed) for name, one in scores.items()}
         best = max(figures, key=lambda name: float(figures[name]["system"]))
         unlinkability[knowledge] = {"strongest": best, **figures[best], "by": figures}
     return {"linkage": linkage, "unlinkability": unlinkability | {"mated": int(same.sum()), "bins": BINS}}
 
 
-def _flat(values: Tensor) -> Tensor:
-    flat = values.flatten(1).float()
-    unit: Tensor = flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    return unit
+def _linkability(mated: Floats, other: Floats, seed: int) -> Record:
+    return {
+        "system": _rounded(metrics.system_linkability(mated, other, bins=BINS)),
+        "null": _round(metrics.null_linkability(mated, other, bins=BINS, seed=seed)),
+        "maximal": _rounded(metrics.maximal_linkability(mated, other, bins=BINS)),
+    }
+
+
+def _number_cosines(first: Tensor, second: Tensor, pairs: PairSet) -> Floats:
+    """(P,) cosines of the stored numbers themselves, a few pairs at a time: features are large."""
+    found = []
+    for places in np.array_split(np.arange(len(pairs.same)), len(pairs.same) // 128 + 1):
+        one, other = first[pairs.first[places]].flatten(1).float(), second[pairs.second[places]].flatten(1).float()
+        found.append(torch.cosine_similarity(one, other).numpy())
+    return np.concatenate(found)
 
 
 def _pair_figures(scores: Floats, same: Floats, folds: Floats, people: Sequence[str]) -> Record:
