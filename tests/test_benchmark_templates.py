@@ -105,7 +105,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> None:
         "threshold": limit,
     }.items():
         monkeypatch.setattr(f"bauta.benchmark.templates.{name}", fake)
-    monkeypatch.setattr("bauta.benchmark.protocols.ERRORS_WANTED", 1)
+    monkeypatch.setattr("bauta.benchmark.embeddings.ERRORS_WANTED", 1)
 
 
 @pytest.fixture(scope="module")

@@ -345,8 +345,9 @@ class TestRecognizers:
         assert run(["recognizers", "list"]) == 0
         assert "dlib_resnet  surrogate, judge" in capsys.readouterr().out
         assert run(["recognizers", "list", "--json"]) == 0
-        (entry,) = json.loads(capsys.readouterr().out)
-        assert entry["weights_present"]
+        entries = json.loads(capsys.readouterr().out)
+        assert [entry["name"] for entry in entries] == ["dlib_resnet", "chip_resnet"]
+        assert all(entry["weights_present"] for entry in entries)
 
     def test_bad_input(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         Path("empty").mkdir()

@@ -153,7 +153,12 @@ def test_a_documented_option_exists(words: list[str]) -> None:
     owners = [
         [
             *path,
-            *("x" for parameter in command.params if parameter.required and parameter.param_type_name == "argument"),
+            *(
+                word
+                for parameter in command.params
+                if parameter.required and words[0] not in parameter.opts
+                for word in (["x"] if parameter.param_type_name == "argument" else [parameter.opts[0], "x"])
+            ),
         ]
         for path, command in commands(typer.main.get_command(app))
         if any(words[0] in parameter.opts for parameter in command.params)
@@ -221,12 +226,15 @@ def test_the_result_tables_are_those_of_the_cards() -> None:
         assert render.render(text) == text, "run: python benchmarks/render.py"
 
 
-def test_every_method_is_named_in_the_readme_and_every_attacker_in_its_page() -> None:
-    readme, attackers = (
-        path.read_text(encoding="utf-8") for path in (DOCUMENTS[0], ROOT / "docs/adaptive-attackers.md")
-    )
+def test_every_method_is_named_in_the_page_of_its_kind() -> None:
+    pages = {
+        "cloak": "README.md",
+        "purifier": "docs/adaptive-attackers.md",
+        "attacker": "docs/adaptive-attackers.md",
+        "protector": "docs/templates.md",
+    }
     for card in METHODS.values():
-        assert f"`{card.name}`" in (readme if card.kind == "cloak" else attackers)
+        assert f"`{card.name}`" in (ROOT / pages[card.kind]).read_text(encoding="utf-8")
 
 
 def kinds_of_error() -> dict[str, int]:
