@@ -72,7 +72,7 @@ def main() -> None:
     images = torch.rand(options.faces, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         features = protector.front(protector.crops(images))
-    looks = len(range(0, config.iterations, config.identity_every)) if config.identity else 0
+    looks = len(range(config.identity_every, config.iterations, config.identity_every)) if config.identity else 0
 
     def shadow_passes() -> None:
         for shadow in protector.shadows:

@@ -87,10 +87,12 @@ def test_at_the_feature_itself_there_is_no_gradient(fitted: AdvFace) -> None:
     features = fitted.front(faces(2))
     wanted = [fitted.shadows[0](features)]
     std = fitted.statistics.std[None, :, None, None]
-    here = protector._shadow_gradient(torch.zeros_like(features), std, [features], wanted)
+    here = protector._shadow_gradient(torch.zeros_like(features), std, [features], wanted, [])
     assert float(here.abs().max()) == 0
     shadow_feature = fitted.front(fitted.crops(wanted[0]))
-    assert float(protector._shadow_gradient(torch.zeros_like(features), std, [shadow_feature], wanted).abs().max()) > 0
+    assert (
+        float(protector._shadow_gradient(torch.zeros_like(features), std, [shadow_feature], wanted, []).abs().max()) > 0
+    )
 
 
 def test_more_iterations_hide_more(fitted: AdvFace) -> None:

@@ -22,6 +22,7 @@ E is the front of the recogniser, F its back, S a shadow decoder, std the deviat
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -91,7 +92,7 @@ class AdvFaceConfig:
     norm: Literal["linf", "l2"] = "linf"
     structure: float = 1.0
     identity: float = 0.5
-    identity_every: int = 5
+    identity_every: int = 7
     anchor: Literal["shadow", "self"] = "shadow"
     momentum: float = 0.9
     noise: float = 0.0
@@ -325,6 +326,8 @@ class AdvFace(Protector):
             generator: Of the noise and the random start.
         """
         config, std = self.config, self._by_channel(self.statistics.std)
+        if features.dim() == 4:
+            features = features.contiguous(memory_format=torch.channels_last)
         if config.noise:
             features = features + config.noise * std * torch.randn(features.shape, generator=generator)
             if config.in_range:
@@ -333,43 +336,52 @@ class AdvFace(Protector):
                     self._by_channel(self.statistics.high),
                 )
         with torch.no_grad():
-            wanted = [shadow(features) for shadow in self.shadows]  # the shadow images
+            wanted = [shadow(features).contiguous() for shadow in self.shadows]  # the shadow images
             if config.anchor == "shadow":
                 anchors = [self.front(self.crops(image)) for image in wanted]
             else:
                 anchors = [features] * len(wanted)
             template = self.back(features) if config.identity else None
+        bounds = self._bounds(features, std)
+        known = [_moments(image) for image in wanted] if config.structure else []
         # In standard deviations, in which every channel has the same budget.
         noise = torch.zeros_like(features)
         if config.anchor == "self":
             noise = config.epsilon * config.step * (2 * torch.rand(features.shape, generator=generator) - 1)
         momentum, identity = torch.zeros_like(features), torch.zeros_like(features)
         for iteration in range(config.iterations):
-            gradient = self._shadow_gradient(noise, std, anchors, wanted)
+            gradient = self._shadow_gradient(noise, std, anchors, wanted, known)
             if template is not None:
-                if iteration % config.identity_every == 0:
+                if iteration and iteration % config.identity_every == 0:  # at first there is nothing to keep
                     identity = self._identity_gradient(features, noise, std, template)
-                gradient = gradient - config.identity * identity
+                gradient = gradient.sub_(identity, alpha=config.identity)
             if config.momentum:
-                momentum = gradient = config.momentum * momentum + _levelled(gradient)
-            noise = self._project(features, noise + self._step(gradient), std)
+                momentum = gradient = gradient.add(momentum, alpha=config.momentum)
+            noise = self._project(noise + self._step(gradient), bounds)
         return features + noise * std
 
     def _shadow_gradient(
-        self, noise: Tensor, std: Tensor, anchors: Sequence[Tensor], wanted: Sequence[Tensor]
+        self,
+        noise: Tensor,
+        std: Tensor,
+        anchors: Sequence[Tensor],
+        wanted: Sequence[Tensor],
+        known: Sequence[tuple[Tensor, Tensor]],
     ) -> Tensor:
         """Of what each shadow's images lose, which is to grow; every shadow has the same say."""
-        gradients = torch.zeros_like(noise)
-        for shadow, anchor, image in zip(self.shadows, anchors, wanted, strict=True):
+        together: Tensor | None = None
+        for place, (shadow, anchor, image) in enumerate(zip(self.shadows, anchors, wanted, strict=True)):
             with torch.enable_grad():
                 variable = noise.detach().requires_grad_()
-                decoded = shadow(anchor + variable * std)
+                decoded = shadow(anchor + variable * std).contiguous()  # pooling three channels last is slow
                 loss = (decoded - image).square().mean((1, 2, 3))
                 if self.config.structure:
-                    loss = loss - self.config.structure * _similarity(decoded, image)
+                    loss = loss - self.config.structure * _similarity(decoded, image, *known[place])
                 (gradient,) = torch.autograd.grad(loss.sum(), variable)
-            gradients += _levelled(gradient) / len(self.shadows)
-        return gradients
+            levelled = _levelled(gradient)
+            together = levelled if together is None else together.add_(levelled)
+        assert together is not None
+        return together.div_(len(self.shadows))
 
     def _identity_gradient(self, features: Tensor, noise: Tensor, std: Tensor, template: Tensor) -> Tensor:
         """Of 1 - cosine to the clean template, levelled, and as long as that is large."""
@@ -387,18 +399,21 @@ class AdvFace(Protector):
             return length * gradient.sign()
         return length * gradient / _root_mean_square(gradient).clamp_min(1e-20)
 
-    def _project(self, features: Tensor, noise: Tensor, std: Tensor) -> Tensor:
-        epsilon = self.config.epsilon
-        if self.config.norm == "linf":
-            noise = noise.clamp(-epsilon, epsilon)
-        else:
-            noise = noise * (epsilon / _root_mean_square(noise).clamp_min(1e-20)).clamp_max(1)
+    def _bounds(self, features: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the noise, in standard deviations: the box, and the range of clean features."""
+        low, high = torch.full_like(features, -math.inf), torch.full_like(features, math.inf)
         if self.config.in_range:
             # A face beyond the calibrated range is not pulled back into it, only not pushed further out.
-            low = torch.minimum(self._by_channel(self.statistics.low), features)
-            high = torch.maximum(self._by_channel(self.statistics.high), features)
-            noise = (torch.minimum(torch.maximum(features + noise * std, low), high) - features) / std
-        return noise
+            low = ((self._by_channel(self.statistics.low) - features) / std).clamp_max(0)
+            high = ((self._by_channel(self.statistics.high) - features) / std).clamp_min(0)
+        if self.config.norm == "linf":
+            low, high = low.clamp_min(-self.config.epsilon), high.clamp_max(self.config.epsilon)
+        return low, high
+
+    def _project(self, noise: Tensor, bounds: tuple[Tensor, Tensor]) -> Tensor:
+        if self.config.norm == "l2":
+            noise = noise * (self.config.epsilon / _root_mean_square(noise).clamp_min(1e-20)).clamp_max(1)
+        return torch.clamp(noise, *bounds)
 
     def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:
         """Templates of the stored features, by the unchanged recogniser; see `Protector.templates`."""
@@ -490,14 +505,20 @@ def _parts(values: Tensor) -> tuple[Tensor, ...]:
 
 def _levelled(gradient: Tensor) -> Tensor:
     """Each face's gradient with mean absolute value 1."""
-    return gradient / gradient.abs().mean(tuple(range(1, gradient.dim())), keepdim=True).clamp_min(1e-20)
+    total = torch.linalg.vector_norm(gradient, 1, tuple(range(1, gradient.dim())), keepdim=True)
+    levelled: Tensor = gradient * (gradient[0].numel() / total.clamp_min(1e-20))
+    return levelled
 
 
-def _similarity(decoded: Tensor, image: Tensor) -> Tensor:
-    """(N,) SSIM over squares of 8 pixels, every 4: the structure alone, without the term of luminance."""
-    means, other = functional.avg_pool2d(decoded, 8, 4), functional.avg_pool2d(image, 8, 4)
-    own = functional.avg_pool2d(decoded.square(), 8, 4) - means.square()
-    theirs = functional.avg_pool2d(image.square(), 8, 4) - other.square()
+def _moments(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and variances of squares of 8 pixels, every 4."""
+    means = functional.avg_pool2d(image, 8, 4)
+    return means, functional.avg_pool2d(image.square(), 8, 4) - means.square()
+
+
+def _similarity(decoded: Tensor, image: Tensor, other: Tensor, theirs: Tensor) -> Tensor:
+    """(N,) SSIM to an image of these moments, over the same squares; without the term of luminance."""
+    means, own = _moments(decoded)
     both = functional.avg_pool2d(decoded * image, 8, 4) - means * other
     similar: Tensor = (2 * both + 0.0009) / (own + theirs + 0.0009)
     return similar.mean((1, 2, 3))
