@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pytorch_msssim import ssim
 
 from bauta.cli.run import run
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
@@ -39,7 +40,7 @@ def drawn(seed: int = 0) -> torch.Generator:
 def fitted() -> AdvFace:
     return AdvFace.fit(
         faces(32, 1), recognizer=toy_surrogate(), generator=drawn(), split="8x27x27", shadows=["residual-8"],
-        epochs=6, batch=8, rate=1e-2, iterations=10,
+        epochs=6, batch=8, rate=1e-2, iterations=6,
     )  # fmt: skip
 
 
@@ -82,19 +83,22 @@ def test_values_stay_in_the_range_of_clean_ones(fitted: AdvFace) -> None:
 
 
 def test_at_the_feature_itself_there_is_no_gradient(fitted: AdvFace) -> None:
+    protector = changed(fitted, structure=0.0)
     features = fitted.front(faces(2))
     wanted = [fitted.shadows[0](features)]
     std = fitted.statistics.std[None, :, None, None]
-    here = fitted._shadow_gradient(torch.zeros_like(features), std, [features], wanted)
+    here = protector._shadow_gradient(torch.zeros_like(features), std, [features], wanted)
     assert float(here.abs().max()) == 0
     shadow_feature = fitted.front(fitted.crops(wanted[0]))
-    assert float(fitted._shadow_gradient(torch.zeros_like(features), std, [shadow_feature], wanted).abs().max()) > 0
+    assert float(protector._shadow_gradient(torch.zeros_like(features), std, [shadow_feature], wanted).abs().max()) > 0
 
 
 def test_more_iterations_hide_more(fitted: AdvFace) -> None:
     features = fitted.front(faces())
     errors = [
-        squared_error(fitted, changed(fitted, iterations=count, identity=0.0).disturb(features, drawn()), features)
+        squared_error(
+            fitted, changed(fitted, iterations=count, identity=0.0, structure=0.0).disturb(features, drawn()), features
+        )
         for count in (1, 3, 10)
     ]
     assert 0 < errors[0] < errors[1] < errors[2]
@@ -104,7 +108,7 @@ def test_it_hides_more_than_noise_of_the_same_size(fitted: AdvFace) -> None:
     features = fitted.front(faces())
     std = fitted.statistics.std[:, None, None]
     signs = torch.where(torch.rand(features.shape, generator=drawn()) < 0.5, -1.0, 1.0)
-    adversarial = changed(fitted, identity=0.0, in_range=False).disturb(features, drawn())
+    adversarial = changed(fitted, identity=0.0, structure=0.0, in_range=False).disturb(features, drawn())
     random = features + fitted.config.epsilon * std * signs
     assert squared_error(fitted, adversarial, features) > 4 * squared_error(fitted, random, features)
 
@@ -113,10 +117,24 @@ def test_the_identity_term_keeps_the_template(fitted: AdvFace) -> None:
     features = fitted.front(faces())
     clean = fitted.back(features)
     cosines = [
-        float((fitted.back(changed(fitted, identity=weight, identity_every=1).disturb(features, drawn())) * clean).sum(1).mean())
+        float(
+            (fitted.back(changed(fitted, identity=weight, identity_every=1).disturb(features, drawn())) * clean)
+            .sum(1)
+            .mean()
+        )
         for weight in (0.0, 1.0)
     ]
     assert cosines[0] + 0.001 < cosines[1]
+
+
+def test_the_structure_term_lowers_the_similarity_of_shadow_images(fitted: AdvFace) -> None:
+    features = fitted.front(faces())
+    shadow = fitted.shadows[0]
+    similarities = []
+    for weight in (0.0, 3.0):
+        stored = changed(fitted, structure=weight, identity=0.0, epsilon=2.0).disturb(features, drawn())
+        similarities.append(float(ssim(shadow(stored), shadow(features), data_range=1.0)))
+    assert similarities[1] < similarities[0] - 0.003
 
 
 def test_a_face_does_not_depend_on_its_batch(fitted: AdvFace) -> None:

@@ -12,8 +12,8 @@ key, and the storage forms.
     x_s = S(z)                  the shadow image: the server never sees the face
     z_s = E(x_s)                its feature; at z itself the loss has no gradient
     repeat: x_r = S(z_s + d)
-            J   = |x_r - x_s|^2 - identity * (1 - cos(F(z + d), F(z)))
-            d   = project(d + step * std * sign(dJ/dd))
+            J   = |x_r - x_s|^2 - structure * ssim(x_r, x_s) - identity * (1 - cos(F(z + d), F(z)))
+            d   = project(d + step * std * sign(dJ/dd))       each term's gradient first brought to one length
     store z + d
 
 E is the front of the recogniser, F its back, S a shadow decoder, std the deviation of each channel of z.
@@ -51,6 +51,7 @@ from bauta.templates.shadows import (
 )
 
 CHUNK = 16  # faces at a time
+KEPT = 0.1  # loss of cosine at which the identity term of weight 1 weighs as much as the shadows
 LARGEST_ROTATION = 4096  # longest template that a key rotates; it takes the cube of the length
 SMALL = 64  # elements up to which a learned tensor is kept in float32
 
@@ -66,8 +67,11 @@ class AdvFaceConfig:
         step: Length of a step, as a share of epsilon.
         iterations: Steps.
         norm: ``linf`` is the box; ``l2`` is the ball of the same root mean square.
-        identity: Weight of 1 - cosine between the templates of the stored and of the clean feature, against the
-            mean squared error of images in [0, 1].
+        structure: Weight of the structural similarity of shadow and reconstructed image (small squares, contrast and
+            structure only), beside the squared error. The error alone is won by wrong brightness, which leaves features
+            of the face to be seen.
+        identity: Weight of the term that keeps the template: it pulls as hard as the shadows do where the cosine
+            between the templates of the stored and of the clean feature has fallen by 0.1.
         identity_every: Iterations between two looks at that cosine; in between, its last gradient is used again.
         anchor: ``shadow`` adds the noise to the shadow feature inside the loop, as the paper's cycle does; ``self``
             to the feature itself, from a random start.
@@ -85,8 +89,9 @@ class AdvFaceConfig:
     step: float = 0.125
     iterations: int = 20
     norm: Literal["linf", "l2"] = "linf"
-    identity: float = 1.0
-    identity_every: int = 4
+    structure: float = 1.0
+    identity: float = 0.5
+    identity_every: int = 5
     anchor: Literal["shadow", "self"] = "shadow"
     momentum: float = 0.9
     noise: float = 0.0
@@ -100,6 +105,7 @@ class AdvFaceConfig:
             "step": 0 < self.step <= 2,
             "iterations": 1 <= self.iterations <= 10_000,
             "norm": self.norm in ("linf", "l2"),
+            "structure": 0 <= self.structure <= 1000,
             "identity": 0 <= self.identity <= 1000,
             "identity_every": 1 <= self.identity_every <= 10_000,
             "anchor": self.anchor in ("shadow", "self"),
@@ -117,7 +123,13 @@ class AdvFaceConfig:
     def paper(cls) -> AdvFaceConfig:
         """What is known of the paper: one shadow, no further terms. Its budget and number of steps are ours."""
         return cls(
-            shadows=("residual-32",), identity=0.0, identity_every=1, momentum=0.0, in_range=False, storage="float32"
+            shadows=("residual-32",),
+            structure=0.0,
+            identity=0.0,
+            identity_every=1,
+            momentum=0.0,
+            in_range=False,
+            storage="float32",
         )
 
     @classmethod
@@ -339,33 +351,35 @@ class AdvFace(Protector):
                     identity = self._identity_gradient(features, noise, std, template)
                 gradient = gradient - config.identity * identity
             if config.momentum:
-                length = gradient.abs().mean(tuple(range(1, gradient.dim())), keepdim=True)
-                momentum = gradient = config.momentum * momentum + gradient / length.clamp_min(1e-20)
+                momentum = gradient = config.momentum * momentum + _levelled(gradient)
             noise = self._project(features, noise + self._step(gradient), std)
         return features + noise * std
 
     def _shadow_gradient(
         self, noise: Tensor, std: Tensor, anchors: Sequence[Tensor], wanted: Sequence[Tensor]
     ) -> Tensor:
-        """Of the mean over the shadows of the squared error of the images, which is to grow."""
-        with torch.enable_grad():
-            variable = noise.detach().requires_grad_()
-            disturbance = variable * std
-            losses = [
-                functional.mse_loss(shadow(anchor + disturbance), image, reduction="sum")
-                for shadow, anchor, image in zip(self.shadows, anchors, wanted, strict=True)
-            ]
-            scale = 3 * SIDE * SIDE * len(losses)
-            (gradient,) = torch.autograd.grad(torch.stack(losses).sum() / scale, variable)
-        return gradient
+        """Of what each shadow's images lose, which is to grow; every shadow has the same say."""
+        gradients = torch.zeros_like(noise)
+        for shadow, anchor, image in zip(self.shadows, anchors, wanted, strict=True):
+            with torch.enable_grad():
+                variable = noise.detach().requires_grad_()
+                decoded = shadow(anchor + variable * std)
+                loss = (decoded - image).square().mean((1, 2, 3))
+                if self.config.structure:
+                    loss = loss - self.config.structure * _similarity(decoded, image)
+                (gradient,) = torch.autograd.grad(loss.sum(), variable)
+            gradients += _levelled(gradient) / len(self.shadows)
+        return gradients
 
     def _identity_gradient(self, features: Tensor, noise: Tensor, std: Tensor, template: Tensor) -> Tensor:
-        """Of 1 - cosine to the clean template, which is to stay small."""
+        """Of 1 - cosine to the clean template, levelled, and as long as that is large."""
         with torch.enable_grad():
             variable = noise.detach().requires_grad_()
             distance = 1 - (self.back(features + variable * std) * template).sum(1)
             (gradient,) = torch.autograd.grad(distance.sum(), variable)
-        return gradient
+        weight = (distance.detach() / KEPT).reshape(-1, *[1] * (gradient.dim() - 1))
+        pull: Tensor = weight * _levelled(gradient)
+        return pull
 
     def _step(self, gradient: Tensor) -> Tensor:
         length = self.config.epsilon * self.config.step
@@ -472,6 +486,21 @@ class AdvFace(Protector):
 def _parts(values: Tensor) -> tuple[Tensor, ...]:
     parts: tuple[Tensor, ...] = values.split(CHUNK)  # type: ignore[no-untyped-call]
     return parts
+
+
+def _levelled(gradient: Tensor) -> Tensor:
+    """Each face's gradient with mean absolute value 1."""
+    return gradient / gradient.abs().mean(tuple(range(1, gradient.dim())), keepdim=True).clamp_min(1e-20)
+
+
+def _similarity(decoded: Tensor, image: Tensor) -> Tensor:
+    """(N,) SSIM over squares of 8 pixels, every 4: the structure alone, without the term of luminance."""
+    means, other = functional.avg_pool2d(decoded, 8, 4), functional.avg_pool2d(image, 8, 4)
+    own = functional.avg_pool2d(decoded.square(), 8, 4) - means.square()
+    theirs = functional.avg_pool2d(image.square(), 8, 4) - other.square()
+    both = functional.avg_pool2d(decoded * image, 8, 4) - means * other
+    similar: Tensor = (2 * both + 0.0009) / (own + theirs + 0.0009)
+    return similar.mean((1, 2, 3))
 
 
 def _root_mean_square(values: Tensor) -> Tensor:
