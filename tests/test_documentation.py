@@ -153,7 +153,12 @@ def test_a_documented_option_exists(words: list[str]) -> None:
     owners = [
         [
             *path,
-            *("x" for parameter in command.params if parameter.required and parameter.param_type_name == "argument"),
+            *(
+                word
+                for parameter in command.params
+                if parameter.required and words[0] not in parameter.opts
+                for word in (["x"] if parameter.param_type_name == "argument" else [parameter.opts[0], "x"])
+            ),
         ]
         for path, command in commands(typer.main.get_command(app))
         if any(words[0] in parameter.opts for parameter in command.params)
