@@ -39,6 +39,8 @@ PACKAGE_DATA = (
     "bauta/recognizers/pullable/sface.toml",
     "bauta/recognizers/shipped/chip_resnet.safetensors",
     "bauta/recognizers/shipped/chip_resnet.toml",
+    "bauta/recognizers/shipped/mobilefacenet.safetensors",
+    "bauta/recognizers/shipped/mobilefacenet.toml",
     "bauta/recognizers/thresholds.json",
     "bauta/py.typed",
 )

@@ -36,6 +36,7 @@ def test_the_default_install_protects_and_confirms_nothing(portrait: Path) -> No
     assert [(card["name"], card["attacked"], card["judged"]) for card in report["recognizers"]] == [
         ("dlib_resnet", True, True),
         ("chip_resnet", True, False),
+        ("mobilefacenet", True, False),
     ]
     (face,) = report["faces"]
     rows = [row for row in face["comparisons"] if row["condition"] == "saved"]

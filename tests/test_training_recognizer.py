@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bauta.errors import UsageError
+from bauta.errors import UsageError, WeightsCorrupt
 from bauta.recognizers.cards import ROLES, parse_card, read_card
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.surrogates import load_surrogate
@@ -27,9 +28,10 @@ from bauta.training.distillation import (
     worst_case,
 )
 from bauta.training.export import to_onnx
-from bauta.training.networks import FAMILIES, MEAN, STD, build_network
+from bauta.training.networks import FAMILIES, build_network
 from bauta.training.recipes import Recipe, read_recipe
 from bauta.training.recognizer import collect_faces, train_recognizer
+from bauta.training.starts import MEAN, STARTS, STD, Start, module_tensors, take_start
 from recognizer_builders import CARD, linear_model
 
 pytest.importorskip("lightning_fabric")
@@ -111,11 +113,71 @@ def test_resnet_starts_from_dlib() -> None:
         build_network("transformer", 24)
 
 
+class _Foreign(torch.nn.Sequential):
+    """A class that the reader of a checkpoint does not know."""
+
+
+class _Thief:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def _saved(content: object, *, new: bool = False) -> bytes:
+    stream = io.BytesIO()
+    torch.save(content, stream, _use_new_zipfile_serialization=new)
+    return stream.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+@pytest.mark.parametrize("new", [False, True])
+def test_a_checkpoint_is_read_and_not_run(tmp_path: Path, new: bool) -> None:
+    module = _Foreign(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.PReLU(4))
+    wanted = [tensor for tensor in module.state_dict().values() if tensor.dim()]
+    for found, tensor in zip(module_tensors(_saved(module, new=new)), wanted, strict=True):
+        assert torch.equal(found, tensor)
+    taken = tmp_path / "taken"
+    for content in (_Thief(taken), torch.nn.Sequential(module, _holder(_Thief(taken)))):
+        with pytest.raises(WeightsCorrupt, match=r"Not a module|holds"):
+            list(module_tensors(_saved(content, new=new)))
+    with pytest.raises(WeightsCorrupt, match="Not a module"):
+        list(module_tensors(b"PK nothing"))
+    assert not taken.exists()
+
+
+def _holder(content: object) -> torch.nn.Module:
+    module = torch.nn.Module()
+    module._parameters["stolen"] = content  # type: ignore[assignment]
+    return module
+
+
+def test_a_start_is_shipped_as_it_is_without_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(3)
+    own = build_network("plain", 16)
+    other = build_network("plain", 16).state_dict()
+    tensors = [tensor for tensor in other.values() if tensor.dim()]
+    monkeypatch.setitem(STARTS, "mine", Start("plain", lambda: tensors, "ten thousand faces", "CC0-1.0"))
+    recipe = Recipe(name="started", family="plain", start="mine", dim=16, epochs=0)
+    card = train_recognizer(recipe, tmp_path, tmp_path / "work", tmp_path / "out")
+    assert (card.training_set, card.terms) == ("ten thousand faces", "CC0-1.0")
+    assert read_card(tmp_path / "out" / "started.toml").training["start"] == "mine"
+    take_start(own, "mine")
+    assert torch.equal(own.state_dict()["0.weight"], tensors[0])
+    for wrong in ([tensors[1]], [*tensors, tensors[0]]):
+        monkeypatch.setitem(STARTS, "mine", Start("plain", lambda wrong=wrong: wrong, "-", "-"))
+        with pytest.raises(WeightsCorrupt, match="mine has"):
+            build_network("plain", 16, start="mine")
+    with pytest.raises(UsageError, match="start"):
+        replace(recipe, start="nothing")
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"family": "x"}, {"teachers": ()}, {"sources": ()}, {"roles": ("thief",)}, {"roles": ()}, {"start": "vgg"},
-        {"crop": "wide"}, {"size": 8}, {"zoom": 3.0}, {"dim": 2}, {"epochs": 0}, {"batch": 1}, {"rate": 0},
+        {"crop": "wide"}, {"size": 8}, {"zoom": 3.0}, {"dim": 2}, {"epochs": -1}, {"batch": 1}, {"rate": 0},
         {"warmup": 1.0}, {"decay": -1}, {"blends": -0.1}, {"relations": -1}, {"adversarial": 99},
     ],
 )  # fmt: skip

@@ -38,8 +38,9 @@ from bauta.recognizers.catalog import find_card
 from bauta.recognizers.judges import load_judge
 from bauta.training.augmentation import Augmentation, augment
 from bauta.training.faces import FaceSet, blend, blend_pairs
-from bauta.training.networks import MEAN, STD, build_network
+from bauta.training.networks import build_network
 from bauta.training.recipes import Recipe
+from bauta.training.starts import MEAN, STD
 
 Progress = Callable[[str, int, int], None]
 Floats = NDArray[np.float32]
@@ -299,7 +300,7 @@ def distil(
     work.mkdir(parents=True, exist_ok=True)
     checkpoint = work / "checkpoint.pt"
     resumed = checkpoint.exists()
-    if recipe.start == "dlib" and not resumed:
+    if recipe.start != "nothing" and isinstance(getattr(network, "head", None), nn.Linear) and not resumed:
         _fit_head(network, clean, targets, 4096)
     model, optimizer = fabric.setup(network, optimizer)
     if resumed:

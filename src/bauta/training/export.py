@@ -20,8 +20,8 @@ from bauta.recognizers.cards import RecognizerCard, format_card
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.onnx_import import ImportedNetwork
 from bauta.recognizers.packed import pack, unpack
-from bauta.training.networks import MEAN, STD
 from bauta.training.recipes import Recipe
+from bauta.training.starts import MEAN, STARTS, STD
 
 TERMS = "Apache-2.0; trained on research data, by research networks: research use"
 TOLERANCE = 1e-4
@@ -85,8 +85,10 @@ def ship(network: nn.Module, recipe: Recipe, figures: Mapping[str, Any], folder:
         mean=(MEAN,) * 3,
         std=(STD,) * 3,
         dim=recipe.dim,
-        training_set=f"{figures['faces']} faces of {figures['people']} people: {', '.join(recipe.sources)}",
-        terms=TERMS,
+        training_set=f"{figures['faces']} faces of {figures['people']} people: {', '.join(recipe.sources)}"
+        if recipe.epochs
+        else STARTS[recipe.start].training_set,
+        terms=TERMS if recipe.epochs else STARTS[recipe.start].terms,
         source=f"bauta train recognizer {recipe.name}",
         sha256=hashlib.sha256(content).hexdigest(),
         weights=weights,

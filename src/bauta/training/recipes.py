@@ -14,7 +14,8 @@ from typing import Any
 
 from bauta.errors import UsageError
 from bauta.faces.templates import ARCFACE_112, DLIB_150, CropTemplate
-from bauta.training.networks import FAMILIES, STARTS
+from bauta.training.networks import FAMILIES
+from bauta.training.starts import STARTS
 
 CROPS = {"arcface": ARCFACE_112, "dlib": DLIB_150}
 
@@ -31,12 +32,12 @@ class Recipe:
         exclude: Lists of people that must not be learned from (``pairs.txt`` of LFW, ``list_name.txt`` of CFP).
         exclude_people: Further names, such as those that a list spells in another way.
         roles: What the network may be used as: ``surrogate`` or ``judge``.
-        start: ``nothing``, or ``dlib`` for its public-domain weights.
+        start: ``nothing``, or the public weights of `bauta.training.starts` that it starts from.
         crop: Where the face lies in the crop: as ``arcface`` or as ``dlib`` aligns it.
         size: Side of the crop in pixels.
         zoom: Scale of the face in the crop against that alignment; above 1 the crop is tighter.
         dim: Length of the embedding.
-        epochs: Passes over the faces, blends included.
+        epochs: Passes over the faces, blends included; 0 ships the start as it is.
         batch: Images in a step.
         rate: Highest learning rate, reached after `warmup` of the steps; a cosine brings it to zero.
         warmup: Share of the steps.
@@ -51,8 +52,8 @@ class Recipe:
 
     name: str
     family: str
-    teachers: tuple[str, ...]
-    sources: tuple[str, ...]
+    teachers: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     exclude_people: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("surrogate",)
@@ -74,15 +75,15 @@ class Recipe:
     def __post_init__(self) -> None:
         checks: dict[str, bool] = {
             "family": self.family in FAMILIES,
-            "teachers": bool(self.teachers),
-            "sources": bool(self.sources),
+            "teachers": bool(self.teachers) or not self.epochs,
+            "sources": bool(self.sources) or not self.epochs,
             "roles": bool(self.roles) and set(self.roles) <= {"surrogate", "judge"},
-            "start": self.start in STARTS,
+            "start": self.start in STARTS or (self.start == "nothing" and bool(self.epochs)),
             "crop": self.crop in CROPS,
             "size": 32 <= self.size <= 512,
             "zoom": 0.5 <= self.zoom <= 2,
             "dim": 16 <= self.dim <= 2048,
-            "epochs": 0 < self.epochs <= 10_000,
+            "epochs": 0 <= self.epochs <= 10_000,
             "batch": 2 <= self.batch <= 65_536,
             "rate": 0 < self.rate < 1,
             "warmup": 0 <= self.warmup < 1,
@@ -136,4 +137,4 @@ def read_recipe(recipe: str) -> Recipe:
     try:
         return Recipe(**values)
     except TypeError as error:
-        raise UsageError(f"Recipe {recipe}: {error}.", hint="name, family, teachers and sources are needed.") from error
+        raise UsageError(f"Recipe {recipe}: {error}.", hint="name and family are needed.") from error

@@ -11,6 +11,7 @@ from bauta.recognizers.cards import RecognizerCard
 from bauta.training.distillation import Progress, distil, populate
 from bauta.training.export import ship
 from bauta.training.faces import FaceSet, pack
+from bauta.training.networks import build_network
 from bauta.training.recipes import Recipe
 
 NEEDED = ("lightning_fabric", "onnxscript")
@@ -51,6 +52,8 @@ def train_recognizer(
     import torch
 
     torch.set_num_threads(threads)
+    if not recipe.epochs:
+        return ship(build_network(recipe.family, recipe.dim, start=recipe.start), recipe, {}, output)
     faces = collect_faces(recipe, data, work / "faces")
     population = populate(faces, recipe.blends, recipe.seed)
     network, figures = distil(
