@@ -63,6 +63,17 @@ class TestRunRecognizers:
         header, rows = table(card)
         assert {len(row) for row in rows} == {len(header)}
         assert rows[0][1] == "100.00 (100.00-100.00)"
+        assert (found["failures"], card["focal_diversity"]) == ([], {})
+
+    def test_a_team_that_fails_together_is_not_diverse(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        known = accuracy.measure
+
+        def measure(judge: FakeJudge, *rest: Any) -> Any:
+            return known(judge, *rest) | {"failures": [0, 5] if judge.card.name == "judge_one" else [5]}
+
+        monkeypatch.setattr(accuracy, "measure", measure)
+        card = run_recognizers(["judge_one", "attacked_one"], data, data / "card.json")
+        assert card["focal_diversity"] == {"lfw": pytest.approx((1 - 0.5 / 0.75 + 0) / 2, abs=1e-4)}
 
     def test_an_interrupted_run_goes_on(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         first = run_recognizers(["judge_one"], data, data / "card.json")

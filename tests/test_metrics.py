@@ -245,3 +245,16 @@ def test_the_frechet_distance_of_gaussians() -> None:
     assert metrics.frechet_distance(first @ turn, second @ turn) == pytest.approx(10)
     with pytest.raises(UsageError, match="no Fréchet distance"):
         metrics.frechet_distance(first, second[:, :2])
+
+
+def test_focal_diversity_of_known_failures() -> None:
+    apart, alike = np.eye(3, dtype=bool), np.ones((3, 4), dtype=bool)
+    assert metrics.focal_diversity(apart) == 1
+    assert metrics.focal_diversity(alike) == 0
+    # The first fails alone and with the second, the second with the first, the third never:
+    # p(1) = (1/3 + 2/3) / 2 and p(2) = (0 + 1/3) / 2 for the first; 2/3 and 1/3 for the second.
+    mixed = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)
+    assert metrics.focal_diversity(mixed) == pytest.approx(((1 - 1 / 3) + (1 - 1 / 2)) / 2)
+    for useless in (np.zeros((3, 4), dtype=bool), np.ones((1, 4), dtype=bool), np.ones(4, dtype=bool)):
+        with pytest.raises(UsageError, match="two members"):
+            metrics.focal_diversity(useless)

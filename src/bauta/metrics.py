@@ -244,6 +244,30 @@ def cross_validated_accuracy(scores: Array, same: Array, folds: Array) -> tuple[
     return float(np.mean(accuracies)), float(np.std(accuracies, ddof=1) / np.sqrt(len(accuracies)))
 
 
+def focal_diversity(failures: Array) -> float:
+    """How rarely the members of a team fail together: 1 when never, 0 when always.
+
+    Generalised diversity (Partridge & Krzanowski 1997), 1 - p(2) / p(1), taken on the failures of each member in turn
+    and averaged (EnsembleBench, Wu et al. 2021). Of a sample where i of L members fail, p(1) takes i / L and p(2)
+    i (i - 1) / (L (L - 1)). A member that never fails says nothing and is left out.
+
+    Args:
+        failures: (L, N) bool, whether a member fails on a sample.
+
+    Raises:
+        UsageError: when there are fewer than two members or nobody fails.
+    """
+    failures = np.asarray(failures, dtype=bool)
+    if failures.ndim != 2 or len(failures) < 2 or not failures.any():
+        raise UsageError(
+            f"Failures {failures.shape} of a team tell no diversity: two members and a failure are needed."
+        )
+    members, together = len(failures), failures.sum(0)
+    one = together / members
+    two = together * (together - 1) / (members * (members - 1))
+    return float(np.mean([1 - two[own].mean() / one[own].mean() for own in failures if own.any()]))
+
+
 def system_linkability(mated: Array, non_mated: Array, *, bins: int | None = None, prior: float = 1.0) -> float:
     """D_sys: how far scores tell templates of one person under different keys from those of different people.
 

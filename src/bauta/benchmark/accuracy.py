@@ -28,6 +28,7 @@ from bauta.benchmark.images import FaceImage
 from bauta.errors import OutputError, UsageError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.templates import ARCFACE_112, CropTemplate
+from bauta.metrics import cross_validated_matches, focal_diversity
 from bauta.photo.files import write_atomically
 from bauta.recognizers import Judge, find_card, load_judge
 from bauta.recognizers.cards import ROLES
@@ -117,7 +118,8 @@ def measure(judge: Judge, pairs: PairSet, progress: Callable[[int, int], None] =
 
     Returns:
         Plain values: ``accuracy`` and ``tar`` as mean, low and high; ``threshold``, ``impostor_pairs``, ``pairs``,
-        ``images``; ``seconds``, ``forward_seconds`` and ``overhead``, their ratio.
+        ``images``; ``seconds``, ``forward_seconds`` and ``overhead``, their ratio; ``failures``, the numbers of the
+        pairs that it gets wrong.
 
     Raises:
         UsageError: when there are too few impostor pairs.
@@ -139,6 +141,7 @@ def measure(judge: Judge, pairs: PairSet, progress: Callable[[int, int], None] =
         "seconds": round(embedded.seconds + scored, 2),
         "forward_seconds": round(embedded.forward_seconds, 2),
         "overhead": round((embedded.seconds + scored) / embedded.forward_seconds, 3),
+        "failures": np.flatnonzero(cross_validated_matches(scores, pairs.same, pairs.fold) != pairs.same).tolist(),
     }
 
 
@@ -190,12 +193,20 @@ def run_recognizers(
                 },
             }
         )
+    diversity = {}
+    for protocol, pairs in sets.items():
+        failures = np.zeros((len(found), len(pairs.same)), dtype=bool)
+        for wrong, one in zip(failures, found, strict=True):
+            wrong[one["results"][protocol]["failures"]] = True
+        with contextlib.suppress(UsageError):  # one recogniser alone is no team
+            diversity[protocol] = round(focal_diversity(failures), 4)
     whole = {
         "schema": SCHEMA,
         "data": {protocol: {"name": pairs.name, "sha256": pairs.sha256} for protocol, pairs in sets.items()},
         "fmr": FMR,
         "code": cards.code(),
         "recognizers": found,
+        "focal_diversity": diversity,
         "run": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": command,

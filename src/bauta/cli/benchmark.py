@@ -196,6 +196,8 @@ def recognizers(
         )
     header, found = table(card)
     show_table(tuple(name.upper() for name in header), found)
+    for name, value in card["focal_diversity"].items():
+        print(f"\nFocal diversity on {name}: {value:.3f} (1: no two of them fail on the same pair)")
     print(f"\n{clean(path)}")
 
 
