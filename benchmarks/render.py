@@ -1,7 +1,8 @@
-"""Write the tables of README and docs from the result cards: `python benchmarks/render.py [--check]`.
+"""Write the tables of README and docs from the result cards: `python benchmarks/render.py [--check] [--take CARD ...]`.
 
 Everything between ``<!-- results:NAME -->`` and ``<!-- end -->`` is replaced. With --check nothing is written, and the
-exit code says whether all documents are what the cards say.
+exit code says whether all documents are what the cards say. --take copies finished cards to ``benchmarks/results``
+first, without their pictures: the faces are other people's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bauta.benchmark import adaptive_cards
+from bauta.benchmark import adaptive_cards, cards
 from bauta.benchmark.adaptive_recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,15 +115,14 @@ def speed_table() -> str:
     )
 
 
-def template_tables() -> str:
-    """What a face service stores: the cards of the small recipe, in the order of its rows."""
-    from bauta.benchmark.cards import TEMPLATES, read_card
+def template_tables(name: str) -> str:
+    """What a face service stores: the cards of a recipe, in the order of its rows."""
     from bauta.benchmark.template_recipes import read_template_recipe
     from bauta.benchmark.template_report import markdown
 
-    paths = [RESULTS / f"advface-small-{row.name}.json" for row in read_template_recipe("advface-small").rows]
-    cards = [read_card(path, TEMPLATES) for path in paths if path.exists()]
-    return "\n" + markdown(cards) + "\n" if cards else "The cards are not here yet."
+    paths = [RESULTS / f"{name}-{row.name}.json" for row in read_template_recipe(name).rows]
+    found = [cards.read_card(path, cards.TEMPLATES) for path in paths if path.exists()]
+    return "\n" + markdown(found) + "\n" if found else "The cards are not here yet."
 
 
 def adaptive_table(table: Callable[[list[dict[str, Any]]], adaptive_cards.Table]) -> str:
@@ -140,7 +140,8 @@ TABLES = {
     "adaptive": lambda: adaptive_table(adaptive_cards.main_table),
     "purifiers": lambda: adaptive_table(adaptive_cards.purifier_table),
     "attackers": lambda: adaptive_table(adaptive_cards.attacker_table),
-    "templates": template_tables,
+    "templates": lambda: template_tables("advface-small"),
+    "template-settings": lambda: template_tables("advface-settings"),
 }
 
 
@@ -154,10 +155,22 @@ def render(text: str) -> str:
     return text
 
 
+def take(path: Path) -> None:
+    """Copy a card to the results, without pictures of faces."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if "examples" in content:
+        cards.write_card({**content, "examples": []}, RESULTS / path.name)
+    else:
+        (RESULTS / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--take", type=Path, nargs="+", default=[], metavar="CARD")
     options = parser.parse_args()
+    for path in options.take:
+        take(path)
     changed = False
     for path in DOCUMENTS:
         before = path.read_text(encoding="utf-8")
