@@ -127,6 +127,7 @@ case(
     {"lo": np.float32(-1), "hi": np.float32(0.5)},
 )
 case("PRelu", node("PRelu", "x", "s"), {"s": weights(4, 1, 1)})
+case("PRelu of a batch", node("PRelu", "x", "s"), {"s": weights(1, 4, 1, 1)})
 case("PRelu shared", node("PRelu", "x", "s"), {"s": weights(1)})
 case("PRelu everywhere", node("PRelu", "x", "s"), {"s": weights(4, 9, 8)})
 case("Dropout", node("Dropout", "x"))

@@ -440,7 +440,8 @@ def _instance_normalization(node: Node) -> Function:
 
 def _prelu(node: Node) -> Function:
     shape, slope_shape = node.shape(), node.shape(1)
-    per_channel = len(slope_shape) == len(shape) - 1 and math.prod(slope_shape) == slope_shape[0] == shape[1]
+    whole = (1,) * (len(shape) - len(slope_shape)) + tuple(slope_shape)  # as it is broadcast
+    per_channel = len(shape) > 1 and math.prod(whole) == whole[1] == shape[1]
     if node.constant[1] and (per_channel or math.prod(slope_shape) == 1):
         slope = node.fixed(1).reshape([-1] + [1] * (len(shape) - 2))
         leak: Function = _Leak.apply
