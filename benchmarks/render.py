@@ -14,21 +14,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bauta.benchmark import adaptive_cards, cards
+from bauta.benchmark import adaptive_cards, cards, report
 from bauta.benchmark.adaptive_recipe import read_recipe
+from bauta.benchmark.recipes import read_recipe as read_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = tuple(ROOT / name for name in ("README.md", "docs/adaptive-attackers.md", "docs/template-attackers.md"))
+DOCUMENTS = tuple(
+    ROOT / name for name in ("README.md", "docs/results.md", "docs/adaptive-attackers.md", "docs/template-attackers.md")
+)
 LABELS = {
-    "default": "default (dodge)",
+    "default": "default (dodge): what a fresh install does",
     "combined": "default, `--mode combined`",
-    "install": "default on a fresh install: dlib's network and `chip_resnet` the surrogates",
-    "dlib": "the same with dlib's alone",
+    "public": "default with four public networks for surrogates",
     "paper": "`--preset paper`, one surrogate",
     "official-code": "`--preset official-code`, one surrogate",
+    "pgd": "PGD",
+    "mi-fgsm": "MI-FGSM",
+    "ti-dim": "TI-DIM",
+    "noise": "Gaussian noise",
+    "blur": "blur",
+    "pixelate": "pixelation",
+    "clean": "nothing",
 }
-INDEPENDENT = ("edgeface_xxs", "mobileface_v2", "espdl_mbf")
+SHOWN = ("lossless", "jpeg-75", "half-size", "blur", "screenshot")
 
 
 def card(name: str) -> dict[str, Any]:
@@ -40,40 +49,41 @@ def percent(interval: dict[str, float]) -> str:
 
 
 def main_table() -> str:
-    """Dodging and impersonation of every row on the same pairs protocol."""
+    """Dodging and impersonation of every row of the LFW recipe, and what can be seen."""
     lines = [
-        "| | pairs | dodging, mean of judges | worst judge | lossless | JPEG 75 | half size | blur "
-        "| matches a target (before) | PSNR, SSIM of the mask | of the saved file |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| | pairs | dodging, mean of judges | worst judge | {' | '.join(SHOWN)} | both photos masked "
+        "| matches a target (before) | PSNR, SSIM of the mask | of the saved face |",
+        "|" + "---|" * (len(SHOWN) + 8),
     ]
     for name, label in LABELS.items():
-        path = RESULTS / f"tip-im-lfw-{name}.json"
+        path = RESULTS / f"lfw-{name}.json"
         if not path.exists():
             continue
-        results = card(path.stem)["results"]
-        attacked = "dlib_resnet" in card(path.stem)["surrogates"]
-        dodging = results["dodging"]
-        judges = {
-            judge: value for judge, value in dodging["saved"]["judges"].items() if not attacked or judge in INDEPENDENT
-        }
+        results = cards.read_card(path)["results"]
+        dodging, quality = results["dodging"], results["quality"]
+        judges = dodging["saved"]["judges"]
         worst = min(judges, key=lambda judge: judges[judge]["mean"])
-        means = {
-            condition: dodging[condition]["independent" if attacked else "mean"]
-            for condition in ("saved", "lossless", "jpeg-75", "half-size", "blur")
-            if condition in dodging  # cards from before `lossless` was measured lack it
-        }
-        lossless = f"{100 * means['lossless']['mean']:.1f}" if "lossless" in means else "-"
-        impersonation = results["impersonation"] if "combined" in name or "paper" in name or "code" in name else None
-        before = f" ({100 * results['impersonation_before']['mean']:.0f})"
+        after, before = results["matches_target"], results["matches_target_before"]
+        seen = [
+            "-" if quality[f"psnr{where}"] is None
+            else f"{quality[f'psnr{where}']['mean']:.1f} dB, {quality[f'ssim{where}']['mean']:.3f}"
+            for where in ("", "_saved")
+        ]  # fmt: skip
         lines.append(
-            f"| {label} | {results['usable']} | {percent(means['saved'])} | {worst} "
-            f"{percent(judges[worst])} | {lossless} | {100 * means['jpeg-75']['mean']:.1f} | "
-            f"{100 * means['half-size']['mean']:.1f} | {100 * means['blur']['mean']:.1f} | "
-            f"{percent(impersonation) + before if impersonation else '-'} | "
-            f"{results['psnr']['mean']:.1f} dB, {results['ssim']['mean']:.3f} | "
-            f"{results['psnr_saved']['mean']:.1f} dB, {results['ssim_saved']['mean']:.3f} |"
+            f"| {label} | {results['usable']} | {percent(dodging['saved']['mean'])} "
+            f"| {worst} {percent(judges[worst])} | "
+            + " | ".join(f"{100 * dodging[name]['mean']['mean']:.1f}" for name in SHOWN)
+            + f" | {100 * results['cells']['both-protected']['mean']['mean']:.1f}"
+            + f" | {100 * after['mean']:.1f} ({100 * before['mean']:.1f}) | {seen[0]} | {seen[1]} |"
         )
     return "\n".join(lines)
+
+
+def recipe_tables(name: str) -> str:
+    """All tables of the cards of a recipe, in its order."""
+    paths = [RESULTS / f"{name}-{row.name}.json" for row in read_runs(name).rows]
+    found = [cards.read_card(path) for path in paths if path.exists()]
+    return report.markdown(found) if found else "Not measured yet."
 
 
 def curve_table() -> str:
@@ -135,6 +145,7 @@ def adaptive_table(table: Callable[[list[dict[str, Any]]], adaptive_cards.Table]
 
 TABLES = {
     "main": main_table,
+    **{f"recipe-{name}": lambda name=name: recipe_tables(name) for name in ("lfw", "surrogates", "robustness")},
     "curve": curve_table,
     "speed": speed_table,
     "adaptive": lambda: adaptive_table(adaptive_cards.main_table),

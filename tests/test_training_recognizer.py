@@ -173,11 +173,35 @@ def test_a_start_is_shipped_as_it_is_without_epochs(tmp_path: Path, monkeypatch:
         replace(recipe, start="nothing")
 
 
+class _Small(torch.nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.features = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 16, stride=16), torch.nn.BatchNorm2d(4))
+        self.head = torch.nn.Linear(4, dim)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        embedding: torch.Tensor = self.head(self.features(image).mean((2, 3)))
+        return embedding
+
+
+def test_frozen_features_stay_as_they_started(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = [tensor.clone() for tensor in _Small(16).features.state_dict().values() if tensor.dim()]
+    monkeypatch.setitem(FAMILIES, "mobilenet", _Small)
+    monkeypatch.setitem(STARTS, "mine", Start("mobilenet", lambda: tensors, "-", "-"))
+    recipe = replace(RECIPE, family="mobilenet", start="mine", frozen=True, adversarial=0.0)
+    population = populate(collect_faces(recipe, data, tmp_path / "faces"), 0.0, 0)
+    network, _ = distil(recipe, population, tmp_path / "run")
+    learned = [tensor for tensor in network.features.state_dict().values() if tensor.dim()]
+    assert all(torch.equal(found, start) for found, start in zip(learned, tensors, strict=True))
+    open_network, _ = distil(replace(recipe, frozen=False), population, tmp_path / "open")
+    assert not torch.equal(open_network.features[0].weight, tensors[0])
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"family": "x"}, {"teachers": ()}, {"sources": ()}, {"roles": ("thief",)}, {"roles": ()}, {"start": "vgg"},
-        {"crop": "wide"}, {"size": 8}, {"zoom": 3.0}, {"dim": 2}, {"epochs": -1}, {"batch": 1}, {"rate": 0},
+        {"frozen": True}, {"crop": "wide"}, {"size": 8}, {"zoom": 3.0}, {"dim": 2}, {"epochs": -1}, {"batch": 1}, {"rate": 0},
         {"warmup": 1.0}, {"decay": -1}, {"blends": -0.1}, {"relations": -1}, {"adversarial": 99},
     ],
 )  # fmt: skip

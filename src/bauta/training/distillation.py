@@ -226,6 +226,7 @@ def _fit_head(network: nn.Module, images: Callable[[NDArray[np.int64]], Tensor],
     head = network.head
     assert isinstance(head, nn.Linear)
     network.head = nn.Identity()
+    network.eval()  # batch normalisation has its statistics
     index = np.linspace(0, len(targets) - 1, min(count, len(targets))).astype(np.int64)
     with torch.no_grad():
         features = torch.cat(
@@ -294,7 +295,10 @@ def distil(
     precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if torch.cuda.is_available() else "32-true"
     fabric = Fabric(accelerator="auto", devices=1, precision=precision)
     fabric.launch()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
+    if recipe.frozen:
+        network.features.requires_grad_(False)
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=recipe.rate, weight_decay=recipe.decay)
     steps, first = len(batches), 0
     key = hashlib.sha256(json.dumps([recipe.to_dict(), population.key()], sort_keys=True).encode()).hexdigest()
     work.mkdir(parents=True, exist_ok=True)
@@ -315,6 +319,11 @@ def distil(
     targets = targets.to(fabric.device)
     watched_faces = np.flatnonzero(hidden)[:1024]
 
+    def learn() -> None:
+        network.train()
+        if recipe.frozen:
+            network.features.eval()  # the statistics of batch normalisation stay too
+
     def agreement() -> float:
         """Mean cosine to the targets of people who are not learned from."""
         network.eval()
@@ -325,7 +334,7 @@ def distil(
                     for part in np.array_split(watched_faces, len(watched_faces) // 64 + 1)
                 ]
             )
-        network.train()
+        learn()
         return float((found * targets[torch.from_numpy(watched_faces).to(fabric.device)]).sum(1).mean())
 
     def save(step: int, **figures: float) -> None:
@@ -338,7 +347,7 @@ def distil(
             log.write(json.dumps({"step": step, "steps": steps, **figures}) + "\n")
 
     loader = DataLoader(batches, batch_size=None, sampler=range(first, steps), num_workers=workers)
-    model.train()
+    learn()
     began = saved = time.monotonic()
     sums, since = torch.zeros(2), first
     figures: dict[str, float] = {}

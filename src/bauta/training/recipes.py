@@ -33,6 +33,7 @@ class Recipe:
         exclude_people: Further names, such as those that a list spells in another way.
         roles: What the network may be used as: ``surrogate`` or ``judge``.
         start: ``nothing``, or the public weights of `bauta.training.starts` that it starts from.
+        frozen: Whether the start's features stay as they are and only what follows them learns.
         crop: Where the face lies in the crop: as ``arcface`` or as ``dlib`` aligns it.
         size: Side of the crop in pixels.
         zoom: Scale of the face in the crop against that alignment; above 1 the crop is tighter.
@@ -58,6 +59,7 @@ class Recipe:
     exclude_people: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("surrogate",)
     start: str = "nothing"
+    frozen: bool = False
     crop: str = "arcface"
     size: int = 112
     zoom: float = 1.0
@@ -79,6 +81,7 @@ class Recipe:
             "sources": bool(self.sources) or not self.epochs,
             "roles": bool(self.roles) and set(self.roles) <= {"surrogate", "judge"},
             "start": self.start in STARTS or (self.start == "nothing" and bool(self.epochs)),
+            "frozen": not self.frozen or (self.start != "nothing" and self.family == "mobilenet"),
             "crop": self.crop in CROPS,
             "size": 32 <= self.size <= 512,
             "zoom": 0.5 <= self.zoom <= 2,
