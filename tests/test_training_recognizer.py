@@ -201,8 +201,8 @@ def test_frozen_features_stay_as_they_started(data: Path, tmp_path: Path, monkey
     "change",
     [
         {"family": "x"}, {"teachers": ()}, {"sources": ()}, {"roles": ("thief",)}, {"roles": ()}, {"start": "vgg"},
-        {"frozen": True}, {"crop": "wide"}, {"size": 8}, {"zoom": 3.0}, {"dim": 2}, {"epochs": -1}, {"batch": 1}, {"rate": 0},
-        {"warmup": 1.0}, {"decay": -1}, {"blends": -0.1}, {"relations": -1}, {"adversarial": 99},
+        {"frozen": True}, {"crop": "wide"}, {"size": 8}, {"zoom": 3.0}, {"dim": 2}, {"epochs": -1}, {"batch": 1},
+        {"rate": 0}, {"warmup": 1.0}, {"decay": -1}, {"blends": -0.1}, {"relations": -1}, {"adversarial": 99},
     ],
 )  # fmt: skip
 def test_recipes_refuse_what_makes_no_sense(change: dict[str, object]) -> None:
