@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bauta.benchmark import adaptive_cards, cards, report
+from bauta.benchmark import accuracy, adaptive_cards, cards, report
 from bauta.benchmark.adaptive_recipe import read_recipe
 from bauta.benchmark.recipes import read_recipe as read_runs
 
@@ -86,6 +86,30 @@ def recipe_tables(name: str) -> str:
     return report.markdown(found) if found else "Not measured yet."
 
 
+def recognizers_table() -> str:
+    """Accuracy of recognisers on clean faces, and what one costs as a surrogate."""
+    if not (RESULTS / "recognizers.json").exists():
+        return "Not measured yet."
+    found = card("recognizers")
+    header, rows = accuracy.table(found)
+    cost = card("surrogate-speed")["forward_backward_over_dlib"]
+    lines = ["| " + " | ".join((*header, "forward and backward over dlib's")) + " |", "|---" * (len(header) + 1) + "|"]
+    lines += ["| " + " | ".join((*row, str(cost.get(row[0], "-")))) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def sets_table() -> str:
+    """Ensembles: cost and focal diversity."""
+    cost = card("surrogate-speed")["sets"]
+    lines = ["| set | forward and backward over dlib's | focal diversity |", "|---|---|---|"]
+    for path in sorted(RESULTS.glob("focal-diversity-*.json")):
+        found = card(path.stem)
+        names = ",".join(one["name"] for one in found["recognizers"])
+        diversity = ", ".join(f"{name} {value:.3f}" for name, value in found["focal_diversity"].items())
+        lines.append(f"| {names.replace(',', ', ')} | {cost.get(names, '-')} | {diversity} |")
+    return "\n".join(lines)
+
+
 def curve_table() -> str:
     """Success against visibility."""
     lines = [
@@ -145,6 +169,8 @@ def adaptive_table(table: Callable[[list[dict[str, Any]]], adaptive_cards.Table]
 
 TABLES = {
     "main": main_table,
+    "recognizers": recognizers_table,
+    "sets": sets_table,
     **{f"recipe-{name}": lambda name=name: recipe_tables(name) for name in ("lfw", "surrogates", "robustness")},
     "curve": curve_table,
     "speed": speed_table,
