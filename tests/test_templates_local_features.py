@@ -73,7 +73,7 @@ def fit(**options: Any) -> LocalFeatures:
 
 
 def test_the_local_part_hardly_depends_on_the_low_band() -> None:
-    """A wave of amplitude 0.15 over the whole face changes h little, the less the longer it is and the smaller sigma."""
+    """A wave of amplitude 0.15 over the face changes h little, the less the longer it is and the smaller sigma."""
     images = faces(2).mean(1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
     place = torch.arange(112) / 112
 
@@ -97,7 +97,7 @@ def test_detail_has_one_contrast_and_no_brightness() -> None:
     assert abs(float(strong.mean())) < 0.02
     plain = LocalFeaturesConfig(gain=1000, floor=1000)  # then it is the difference itself
     grey = images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    torch.testing.assert_close(local_detail(grey, plain), (grey - gaussian_blur(grey, 4.0))[:, :1], atol=1e-3, rtol=0)
+    torch.testing.assert_close(local_detail(grey, plain), (grey - gaussian_blur(grey, plain.sigma))[:, :1], atol=1e-3, rtol=0)
     assert local_detail(images, replace(config, colour=True)).shape == images.shape
 
 
@@ -114,7 +114,7 @@ def test_fields_know_nothing_of_the_face_and_have_the_asked_moments() -> None:
 
 
 def test_two_draws_keep_the_template_and_change_the_picture() -> None:
-    protector = fit()
+    protector = fit(field=0.05, chroma=0.05)  # a random toy is no recogniser: it minds brightness more
     images = faces(6)
     first, second = (protector.protect(images, drawn(seed)) for seed in (0, 1))
     cosines = (protector.templates(first) * protector.templates(second)).sum(1)
@@ -186,17 +186,17 @@ def test_it_begins_as_the_train_free_image() -> None:
 
 
 def test_learning_keeps_the_identity_and_says_of_what(toys: dict[str, Surrogate], tmp_path: Path) -> None:
-    options = {**LEARNED, **QUICK, "epochs": 15, "rate": 5e-3, "field": 0.3, "reach": 0.5}
+    options = {**LEARNED, **QUICK, "epochs": 12, "rate": 1e-2, "field": 0.3, "reach": 0.5}
     options["losses"] = {"adversary_channels": 4, "adversary": 0.1, "recoveries": 1}
-    images = (faces(8) * 255).byte()
+    images = (faces(4) * 255).byte()
     stages: list[str] = []
-    made = fit(images=images, people=["a", "b"] * 4, progress=lambda name, done, total: stages.append(name), **options)
+    made = fit(images=images, people=["a", "b"] * 2, progress=lambda name, done, total: stages.append(name), **options)
     before = fit(field=0.3)
 
     def distance(protector: LocalFeatures) -> float:
-        output = protector.protect(faces(8), drawn()).values()
+        output = protector.protect(faces(4), drawn()).values()
         with torch.no_grad():
-            found = [1 - (one(output) * one(faces(8))).sum(1).mean() for one in list(toys.values())[:3]]
+            found = [1 - (one(output) * one(faces(4))).sum(1).mean() for one in list(toys.values())[:3]]
         return float(torch.stack(found).mean())
 
     assert distance(made) < 0.9 * distance(before)
@@ -212,7 +212,7 @@ def test_learning_keeps_the_identity_and_says_of_what(toys: dict[str, Surrogate]
 
 
 def test_interrupted_learning_ends_where_it_would_have(toys: dict[str, Surrogate], tmp_path: Path) -> None:
-    options = {**LEARNED, **QUICK, "epochs": 2}
+    options = {**LEARNED, **QUICK, "epochs": 2, "batch": 2, "images": faces(4)}
     whole = fit(**options)
 
     class Stop(Exception):
@@ -239,8 +239,8 @@ def test_a_loss_that_is_no_number_stops_it(toys: dict[str, Surrogate]) -> None:
         fit(**LEARNED, **QUICK)
 
 
-def test_the_learned_part_is_checked_when_it_is_read(toys: dict[str, Surrogate]) -> None:
-    made = fit(**LEARNED, **QUICK)
+def test_the_learned_part_is_checked_when_it_is_read() -> None:
+    made = LocalFeatures(toy_surrogate(), LocalFeaturesConfig.of(LEARNED), Anonymiser(4))
     for parts in ({}, {"anonymiser.x": torch.zeros(1)}):
         with pytest.raises(WeightsCorrupt, match="learned mode"):
             LocalFeatures.restore(made.recognizer, made.settings(), parts, made.provenance)
@@ -267,6 +267,7 @@ def test_the_learned_part_is_checked_when_it_is_read(toys: dict[str, Surrogate])
         ({"mode": "learned"}, "0 different surrogates"),
         ({"mode": "learned", "surrogates": "first"}, "1 different surrogates"),
         ({"mode": "learned", "surrogates": ["first", "second", "second"]}, "2 different surrogates"),
+        ({"preset": "best"}, "no preset 'best'"),
         ({"losses": {"enough": -1}}, "enough"),
         ({"losses": {"lpips": 1}}, "no 'lpips'"),
     ],
@@ -304,8 +305,8 @@ def test_a_judge_cannot_be_a_surrogate(monkeypatch: pytest.MonkeyPatch) -> None:
 def scene(tmp_path: Path, protector: LocalFeatures) -> Scene:
     from bauta.benchmark.representations import Faces, protect_faces
 
-    pixels = (faces(24) * 255).byte()
-    people = Faces("toys", "0" * 64, pixels, tuple(f"p{place}" for place in range(24)))
+    pixels = (faces(12) * 255).byte()
+    people = Faces("toys", "0" * 64, pixels, tuple(f"p{place}" for place in range(12)))
     victims = faces(4, 9)
     stolen = protector.protect(victims, drawn(3)).values()
     own = protect_faces(protector, people, tmp_path, seed=0)
@@ -315,7 +316,7 @@ def scene(tmp_path: Path, protector: LocalFeatures) -> Scene:
 
 
 def test_attackers_of_randomness_say_what_they_saw(tmp_path: Path) -> None:
-    decoder = {"decoder": "residual", "channels": 4, "epochs": 1, "batch": 8}
+    decoder = {"decoder": "residual", "channels": 4, "epochs": 1, "batch": 12}
     given = scene(tmp_path, fit(noise=0.2))
     said = {}
     for name, option in (
@@ -367,7 +368,8 @@ def test_the_carried_recipe_attacks_it_with_each_randomness() -> None:
     assert {"fresh decoder", "mean decoder", "shared decoder"} <= {one.name for one in recipe.attackers}
     for row in recipe.rows:
         if row.method == "local-features":
-            LocalFeaturesConfig.of({name: value for name, value in row.options.items()})
+            options = dict(row.options)
+            LocalFeaturesConfig.of(options, options.pop("preset", "default"))
 
 
 def test_who_taught_a_protector_does_not_judge_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,7 @@ METHODS: dict[str, MethodCard] = {
         MethodCard(
             name="local-features",
             kind="protector",
-            summary="An image of local detail over random fields, for any recogniser; with or without a learned network.",
+            summary="An image of local detail over random fields that any recogniser reads; learned or train-free.",
             paper="our design after Local Features Meet Stochastic Anonymization, arXiv 2412.08276",
             target="bauta.templates.local_features:LocalFeatures",
         ),
