@@ -97,7 +97,9 @@ def test_detail_has_one_contrast_and_no_brightness() -> None:
     assert abs(float(strong.mean())) < 0.02
     plain = LocalFeaturesConfig(gain=1000, floor=1000)  # then it is the difference itself
     grey = images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    torch.testing.assert_close(local_detail(grey, plain), (grey - gaussian_blur(grey, plain.sigma))[:, :1], atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        local_detail(grey, plain), (grey - gaussian_blur(grey, plain.sigma))[:, :1], atol=1e-3, rtol=0
+    )
     assert local_detail(images, replace(config, colour=True)).shape == images.shape
 
 

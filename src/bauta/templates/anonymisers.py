@@ -192,7 +192,6 @@ class _Game(Learner):
         numbers = require_finite(terms)
         self._descend("anonymiser", torch.stack(list(terms.values())).sum())
         seen = (first.detach(), second.detach())
-        error = torch.zeros(())
         for turn in range(self.losses.recoveries):
             error = (self.adversary(seen[turn % 2]) - images).abs().mean()
             numbers |= require_finite({"recovery": error})

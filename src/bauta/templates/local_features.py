@@ -137,14 +137,15 @@ class LocalFeaturesConfig:
             "level": 0 <= self.level <= 1,
             "field": 0 <= self.field <= 1,
             "chroma": 0 <= self.chroma <= 1,
-            "cells": len(self.cells) == 2 and 2 <= self.cells[0] <= self.cells[1] <= SIDE,
+            "colour": isinstance(self.colour, bool),
+            "cells": list(map(type, self.cells)) == [int, int] and 2 <= self.cells[0] <= self.cells[1] <= SIDE,
             "patches": 0 <= self.patches <= 1,
-            "patch": 1 <= self.patch <= SIDE,
+            "patch": isinstance(self.patch, int) and 1 <= self.patch <= SIDE,
             "dropout": 0 <= self.dropout < 1,
             "noise": 0 <= self.noise <= 1,
-            "bits": 1 <= self.bits <= 8,
+            "bits": isinstance(self.bits, int) and 1 <= self.bits <= 8,
             "reach": 0 <= self.reach <= 1,
-            "channels": 4 <= self.channels <= 256 and self.channels % 4 == 0,
+            "channels": isinstance(self.channels, int) and 4 <= self.channels <= 256 and self.channels % 4 == 0,
         }
         for name, good in checks.items():
             if not good:
