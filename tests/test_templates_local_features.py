@@ -129,10 +129,10 @@ def test_two_draws_keep_the_template_and_change_the_picture() -> None:
 def test_what_is_stored_is_an_image_of_few_bits() -> None:
     stored = fit(bits=3).protect(faces(1), drawn())
     assert (stored.kind, stored.storage, stored.bytes_each) == ("image", "uint8", 3 * 112 * 112)
-    assert len(stored.tensor.unique()) <= 8
+    assert len(set(stored.tensor.flatten().tolist())) <= 8
     values = torch.linspace(0, 1, 999)
     assert float((cut_bits(values, 3) - values).abs().max()) <= 1 / 14 + 1 / 255
-    assert len(cut_bits(values, 8).unique()) == 256
+    assert len(set(cut_bits(values, 8).tolist())) == 256
 
 
 def test_dropout_takes_whole_squares_away() -> None:

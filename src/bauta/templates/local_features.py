@@ -67,7 +67,8 @@ class Draws:
         """float32 of mean 0 and deviation 1."""
         if self.generator is not None:
             return torch.randn(shape, generator=self.generator)
-        return torch.special.ndtri(self._bits(shape)).float()
+        normal: Tensor = torch.special.ndtri(self._bits(shape)).float()
+        return normal
 
     def whole(self, low: int, high: int, count: int) -> Tensor:
         """(count,) whole numbers from low to high, both included."""
@@ -181,7 +182,9 @@ class LocalFeaturesConfig:
         known = [one.name for one in fields(cls)]
         if unknown := sorted(settings.keys() - set(known)):
             raise UsageError(f"Local features have no setting {unknown[0]!r}.", hint=f"They have {', '.join(known)}.")
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+        }
         if isinstance(given.get("surrogates"), str):
             given["surrogates"] = (given["surrogates"],)
         try:
