@@ -60,4 +60,5 @@ class ToyJudge:
     def embed(self, crops: np.ndarray) -> np.ndarray:
         coarse = crops.reshape(len(crops), 3, 4, 28, 4, 28).mean((3, 5)).reshape(len(crops), -1)
         centred = coarse - 0.5
-        return (centred / np.linalg.norm(centred, axis=1, keepdims=True).clip(1e-6)).astype(np.float32)
+        centred[~centred.any(1)] = 1.0  # grey: a template it must have
+        return (centred / np.linalg.norm(centred, axis=1, keepdims=True)).astype(np.float32)

@@ -104,6 +104,13 @@ METHODS: dict[str, MethodCard] = {
             paper="Wang et al., Privacy-preserving Adversarial Facial Features, CVPR 2023",
             target="bauta.templates.advface:AdvFace",
         ),
+        MethodCard(
+            name="local-features",
+            kind="protector",
+            summary="An image of local detail over random fields that any recogniser reads; learned or train-free.",
+            paper="our design after Local Features Meet Stochastic Anonymization, arXiv 2412.08276",
+            target="bauta.templates.local_features:LocalFeatures",
+        ),
         *(
             MethodCard(
                 name=name,

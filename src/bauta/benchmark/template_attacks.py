@@ -20,11 +20,13 @@ from bauta.attacks.optimise import OptimisationConfig, search
 from bauta.attacks.oracle import OraclePairs, StoredPairs
 from bauta.attacks.reconstruct import Pairs, ReconstructionConfig, fit_reconstructor
 from bauta.benchmark.representations import (
+    CHUNK,
     Faces,
     Protected,
     again,
     hash_seed,
     protect_faces,
+    protection_code,
     read_tensors,
     write_tensors,
 )
@@ -61,6 +63,8 @@ class Scene:
         work: Folder of checkpoints.
         seed: Of everything random.
         progress: Called with what is done, how far it is, and how far it goes.
+        victims: (V, 3, 112, 112) in [0, 1], the faces themselves: no attacker looks at them, but some are given what
+            other randomness would have left of them.
     """
 
     protector: Protector
@@ -73,6 +77,7 @@ class Scene:
     work: Path
     seed: int
     progress: Progress
+    victims: Tensor | None = None
 
     @cached_property
     def unprotected(self) -> Protector:
@@ -115,7 +120,41 @@ class Scene:
             return OraclePairs(self.protector, pixels, keys=lambda generator: self.own_key)
         assert self.protected.values is not None
         key = f"{self.protector.sha256} {key_fingerprint(self.own_key)}"
+        if attack.options.get("shared", False) or attack.options.get("draws", 1) > 1:
+            values = self.drawn_otherwise(faces.images(index), attack, self.own_key, "attacker")
+            return StoredPairs(values, pixels, key=f"{key} {_randomness(attack)}")
         return StoredPairs(self.protected.values if every else self.protected.values[index], pixels, key=key)
+
+    def drawn_otherwise(self, images: Tensor, attack: Attack, key: bytes | None, whose: str) -> Tensor:
+        """(n, ...) float32: means of several protections of each face, or one with the randomness that all faces share.
+
+        They are computed once and kept.
+        """
+        shared, draws = attack.options.get("shared", False), attack.options.get("draws", 1)
+        digest = hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
+        facts = [
+            protection_code(),
+            self.protector.sha256,
+            key_fingerprint(key),
+            shared,
+            draws,
+            self.seed,
+            whose,
+            digest,
+        ]
+        path = self.work / "representations" / f"drawn-{hash_seed(*facts):x}.safetensors"
+        kept = read_tensors(path)
+        if kept is None:
+            parts = []
+            for place, part in enumerate(torch.split(images, 1 if shared else CHUNK)):
+                seed = hash_seed(self.seed, "shared") if shared else hash_seed(self.seed, whose, place)
+                generator = torch.Generator().manual_seed(seed)
+                drawn = [self.protector.protect(part, generator, key).values() for _ in range(draws)]
+                parts.append(torch.stack(drawn).mean(0))
+                self.progress(f"{attack.name}: protections", sum(map(len, parts)), len(images))
+            kept = {"values": torch.cat(parts).contiguous()}
+            write_tensors(path, kept)
+        return kept["values"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,12 +195,15 @@ def carry_out(attack: Attack, scene: Scene) -> Outcome:
 
 
 def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
-    options = {key: value for key, value in attack.options.items() if key not in ("images", "fresh")}
+    options = {key: value for key, value in attack.options.items() if key not in ("images", "fresh", "draws", "shared")}
     schedule = _take(Schedule, options, {"seed": scene.seed})
     critic: dict[str, Any] = {key: options.pop(key) for key in ("adversarial", "critic_channels") if key in options}
     start = {"identity": 0.1} if attack.kind == "generative" else {}
     config = _build(ReconstructionConfig, start | options | {"schedule": schedule}, attack)
     pairs = scene.pairs(attack)
+    randomness = _randomness(attack)
+    if scene.victims is not None and (attack.options.get("shared", False) or attack.options.get("draws", 1) > 1):
+        stolen = scene.drawn_otherwise(scene.victims[: attack.victims], attack, scene.key, "victims")
     if tuple(pairs.shape) != tuple(stolen.shape[1:]):
         raise UsageError(
             f"{attack.name!r} learned from {list(pairs.shape)}; {list(stolen.shape[1:])} is stored.",
@@ -173,8 +215,31 @@ def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
     fit = fit_reconstructor if attack.kind == "decoder" else fit_generative
     fitted = fit(pairs, whole, embed=embed, work=folder, name=about, progress=_named(scene.progress, attack.name))
     knowledge: Knowledge = "pairs" if attack.adaptive else "nothing"
-    card = _card(attack, knowledge, "Network, sizes and schedule.", scene, schedule)
+    card = _card(attack, knowledge, f"Network, sizes and schedule. {randomness}".strip(), scene, schedule)
     return Outcome(card, fitted.reconstruct(stolen.float()), None, fitted.fitted)
+
+
+def _randomness(attack: Attack) -> str:
+    """What is particular about the randomness that a decoder meets, in a sentence; "" when nothing is.
+
+    Raises:
+        UsageError: when the options contradict each other.
+    """
+    fresh, shared, draws = (
+        attack.options.get(name, start) for name, start in (("fresh", 0), ("shared", 0), ("draws", 1))
+    )
+    if not isinstance(draws, int) or not 1 <= draws <= 1000:
+        raise UsageError(f"{attack.name!r} cannot see draws={draws!r} of each face.", hint="From 1 to 1000.")
+    if fresh + shared + (draws > 1) > 1 or (not attack.adaptive and (fresh or shared or draws > 1)):
+        raise UsageError(
+            f"{attack.name!r} has options of randomness that do not go together.",
+            hint="Choose one of fresh, shared and draws, for an adaptive decoder.",
+        )
+    if shared:
+        return "Hypothetical: every face met the same randomness, the attacker's and the victims'."
+    if draws > 1:
+        return f"Sees the mean of {draws} protections of each photo, of the victims' too."
+    return "The attacker's faces are protected anew in every epoch." if fresh else ""
 
 
 def _student(attack: Attack, scene: Scene) -> Outcome:

@@ -93,6 +93,9 @@ class Attack:
         adaptive: Whether a decoder learns from protected pairs, and not from unprotected features.
         options: Settings: the fields of `ReconstructionConfig`, `GenerativeConfig` (``adversarial``,
             ``critic_channels``), `OptimisationConfig` or `StudentConfig`, with those of the schedule beside them.
+            An adaptive decoder may have one of three more: ``fresh``, its faces are protected anew in every epoch;
+            ``draws``, it sees the mean of so many protections of each face, the victims' too; ``shared``, a question
+            and no attacker: what if all faces had met the same randomness.
         victims: Attack the first so many only.
     """
 

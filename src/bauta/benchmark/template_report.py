@@ -68,6 +68,23 @@ def linkage_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     ]
 
 
+BLACK_BOX_HEADER = ("row", "set", "recogniser", "clean", "one-sided", "two-sided", "two-sided loss")
+
+
+def black_box_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
+    """What recognisers that know of nothing make of stored images, and their mean loss, in percent."""
+    found = []
+    for card in cards:
+        seen = card["results"].get("black_box", {"judges": {}, "mean_loss": {}})
+        for judge, sets in seen["judges"].items():
+            for name, modes in sets.items():
+                shown = [percent(modes[mode]["accuracy"]) for mode in ("clean", "one-sided", "two-sided")]
+                found.append((_label(card, cards), name, judge, *shown, _points(modes["two-sided"]["loss"])))
+        for name, losses in seen["mean_loss"].items():
+            found.append((_label(card, cards), name, "mean of all", "-", "-", "-", _points(losses["two-sided"])))
+    return found
+
+
 LINKAGE_HEADER = (
     "row", "student", "face to template", "AUROC", "template to template", "AUROC", "rank 1",
 )  # fmt: skip
@@ -89,7 +106,10 @@ def note(cards: Sequence[Card]) -> list[str]:
 
 def markdown(cards: Sequence[Card]) -> str:
     """The tables for a document."""
-    tables = [(HEADER, rows(cards)), (RECOVERY_HEADER, recovery_rows(cards)), (LINKAGE_HEADER, linkage_rows(cards))]
+    tables = [
+        (HEADER, rows(cards)), (BLACK_BOX_HEADER, black_box_rows(cards)), (RECOVERY_HEADER, recovery_rows(cards)),
+        (LINKAGE_HEADER, linkage_rows(cards)),
+    ]  # fmt: skip
     parts = []
     for header, cells in tables:
         if not cells:
@@ -117,6 +137,7 @@ def to_html(cards: Sequence[Card]) -> str:
         cards=cards,
         tables=[
             ("Does it still recognise, and what is it worth", HEADER, table),
+            ("Do other recognisers accept the stored image", BLACK_BOX_HEADER, black_box_rows(cards)),
             ("What attackers recover", RECOVERY_HEADER, recovery_rows(cards)),
             ("What students link", LINKAGE_HEADER, linkage_rows(cards)),
         ],

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bauta import metrics
-from bauta.attacks.replay import Replay, Victims, likeness, load_evaluator
+from bauta.attacks.replay import Replay, Victims, embed_aligned, likeness, load_evaluator
 from bauta.benchmark import cards
 from bauta.benchmark.crowds import draw_crowd
 from bauta.benchmark.datasets import PairSet
@@ -49,6 +49,8 @@ from bauta.benchmark.representations import (
     protect_faces,
     protection_code,
     read_faces,
+    read_tensors,
+    write_tensors,
 )
 from bauta.benchmark.template_attacks import Outcome, Scene, carry_out
 from bauta.benchmark.template_recipes import TemplateRecipe, TemplateRow, half
@@ -229,6 +231,11 @@ def run_row(
         progress(f"{row.name}: {what}", done, total)
 
     protector = make_protector(stage, row, data, work, say)
+    if taught := sorted(set(protector.teachers) & set(recipe.judges)):
+        raise UsageError(
+            f"Row {row.name!r}: {taught[0]} helped to fit the protector and cannot judge it.",
+            hint="Take another judge.",
+        )
     whole_key = _key(stage, row, protector, examples)
     if path.is_file():
         known = cards.read_card(path, cards.TEMPLATES)
@@ -238,7 +245,15 @@ def run_row(
     shared: dict[str, Any] = {"seed": recipe.seed, "storage": row.storage or None}
     folder = work / "representations"
     made = [
-        protect_faces(protector, trial.faces, folder, key=secret, keep=not place, progress=_of(say, trial), **shared)
+        protect_faces(
+            protector,
+            trial.faces,
+            folder,
+            key=secret,
+            keep=not place or protector.kind == "image",
+            progress=_of(say, trial),
+            **shared,
+        )
         for place, trial in enumerate(stage.trials)
     ]
     own = protect_faces(
@@ -252,7 +267,8 @@ def run_row(
     assert made[0].values is not None
     stolen = made[0].values[stage.enrolled]
     scene = Scene(
-        protector, stage.attackers, stage.asked, own, stolen, secret, own_secret, work, recipe.seed, say
+        protector, stage.attackers, stage.asked, own, stolen, secret, own_secret, work, recipe.seed, say,
+        stage.victims.enrolled,
     )  # fmt: skip
     clean = [_clean(protector, trial.faces) for trial in stage.trials]
     clean_own = _clean(protector, stage.asked)
@@ -281,6 +297,7 @@ def run_row(
             trial.pairs.name: _accuracy(trial.pairs, plain, one.templates)
             for trial, plain, one in zip(stage.trials, clean, made, strict=True)
         },
+        **({"black_box": _black_box(stage, protector, made, secret, work)} if protector.kind == "image" else {}),
         **recovery,
         **linked,
         "renewability": _renewability(stage, made[0], renewed, points, row.keyed),
@@ -375,8 +392,43 @@ def _clean(protector: Protector, faces: Faces) -> Tensor:
         return torch.cat([protector.clean(faces.images(part)) for part in parts])
 
 
+def _black_box(stage: Stage, protector: Protector, made: Sequence[Protected], key: bytes | None, work: Path) -> Record:
+    """What judges that know of nothing make of stored images: accuracy of each, and the mean loss of all."""
+    found: Record = {"judges": {}, "mean_loss": {}}
+    for trial, protected in zip(stage.trials, made, strict=True):
+        assert protected.values is not None
+        with torch.no_grad():
+            pictures = [
+                protector.to_image(again(protector, part, key), key) for part in torch.split(protected.values, 32)
+            ]
+        losses: dict[str, list[Floats]] = {"one-sided": [], "two-sided": []}
+        for name in stage.recipe.judges:
+            judge = stage.replay.judges[name]
+            path = work / "judged" / f"{hash_seed(judge.card.sha256, trial.faces.sha256):x}.safetensors"
+            kept = read_tensors(path)
+            if kept is None:
+                parts = torch.arange(len(trial.faces)).split(32)  # type: ignore[no-untyped-call]
+                clean = [embed_aligned(judge, trial.faces.images(part).numpy()) for part in parts]
+                kept = {"clean": torch.from_numpy(np.concatenate(clean))}
+                write_tensors(path, kept)
+            stored = torch.from_numpy(np.concatenate([embed_aligned(judge, part.numpy()) for part in pictures]))
+            figures, rights = _modes(trial.pairs, kept["clean"], stored)
+            found["judges"].setdefault(name, {})[trial.pairs.name] = figures
+            for mode, ones in losses.items():
+                ones.append(rights["clean"].astype(np.float64) - rights[mode])
+        found["mean_loss"][trial.pairs.name] = {
+            mode: _interval(np.mean(ones, axis=0), trial.pairs.pair_subjects) for mode, ones in losses.items()
+        }
+    return found
+
+
 def _accuracy(pairs: PairSet, clean: Tensor, protected: Tensor) -> Record:
     """Accuracy in each mode, and what protection costs pair by pair."""
+    return _modes(pairs, clean, protected)[0]
+
+
+def _modes(pairs: PairSet, clean: Tensor, protected: Tensor) -> tuple[Record, dict[str, Floats]]:
+    """The same, and which pairs are right in each mode."""
     people = pairs.pair_subjects
     rights, found = {}, {}
     for mode, first, second in (
@@ -394,7 +446,7 @@ def _accuracy(pairs: PairSet, clean: Tensor, protected: Tensor) -> Record:
         if mode != "clean":
             loss = rights["clean"].astype(np.float64) - rights[mode]
             found[mode]["loss"] = _interval(loss, people)
-    return found
+    return found, rights
 
 
 def _records(stage: Stage, protector: Protector, stored: Tensor, outcomes: Mapping[str, Outcome]) -> list[Record]:

@@ -101,6 +101,7 @@ def _show(cards: list[dict[str, object]]) -> None:
 
     for header, rows in (
         (tables.HEADER, tables.rows(cards)),
+        (tables.BLACK_BOX_HEADER, tables.black_box_rows(cards)),
         (tables.RECOVERY_HEADER, tables.recovery_rows(cards)),
         (tables.LINKAGE_HEADER, tables.linkage_rows(cards)),
     ):

@@ -101,7 +101,7 @@ def resize(images: Tensor, factor: float) -> Tensor:
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     """Separable Gaussian blur of standard deviation `sigma` pixels, borders replicated, any channels."""
     radius = max(1, math.ceil(3 * sigma))
-    position = torch.arange(-radius, radius + 1, dtype=images.dtype)
+    position = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
     kernel = torch.exp(-0.5 * (position / sigma) ** 2)
     kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, -1)
     padded = functional.pad(images, (radius,) * 4, mode="replicate")

@@ -15,6 +15,8 @@ _HOMES = {
     "load_representation": "representation",
     "AdvFace": "advface",
     "AdvFaceConfig": "advface",
+    "LocalFeatures": "local_features",
+    "LocalFeaturesConfig": "local_features",
 }
 __all__ = sorted(_HOMES)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -70,11 +71,13 @@ class Protector(ABC):
         kind: What one row of its representations is.
         keyed: Whether `protect` takes a key.
         provenance: Where the learned parts come from.
+        teachers: Names of further recognisers that the learned parts were fitted against; they cannot judge it.
     """
 
     card: ClassVar[MethodCard]
     kind: Kind
     keyed: ClassVar[bool] = False
+    teachers: tuple[str, ...] = ()
 
     def __init__(self, recognizer: Surrogate, *, provenance: Provenance | None = None) -> None:
         self.recognizer = recognizer
@@ -98,6 +101,14 @@ class Protector(ABC):
         Raises:
             UsageError: when shapes or ranges are wrong, or the method takes no key.
         """
+
+    def protect_anew(self, images: Tensor, key: bytes | None = None) -> Representation:
+        """`protect` with randomness that nobody keeps: of a seed that is drawn and forgotten.
+
+        Raises:
+            UsageError: as `protect`.
+        """
+        return self.protect(images, torch.Generator().manual_seed(secrets.randbits(63)), key)
 
     @abstractmethod
     def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,8 +119,9 @@ def protect_faces(
     Raises:
         UsageError: when images or key have another form.
     """
-    generator = torch.Generator().manual_seed(secrets.randbits(63) if seed is None else seed)
-    return Gallery(protector.protect(images, generator, key), tuple(names))
+    if seed is None:
+        return Gallery(protector.protect_anew(images, key), tuple(names))
+    return Gallery(protector.protect(images, torch.Generator().manual_seed(seed), key), tuple(names))
 
 
 def read_key(path: Path) -> bytes:
