@@ -57,7 +57,7 @@ def rows() -> dict[str, Row]:
     table = {
         "default": Row(default),
         "combined": Row(TipImConfig(mode="combined", psnr=30.9, ssim=0.92), pairs=60),
-        "install": Row(default, ("dlib_resnet", "chip_resnet"), pairs=60),
+        "install": Row(default, ("dlib_resnet", "chip_resnet", "mobilefacenet"), pairs=60),
         "dlib": Row(default, ("dlib_resnet",), pairs=60),
         "paper": Row(TipImConfig.paper(), SURROGATES[:1], pairs=30),
         "official-code": Row(TipImConfig.official_code(), SURROGATES[:1], pairs=30),
