@@ -123,14 +123,15 @@ def install_rows() -> list[str]:
             f"{100 * dodging[name]['mean']['mean']:.1f}" if name in dodging else "-"
             for name in ("lossless", "jpeg-75", "half-size", "blur")
         ]
-        target = f"{percent(results['matches_target'])} ({100 * results['matches_target_before']['mean']:.0f})"
+        before = 100 * results["matches_target_before"]["mean"]
+        target = f"{percent(results['matches_target'])} ({before:.0f})" if "combined" in label else "-"
         seen = [
             f"{quality[f'psnr{where}']['mean']:.1f} dB, {quality[f'ssim{where}']['mean']:.3f}"
             for where in ("", "_saved")
         ]
         lines.append(
             f"| {label} | {results['usable']} | {percent(dodging['saved']['mean'])} "
-            f"| {worst} {percent(judges[worst])} | {' | '.join(means)} | {target if 'combined' in label else '-'} | {' | '.join(seen)} |"
+            f"| {worst} {percent(judges[worst])} | {' | '.join([*means, target, *seen])} |"
         )
     return lines
 
