@@ -346,7 +346,7 @@ class TestRecognizers:
         assert "dlib_resnet  surrogate, judge" in capsys.readouterr().out
         assert run(["recognizers", "list", "--json"]) == 0
         entries = json.loads(capsys.readouterr().out)
-        assert [entry["name"] for entry in entries] == ["dlib_resnet", "chip_resnet", "mobilefacenet"]
+        assert [entry["name"] for entry in entries] == ["dlib_resnet", "chip_resnet", "mobilefacenet", "mobilenet"]
         assert all(entry["weights_present"] for entry in entries)
 
     def test_bad_input(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,9 @@ PACKAGE_DATA = (
     "bauta/recognizers/shipped/chip_resnet.toml",
     "bauta/recognizers/shipped/mobilefacenet.safetensors",
     "bauta/recognizers/shipped/mobilefacenet.toml",
+    "bauta/recognizers/shipped/mobilenet.safetensors",
+    "bauta/recognizers/shipped/mobilenet.toml",
+    "bauta/recognizers/shipped/NOTICE",
     "bauta/recognizers/thresholds.json",
     "bauta/py.typed",
 )

