@@ -255,9 +255,10 @@ def run_row(
         protector, stage.attackers, stage.asked, own, stolen, secret, own_secret, work, recipe.seed, say
     )  # fmt: skip
     clean = [_clean(protector, trial.faces) for trial in stage.trials]
-    clean_own = _clean(protector, stage.asked)
+    probes = [_probes(stage, protector, trial.faces) for trial in stage.trials]
+    probes_own = _probes(stage, protector, stage.asked)
     points = operating_points(
-        torch.cat([own.templates, clean_own]).numpy(),
+        torch.cat([own.templates, probes_own]).numpy(),
         stage.asked.subjects * 2,
         first=np.arange(len(own.templates)),
         second=np.arange(len(own.templates), 2 * len(own.templates)),
@@ -272,14 +273,14 @@ def run_row(
             protector, stage.trials[0].faces, folder, seed=recipe.seed + 1, key=new_secret, storage=row.storage or None,
             progress=lambda done, total: say("under a new key", done, total),
         )  # fmt: skip
-    linked = _linkage(stage, clean[0], made[0], renewed, outcomes)
+    linked = _linkage(stage, clean[0], probes[0], made[0], renewed, outcomes)
     limits = dict(stage.thresholds) | {SYSTEM: {point.fmr: _point(point, stage.asked) for point in points}}
     attackers = [{**outcome.card.to_dict(), "fitted": dict(outcome.fitted)} for outcome in outcomes.values()]
     recovery = summarise(records, limits, recipe.recognizer, recipe.fmrs)
     results: Record = {
         "accuracy": {
-            trial.pairs.name: _accuracy(trial.pairs, plain, one.templates)
-            for trial, plain, one in zip(stage.trials, clean, made, strict=True)
+            trial.pairs.name: _accuracy(trial.pairs, plain, shown, one.templates)
+            for trial, plain, shown, one in zip(stage.trials, clean, probes, made, strict=True)
         },
         **recovery,
         **linked,
@@ -375,13 +376,26 @@ def _clean(protector: Protector, faces: Faces) -> Tensor:
         return torch.cat([protector.clean(faces.images(part)) for part in parts])
 
 
-def _accuracy(pairs: PairSet, clean: Tensor, protected: Tensor) -> Record:
+def _probes(stage: Stage, protector: Protector, faces: Faces) -> Tensor:
+    parts: tuple[Tensor, ...] = torch.arange(len(faces)).split(32)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        return torch.cat(
+            [
+                protector.probe(
+                    faces.images(part), torch.Generator().manual_seed(hash_seed(stage.recipe.seed, "probe", place))
+                )
+                for place, part in enumerate(parts)
+            ]
+        )
+
+
+def _accuracy(pairs: PairSet, clean: Tensor, probes: Tensor, protected: Tensor) -> Record:
     """Accuracy in each mode, and what protection costs pair by pair."""
     people = pairs.pair_subjects
     rights, found = {}, {}
     for mode, first, second in (
         ("clean", clean, clean),
-        ("one-sided", protected, clean),
+        ("one-sided", protected, probes),
         ("two-sided", protected, protected),
     ):
         scores = cosines(first[pairs.first].numpy(), second[pairs.second].numpy())
@@ -417,7 +431,7 @@ def _records(stage: Stage, protector: Protector, stored: Tensor, outcomes: Mappi
         judged = replay.scores(filled)
         with torch.no_grad():
             parts: tuple[Tensor, ...] = images.contiguous().split(32)  # type: ignore[no-untyped-call]
-            probes = torch.cat([protector.clean(part) for part in parts])
+            probes = torch.cat([protector.probe(part) for part in parts])
         system = [(probes * stored[places[:count]]).sum(1).numpy() for places in (stage.enrolled, stage.others)]
         for place in range(count):
             records[place]["recovered"][name] = {
@@ -504,7 +518,7 @@ def summarise(
 
 
 def _linkage(
-    stage: Stage, clean: Tensor, first: Protected, second: Protected, outcomes: Mapping[str, Outcome]
+    stage: Stage, clean: Tensor, probed: Tensor, first: Protected, second: Protected, outcomes: Mapping[str, Outcome]
 ) -> Record:
     """What links the first trial's representations, across keys where there are some, to each other and to faces.
 
@@ -523,9 +537,10 @@ def _linkage(
             ways[name] = (one, outcome.student.embed(second.values) if keyed else one)
     linkage = {}
     for name, (one, other) in ways.items():
-        faces = cosines(one[pairs.first].numpy(), clean[pairs.second].numpy())
+        seen = probed if name == "matcher" else clean
+        faces = cosines(one[pairs.first].numpy(), seen[pairs.second].numpy())
         own = cosines(one[pairs.first].numpy(), other[pairs.second].numpy())
-        probes, gallery = one[stage.enrolled].numpy(), clean[stage.others].numpy()
+        probes, gallery = one[stage.enrolled].numpy(), seen[stage.others].numpy()
         ranks = closed_set(probes, stage.victims.subjects, gallery, stage.victims.subjects)
         linkage[name] = {
             "face_template": _pair_figures(faces, same, pairs.fold, people),
@@ -590,7 +605,7 @@ def _cost(protector: Protector, stage: Stage, key: bytes | None) -> Record:
     with torch.no_grad():
         spent = {
             "enrol": round(milliseconds(lambda: protector.protect(face, torch.Generator(), key), repeats=3), 2),
-            "recognise": round(milliseconds(lambda: protector.clean(face), repeats=3), 2),
+            "recognise": round(milliseconds(lambda: protector.probe(face), repeats=3), 2),
             "match": round(milliseconds(lambda: protector.templates(stored, key), repeats=3), 2),
         }
     return {
