@@ -276,7 +276,8 @@ def run_row(
     linked = _linkage(stage, clean[0], probes[0], made[0], renewed, outcomes)
     limits = dict(stage.thresholds) | {SYSTEM: {point.fmr: _point(point, stage.asked) for point in points}}
     attackers = [{**outcome.card.to_dict(), "fitted": dict(outcome.fitted)} for outcome in outcomes.values()]
-    recovery = summarise(records, limits, recipe.recognizer, recipe.fmrs)
+    looks = [attack.name for attack in recipe.attackers_of(row) if attack.kind == "picture"]
+    recovery = summarise(records, limits, recipe.recognizer, recipe.fmrs, look=looks[0] if looks else "")
     results: Record = {
         "accuracy": {
             trial.pairs.name: _accuracy(trial.pairs, plain, shown, one.templates)
@@ -451,8 +452,10 @@ def summarise(
     thresholds: Mapping[str, Mapping[float, Mapping[str, Any]]],
     recognizer: str,
     fmrs: Sequence[float],
+    *,
+    look: str = "",
 ) -> Record:
-    """The fields ``recovery``, ``self_match`` and ``irreversibility`` of a card's results.
+    """The fields ``recovery``, ``self_match``, ``irreversibility`` and ``privacy`` of a card's results.
 
     Replay succeeds when the score reaches the threshold. Type I is against the enrolled image, type II against another
     image of the person; at the system against the stored representations of these.
@@ -462,6 +465,7 @@ def summarise(
         thresholds: By recogniser, or `SYSTEM`, and false match rate: tables with ``cosine``.
         recognizer: The one under attack; the first of the others gives the identity cosine.
         fmrs: False match rates.
+        look: Name of the attacker who looks at stored numbers as pictures; without one there is no ``privacy``.
     """
     judges = [name for name in thresholds if name not in (recognizer, SYSTEM)]
     names = list(dict.fromkeys(name for record in records for name in record["recovered"]))
@@ -514,7 +518,37 @@ def summarise(
         for kind in kinds:
             best = max(attackers, key=lambda one: recovery[one]["replay"][judge][kind][strictest]["mean"])
             strongest[f"{judge}, {kind}"] = {"attacker": best, **recovery[best]["replay"][judge][kind][strictest]}
-    return {"recovery": recovery, "self_match": self_match, "irreversibility": {"fmr": min(fmrs), "by": strongest}}
+    found = {"recovery": recovery, "self_match": self_match, "irreversibility": {"fmr": min(fmrs), "by": strongest}}
+    others = [name for name in attackers if name != look]
+    if look in attackers and judges and others:
+        found["privacy"] = {name: _privacy(records, look, name, judges[0]) for name in others}
+    return found
+
+
+def _privacy(records: Sequence[Record], look: str, attacker: str, judge: str) -> Record:
+    """The composite score against one attacker and its parts; see `bauta.metrics.composite_privacy`."""
+    kept = [record for record in records if attacker in record["recovered"] and look in record["recovered"]]
+    people = [record["subject"] for record in kept]
+    parts = {
+        (name, what): np.array(
+            [
+                record["recovered"][name]["ssim"] if what == "ssim" else record["recovered"][name]["scores"][judge][0]
+                for record in kept
+            ],
+            np.float64,
+        )
+        for name in (look, attacker)
+        for what in ("ssim", "cosine")
+    }
+    pictures, recovered = ((parts[name, "ssim"], parts[name, "cosine"]) for name in (look, attacker))
+    scores = {
+        "s1": 1 - pictures[0],
+        "s2": 1 - pictures[1].clip(0),
+        "s3": 1 - recovered[0],
+        "s4": 1 - recovered[1].clip(0),
+        "score": metrics.composite_privacy(*pictures, *recovered),
+    }
+    return {name: _interval(values, people) for name, values in scores.items()}
 
 
 def _linkage(

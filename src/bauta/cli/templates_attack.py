@@ -103,6 +103,7 @@ def _show(cards: list[dict[str, object]]) -> None:
         (tables.HEADER, tables.rows(cards)),
         (tables.RECOVERY_HEADER, tables.recovery_rows(cards)),
         (tables.LINKAGE_HEADER, tables.linkage_rows(cards)),
+        (tables.PRIVACY_HEADER, tables.privacy_rows(cards)),
     ):
         if rows:
             show_table(tuple(name.upper() for name in header), rows)

@@ -82,12 +82,13 @@ class BlockDct(nn.Module):
         ):
             self.register_buffer(name, value.float())
 
-    def linear(self, images: Tensor, frequencies: Sequence[int] | None = None) -> Tensor:
+    def linear(self, images: Tensor, frequencies: Sequence[int] | None = None, *, step: int = 1) -> Tensor:
         """Coefficients (N, 192, 112, 112), linear in the images.
 
         Args:
             images: (N, 3, 112, 112).
             frequencies: Compute only these, 8 u + v each, of every colour: (N, 3 len(frequencies), 112, 112).
+            step: Compute only every so many blocks down and across.
 
         Raises:
             UsageError: when the images have another shape, or there is no such frequency.
@@ -98,8 +99,8 @@ class BlockDct(nn.Module):
         if not chosen or not all(0 <= one < FREQUENCIES for one in chosen):
             raise UsageError(f"There are no frequencies {chosen}.", hint="They run from 0 to 63.")
         colours = torch.einsum("cd,ndhw->nchw", self.colour, images)
-        down = self.analysis @ colours[:, :, None]  # (N, 3, 8, 112, 112): blocks down, pixels across
-        across = self.analysis.mT
+        down = self.analysis[:, ::step] @ colours[:, :, None]  # (N, 3, 8, 112, 112): blocks down, pixels across
+        across = self.analysis[:, ::step].mT
         rows = torch.tensor([one // BLOCK for one in chosen], device=images.device)
         columns = torch.tensor([one % BLOCK for one in chosen], device=images.device)
         coefficients = down[:, :, rows] @ across[columns]

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from bauta.errors import UsageError
 from bauta.templates.base import SIDE
-from bauta.templates.dct import CHANNELS, COLOURS, FREQUENCIES, BlockDct
+from bauta.templates.dct import BLOCK, CHANNELS, COLOURS, FREQUENCIES, BlockDct
 from bauta.templates.learners import Learner, require_finite, train
 from bauta.templates.masking import Lesson, Masked, Masking, MaskingConfig, alone, stretched
 from bauta.templates.representation import Kind
@@ -35,6 +35,7 @@ from bauta.templates.shadows import as_images
 
 CALIBRATED = 64  # faces from which the statistics of coefficients are taken
 _CHUNK = 8
+_STEP = 4  # every so many blocks are enough for statistics
 
 
 def channels_of(frequencies: list[int]) -> Tensor:
@@ -115,7 +116,9 @@ class ShuffledMask(Masking):
         energies = torch.zeros(FREQUENCIES)
         parts = some_faces(lesson.pixels)
         for part in parts:
-            energies += self.dct.encode(part).abs().mean((2, 3)).reshape(-1, COLOURS, FREQUENCIES).sum((0, 1))
+            coefficients = self.dct.linear(part, step=_STEP)
+            coefficients[:, 0] -= 128 * BLOCK
+            energies += coefficients.abs().mean((2, 3)).reshape(-1, COLOURS, FREQUENCIES).sum((0, 1))
         figures: dict[str, float] = {}
         worth = -energies
         if self.config.choice == "gates":
@@ -136,7 +139,7 @@ class ShuffledMask(Masking):
             self.second.copy_(torch.randperm(count, generator=generator))
         squares = torch.zeros(count)
         for part in parts:
-            squares += self.dct.linear(part, self.chosen.tolist()).square().mean((0, 2, 3)) / len(parts)
+            squares += self.dct.linear(part, self.chosen.tolist(), step=_STEP).square().mean((0, 2, 3)) / len(parts)
         self.scale.copy_(squares.sqrt())
         share = float(energies[self.chosen].sum() / energies.sum())
         return {**figures, "energy kept": round(share, 4)}
@@ -172,7 +175,7 @@ class _Gates(Learner):
         self.scales = torch.zeros(CHANNELS)
         wanted = []
         for part in some_faces(lesson.pixels, 16):
-            self.scales += masking.dct.linear(part).square().mean((0, 2, 3))
+            self.scales += masking.dct.linear(part, step=_STEP).square().mean((0, 2, 3))
             wanted.append(lesson.features(part))
         self.scales = (self.scales / max(1, len(wanted))).sqrt().clamp_min(1e-3)[:, None, None]
         feature = torch.cat(wanted)
@@ -183,7 +186,6 @@ class _Gates(Learner):
             self.reader = nn.Conv2d(CHANNELS, feature.shape[1], 3, padding=1)
         self.logits = nn.Linear(FREQUENCIES, 1, bias=False)
         nn.init.zeros_(self.logits.weight)
-        self.side = feature.shape[2:]
         self.networks = {"reader": self.reader, "gates": self.logits}
         self.optimizers = {
             "reader": torch.optim.Adam(self.reader.parameters(), lr=lesson.schedule.rate),
@@ -194,10 +196,10 @@ class _Gates(Learner):
         """One step of Adam."""
         images = as_images(self.lesson.pixels[index])
         gates = self.logits.weight[0].sigmoid()
-        values = self.masking.dct.linear(images) / self.scales * gates.repeat(COLOURS)[:, None, None]
+        values = self.masking.dct.linear(images, step=_STEP) / self.scales * gates.repeat(COLOURS)[:, None, None]
         wanted = (self.lesson.features(images) - self.mean) / self.std
-        pooled = functional.adaptive_avg_pool2d(values, self.side)  # a coarse look is enough for a choice
-        error = (self.reader(pooled) - wanted).square().mean()
+        wanted = functional.adaptive_avg_pool2d(wanted, values.shape[2:])  # a coarse look is enough for a choice
+        error = (self.reader(values) - wanted).square().mean()
         energy = self.masking.config.penalty * (gates * self.energies).sum()
         losses = require_finite({"feature": error, "energy": energy})
         for optimizer in self.optimizers.values():
