@@ -226,11 +226,11 @@ def test_masked_and_clean_are_not_taken_for_each_other() -> None:
     made, other = fit(), fit("gaussian-noise", sigma=8.0)
     clean = IdentityFeature(made.recognizer, split="8x27x27")
     stored = made.protect(faces(), drawn())
-    with pytest.raises(UsageError, match="'unprotected'.*not 'identity-feature'"):
+    with pytest.raises(UsageError, match=r"'unprotected'.*not 'identity-feature'"):
         clean.templates(stored)
-    with pytest.raises(UsageError, match="'identity-feature'.*not 'unprotected'"):
+    with pytest.raises(UsageError, match=r"'identity-feature'.*not 'unprotected'"):
         made.templates(clean.protect(faces(), drawn()))
-    with pytest.raises(UsageError, match="'gaussian-noise'.*not 'unprotected'"):
+    with pytest.raises(UsageError, match=r"'gaussian-noise'.*not 'unprotected'"):
         other.match(other.protect(faces(), drawn()), stored)
     with pytest.raises(UsageError, match="was given"):
         fit("partialface").read(faces())

@@ -518,11 +518,15 @@ def summarise(
         for kind in kinds:
             best = max(attackers, key=lambda one: recovery[one]["replay"][judge][kind][strictest]["mean"])
             strongest[f"{judge}, {kind}"] = {"attacker": best, **recovery[best]["replay"][judge][kind][strictest]}
-    found = {"recovery": recovery, "self_match": self_match, "irreversibility": {"fmr": min(fmrs), "by": strongest}}
+    results: Record = {
+        "recovery": recovery,
+        "self_match": self_match,
+        "irreversibility": {"fmr": min(fmrs), "by": strongest},
+    }
     others = [name for name in attackers if name != look]
     if look in attackers and judges and others:
-        found["privacy"] = {name: _privacy(records, look, name, judges[0]) for name in others}
-    return found
+        results["privacy"] = {name: _privacy(records, look, name, judges[0]) for name in others}
+    return results
 
 
 def _privacy(records: Sequence[Record], look: str, attacker: str, judge: str) -> Record:

@@ -198,13 +198,15 @@ class _Gates(Learner):
         gates = self.logits.weight[0].sigmoid()
         values = self.masking.dct.linear(images, step=_STEP) / self.scales * gates.repeat(COLOURS)[:, None, None]
         wanted = (self.lesson.features(images) - self.mean) / self.std
-        wanted = functional.adaptive_avg_pool2d(wanted, values.shape[2:])  # a coarse look is enough for a choice
+        wanted = functional.adaptive_avg_pool2d(
+            wanted, (values.shape[2], values.shape[3])
+        )  # a coarse look is enough for a choice
         error = (self.reader(values) - wanted).square().mean()
         energy = self.masking.config.penalty * (gates * self.energies).sum()
         losses = require_finite({"feature": error, "energy": energy})
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        (error + energy).backward()  # type: ignore[no-untyped-call]
+        (error + energy).backward()
         for optimizer in self.optimizers.values():
             optimizer.step()
         return losses
@@ -425,7 +427,8 @@ class ShuffledResidue(Masking):
     def residue(self, images: Tensor) -> Tensor:
         """(N, 192, 112, 112): coefficients of the face less those of its rendering."""
         coefficients = self.dct.linear(images)
-        return coefficients - self.render(coefficients)
+        residue: Tensor = coefficients - self.render(coefficients)
+        return residue
 
     def prepare(self, lesson: Lesson) -> dict[str, float]:
         """Teach the network to render; see `Masking.prepare`."""
@@ -483,7 +486,7 @@ class _Rendering(Learner):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(lesson.schedule.seed)
             self.reader = nn.Conv2d(CHANNELS, feature.shape[1], 3, padding=1)
-        self.side = feature.shape[2:]
+        self.side = (feature.shape[2], feature.shape[3])
         masking.render.requires_grad_(True)
         self.networks = {"render": masking.render, "reader": self.reader}
         self.optimizers = {
@@ -501,7 +504,7 @@ class _Rendering(Learner):
         losses = require_finite({"likeness": away, "feature": error})
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        (self.masking.config.likeness * away + error).backward()  # type: ignore[no-untyped-call]
+        (self.masking.config.likeness * away + error).backward()
         for optimizer in self.optimizers.values():
             optimizer.step()
         return losses

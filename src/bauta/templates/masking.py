@@ -226,7 +226,7 @@ class Pool(nn.Module):
         Raises:
             UsageError: when there are fewer people, or fewer images when these are not known.
         """
-        everybody = len(people.unique()) if len(people) else len(pixels)
+        everybody = len(set(people.tolist())) if len(people) else len(pixels)
         if everybody < max(least, 2):
             raise UsageError(
                 f"{everybody} people are too few to mix {least} faces.", hint="Give more people, or mix fewer faces."
@@ -358,8 +358,9 @@ def mixed(own: Tensor, members: Tensor, shares: Tensor, strangers: Tensor) -> Te
     rows = []
     for places, parts in zip(members.tolist(), shares.tolist(), strict=True):
         chosen = [(place, part) for place, part in zip(places, parts, strict=True) if part > 0]
-        rows.append(sum(part * (own[place] if place >= 0 else strangers[-1 - place]) for place, part in chosen))
-    return torch.stack(rows)  # type: ignore[arg-type]
+        faces = [part * (own[place] if place >= 0 else strangers[-1 - place]) for place, part in chosen]
+        rows.append(torch.stack(faces).sum(0))
+    return torch.stack(rows)
 
 
 # Plain maskings
