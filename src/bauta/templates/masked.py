@@ -3,7 +3,7 @@
 Here, unlike in `AdvFace`, the recogniser does not stay as it is. A masked face is nothing that it could read, so its
 body gets a new stem and learns anew, in three stages, each the same for every masking and the unmasked row:
 
-1. *stem*: the new stem finds the clean recogniser's early feature in the masked face (squared error);
+1. *stem*: the new stem finds the clean recogniser's first map in the masked face (least squares, then training);
 2. *distillation*: stem and body find its template (1 - cosine, on training faces);
 3. *fine-tuning*: the same, and the method's own loss, an ArcFace margin (Deng et al. 2019) on the names of all the
    faces in a mixture by their shares, its prototypes starting at the people's mean templates.
@@ -38,7 +38,7 @@ from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
 from bauta.faces.templates import ARCFACE_112
 from bauta.photo.files import write_atomically
 from bauta.recognizers.onnx_import import trainable_copy
-from bauta.recognizers.splits import split_recognizer
+from bauta.recognizers.splits import list_cuts, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
 from bauta.templates.base import Protector, Provenance
@@ -50,6 +50,7 @@ from bauta.templates.representation import Kind, Representation, Storage
 from bauta.templates.shadows import as_images, digest_of_pixels, plain_figures, require_faces
 
 SMALL = 64  # elements up to which a learned tensor is kept in float32
+SOLVED = 48  # faces on which the linear part of a stem is solved
 HIDDEN = 20  # one person in so many is watched and not learned from, where there are enough
 _CHUNK = 16
 
@@ -73,7 +74,7 @@ class Training:
     epochs: int = 10
     fine_tuning_epochs: int = 4
     batch: int = 16
-    rate: float = 1e-3
+    rate: float = 5e-4
     margin: float = 0.4
     scale: float = 32.0
     margin_weight: float = 0.02
@@ -98,10 +99,12 @@ _FIELDS = tuple(field.name for field in fields(Training))
 
 
 class Stem(nn.Module):
-    """From values (N, C, H, W) to the early feature (N, F, h, w) of the recogniser whose body follows.
+    """From values (N, C, H, W) to the first map (N, F, h, w) that the recogniser makes of a face.
 
-    Standardised channels, a 1x1 convolution to `width` channels, and MobileFaceNet's own beginning: a strided 3x3
-    convolution and a depthwise one. Our design; the published methods widen the first convolution.
+    Standardised channels, a 1x1 convolution to `width` channels, a strided 3x3 convolution, and beside that a branch
+    that is not linear and begins at nothing. Maskings are linear or nearly so, and so is the first map: `solve` finds
+    the linear part by least squares, where training from random weights would take most of the time there is. Our
+    design; the published methods widen the first convolution and train it from nothing.
     """
 
     mean: Tensor
@@ -112,17 +115,17 @@ class Stem(nn.Module):
         outputs, self.side = feature[0], (feature[1], feature[2])
         self.register_buffer("mean", torch.zeros(shape[0], 1, 1))
         self.register_buffer("scale", torch.ones(shape[0], 1, 1))
-        stride = max(1, round(shape[1] / feature[1]))
-        self.layers = nn.Sequential(
-            nn.Conv2d(shape[0], width, 1, bias=False),
-            nn.Conv2d(width, outputs, 3, stride=stride, padding=1, bias=False),
+        self.stride = max(1, round(shape[1] / feature[1]))
+        self.reduce = nn.Conv2d(shape[0], width, 1, bias=False)
+        self.linear = nn.Conv2d(width, outputs, 3, stride=self.stride, padding=1)
+        self.branch = nn.Sequential(
+            nn.Conv2d(width, outputs, 3, stride=self.stride, padding=1, bias=False),
             nn.BatchNorm2d(outputs),
             nn.PReLU(outputs),
-            nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.PReLU(outputs),
-            nn.Conv2d(outputs, outputs, 1),  # so that any feature can be reached, of whatever sign
+            nn.Conv2d(outputs, outputs, 1),
         )
+        for parameter in self.branch[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def calibrate(self, parts: Sequence[Tensor]) -> None:
         """Take mean and deviation of each channel from values (n, C, H, W)."""
@@ -132,10 +135,55 @@ class Stem(nn.Module):
         self.mean.copy_(means[:, None, None])
         self.scale.copy_(torch.where(std > 1e-6, std, torch.ones(1))[:, None, None])
 
+    @torch.no_grad()
+    def solve(self, pairs: Sequence[tuple[Tensor, Tensor]], generator: torch.Generator) -> None:
+        """Set the linear part to the least squares of features (n, F, h, w) on values (n, C, H, W).
+
+        One place in four is looked at; a ridge of a thousandth keeps channels that tell the same from quarrelling. The
+        weights are then brought to `width` channels by their singular values.
+        """
+        channels, width, outputs = len(self.mean), self.reduce.out_channels, self.linear.out_channels
+        size = 9 * channels + 1
+        gram, cross = torch.zeros(size, size), torch.zeros(size, outputs)
+        for values, feature in pairs:
+            patches = functional.unfold((values - self.mean) / self.scale, 3, padding=1, stride=self.stride)
+            side = 1 + (values.shape[2] - 1) // self.stride
+            wanted = functional.adaptive_avg_pool2d(feature, (side, side)).flatten(2)
+            places = torch.randperm(patches.shape[2], generator=generator)[: max(1, patches.shape[2] // 4)]
+            rows = patches[:, :, places].transpose(1, 2).flatten(0, 1)
+            rows = torch.cat([rows, torch.ones(len(rows), 1)], 1)
+            gram += rows.T @ rows
+            cross += rows.T @ wanted[:, :, places].transpose(1, 2).flatten(0, 1)
+        gram += 1e-3 * gram.diagonal().mean() * torch.eye(size)
+        solved = torch.linalg.solve(gram.double(), cross.double()).float()
+        weight = solved[:-1].T.reshape(outputs, channels, 9)
+        left, _, _ = torch.linalg.svd(weight.transpose(0, 1).flatten(1), full_matrices=False)
+        kept = min(width, left.shape[1])
+        self.reduce.weight[:kept] = left[:, :kept].T[:, :, None, None]
+        self.linear.weight.zero_()
+        self.linear.weight[:, :kept] = torch.einsum("cr,ocp->orp", left[:, :kept], weight).reshape(outputs, kept, 3, 3)
+        assert self.linear.bias is not None
+        self.linear.bias.copy_(solved[-1])
+
     def forward(self, values: Tensor) -> Tensor:
         """The feature."""
-        feature: Tensor = self.layers((values - self.mean) / self.scale)
+        reduced = self.reduce((values - self.mean) / self.scale)
+        feature: Tensor = self.linear(reduced) + self.branch(reduced)
         return feature if feature.shape[2:] == self.side else functional.adaptive_avg_pool2d(feature, self.side)
+
+
+def first_map(recognizer: Surrogate) -> str:
+    """Name of the first place where a recogniser of faces can be cut and makes maps smaller than the face.
+
+    Raises:
+        UsageError: when it has none.
+    """
+    for cut in list_cuts(recognizer):
+        if len(cut.shape) == 3 and cut.shape[1] < recognizer.card.template.height:
+            return cut.name
+    raise UsageError(
+        f"{recognizer.card.name!r} makes no maps that a stem could end at.", hint="Choose a convolutional recogniser."
+    )
 
 
 class MaskedNetwork(nn.Module):
@@ -159,7 +207,8 @@ class MaskedNetwork(nn.Module):
         front, back = split_recognizer(recognizer, split)
         if back.layers is None or len(front.cut.shape) != 3:
             raise UsageError(
-                f"A stem cannot end at {front.cut.name!r} {front.cut.depth}.", hint="Cut at maps, such as 64x56x56."
+                f"A stem cannot end at {front.cut.name!r} {front.cut.depth}.",
+                hint="Cut at maps, such as its first one.",
             )
         if recognizer.card.template != ARCFACE_112:
             raise UsageError(
@@ -244,7 +293,7 @@ class MaskedRecognition(Protector):
         recognizer: Surrogate,
         generator: torch.Generator,
         people: Sequence[str] = (),
-        split: str = "64x56x56",
+        split: str = "",
         stem: int = 32,
         storage: Storage = "float16",
         licence: str = "not stated",
@@ -262,7 +311,7 @@ class MaskedRecognition(Protector):
             generator: Not drawn from; its seed is the schedule's.
             people: Name of the person on each image. Without names there is no margin to fine-tune with. With 40 and
                 more, one in twenty is not learned from but watched.
-            split: Where the recogniser is cut: what comes before is replaced.
+            split: Where the recogniser is cut: what comes before is replaced; by default its first map.
             stem: Channels inside the new stem.
             storage: Type of the stored numbers.
             licence: Terms of what is learned.
@@ -288,6 +337,7 @@ class MaskedRecognition(Protector):
             raise UsageError("All faces are of one person.", hint="Give faces of many people to learn from.")
         masking = cls.Made(config)
         seed = generator.initial_seed() % (1 << 31)
+        split = split or first_map(recognizer)
         network = MaskedNetwork(recognizer, masking.shape, split, stem, seed)
         room = _Room(recognizer, images, list(people), masking, network, training, split, seed, work, progress)
         figures = room.teach(cls.card.name)
@@ -460,10 +510,12 @@ class _Room:
         masking.train()
         generator = torch.Generator().manual_seed(self.seed)
         with torch.no_grad():
-            index = torch.arange(0, len(self.pixels), max(1, len(self.pixels) // 64))[:64]
-            network.stem.calibrate(
-                [masking.single(as_images(self.pixels[part]), generator) for part in index.split(8)]  # type: ignore[no-untyped-call]
-            )
+            index = torch.arange(0, len(self.pixels), max(1, len(self.pixels) // SOLVED))[:SOLVED]
+            parts = [as_images(self.pixels[part]) for part in index.split(4)]  # type: ignore[no-untyped-call]
+            pairs = [(masking.single(part, generator), self.features(part)) for part in parts]
+            network.stem.calibrate([values for values, _ in pairs])
+            network.stem.solve(pairs, generator)
+            del pairs
         targets = teacher_templates(self.recognizer, self.pixels, self.work, self.progress)
         for stage, schedule in {
             "stem": first,
