@@ -142,6 +142,31 @@ def test_an_unprotected_feature_gives_the_face_away_and_a_constant_gives_nothing
     assert (feature["cost"]["bytes"], feature["cost"]["of_an_image"]) == (8 * 28 * 28 * 4, round(25088 / 37632, 6))
 
 
+def test_masked_faces_are_compared_with_masked_faces_and_attacked_from_within(data: Path, tmp_path: Path) -> None:
+    options = {"split": "8x28x28", "stem": 4, "stem_epochs": 4, "epochs": 4, "fine_tuning_epochs": 1, "batch": 8,
+               "rate": 1e-2, "kept": 4, "choice": "energy"}  # fmt: skip
+    network = {"decoder": "residual", "channels": 4, "epochs": 1, "batch": 8}
+    attackers = (
+        Attack("look", "picture"),
+        Attack("black-box GAN", "generative", adaptive=True, options=network),
+        Attack("white-box GAN", "generative", adaptive=True, options={**network, "fresh": True}),
+    )
+    row = TemplateRow("masked", "ppfr-fd", options)
+    card = run_toy(data, tmp_path, replace(RECIPE, attackers=attackers, rows=(row,), victims=3))["masked"]
+    by_name = {attacker["name"]: attacker["knowledge"] for attacker in card["attackers"]}
+    assert by_name == {"look": "nothing", "black-box GAN": "pairs", "white-box GAN": "mechanism"}
+    assert (card["protector"]["kind"], card["results"]["cost"]["bytes"]) == ("frequency", 2 * 12 * 112 * 112)
+    accuracy = card["results"]["accuracy"]["lfw/pairs"]
+    assert accuracy["one-sided"]["auroc"] == accuracy["two-sided"]["auroc"]  # nothing is random: the door masks alike
+    assert set(card["results"]["privacy"]) == {"black-box GAN", "white-box GAN"}
+    for attacker, found in card["results"]["privacy"].items():
+        seen, recovered = (card["results"]["recovery"][name] for name in ("look", attacker))
+        assert found["s1"]["mean"] == pytest.approx(1 - seen["ssim"]["mean"], abs=1e-5)
+        assert found["s3"]["mean"] == pytest.approx(1 - recovered["ssim"]["mean"], abs=1e-5)
+        parts = [found[part]["mean"] for part in ("s1", "s2", "s3", "s4")]
+        assert found["score"]["mean"] == pytest.approx(0.2 * sum(parts[:2]) + 0.3 * sum(parts[2:]), abs=1e-4)
+
+
 def test_a_card_says_who_attacked_with_what(data: Path, ran: Path) -> None:
     card = run_toy(data, ran)["feature"]
     by_name = {attacker["name"]: attacker for attacker in card["attackers"]}
@@ -201,7 +226,7 @@ def test_tables_and_the_page_show_every_row(data: Path, ran: Path) -> None:
     table = rows(cards)
     assert [cells[0] for cells in table] == ["feature", "constant"]
     text = markdown(cards)
-    assert text.count("| feature |") == 7  # of them one in the main table, four recovered, two linked
+    assert text.count("| feature |") == 10  # one in the main table, four recovered, two linked, three scored
     assert "| constant | student |" in text
     page = to_html(cards)
     assert page.count("data:image/jpeg") > 8

@@ -91,6 +91,17 @@ def test_a_block_has_rank_nine_at_most(front: BlockDct) -> None:
     assert 4 <= np.linalg.matrix_rank(luma, tol=1e-4 * np.abs(luma).max()) <= 9
 
 
+def test_it_is_what_enlarging_and_transforming_gives(front: BlockDct, noise: torch.Tensor) -> None:
+    colours = torch.einsum("cd,ndhw->nchw", front.colour, noise)
+    large = functional.interpolate(colours, scale_factor=8, mode="bilinear", align_corners=True)
+    blocks = functional.conv2d(large.reshape(-1, 1, 896, 896), front.kernels, stride=8).reshape(2, 192, 112, 112)
+    torch.testing.assert_close(front.linear(noise), blocks, atol=2e-2, rtol=0)
+    some = front.linear(noise, (3, 17))
+    torch.testing.assert_close(some, front.linear(noise)[:, [3, 17, 67, 81, 131, 145]], atol=1e-4, rtol=0)
+    with pytest.raises(UsageError, match="frequencies"):
+        front.linear(noise, (64,))
+
+
 def test_gradients_pass_both_ways(front: BlockDct, noise: torch.Tensor) -> None:
     images = noise[:1].clone().requires_grad_()
     front.decode(front.encode(images)).sum().backward()

@@ -20,6 +20,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "advface": {"split": "8x27x27", "shadows": ["residual-4"], "iterations": 2, "epochs": 1, "batch": 4},
     "identity-feature": {"split": "8x27x27"},
 }
+MASKED = {"split": "8x27x27", "stem": 4, "stem_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1, "batch": 8}
+OPTIONS |= dict.fromkeys(("unprotected", "gaussian-noise", "mixup", "dctdp", "partialface"), MASKED)
+OPTIONS |= {
+    "minusface": {**MASKED, "width": 4},
+    "ppfr-fd": {**MASKED, "kept": 2},
+    "frequency-mixup": {**MASKED, "kept": 2, "mixes": [2]},
+    "hybrid-masking": {**MASKED, "kept": 2, "mixes": [2, 3]},
+}
 BYTES = {"tensor": torch.zeros(2, 3, dtype=torch.uint8)}
 METHODS = [card.name for card in list_methods(kind="protector")]
 
@@ -131,7 +139,7 @@ def test_keys_are_for_those_that_take_them(protector: Protector) -> None:
 
 def test_one_sided_matching_compares_with_clean_templates(protector: Protector) -> None:
     stored = protector.protect(faces(2), drawn())
-    expected = protector.templates(stored) @ protector.recognizer(faces(3, 7)).T
+    expected = protector.templates(stored) @ protector.probe(faces(3, 7)).T
     torch.testing.assert_close(protector.match_clean(stored, faces(3, 7)), expected)
 
 

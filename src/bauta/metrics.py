@@ -365,6 +365,42 @@ def auroc(genuine: Array, impostor: Array) -> float:
     return float((below + up_to).mean() / 2 / len(second))
 
 
+def composite_privacy(
+    seen_ssim: Array,
+    seen_cosine: Array,
+    found_ssim: Array,
+    found_cosine: Array,
+    *,
+    alpha: float = 0.4,
+    beta: float = 0.6,
+) -> NDArray[np.float64]:
+    """How private masked faces are, each in [0, 1]: alpha (S1 + S2) / 2 + beta (S3 + S4) / 2.
+
+    The score of adaptive hybrid masking (arXiv 2403.10558), of which four parts and both weights are known. What the
+    parts are is our reading: S1 = 1 - SSIM and S2 = 1 - max(0, cosine) between the face and the masked face looked at
+    as a picture (the visual level), S3 and S4 the same of what an attacker recovered (the level of attacks).
+
+    Args:
+        seen_ssim: (N,), of the pictures.
+        seen_cosine: (N,), of their templates by a recogniser that is not under attack.
+        found_ssim: (N,), of recovered faces.
+        found_cosine: (N,), of theirs.
+        alpha: Weight of the visual level.
+        beta: Weight of the level of attacks.
+
+    Raises:
+        UsageError: when they do not have one shape.
+    """
+    given = [np.asarray(one, dtype=np.float64) for one in (seen_ssim, seen_cosine, found_ssim, found_cosine)]
+    if len({one.shape for one in given}) != 1:
+        raise UsageError(f"Scores have the shapes {[one.shape for one in given]}.", hint="Give one of each per face.")
+    first, second, third, fourth = given
+    visual = (1 - first + 1 - second.clip(0)) / 2
+    attacked = (1 - third + 1 - fourth.clip(0)) / 2
+    score: NDArray[np.float64] = alpha * visual + beta * attacked
+    return score
+
+
 def distribution_distance(first: Array, second: Array) -> float:
     """The two-sample statistic of Kolmogorov and Smirnov: the largest difference of the distribution functions.
 

@@ -113,6 +113,67 @@ METHODS: dict[str, MethodCard] = {
         ),
         *(
             MethodCard(
+                name=name, kind="protector", summary=summary, paper=paper, target=f"bauta.templates.masked:{target}"
+            )
+            for name, summary, paper, target in (
+                (
+                    "hybrid-masking",
+                    "Masked frequencies of a face, mixed with other faces; a network that learned says how many.",
+                    "Adaptive Hybrid Masking against model inversion, arXiv 2403.10558, 2024",
+                    "HybridMasking",
+                ),
+                (
+                    "frequency-mixup",
+                    "Masked frequencies of a face, mixed with those of a fixed number of other faces.",
+                    "baseline of arXiv 2403.10558",
+                    "FrequencyMixup",
+                ),
+                (
+                    "ppfr-fd",
+                    "Some frequencies of a face, shuffled and mixed channel by channel.",
+                    "Wang et al., Privacy-Preserving Face Recognition in the Frequency Domain, AAAI 2022",
+                    "PpfrFd",
+                ),
+                (
+                    "dctdp",
+                    "Frequencies of a face with Laplace noise whose budget is learned.",
+                    "Ji et al., Privacy-Preserving Face Recognition with Learnable Privacy Budgets, ECCV 2022",
+                    "Dctdp",
+                ),
+                (
+                    "partialface",
+                    "Nine high frequencies of a face, which and in which order drawn for each face.",
+                    "Mi et al., Privacy-Preserving Face Recognition Using Random Frequency Components, ICCV 2023",
+                    "PartialFace",
+                ),
+                (
+                    "minusface",
+                    "What a rendering of the face lacks, its frequencies shuffled for each face.",
+                    "Mi et al., Privacy-Preserving Face Recognition Using Trainable Feature Subtraction, CVPR 2024",
+                    "MinusFace",
+                ),
+                (
+                    "mixup",
+                    "Faces mixed in pixels; with random signs InstaHide.",
+                    "Zhang et al., mixup, ICLR 2018; Huang et al., InstaHide, ICML 2020",
+                    "PixelMixup",
+                ),
+                (
+                    "gaussian-noise",
+                    "Reference: Gaussian noise, and a recogniser trained on it.",
+                    "reference",
+                    "NoiseRecognition",
+                ),
+                (
+                    "unprotected",
+                    "Reference: nothing masked, and a recogniser trained as those of masked faces.",
+                    "reference",
+                    "Unprotected",
+                ),
+            )
+        ),
+        *(
+            MethodCard(
                 name=name,
                 kind="protector",
                 summary=summary,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from bauta.errors import NumericalFailure, UsageError
-from bauta.recognizers.onnx_import import ImportedNetwork
 
 Progress = Callable[[int, int], None]
 
@@ -168,24 +166,6 @@ def _share(step: int, steps: int, warmup: float) -> float:
     if step < rise:
         return (step + 1) / (rise + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-
-
-def trainable_copy(network: nn.Module) -> tuple[nn.Module, list[Tensor]]:
-    """A copy of a network and its weights, which ask for their gradient; the original stays as it is.
-
-    In the copy, parts that were imported from ONNX give up their convolutions and linear layers; batch
-    normalisation is folded into these already, so the copy has no running statistics to spoil. Modules stay in
-    training or evaluation mode as they were.
-    """
-    made = copy.deepcopy(network)
-    weights: list[Tensor] = list(made.parameters())
-    for module in made.modules():
-        if isinstance(module, ImportedNetwork):
-            module.float()  # forgets its plans, whose constants are still the original's
-            weights += module.weights()
-    for weight in weights:
-        weight.requires_grad_(True)
-    return made, weights
 
 
 def images(inputs: Tensor) -> Tensor:

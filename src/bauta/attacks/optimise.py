@@ -89,6 +89,13 @@ class _Changes(Protocol):
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor: ...
 
 
+@runtime_checkable
+class _Masks(Protocol):
+    def mask(self, images: Tensor, generator: torch.Generator) -> Tensor: ...
+
+    def read(self, values: Tensor) -> Tensor: ...
+
+
 def view_of(protector: Protector, level: Level) -> View:
     """The protector as a differentiable function of images, as far as it is one; see above.
 
@@ -100,6 +107,11 @@ def view_of(protector: Protector, level: Level) -> View:
         if level == "representation":
             return changed
         return lambda images, generator: protector.recognizer(protector.crops(changed(images, generator)))
+    if isinstance(protector, _Masks):
+        masks = protector
+        if level == "representation":
+            return masks.mask
+        return lambda images, generator: masks.read(masks.mask(images, generator))
     if level == "template":
         return lambda images, generator: protector.recognizer(protector.crops(images))
     front = getattr(protector, "front", None)

@@ -211,10 +211,11 @@ def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
         )
     whole = config if attack.kind == "decoder" else _build(GenerativeConfig, {"decoder": config, **critic}, attack)
     about = hashlib.sha256(json.dumps([pairs.key, whole.to_dict()], sort_keys=True).encode()).hexdigest()[:24]
-    folder, embed = scene.work / "attackers", scene.protector.clean
+    knows = bool(attack.options.get("fresh", False))  # who protects anew in every step has the protector itself
+    folder, embed = scene.work / "attackers", scene.protector.probe if knows else scene.protector.clean
     fit = fit_reconstructor if attack.kind == "decoder" else fit_generative
     fitted = fit(pairs, whole, embed=embed, work=folder, name=about, progress=_named(scene.progress, attack.name))
-    knowledge: Knowledge = "pairs" if attack.adaptive else "nothing"
+    knowledge: Knowledge = "mechanism" if knows else "pairs" if attack.adaptive else "nothing"
     card = _card(attack, knowledge, f"Network, sizes and schedule. {randomness}".strip(), scene, schedule)
     return Outcome(card, fitted.reconstruct(stolen.float()), None, fitted.fitted)
 

@@ -90,6 +90,23 @@ LINKAGE_HEADER = (
 )  # fmt: skip
 
 
+PRIVACY_HEADER = ("row", "attacker", "S1", "S2", "S3", "S4", "composite score")
+
+
+def privacy_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
+    """The composite score of adaptive hybrid masking and its parts, in the order of `PRIVACY_HEADER`."""
+    return [
+        (
+            _label(card, cards),
+            name,
+            *(f"{one[part]['mean']:.3f}" for part in ("s1", "s2", "s3", "s4")),
+            f"{one['score']['mean']:.3f} ({one['score']['low']:.3f} to {one['score']['high']:.3f})",
+        )
+        for card in cards
+        for name, one in card["results"].get("privacy", {}).items()
+    ]
+
+
 def note(cards: Sequence[Card]) -> list[str]:
     """What readers of the tables must know, each once."""
     notes = [card["note"] for card in cards if card["note"]]
@@ -99,6 +116,11 @@ def note(cards: Sequence[Card]) -> list[str]:
         "is compared with stored representations. Type I: of the enrolled image, or with it; type II: another photo."
     )
     notes.append("SSIM and PSNR say how a picture looks, not who it is: read them against the mean face.")
+    if any("privacy" in card["results"] for card in cards):
+        notes.append(
+            "The composite score is that of adaptive hybrid masking, its parts read by us: S1, S2 what the stored "
+            "numbers show (1 - SSIM, 1 - identity), S3, S4 what the attacker recovers; 0.4 and 0.6 of it."
+        )
     if len({card["data"]["attacker"]["sha256"] for card in cards}) > 1:
         notes.append("Attackers of the rows learned from different faces: compare them with care.")
     return list(dict.fromkeys(notes))
@@ -107,9 +129,12 @@ def note(cards: Sequence[Card]) -> list[str]:
 def markdown(cards: Sequence[Card]) -> str:
     """The tables for a document."""
     tables = [
-        (HEADER, rows(cards)), (BLACK_BOX_HEADER, black_box_rows(cards)), (RECOVERY_HEADER, recovery_rows(cards)),
+        (HEADER, rows(cards)),
+        (BLACK_BOX_HEADER, black_box_rows(cards)),
+        (RECOVERY_HEADER, recovery_rows(cards)),
         (LINKAGE_HEADER, linkage_rows(cards)),
-    ]  # fmt: skip
+        (PRIVACY_HEADER, privacy_rows(cards)),
+    ]
     parts = []
     for header, cells in tables:
         if not cells:
@@ -140,6 +165,7 @@ def to_html(cards: Sequence[Card]) -> str:
             ("Do other recognisers accept the stored image", BLACK_BOX_HEADER, black_box_rows(cards)),
             ("What attackers recover", RECOVERY_HEADER, recovery_rows(cards)),
             ("What students link", LINKAGE_HEADER, linkage_rows(cards)),
+            ("How private it is, in one number", PRIVACY_HEADER, privacy_rows(cards)),
         ],
         notes=note(cards),
         details=[{"card": card, "label": _label(card, cards)} for card in cards],

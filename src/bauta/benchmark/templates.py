@@ -271,9 +271,10 @@ def run_row(
         stage.victims.enrolled,
     )  # fmt: skip
     clean = [_clean(protector, trial.faces) for trial in stage.trials]
-    clean_own = _clean(protector, stage.asked)
+    probes = [_probes(stage, protector, trial.faces) for trial in stage.trials]
+    probes_own = _probes(stage, protector, stage.asked)
     points = operating_points(
-        torch.cat([own.templates, clean_own]).numpy(),
+        torch.cat([own.templates, probes_own]).numpy(),
         stage.asked.subjects * 2,
         first=np.arange(len(own.templates)),
         second=np.arange(len(own.templates), 2 * len(own.templates)),
@@ -288,14 +289,15 @@ def run_row(
             protector, stage.trials[0].faces, folder, seed=recipe.seed + 1, key=new_secret, storage=row.storage or None,
             progress=lambda done, total: say("under a new key", done, total),
         )  # fmt: skip
-    linked = _linkage(stage, clean[0], made[0], renewed, outcomes)
+    linked = _linkage(stage, clean[0], probes[0], made[0], renewed, outcomes)
     limits = dict(stage.thresholds) | {SYSTEM: {point.fmr: _point(point, stage.asked) for point in points}}
     attackers = [{**outcome.card.to_dict(), "fitted": dict(outcome.fitted)} for outcome in outcomes.values()]
-    recovery = summarise(records, limits, recipe.recognizer, recipe.fmrs)
+    looks = [attack.name for attack in recipe.attackers_of(row) if attack.kind == "picture"]
+    recovery = summarise(records, limits, recipe.recognizer, recipe.fmrs, look=looks[0] if looks else "")
     results: Record = {
         "accuracy": {
-            trial.pairs.name: _accuracy(trial.pairs, plain, one.templates)
-            for trial, plain, one in zip(stage.trials, clean, made, strict=True)
+            trial.pairs.name: _accuracy(trial.pairs, plain, shown, one.templates)
+            for trial, plain, shown, one in zip(stage.trials, clean, probes, made, strict=True)
         },
         **({"black_box": _black_box(stage, protector, made, secret, work)} if protector.kind == "image" else {}),
         **recovery,
@@ -412,7 +414,7 @@ def _black_box(stage: Stage, protector: Protector, made: Sequence[Protected], ke
                 kept = {"clean": torch.from_numpy(np.concatenate(clean))}
                 write_tensors(path, kept)
             stored = torch.from_numpy(np.concatenate([embed_aligned(judge, part.numpy()) for part in pictures]))
-            figures, rights = _modes(trial.pairs, kept["clean"], stored)
+            figures, rights = _modes(trial.pairs, kept["clean"], kept["clean"], stored)
             found["judges"].setdefault(name, {})[trial.pairs.name] = figures
             for mode, ones in losses.items():
                 ones.append(rights["clean"].astype(np.float64) - rights[mode])
@@ -422,18 +424,31 @@ def _black_box(stage: Stage, protector: Protector, made: Sequence[Protected], ke
     return found
 
 
-def _accuracy(pairs: PairSet, clean: Tensor, protected: Tensor) -> Record:
+def _probes(stage: Stage, protector: Protector, faces: Faces) -> Tensor:
+    parts: tuple[Tensor, ...] = torch.arange(len(faces)).split(32)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        return torch.cat(
+            [
+                protector.probe(
+                    faces.images(part), torch.Generator().manual_seed(hash_seed(stage.recipe.seed, "probe", place))
+                )
+                for place, part in enumerate(parts)
+            ]
+        )
+
+
+def _accuracy(pairs: PairSet, clean: Tensor, probes: Tensor, protected: Tensor) -> Record:
     """Accuracy in each mode, and what protection costs pair by pair."""
-    return _modes(pairs, clean, protected)[0]
+    return _modes(pairs, clean, probes, protected)[0]
 
 
-def _modes(pairs: PairSet, clean: Tensor, protected: Tensor) -> tuple[Record, dict[str, Floats]]:
+def _modes(pairs: PairSet, clean: Tensor, probes: Tensor, protected: Tensor) -> tuple[Record, dict[str, Floats]]:
     """The same, and which pairs are right in each mode."""
     people = pairs.pair_subjects
     rights, found = {}, {}
     for mode, first, second in (
         ("clean", clean, clean),
-        ("one-sided", protected, clean),
+        ("one-sided", protected, probes),
         ("two-sided", protected, protected),
     ):
         scores = cosines(first[pairs.first].numpy(), second[pairs.second].numpy())
@@ -469,7 +484,7 @@ def _records(stage: Stage, protector: Protector, stored: Tensor, outcomes: Mappi
         judged = replay.scores(filled)
         with torch.no_grad():
             parts: tuple[Tensor, ...] = images.contiguous().split(32)  # type: ignore[no-untyped-call]
-            probes = torch.cat([protector.clean(part) for part in parts])
+            probes = torch.cat([protector.probe(part) for part in parts])
         system = [(probes * stored[places[:count]]).sum(1).numpy() for places in (stage.enrolled, stage.others)]
         for place in range(count):
             records[place]["recovered"][name] = {
@@ -489,8 +504,10 @@ def summarise(
     thresholds: Mapping[str, Mapping[float, Mapping[str, Any]]],
     recognizer: str,
     fmrs: Sequence[float],
+    *,
+    look: str = "",
 ) -> Record:
-    """The fields ``recovery``, ``self_match`` and ``irreversibility`` of a card's results.
+    """The fields ``recovery``, ``self_match``, ``irreversibility`` and ``privacy`` of a card's results.
 
     Replay succeeds when the score reaches the threshold. Type I is against the enrolled image, type II against another
     image of the person; at the system against the stored representations of these.
@@ -500,6 +517,7 @@ def summarise(
         thresholds: By recogniser, or `SYSTEM`, and false match rate: tables with ``cosine``.
         recognizer: The one under attack; the first of the others gives the identity cosine.
         fmrs: False match rates.
+        look: Name of the attacker who looks at stored numbers as pictures; without one there is no ``privacy``.
     """
     judges = [name for name in thresholds if name not in (recognizer, SYSTEM)]
     names = list(dict.fromkeys(name for record in records for name in record["recovered"]))
@@ -552,11 +570,45 @@ def summarise(
         for kind in kinds:
             best = max(attackers, key=lambda one: recovery[one]["replay"][judge][kind][strictest]["mean"])
             strongest[f"{judge}, {kind}"] = {"attacker": best, **recovery[best]["replay"][judge][kind][strictest]}
-    return {"recovery": recovery, "self_match": self_match, "irreversibility": {"fmr": min(fmrs), "by": strongest}}
+    results: Record = {
+        "recovery": recovery,
+        "self_match": self_match,
+        "irreversibility": {"fmr": min(fmrs), "by": strongest},
+    }
+    others = [name for name in attackers if name != look]
+    if look in attackers and judges and others:
+        results["privacy"] = {name: _privacy(records, look, name, judges[0]) for name in others}
+    return results
+
+
+def _privacy(records: Sequence[Record], look: str, attacker: str, judge: str) -> Record:
+    """The composite score against one attacker and its parts; see `bauta.metrics.composite_privacy`."""
+    kept = [record for record in records if attacker in record["recovered"] and look in record["recovered"]]
+    people = [record["subject"] for record in kept]
+    parts = {
+        (name, what): np.array(
+            [
+                record["recovered"][name]["ssim"] if what == "ssim" else record["recovered"][name]["scores"][judge][0]
+                for record in kept
+            ],
+            np.float64,
+        )
+        for name in (look, attacker)
+        for what in ("ssim", "cosine")
+    }
+    pictures, recovered = ((parts[name, "ssim"], parts[name, "cosine"]) for name in (look, attacker))
+    scores = {
+        "s1": 1 - pictures[0],
+        "s2": 1 - pictures[1].clip(0),
+        "s3": 1 - recovered[0],
+        "s4": 1 - recovered[1].clip(0),
+        "score": metrics.composite_privacy(*pictures, *recovered),
+    }
+    return {name: _interval(values, people) for name, values in scores.items()}
 
 
 def _linkage(
-    stage: Stage, clean: Tensor, first: Protected, second: Protected, outcomes: Mapping[str, Outcome]
+    stage: Stage, clean: Tensor, probed: Tensor, first: Protected, second: Protected, outcomes: Mapping[str, Outcome]
 ) -> Record:
     """What links the first trial's representations, across keys where there are some, to each other and to faces.
 
@@ -575,9 +627,10 @@ def _linkage(
             ways[name] = (one, outcome.student.embed(second.values) if keyed else one)
     linkage = {}
     for name, (one, other) in ways.items():
-        faces = cosines(one[pairs.first].numpy(), clean[pairs.second].numpy())
+        seen = probed if name == "matcher" else clean
+        faces = cosines(one[pairs.first].numpy(), seen[pairs.second].numpy())
         own = cosines(one[pairs.first].numpy(), other[pairs.second].numpy())
-        probes, gallery = one[stage.enrolled].numpy(), clean[stage.others].numpy()
+        probes, gallery = one[stage.enrolled].numpy(), seen[stage.others].numpy()
         ranks = closed_set(probes, stage.victims.subjects, gallery, stage.victims.subjects)
         linkage[name] = {
             "face_template": _pair_figures(faces, same, pairs.fold, people),
@@ -642,7 +695,7 @@ def _cost(protector: Protector, stage: Stage, key: bytes | None) -> Record:
     with torch.no_grad():
         spent = {
             "enrol": round(milliseconds(lambda: protector.protect(face, torch.Generator(), key), repeats=3), 2),
-            "recognise": round(milliseconds(lambda: protector.clean(face), repeats=3), 2),
+            "recognise": round(milliseconds(lambda: protector.probe(face), repeats=3), 2),
             "match": round(milliseconds(lambda: protector.templates(stored, key), repeats=3), 2),
         }
     return {

@@ -104,6 +104,7 @@ def _show(cards: list[dict[str, object]]) -> None:
         (tables.BLACK_BOX_HEADER, tables.black_box_rows(cards)),
         (tables.RECOVERY_HEADER, tables.recovery_rows(cards)),
         (tables.LINKAGE_HEADER, tables.linkage_rows(cards)),
+        (tables.PRIVACY_HEADER, tables.privacy_rows(cards)),
     ):
         if rows:
             show_table(tuple(name.upper() for name in header), rows)

@@ -9,6 +9,7 @@ looks at the graph or at the values of activations, so `torch.func` transforms p
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -433,3 +434,21 @@ def _join_pairs(
             del kept[operation.inputs[0]]
         kept[next(filter(None, operation.outputs))] = joined or operation
     return list(kept.values())
+
+
+def trainable_copy(network: nn.Module) -> tuple[nn.Module, list[Tensor]]:
+    """A copy of a network and its weights, which ask for their gradient; the original stays as it is.
+
+    In the copy, parts that were imported from ONNX give up their convolutions and linear layers; batch
+    normalisation is folded into these already, so the copy has no running statistics to spoil. Modules stay in
+    training or evaluation mode as they were.
+    """
+    made = copy.deepcopy(network)
+    weights: list[Tensor] = list(made.parameters())
+    for module in made.modules():
+        if isinstance(module, ImportedNetwork):
+            module.float()  # forgets its plans, whose constants are still the original's
+            weights += module.weights()
+    for weight in weights:
+        weight.requires_grad_(True)
+    return made, weights

@@ -128,6 +128,16 @@ class Protector(ABC):
         embeddings: Tensor = self.recognizer(self.crops(images))
         return embeddings
 
+    def probe(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(N, D) unit-norm templates of faces that are only compared, as the matcher makes them: `clean`, unless the
+        recogniser reads masked faces alone.
+
+        Args:
+            images: (N, 3, 112, 112) in [0, 1].
+            generator: Of what is random in masking them; a fixed one by default.
+        """
+        return self.clean(images)
+
     def match(self, gallery: Representation, probe: Representation, key: bytes | None = None) -> Tensor:
         """(N, M) cosines of the final templates of N gallery faces and M probes.
 
@@ -138,7 +148,7 @@ class Protector(ABC):
         return self.templates(gallery, key) @ self.templates(probe, key).T
 
     def match_clean(self, gallery: Representation, probes: Tensor, key: bytes | None = None) -> Tensor:
-        """(N, M) cosines of N protected faces and M unprotected ones: one-sided matching, the deployment.
+        """(N, M) cosines of N protected faces and M probes (see `probe`): one-sided matching, the deployment.
 
         Args:
             gallery: What is stored.
@@ -148,7 +158,7 @@ class Protector(ABC):
         Raises:
             UsageError: when the gallery is another protector's, or was made with another key.
         """
-        return self.templates(gallery, key) @ self.clean(probes).T
+        return self.templates(gallery, key) @ self.probe(probes).T
 
     def crops(self, images: Tensor) -> Tensor:
         """ArcFace crops (N, 3, 112, 112) carried to the recogniser's template, differentiably."""

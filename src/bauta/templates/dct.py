@@ -11,12 +11,14 @@ a map of its own (`linear`, `linear_inverse`), reduced by the pseudo-inverse of 
 offsets are added by `encode` and `decode`, and clipping is left to whoever shows a picture.
 
 Each block sees at most 3x3 pixels, so that its 64 coefficients of a colour have rank 9: most of them can be computed
-from the others, and taking some away hides little.
+from the others, and taking some away hides little. It is also why nothing needs to be enlarged: vertical frequency u of
+the blocks of a row is one matrix of 112x112 times the image, and those frequencies that nobody asked for are not made.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +29,8 @@ from bauta.errors import UsageError
 SIDE = 112
 BLOCK = 8
 COLOURS = 3
-CHANNELS = COLOURS * BLOCK * BLOCK
+FREQUENCIES = BLOCK * BLOCK
+CHANNELS = COLOURS * FREQUENCIES
 
 # Rows Y, Cb, Cr; JFIF 1.02, full range.
 _YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
@@ -51,6 +54,7 @@ class BlockDct(nn.Module):
     """Images (N, 3, 112, 112) in [0, 1] to coefficients (N, 192, 112, 112) of pixels in 0..255, and back."""
 
     kernels: Tensor
+    analysis: Tensor
     colour: Tensor
     colour_inverse: Tensor
     enlarge: Tensor
@@ -61,12 +65,15 @@ class BlockDct(nn.Module):
         super().__init__()
         rows, enlarge = dct_matrix(), enlargement()
         kernels = torch.einsum("ui,vj->uvij", rows, rows).reshape(BLOCK * BLOCK, 1, BLOCK, BLOCK)
+        # Frequency u of block i of an enlarged line, straight from the line: (8, 112, 112), three numbers in a row.
+        analysis = torch.einsum("ur,irp->uip", rows, enlarge.reshape(SIDE, BLOCK, SIDE))
         colour = torch.tensor(_YCBCR, dtype=torch.float64) * 255
         # Luma runs from 0 to 255 and is centred; 128 on every sample is 128 * 8 in the lowest coefficient.
         offset = torch.zeros(CHANNELS, dtype=torch.float64)
         offset[0] = -128 * BLOCK
         for name, value in (
             ("kernels", kernels),
+            ("analysis", analysis),
             ("colour", colour),
             ("colour_inverse", torch.linalg.inv(colour)),
             ("enlarge", enlarge),
@@ -75,18 +82,29 @@ class BlockDct(nn.Module):
         ):
             self.register_buffer(name, value.float())
 
-    def linear(self, images: Tensor) -> Tensor:
-        """(N, 192, 112, 112), linear in the images; one convolution of stride 8 after the enlargement.
+    def linear(self, images: Tensor, frequencies: Sequence[int] | None = None, *, step: int = 1) -> Tensor:
+        """Coefficients (N, 192, 112, 112), linear in the images.
+
+        Args:
+            images: (N, 3, 112, 112).
+            frequencies: Compute only these, 8 u + v each, of every colour: (N, 3 len(frequencies), 112, 112).
+            step: Compute only every so many blocks down and across.
 
         Raises:
-            UsageError: when the images have another shape.
+            UsageError: when the images have another shape, or there is no such frequency.
         """
         if images.dim() != 4 or tuple(images.shape[1:]) != (COLOURS, SIDE, SIDE):
             raise UsageError(f"Images have shape {list(images.shape)}.", hint="Give (N, 3, 112, 112).")
+        chosen = list(range(FREQUENCIES)) if frequencies is None else list(frequencies)
+        if not chosen or not all(0 <= one < FREQUENCIES for one in chosen):
+            raise UsageError(f"There are no frequencies {chosen}.", hint="They run from 0 to 63.")
         colours = torch.einsum("cd,ndhw->nchw", self.colour, images)
-        large = self.enlarge @ colours @ self.enlarge.T
-        blocks = functional.conv2d(large.reshape(-1, 1, *large.shape[2:]), self.kernels, stride=BLOCK)
-        return blocks.reshape(len(images), CHANNELS, SIDE, SIDE)
+        down = self.analysis[:, ::step] @ colours[:, :, None]  # (N, 3, 8, 112, 112): blocks down, pixels across
+        across = self.analysis[:, ::step].mT
+        rows = torch.tensor([one // BLOCK for one in chosen], device=images.device)
+        columns = torch.tensor([one % BLOCK for one in chosen], device=images.device)
+        coefficients = down[:, :, rows] @ across[columns]
+        return coefficients.flatten(1, 2)
 
     def linear_inverse(self, coefficients: Tensor) -> Tensor:
         """(N, 3, 112, 112), linear in the coefficients; of any other coefficients, those of the nearest image.

@@ -1,0 +1,534 @@
+"""Maskings: what is done to a face before a recogniser of masked inputs reads it, and the plain ones among them.
+
+A recogniser that was trained on masked faces reads nothing else, and a service that has it needs no face: the camera
+masks, the service stores and compares. How such a recogniser is made is told in `bauta.templates.masked`.
+
+The plain maskings are the rows that every other must be compared with: nothing at all, Gaussian noise, mixing in pixels
+(Zhang et al. 2018, mixup) and InstaHide (Huang et al. 2020).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bauta.errors import UsageError
+from bauta.templates.base import SIDE
+from bauta.templates.learners import Progress, Schedule
+from bauta.templates.representation import Kind
+from bauta.templates.shadows import as_images
+
+LARGEST_SHARE = 0.65  # of one face in a mixture of three or more, as in InstaHide
+FEWEST, MOST = 2, 6  # faces in a mixture: the range of adaptive hybrid masking
+
+Partners = Literal["pool", "batch", "both"]
+
+
+@dataclass(frozen=True, eq=False)
+class Masked:
+    """A masked batch to learn from.
+
+    Attributes:
+        values: (N, C, H, W).
+        members: (N, K) int64: places in the batch of the faces that are in each; -1 for a face of nobody.
+        shares: (N, K) in [0, 1], how much of each is in it; the first is the face that it stands for.
+        counts: (N,) int64, of how many faces each was mixed.
+    """
+
+    values: Tensor
+    members: Tensor
+    shares: Tensor
+    counts: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a masking learns from before there is a recogniser of masked inputs.
+
+    Attributes:
+        pixels: (N, 3, 112, 112) uint8, or float32 in [0, 1].
+        people: (N,) int64, the person of each; empty when not known.
+        features: The clean recogniser's early feature of images (n, 3, 112, 112), without a gradient.
+        schedule: How long and how fast.
+        key: What the faces and the recogniser are.
+        work: Folder of checkpoints.
+        name: What checkpoints of this masking begin with.
+        progress: Called with a stage, steps done and steps in all.
+    """
+
+    pixels: Tensor
+    people: Tensor
+    features: Callable[[Tensor], Tensor]
+    schedule: Schedule
+    key: str
+    work: Path | None
+    name: str
+    progress: Progress | None
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """Settings of a masking; subclasses add theirs, with the range of each number in `RANGES`."""
+
+    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {}
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in self.RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise UsageError(
+                    f"{type(self).__name__} cannot have {name}={getattr(self, name)!r}.", hint=f"{low:g} to {high:g}."
+                )
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """From plain values; lists stand for tuples.
+
+        Raises:
+            UsageError: when there is no such setting, or a value is not allowed.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(settings.keys() - set(known)):
+            raise UsageError(
+                f"There is no setting {unknown[0]!r}.", hint=f"There is {', '.join(known)}." if known else "None."
+            )
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        try:
+            return cls(**given)
+        except TypeError as error:
+            raise UsageError(f"A setting has the wrong type: {error}.", hint="Give numbers and names.") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+class Masking(nn.Module, ABC):
+    """From faces to what a recogniser of masked inputs reads.
+
+    Attributes:
+        Config: Class of its settings.
+        config: Its settings.
+        kind: What one row of its values is.
+        shape: Of one row, (C, H, W).
+        rate: Learning rate of its own parameters, which learn together with the recogniser; 0 when it has none.
+    """
+
+    Config: ClassVar[type[MaskingConfig]] = MaskingConfig
+    kind: ClassVar[Kind] = "frequency"
+    rate: ClassVar[float] = 0.0
+    config: MaskingConfig
+    shape: tuple[int, int, int]
+
+    @abstractmethod
+    def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """What is stored of faces (N, 3, 112, 112) in [0, 1]: (N, C, H, W), under autograd."""
+
+    def single(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The same without other faces mixed in: what a camera sends to be compared, which nobody stores."""
+        values: Tensor = self(images, generator)
+        return values
+
+    def batch(self, images: Tensor, people: Tensor, generator: torch.Generator) -> Masked:
+        """Masked faces to learn from, and whose they are.
+
+        Args:
+            images: (N, 3, 112, 112) in [0, 1].
+            people: (N,) int64; empty when not known.
+            generator: Of everything random.
+        """
+        return alone(self(images, generator))
+
+    def feedback(self, masked: Masked, images: Tensor, losses: Tensor) -> dict[str, Tensor]:
+        """Terms that the masking's own parameters shall make small, beside the recogniser's loss.
+
+        Args:
+            masked: What `batch` made last.
+            images: Of what.
+            losses: (N,) the recogniser's loss for each, without a gradient.
+        """
+        return {}
+
+    def prepare(self, lesson: Lesson) -> dict[str, float]:
+        """Learn what must be learned before there is a recogniser of masked inputs; figures of that.
+
+        Raises:
+            UsageError: when there are too few faces or people.
+            NumericalFailure: when a loss is no number.
+        """
+        return {}
+
+    def begin(self, stage: str) -> None:
+        """Learn of a stage: ``stem``, ``distillation``, ``fine-tuning``, or "" when all is learned."""
+
+    def require_parts(self, parts: Mapping[str, Tensor]) -> None:
+        """Let learned parts through that fit these settings, as far as their shapes do not tell.
+
+        Raises:
+            UsageError: when they were learned with other settings.
+        """
+
+    @abstractmethod
+    def picture(self, values: Tensor) -> Tensor:
+        """Values (N, C, H, W) as pictures (N, 3, 112, 112) in [0, 1]: what one sees who trains nothing."""
+
+
+def alone(values: Tensor) -> Masked:
+    """A batch in which no face is mixed with another."""
+    count = len(values)
+    return Masked(
+        values, torch.arange(count)[:, None], torch.ones(count, 1), torch.ones(count, dtype=torch.int64)
+    )  # fmt: skip
+
+
+def stretched(images: Tensor) -> Tensor:
+    """Images (N, 3, H, W) of any numbers, each stretched to [0, 1]."""
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return (images - low) / (high - low).clamp_min(1e-12)
+
+
+# Mixing
+
+
+class Pool(nn.Module):
+    """Faces of nobody, to be mixed with those of somebody: averages of a few people. Our design.
+
+    Mixing a face with those of other clients would keep them in its record; these stay when somebody leaves. They are
+    known to whoever has the protector: what hides is which were drawn, where they were moved and in what shares.
+
+    Args:
+        count: How many faces.
+    """
+
+    faces: Tensor
+    MEMBERS = 3
+    REACH = 6  # pixels that a face is moved at most
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.register_buffer("faces", torch.zeros(count, 3, SIDE, SIDE, dtype=torch.uint8))
+
+    def fill(self, pixels: Tensor, people: Tensor, seed: int, least: int = 2) -> None:
+        """Average the faces of some people.
+
+        Args:
+            pixels: (N, 3, 112, 112) uint8, or float32 in [0, 1].
+            people: (N,) int64, the person of each; empty when not known.
+            seed: Of the draw.
+            least: How many people there must be.
+
+        Raises:
+            UsageError: when there are fewer people, or fewer images when these are not known.
+        """
+        everybody = len(set(people.tolist())) if len(people) else len(pixels)
+        if everybody < max(least, 2):
+            raise UsageError(
+                f"{everybody} people are too few to mix {least} faces.", hint="Give more people, or mix fewer faces."
+            )
+        generator = torch.Generator().manual_seed(seed)
+        for place in range(len(self.faces)):
+            order = torch.randperm(len(pixels), generator=generator)
+            chosen: dict[int, int] = {}
+            for one in order.tolist():
+                chosen.setdefault(int(people[one]) if len(people) else one, one)
+                if len(chosen) == self.MEMBERS:
+                    break
+            members = as_images(pixels[torch.tensor(list(chosen.values()))])
+            self.faces[place] = (members.mean(0) * 255).round().byte()
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count, 3, 112, 112) in [0, 1], each drawn anew, mirrored or not, and moved a little."""
+        chosen = torch.randint(len(self.faces), (count,), generator=generator)
+        mirrored = torch.rand(count, generator=generator) < 0.5
+        moves = torch.randint(2 * self.REACH + 1, (count, 2), generator=generator).tolist()
+        drawn = torch.where(mirrored[:, None, None, None], self.faces[chosen].flip(3), self.faces[chosen])
+        wide = functional.pad(drawn.float() / 255, [self.REACH] * 4, mode="replicate")
+        return torch.stack(
+            [face[:, down : down + SIDE, right : right + SIDE] for face, (down, right) in zip(wide, moves, strict=True)]
+        )
+
+
+def draw_shares(counts: Tensor, least: float, generator: torch.Generator) -> Tensor:
+    """Shares of the faces in mixtures, (N, most of counts), summing to 1; places beyond a count are 0.
+
+    The first face gets between `least`, but 1/k at least, and 0.65, evenly; the others divide the rest by a flat
+    Dirichlet distribution, brought nearer to equal parts where one of several would get more than 0.65. Which law the
+    published methods draw from is known of InstaHide only (at most 0.65 each); the rest is our design.
+
+    Args:
+        counts: (N,) int64, 1 or more each.
+        least: In [0, 0.65].
+        generator: Of the draw.
+    """
+    most = int(counts.max())
+    first = torch.maximum(1 / counts, torch.tensor(least))
+    top = torch.where(counts > 1, torch.maximum(first, torch.tensor(LARGEST_SHARE)), torch.ones(len(counts)))
+    first = first + (top - first) * torch.rand(len(counts), generator=generator)
+    others = torch.zeros(len(counts), most)
+    others[:, 1:] = -torch.rand(len(counts), most - 1, generator=generator).clamp_min(1e-9).log()
+    others = others * (torch.arange(most) < counts[:, None])
+    others = others / others.sum(1, keepdim=True).clamp_min(1e-12)
+    rest = (1 - first)[:, None]
+    equal = (torch.arange(most) > 0) & (torch.arange(most) < counts[:, None])
+    equal = equal / (counts[:, None] - 1).clamp_min(1)
+    largest = (rest * others).amax(1, keepdim=True)
+    smooth = rest * equal.amax(1, keepdim=True)
+    pull = ((largest - LARGEST_SHARE) / (largest - smooth).clamp_min(1e-9)).clamp(0, 1)
+    pull = torch.where(counts[:, None] > 2, pull, torch.zeros(1))
+    shares = rest * (others + pull * (equal - others))
+    shares[:, 0] = torch.where(counts > 1, first, torch.ones(len(counts)))
+    return shares
+
+
+def draw_members(
+    counts: Tensor, people: Tensor, partners: Partners, generator: torch.Generator, places: int | None = None
+) -> Tensor:
+    """Who is mixed with whom: (N, most of counts) int64 places in the batch; -1 is a face of the pool.
+
+    Args:
+        counts: (N,) int64.
+        people: (N,) int64, so that nobody is mixed with another photo of their own; empty when not known.
+        partners: Other faces of the ``batch``, of the ``pool``, or one or the other for each face (``both``).
+        generator: Of the draw.
+        places: Columns; by default as many as the largest count.
+
+    Raises:
+        UsageError: when the batch has too few people for a count.
+    """
+    most = int(counts.max()) if places is None else places
+    members = torch.full((len(counts), most), -1, dtype=torch.int64)
+    members[:, 0] = torch.arange(len(counts))
+    inside = torch.rand(len(counts), generator=generator) < 0.5
+    if partners != "both":
+        inside = torch.full_like(inside, partners == "batch")
+    for place, (count, here) in enumerate(zip(counts.tolist(), inside.tolist(), strict=True)):
+        if not here or count < 2:
+            continue
+        order = torch.randperm(len(counts), generator=generator).tolist()
+        seen = {int(people[place]) if len(people) else place}
+        found: list[int] = []
+        for one in order:
+            person = int(people[one]) if len(people) else one
+            if person not in seen and len(found) < count - 1:
+                seen.add(person)
+                found.append(one)
+        if len(found) < count - 1:
+            raise UsageError(
+                f"A batch of {len(seen)} people is too small to mix {count} faces.",
+                hint="Give more people or a larger batch, or mix fewer faces.",
+            )
+        members[place, 1:count] = torch.tensor(found)
+    return members
+
+
+def draw_strangers(members: Tensor, shares: Tensor, generator: torch.Generator, *, fresh: bool) -> tuple[Tensor, int]:
+    """`members` with -1 - j for face j of a draw from the pool, and how many must be drawn.
+
+    Args:
+        members: (N, K), see `draw_members`.
+        shares: (N, K); places without a share stay -1.
+        generator: Of the choice.
+        fresh: A face of its own for every place; otherwise mixtures share half as many as there are faces.
+    """
+    wanted = (members < 0) & (shares > 0)
+    needed, most = int(wanted.sum()), members.shape[1] - 1
+    if fresh or not needed:
+        order = wanted.flatten().cumsum(0).reshape(wanted.shape) - 1
+        return torch.where(wanted, -1 - order, members), needed
+    available = max(most, len(members) // 2)
+    orders = torch.stack([torch.randperm(available, generator=generator)[:most] for _ in members])
+    return torch.where(wanted, -1 - functional.pad(orders, (1, 0)), members), available
+
+
+def mixed(own: Tensor, members: Tensor, shares: Tensor, strangers: Tensor) -> Tensor:
+    """Mixtures (N, C, H, W): sums of shares of masked faces.
+
+    Args:
+        own: (N, C, H, W), the batch's faces.
+        members: (N, K): a place in the batch, or -1 - j for stranger j.
+        shares: (N, K); where it is 0 nothing is added.
+        strangers: (S, C, H, W), faces of the pool.
+    """
+    rows = []
+    for places, parts in zip(members.tolist(), shares.tolist(), strict=True):
+        chosen = [(place, part) for place, part in zip(places, parts, strict=True) if part > 0]
+        faces = [part * (own[place] if place >= 0 else strangers[-1 - place]) for place, part in chosen]
+        rows.append(torch.stack(faces).sum(0))
+    return torch.stack(rows)
+
+
+# Plain maskings
+
+
+class Unmasked(Masking):
+    """Nothing is done: the row that says what the training alone costs."""
+
+    kind: ClassVar[Kind] = "image"
+
+    def __init__(self, config: MaskingConfig) -> None:
+        super().__init__()
+        self.config, self.shape = config, (3, SIDE, SIDE)
+
+    def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The image itself."""
+        return images
+
+    def picture(self, values: Tensor) -> Tensor:
+        """The image itself."""
+        return values.clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class NoiseConfig(MaskingConfig):
+    """Settings of `GaussianNoise`.
+
+    Attributes:
+        sigma: Standard deviation in 1/255.
+    """
+
+    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {"sigma": (0, 1000)}
+    sigma: float = 64.0
+
+
+class GaussianNoise(Unmasked):
+    """Gaussian noise on every sample, drawn anew for each face; nothing is clipped."""
+
+    Config = NoiseConfig
+    config: NoiseConfig
+
+    def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The noisy image."""
+        return images + self.config.sigma / 255 * torch.randn(images.shape, generator=generator)
+
+
+@dataclass(frozen=True)
+class MixConfig(MaskingConfig):
+    """Settings of whatever mixes a fixed number of faces.
+
+    Attributes:
+        mix: Faces in a mixture.
+        least: Share of the first, at least.
+        partners: Who is mixed in while the recogniser learns; what is stored is mixed with faces of the pool.
+        pool: Faces in the pool.
+        signs: Whether every number then gets a random sign, as in InstaHide.
+    """
+
+    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "mix": (FEWEST, MOST), "least": (0, LARGEST_SHARE), "pool": (2, 4096),
+    }  # fmt: skip
+    mix: int = 2
+    least: float = 0.5
+    partners: Partners = "both"
+    pool: int = 64
+    signs: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.partners not in get_args(Partners) or isinstance(self.mix, float):
+            raise UsageError(
+                f"Nothing is mixed with partners={self.partners!r}, mix={self.mix!r}.",
+                hint=f"Partners are {', '.join(get_args(Partners))}; mix is a whole number.",
+            )
+
+
+class Mixing(Masking):
+    """Mixtures of masked faces; subclasses say how one face is masked, and how many are mixed.
+
+    Args:
+        config: With the fields of `MixConfig` that concern partners and shares.
+    """
+
+    config: Any
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.pool = Pool(config.pool)
+
+    def prepare(self, lesson: Lesson) -> dict[str, float]:
+        """Fill the pool; see `Masking.prepare`."""
+        most = max(self.choices)
+        if len(lesson.pixels) < most:
+            raise UsageError(f"{len(lesson.pixels)} images are too few to mix {most}.", hint="Give more images.")
+        self.pool.fill(lesson.pixels, lesson.people, lesson.schedule.seed, most)
+        return {}
+
+    @property
+    def choices(self) -> Sequence[int]:
+        """Numbers of faces that may be in a mixture."""
+        return (self.config.mix,)
+
+    def choose(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        """(N,) int64: how many faces to mix, given each masked face alone."""
+        return torch.full((len(values),), self.choices[0])
+
+    def signed(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        """Random signs, where the settings ask for them."""
+        if not self.config.signs:
+            return values
+        return values * (2.0 * (torch.rand(values.shape, generator=generator) < 0.5) - 1)
+
+    def mixture(
+        self, images: Tensor, people: Tensor, partners: Partners, generator: torch.Generator, *, fresh: bool = True
+    ) -> Masked:
+        """Mixtures, and what is in them.
+
+        Args:
+            images: (N, 3, 112, 112) in [0, 1].
+            people: (N,) int64, or empty.
+            partners: Who is mixed in.
+            generator: Of everything random.
+            fresh: Draw every stranger anew, for what is stored; to learn from, half as many as faces do.
+        """
+        own = self.single_unsigned(images, generator)
+        counts = self.choose(own, generator)
+        shares = draw_shares(counts, self.config.least, generator)
+        members = draw_members(counts, people, partners, generator)
+        members, needed = draw_strangers(members, shares, generator, fresh=fresh)
+        strangers = own[:0]
+        if needed:
+            with torch.no_grad():
+                strangers = self.single_unsigned(self.pool.draw(needed, generator), generator)
+        values = self.signed(mixed(own, members, shares, strangers), generator)
+        return Masked(values, members, shares, counts)
+
+    def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Faces mixed with those of the pool."""
+        return self.mixture(images, torch.empty(0, dtype=torch.int64), "pool", generator).values
+
+    def batch(self, images: Tensor, people: Tensor, generator: torch.Generator) -> Masked:
+        """Faces mixed with partners as the settings say; see `Masking.batch`."""
+        return self.mixture(images, people, self.config.partners, generator, fresh=False)
+
+    def single(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """One face alone, with the signs that mixtures have."""
+        return self.signed(self.single_unsigned(images, generator), generator)
+
+    @abstractmethod
+    def single_unsigned(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """One face alone, as it goes into a mixture."""
+
+
+class PixelMixing(Mixing):
+    """Mixtures of pixels: mixup, and with random signs InstaHide."""
+
+    Config = MixConfig
+    kind: ClassVar[Kind] = "image"
+
+    def __init__(self, config: MixConfig) -> None:
+        super().__init__(config)
+        self.shape = (3, SIDE, SIDE)
+
+    def single_unsigned(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The image in [-1, 1], so that signs hide light from dark."""
+        return 2 * images - 1
+
+    def picture(self, values: Tensor) -> Tensor:
+        """The mixture; of InstaHide the absolute values, which every attack on it starts from."""
+        return stretched(values.abs()) if self.config.signs else ((values + 1) / 2).clamp(0, 1)

@@ -1,0 +1,244 @@
+"""Adaptive hybrid masking: shares, partners, the strategy's game, regions and its score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bauta import metrics
+from bauta.errors import UsageError
+from bauta.registry import load_method
+from bauta.templates.base import load_protector
+from bauta.templates.dct import BlockDct
+from bauta.templates.hybrid_masking import HybridConfig, Strategy, region_strengths, strategy_terms
+from bauta.templates.masked import HybridMasking, MaskedRecognition
+from bauta.templates.masking import Pool, draw_members, draw_shares, draw_strangers, mixed
+from conftest import toy_surrogate
+
+TOY = {"split": "8x27x27", "stem": 4, "stem_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1, "batch": 8, "pool": 6}
+MASK = {"kept": 2, "choice": "energy"}
+PEOPLE = [f"person {number}" for number in range(8)]
+NOBODY = torch.empty(0, dtype=torch.int64)
+
+
+def faces(count: int = 4, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 9, 9, generator=generator)
+    return torch.nn.functional.interpolate(coarse, (112, 112), mode="bicubic").clamp(0, 1)
+
+
+def drawn(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def fit(name: str = "hybrid-masking", count: int = 8, **options: Any) -> MaskedRecognition:
+    made: MaskedRecognition = load_method(name).fit(
+        faces(count, 1), recognizer=toy_surrogate(), generator=drawn(),
+        **{**TOY, **({} if name == "mixup" else MASK), "people": PEOPLE[:count], **options},
+    )  # fmt: skip
+    return made
+
+
+@pytest.fixture(scope="module")
+def hybrid() -> MaskedRecognition:
+    return fit(mixes=[2, 4], reward="loss+recovery")
+
+
+# Shares and partners
+
+
+@pytest.mark.parametrize("least", [0.0, 0.5])
+def test_shares_sum_to_one_and_keep_their_bounds(least: float) -> None:
+    counts = torch.arange(600) % 6 + 1
+    shares = draw_shares(counts, least, drawn())
+    torch.testing.assert_close(shares.sum(1), torch.ones(600))
+    assert bool((((shares > 0).sum(1)) == counts).all())
+    assert bool((shares[:, 0] >= torch.maximum(1 / counts, torch.tensor(least)) - 1e-6).all())
+    several = counts > 2
+    assert float(shares[several].max()) <= 0.65 + 1e-6
+    assert float(shares[counts == 1][:, 0].min()) == 1
+    if least == 0:
+        assert float(shares[counts == 6][:, 0].min()) < 0.3
+
+
+def test_mixing_before_the_transform_is_mixing_after_it() -> None:
+    images, front = faces(3), BlockDct()
+    shares = draw_shares(torch.tensor([3, 3, 3]), 0.4, drawn())
+    members = torch.tensor([[0, 1, 2], [1, 2, 0], [2, -1, 1]])
+    strangers = faces(1, 5)
+    before = front.linear(mixed(images, members, shares, strangers))
+    after = mixed(front.linear(images), members, shares, front.linear(strangers))
+    torch.testing.assert_close(before / 255, after / 255, atol=1e-5, rtol=0)
+
+
+def test_nobody_is_mixed_with_another_photo_of_their_own() -> None:
+    people = torch.tensor([0, 0, 0, 1, 2, 3])
+    counts = torch.full((6,), 4)
+    for seed in range(5):
+        members = draw_members(counts, people, "batch", drawn(seed))
+        for row in members:
+            assert len(set(people[row].tolist())) == 4
+    with pytest.raises(UsageError, match="too small to mix 5"):
+        draw_members(torch.full((6,), 5), people, "batch", drawn())
+    assert bool((draw_members(counts, people, "pool", drawn())[:, 1:] == -1).all())
+
+
+def test_strangers_of_what_is_stored_are_drawn_for_each_face() -> None:
+    shares = draw_shares(torch.tensor([3, 2, 3]), 0.5, drawn())
+    members = draw_members(torch.tensor([3, 2, 3]), NOBODY, "pool", drawn())
+    fresh, needed = draw_strangers(members, shares, drawn(), fresh=True)
+    assert needed == 5
+    assert sorted(fresh[(fresh < 0) & (shares > 0)].tolist()) == [-5, -4, -3, -2, -1]
+    shared, needed = draw_strangers(members, shares, drawn(), fresh=False)
+    assert needed == 2
+    assert int(shared.min()) >= -2
+
+
+def test_the_pool_holds_nobody_and_moves() -> None:
+    pool, images = Pool(5), faces(6, 1)
+    pool.fill(images, torch.arange(6), 0)
+    distances = (pool.faces[:, None].float() / 255 - images).abs().mean((2, 3, 4))
+    assert float(distances.min()) > 0.02
+    assert not torch.equal(pool.draw(1, drawn(1)), pool.draw(1, drawn(2)))
+    assert pool.draw(7, drawn()).shape == (7, 3, 112, 112)
+
+
+@pytest.mark.parametrize("options", [{"count": 3, "mixes": [2, 5]}, {"people": ["a", "b"] * 4, "mixes": [2, 3]}])
+def test_too_few_images_or_people_for_k_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="too few"):
+        fit(**options)
+
+
+# The game
+
+
+def play(*, entropy: float = 0.001, cost: float = 0.0, wished: float = 4.0) -> torch.Tensor:
+    """A strategy's distribution after a bandit whose loss grows with k."""
+    mixes = torch.tensor([2, 3, 4, 5, 6])
+    logits = torch.zeros(1, 5, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.05)
+    generator, baseline = drawn(), 1.0
+    for _ in range(400):
+        rows = logits.expand(32, 5)
+        chosen = torch.multinomial(rows.detach().softmax(1), 1, generator=generator)[:, 0]
+        rewards = mixes[chosen] / 4.0
+        terms = strategy_terms(rows, chosen, rewards, baseline, mixes, entropy=entropy, cost=cost, wished=wished)
+        optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+        baseline = 0.9 * baseline + 0.1 * float(rewards.mean())
+    return logits.detach().softmax(1)[0]
+
+
+def test_the_strategy_finds_the_number_that_hurts_most() -> None:
+    assert float(play()[4]) > 0.9
+
+
+def test_dear_mixtures_bring_it_to_the_wished_mean() -> None:
+    mean = float((play(cost=5.0, wished=3.5) * torch.tensor([2.0, 3, 4, 5, 6])).sum())
+    assert mean == pytest.approx(3.5, abs=0.25)
+
+
+def test_the_policy_gradient_is_that_of_the_expectation() -> None:
+    logits = torch.randn(1, 5, generator=drawn(), requires_grad=True)
+    losses = torch.tensor([0.3, 1.0, 0.2, 2.0, 0.9])
+    mixes = torch.tensor([2, 3, 4, 5, 6])
+    shares = logits.softmax(1)[0]
+    (exact,) = torch.autograd.grad(-(shares * losses).sum(), logits)
+    total = torch.zeros_like(logits)
+    for arm in range(5):
+        terms = strategy_terms(
+            logits, torch.tensor([arm]), losses[arm : arm + 1], 0.7, mixes, entropy=0.0, cost=0.0, wished=4.0
+        )
+        (gradient,) = torch.autograd.grad(terms["strategy"], logits)
+        total += shares[arm].detach() * gradient
+    torch.testing.assert_close(total, exact, atol=1e-6, rtol=0)
+
+
+def test_the_strategy_learns_in_the_fine_tuning_only(hybrid: MaskedRecognition) -> None:
+    figures = dict(hybrid.provenance.training)
+    assert "fine_tuning_strategy" in figures
+    assert "fine_tuning_recovery" in figures
+    assert "distillation_strategy" not in figures
+    strategy = hybrid.masking.strategy  # type: ignore[union-attr]
+    assert isinstance(strategy, Strategy)
+    assert float(strategy.level) > 0
+    assert float(strategy.baseline) != 1
+
+
+def test_a_strategy_for_other_numbers_is_refused(hybrid: MaskedRecognition) -> None:
+    with pytest.raises(UsageError, match=r"learned for k of \[2, 4\], not of \[2, 5\]"):
+        HybridMasking.restore(
+            hybrid.recognizer, {**hybrid.settings(), "mixes": [2, 5]}, hybrid.parts(), hybrid.provenance
+        )
+    with pytest.raises(UsageError, match="one number"):
+        HybridMasking.restore(hybrid.recognizer, {**hybrid.settings(), "mixes": [2]}, hybrid.parts(), hybrid.provenance)
+
+
+# What is stored
+
+
+def test_what_is_stored_is_mixed_and_who_is_at_the_door_is_not(hybrid: MaskedRecognition, tmp_path: Path) -> None:
+    stored = hybrid.protect(faces(2), drawn()).values()
+    alone = hybrid.masking.single(faces(2), drawn())
+    assert stored.shape == alone.shape == (2, 6, 112, 112)
+    for other in (alone, hybrid.protect(faces(2), drawn(1)).values()):
+        assert float((stored - other).abs().mean()) > 0.2 * float(alone.abs().mean())
+    hybrid.save(tmp_path)
+    loaded = load_protector(tmp_path, hybrid.recognizer)
+    assert torch.equal(loaded.protect(faces(2), drawn()).values(), stored)
+
+
+def test_fixed_mixtures_have_no_strategy() -> None:
+    made = fit("frequency-mixup", mixes=[3])
+    assert not [name for name in made.parts() if "strategy" in name]
+    alone = made.masking.single(faces(1), drawn())
+    assert float((made.protect(faces(1), drawn()).values() - alone).abs().mean()) > 0.2 * float(alone.abs().mean())
+    with pytest.raises(UsageError, match="one number"):
+        fit("frequency-mixup", mixes=[2, 3])
+
+
+def test_instahide_leaves_absolute_values() -> None:
+    plain, signed = fit("mixup", signs=False), fit("mixup", signs=True)
+    values = signed.masking.single(faces(1), drawn())
+    torch.testing.assert_close(values.abs(), plain.masking.single(faces(1), drawn()).abs())
+    assert 0.4 < float((values < 0).float().mean()) < 0.6
+
+
+def test_regions_become_noise_where_they_are() -> None:
+    strengths = region_strengths({"eyes": 1.0, "nose": 0.0, "mouth": 0.0, "contour": 0.5})
+    assert float(strengths[52, 38]) > 0.99
+    assert float(strengths[92, 56]) < 0.05
+    assert 0.4 < float(strengths[71].max()) <= 0.5
+    assert float(region_strengths(dict.fromkeys(("eyes", "nose", "mouth", "contour"), 0.0)).max()) == 0
+    made = fit(mixes=[2], eyes=1.0)
+    first, second = (made.protect(images, drawn()).values()[0] for images in (faces(1), 1 - faces(1)))
+    apart = (first - second).abs().mean(0)
+    assert float(apart[52, 38]) < 0.1 * float(apart.mean())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"mixes": [1, 2]}, {"mixes": [2, 7]}, {"mixes": [3, 2]}, {"mixes": []}, {"partners": "friends"},
+     {"reward": "fame"}, {"least": 0.7}, {"eyes": 1.5}, {"wished": 7.0}, {"k": 3}, {"kept": 0}],
+)  # fmt: skip
+def test_other_settings_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        HybridConfig.of(settings)
+
+
+# The score
+
+
+def test_the_composite_score_has_known_answers() -> None:
+    perfect, none = np.zeros(3), np.ones(3)
+    assert metrics.composite_privacy(none, none, none, none).mean() == 0
+    assert metrics.composite_privacy(perfect, -none, perfect, -none).tolist() == [1, 1, 1]  # no credit below cosine 0
+    assert metrics.composite_privacy(perfect, perfect, none, none).mean() == pytest.approx(0.4)
+    assert metrics.composite_privacy(none, none, perfect, none).mean() == pytest.approx(0.3)
+    with pytest.raises(UsageError, match="shape"):
+        metrics.composite_privacy(none, none, none, np.ones(2))
