@@ -26,6 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bauta.cli import run
 from bauta.errors import BautaError, UsageError, WeightsCorrupt
 from bauta.recognizers import catalog, packed
+from bauta.recognizers.calibration import threshold
 from bauta.recognizers.cards import RecognizerCard, format_card, parse_card
 from bauta.recognizers.catalog import find_card, list_recognizers
 from bauta.recognizers.judges import load_judge
@@ -522,11 +523,29 @@ def test_shipped_recognisers_are_found_after_dlib_and_before_the_users(tmp_path:
 
 def test_what_really_ships_is_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "SHIPPED", Path(catalog.__file__).parent / "shipped")
-    for card in list_recognizers()[1:]:
+    cards = list_recognizers()[1:]
+    assert sum(card.weights.stat().st_size for card in cards) < 40e6
+    for card in cards:
         assert card.format == "safetensors"
         assert card.training
         assert card.weights == catalog.SHIPPED / f"{card.name}.safetensors"
-        onnx.checker.check_model(onnx.load_model_from_string(read_model(card)))
+        assert [threshold(card, fmr).cosine for fmr in (1e-2, 1e-3, 1e-4)]
+        model = read_model(card)
+        onnx.checker.check_model(onnx.load_model_from_string(model))
+        images = torch.rand(2, 3, card.template.height, card.template.width, generator=torch.Generator().manual_seed(0))
+        found = ImportedNetwork(model)(images).detach().numpy()
+        np.testing.assert_allclose(found, answer(model, images.numpy()), atol=1e-4 * np.abs(found).max())
+
+
+def test_the_judge_that_ships_shares_nothing_with_those_who_are_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "SHIPPED", Path(catalog.__file__).parent / "shipped")
+    cards = list_recognizers()[1:]
+    judges = [card for card in cards if card.roles == {"judge"}]
+    assert judges
+    for card in judges:
+        for other in (one for one in cards if "surrogate" in one.roles):
+            assert card.training["start"] != other.training["start"]
+            assert not set(card.training["teachers"]) & set(other.training.get("teachers", ()))
 
 
 # The command line
