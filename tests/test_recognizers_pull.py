@@ -427,7 +427,7 @@ class TestCommand:
         assert run(["recognizers", "pull"]) == 0
         header, *rows = capsys.readouterr().out.splitlines()
         assert header.split() == ["RECOGNISER", "ROLES", "SIZE", "HERE", "NETWORK", "TERMS"]
-        assert "sface       judge  38.7 MB  no    MobileFaceNet  Apache-2.0" in rows
+        assert "sface       judge  38.7 MB  no    MobileNet, 9.7M  Apache-2.0" in rows
         assert run(["recognizers", "pull", "--mirror", "https://example.org"]) == 2
 
     def test_fetch_and_then_calibrate(

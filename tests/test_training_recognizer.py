@@ -231,8 +231,9 @@ def test_shipped_recipes_are_valid_and_no_judge_of_the_benchmark_teaches() -> No
         recipe = read_recipe(name.removesuffix(".toml"))
         assert recipe.name == name.removesuffix(".toml")
         assert not {"edgeface_xxs", "mobileface_v2", "espdl_mbf"} & set(recipe.teachers)
-        assert "lfw_112/pairs.txt" in recipe.exclude
-        assert "cfp_112/list_name.txt" in recipe.exclude
+        if recipe.epochs:  # a start that ships as it is learns from nobody
+            assert "lfw_112/pairs.txt" in recipe.exclude
+            assert "cfp_112/list_name.txt" in recipe.exclude
 
 
 def test_template_is_the_arcface_crop_enlarged_about_its_centre() -> None:
