@@ -5,10 +5,9 @@ The package carries its own in ``benchmark/adaptive_recipes``. Keys are the fiel
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
-from pathlib import Path
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from bauta.attacks.adapt import FineTuningConfig
@@ -16,7 +15,8 @@ from bauta.attacks.link import StudentConfig
 from bauta.benchmark import references
 from bauta.benchmark.crowds import Source
 from bauta.benchmark.protected import Protection
-from bauta.benchmark.recipes import Dataset, Row, build
+from bauta.benchmark.recipe_files import build, carried_in, chosen_rows, read_table
+from bauta.benchmark.recipes import Dataset, Row
 from bauta.errors import UsageError
 from bauta.registry import list_methods
 
@@ -113,18 +113,16 @@ class AdaptiveRecipe:
         Raises:
             UsageError: when it has no such row.
         """
-        known = {row.name: row for row in self.rows}
-        if unknown := [name for name in names if name not in known]:
-            raise UsageError(
-                f"Recipe {self.name!r} has no row {', '.join(unknown)}.", hint=f"It has: {', '.join(known)}."
-            )
-        return replace(self, rows=tuple(known[name] for name in names))
+        return replace(self, rows=chosen_rows(self.name, self.rows, names))
+
+
+def _folder() -> Traversable:
+    return files("bauta.benchmark") / "adaptive_recipes"
 
 
 def carried() -> list[str]:
     """Names of the adaptive recipes that the package carries."""
-    folder = files("bauta.benchmark") / "adaptive_recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return carried_in(_folder())
 
 
 def read_recipe(recipe: str) -> AdaptiveRecipe:
@@ -133,16 +131,7 @@ def read_recipe(recipe: str) -> AdaptiveRecipe:
     Raises:
         UsageError: when there is none, it cannot be read, or a value is not allowed.
     """
-    carried_path = files("bauta.benchmark") / "adaptive_recipes" / f"{recipe}.toml"
-    path = Path(recipe) if recipe.endswith(".toml") else carried_path
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"There is no adaptive recipe {recipe!r}.", hint=f"There is: {', '.join(carried())}; or give a TOML file."
-        ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"The recipe {recipe} cannot be read: {error}", hint="Give a TOML file.") from error
+    table = read_table(recipe, _folder())
     parts: dict[str, Any] = {
         "evaluation": Dataset, "training": Source, "calibration": Source, "rows": Row, "fine_tuning": FineTuningConfig,
         "student": StudentConfig,

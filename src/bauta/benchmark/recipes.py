@@ -6,17 +6,18 @@ The package carries its own in ``benchmark/recipes``. Keys are the fields of `Re
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
 from bauta.benchmark.datasets import PairSet, read_counterparts, read_lfw, read_people
 from bauta.benchmark.images import FaceImage
+from bauta.benchmark.recipe_files import build, carried_in, chosen_rows, read_table
 from bauta.benchmark.toys import toy_people
 from bauta.benchmark.transports import transports
 from bauta.errors import UsageError
@@ -26,8 +27,6 @@ Face = Literal["central", "largest", "aligned"]
 
 KINDS: tuple[Kind, ...] = ("toy", "lfw", "people", "counterparts")
 FACES: tuple[Face, ...] = ("central", "largest", "aligned")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -236,18 +235,16 @@ class Recipe:
         Raises:
             UsageError: when it has no such row.
         """
-        known = {row.name: row for row in self.rows}
-        if unknown := [name for name in names if name not in known]:
-            raise UsageError(
-                f"Recipe {self.name!r} has no row {', '.join(unknown)}.", hint=f"It has: {', '.join(known)}."
-            )
-        return replace(self, rows=tuple(known[name] for name in names))
+        return replace(self, rows=chosen_rows(self.name, self.rows, names))
+
+
+def _folder() -> Traversable:
+    return files("bauta.benchmark") / "recipes"
 
 
 def carried() -> list[str]:
     """Names of the recipes that the package carries."""
-    folder = files("bauta.benchmark") / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return carried_in(_folder())
 
 
 def read_recipe(recipe: str) -> Recipe:
@@ -256,15 +253,7 @@ def read_recipe(recipe: str) -> Recipe:
     Raises:
         UsageError: when there is none, it cannot be read, or a value is not allowed.
     """
-    path = Path(recipe) if recipe.endswith(".toml") else files("bauta.benchmark") / "recipes" / f"{recipe}.toml"
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"There is no recipe {recipe!r}.", hint=f"There is: {', '.join(carried())}; or give a TOML file."
-        ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"The recipe {recipe} cannot be read: {error}", hint="Give a TOML file.") from error
+    table = read_table(recipe, _folder())
     dataset, rows = table.pop("dataset", None), table.pop("rows", None)
     if not isinstance(dataset, dict) or not isinstance(rows, list):
         raise UsageError(f"The recipe {recipe} has no data set or no rows.", hint="Give [dataset] and [[rows]].")
@@ -273,20 +262,6 @@ def read_recipe(recipe: str) -> Recipe:
     table["dataset"] = build(Dataset, dataset, f"{recipe}, dataset")
     table["rows"] = tuple(build(Row, row, f"{recipe}, rows") for row in rows)
     return build(Recipe, table, recipe)
-
-
-def build(kind: type[T], table: Any, origin: str) -> T:
-    """A frozen dataclass from a TOML table, whose keys are its fields."""
-    if not isinstance(table, dict):
-        raise UsageError(f"The recipe {origin}: {table!r} is no table.", hint="See docs/benchmark.md.")
-    known = [one.name for one in fields(kind)]  # type: ignore[arg-type]
-    for key in table:
-        if key not in known:
-            raise UsageError(f"The recipe {origin}: unknown key {key!r}.", hint=f"There is: {', '.join(known)}.")
-    try:
-        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
-    except TypeError as error:
-        raise UsageError(f"The recipe {origin}: {error}.", hint="See docs/benchmark.md.") from error
 
 
 def _genuine(pairs: PairSet) -> list[Pair]:

@@ -7,10 +7,10 @@ The package carries its own in ``benchmark/template_recipes``. Keys are the fiel
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,7 +19,7 @@ import numpy as np
 from bauta.benchmark.crowds import Crowd, Source
 from bauta.benchmark.datasets import PairSet, read_cfp, read_lfw
 from bauta.benchmark.people import normalise_name
-from bauta.benchmark.recipes import build
+from bauta.benchmark.recipe_files import build, carried_in, chosen_rows, read_table
 from bauta.errors import UsageError
 
 SetKind = Literal["lfw", "cfp-ff", "cfp-fp"]
@@ -221,12 +221,7 @@ class TemplateRecipe:
         Raises:
             UsageError: when it has no such row.
         """
-        known = {row.name: row for row in self.rows}
-        if unknown := [name for name in names if name not in known]:
-            raise UsageError(
-                f"Recipe {self.name!r} has no row {', '.join(unknown)}.", hint=f"It has: {', '.join(known)}."
-            )
-        return replace(self, rows=tuple(known[name] for name in names))
+        return replace(self, rows=chosen_rows(self.name, self.rows, names))
 
     def attackers_of(self, row: TemplateRow) -> tuple[Attack, ...]:
         """Who attacks a row, in the order of the recipe."""
@@ -259,10 +254,13 @@ def half(crowd: Crowd, *, attacking: bool) -> Crowd:
     )
 
 
+def _folder() -> Traversable:
+    return files("bauta.benchmark") / "template_recipes"
+
+
 def carried() -> list[str]:
     """Names of the recipes that the package carries."""
-    folder = files("bauta.benchmark") / "template_recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return carried_in(_folder())
 
 
 def read_template_recipe(recipe: str) -> TemplateRecipe:
@@ -271,15 +269,7 @@ def read_template_recipe(recipe: str) -> TemplateRecipe:
     Raises:
         UsageError: when there is none, it cannot be read, or a value is not allowed.
     """
-    path = Path(recipe) if recipe.endswith(".toml") else files("bauta.benchmark") / f"template_recipes/{recipe}.toml"
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"There is no recipe {recipe!r}.", hint=f"There is: {', '.join(carried())}; or give a TOML file."
-        ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"The recipe {recipe} cannot be read: {error}", hint="Give a TOML file.") from error
+    table = read_table(recipe, _folder())
     for key, kind in (("evaluation", Evaluation), ("people", Source), ("attackers", Attack), ("rows", TemplateRow)):
         entries = table.get(key)
         if not isinstance(entries, list):

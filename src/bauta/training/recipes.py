@@ -6,12 +6,11 @@ are paths below the data folder that the command is given.
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
+from bauta.benchmark.recipe_files import build, read_table
 from bauta.errors import UsageError
 from bauta.faces.templates import ARCFACE_112, DLIB_150, CropTemplate
 from bauta.training.networks import FAMILIES
@@ -123,21 +122,5 @@ def read_recipe(recipe: str) -> Recipe:
     Raises:
         UsageError: when there is none, it cannot be read, or a value is not allowed.
     """
-    carried = files("bauta.training") / "recipes"
-    path = Path(recipe) if recipe.endswith(".toml") else carried / f"{recipe}.toml"
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        names = sorted(entry.name.removesuffix(".toml") for entry in carried.iterdir() if entry.name.endswith(".toml"))
-        raise UsageError(f"There is no recipe {recipe!r}.", hint=f"There is: {', '.join(names)}.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"The recipe {recipe} cannot be read: {error}", hint="Give a TOML file.") from error
-    kinds = {field.name: field for field in fields(Recipe)}
-    for key in table:
-        if key not in kinds:
-            raise UsageError(f"Recipe {recipe}: unknown key {key!r}.", hint=f"There is: {', '.join(kinds)}.")
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    try:
-        return Recipe(**values)
-    except TypeError as error:
-        raise UsageError(f"Recipe {recipe}: {error}.", hint="name and family are needed.") from error
+    table = read_table(recipe, files("bauta.training") / "recipes")
+    return build(Recipe, table, recipe, "name and family are needed; see docs/training-a-recognizer.md.")

@@ -1,0 +1,78 @@
+"""Recipes as TOML files: those that the package carries, a user's own, and dataclasses from their tables."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import fields
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from bauta.errors import UsageError
+
+T = TypeVar("T")
+
+
+class Named(Protocol):
+    """What has a name, as rows do."""
+
+    @property
+    def name(self) -> str:
+        """Unique in its recipe."""
+
+
+R = TypeVar("R", bound=Named)
+
+
+def carried_in(folder: Traversable) -> list[str]:
+    """Names of the recipes in a folder of the package."""
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def read_table(recipe: str, folder: Traversable) -> dict[str, Any]:
+    """The table of a recipe by its name in a folder of the package, or of a TOML file.
+
+    Raises:
+        UsageError: when there is none, or it cannot be read.
+    """
+    path = Path(recipe) if recipe.endswith(".toml") else folder / f"{recipe}.toml"
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"There is no recipe {recipe!r}.",
+            hint=f"There is: {', '.join(carried_in(folder))}; or give a TOML file.",
+        ) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"The recipe {recipe} cannot be read: {error}", hint="Give a TOML file.") from error
+
+
+def build(kind: type[T], table: Any, origin: str, hint: str = "See docs/benchmark.md.") -> T:
+    """A frozen dataclass from a TOML table, whose keys are its fields.
+
+    Raises:
+        UsageError: when it is no table, a key is unknown or missing, or the dataclass refuses a value.
+    """
+    if not isinstance(table, dict):
+        raise UsageError(f"The recipe {origin}: {table!r} is no table.", hint=hint)
+    known = [one.name for one in fields(kind)]  # type: ignore[arg-type]
+    for key in table:
+        if key not in known:
+            raise UsageError(f"The recipe {origin}: unknown key {key!r}.", hint=f"There is: {', '.join(known)}.")
+    try:
+        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+    except TypeError as error:
+        raise UsageError(f"The recipe {origin}: {error}.", hint=hint) from error
+
+
+def chosen_rows(recipe: str, rows: Sequence[R], names: Sequence[str]) -> tuple[R, ...]:
+    """The rows of these names, in the order of the names.
+
+    Raises:
+        UsageError: when the recipe has no such row.
+    """
+    known = {row.name: row for row in rows}
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"Recipe {recipe!r} has no row {', '.join(unknown)}.", hint=f"It has: {', '.join(known)}.")
+    return tuple(known[name] for name in names)
