@@ -43,6 +43,17 @@ def toy_surrogate(seed: int = 0, name: str = "toy") -> Surrogate:
     return Surrogate(card, network)
 
 
+def faces(count: int = 4, seed: int = 0) -> torch.Tensor:
+    """(count, 3, 112, 112): smooth random pictures where aligned faces are asked for."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 9, 9, generator=generator)
+    return torch.nn.functional.interpolate(coarse, (112, 112), mode="bicubic").clamp(0, 1)
+
+
+def drawn(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 def toy_view(seed: int = 0, size: int = 112, grey: bool = False) -> FaceView:
     """A smooth random picture with landmarks where the ArcFace crop has them, feathered at its border."""
     generator = torch.Generator().manual_seed(seed)

@@ -20,20 +20,10 @@ from bauta.templates.advface import AdvFace, AdvFaceConfig
 from bauta.templates.base import load_protector
 from bauta.templates.decoders import fused, start_decoder
 from bauta.templates.shadows import Shadow, fit_shadow
-from conftest import toy_surrogate
+from conftest import drawn, faces, toy_surrogate
 from recognizer_builders import card_of, linear_model
 
 KEY = bytes(range(32))
-
-
-def faces(count: int = 4, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(count, 3, 9, 9, generator=generator)
-    return torch.nn.functional.interpolate(coarse, (112, 112), mode="bicubic").clamp(0, 1)
-
-
-def drawn(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

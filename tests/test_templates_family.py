@@ -30,19 +30,9 @@ from bauta.templates.learners import Schedule
 from bauta.templates.masked import MaskedRecognition, Stem, Unprotected
 from bauta.templates.masking import Lesson
 from bauta.templates.references import IdentityFeature
-from conftest import toy_surrogate
+from conftest import drawn, faces, toy_surrogate
 
 TOY = {"split": "8x27x27", "stem": 4, "stem_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1, "batch": 4}
-
-
-def faces(count: int = 4, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(count, 3, 9, 9, generator=generator)
-    return torch.nn.functional.interpolate(coarse, (112, 112), mode="bicubic").clamp(0, 1)
-
-
-def drawn(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def lesson(images: torch.Tensor, *, epochs: int = 1, rate: float = 1e-2) -> Lesson:

@@ -17,22 +17,12 @@ from bauta.templates.dct import BlockDct
 from bauta.templates.hybrid_masking import HybridConfig, Strategy, region_strengths, strategy_terms
 from bauta.templates.masked import HybridMasking, MaskedRecognition
 from bauta.templates.masking import Pool, draw_members, draw_shares, draw_strangers, mixed
-from conftest import toy_surrogate
+from conftest import drawn, faces, toy_surrogate
 
 TOY = {"split": "8x27x27", "stem": 4, "stem_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1, "batch": 8, "pool": 6}
 MASK = {"kept": 2, "choice": "energy"}
 PEOPLE = [f"person {number}" for number in range(8)]
 NOBODY = torch.empty(0, dtype=torch.int64)
-
-
-def faces(count: int = 4, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(count, 3, 9, 9, generator=generator)
-    return torch.nn.functional.interpolate(coarse, (112, 112), mode="bicubic").clamp(0, 1)
-
-
-def drawn(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def fit(name: str = "hybrid-masking", count: int = 8, **options: Any) -> MaskedRecognition:

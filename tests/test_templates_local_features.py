@@ -33,15 +33,11 @@ from bauta.templates.local_features import (
 )
 from bauta.templates.representation import load_representation
 from bauta.templates.verbs import protect_faces
-from conftest import toy_surrogate
+from conftest import drawn, toy_surrogate
 
 NAMES = ("first", "second", "third")
 LEARNED: dict[str, Any] = {"mode": "learned", "surrogates": list(NAMES), "channels": 4}
 QUICK = {"epochs": 1, "batch": 4, "losses": {"adversary_channels": 4}}
-
-
-def drawn(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def faces(count: int = 4, seed: int = 0) -> Tensor:

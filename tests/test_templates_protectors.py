@@ -13,7 +13,7 @@ from bauta.errors import NumericalFailure, OutputExists, UsageError, WeightsCorr
 from bauta.registry import list_methods, load_method
 from bauta.templates.base import Protector, load_protector
 from bauta.templates.representation import Representation, key_fingerprint, load_representation
-from conftest import toy_surrogate
+from conftest import drawn, toy_surrogate
 
 KEY = bytes(range(32))
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -51,10 +51,6 @@ def make(name: str, seed: int = 0) -> Protector:
         **OPTIONS.get(name, {}),
     )
     return made
-
-
-def drawn(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def representation(**changes: Any) -> Representation:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -64,7 +65,7 @@ class Purifier(Protocol):
         """
 
 
-class _Differentiable:
+class _Differentiable(ABC):
     """A purifier that is a function of float images, a batch at a time."""
 
     card: ClassVar[MethodCard]
@@ -91,8 +92,9 @@ class _Differentiable:
             parts.append((changed.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
         return np.ascontiguousarray(np.concatenate(parts))
 
+    @abstractmethod
     def _change(self, photos: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Photos (N, 3, H, W) in [0, 1], changed."""
 
 
 @register("purify-blur", kind="purifier")

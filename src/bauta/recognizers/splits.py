@@ -43,19 +43,21 @@ class CutPoint:
         return "x".join(map(str, self.shape))
 
 
-class Front(nn.Module):
-    """From crops (N, 3, height, width) in [0, 1] to features (N, ...), as the recogniser computes them.
-
-    Attributes:
-        cut: Where the recogniser was cut.
-    """
-
+class _Part(nn.Module):
     def __init__(self, recognizer: Surrogate, layers: nn.Module | None, cut: CutPoint) -> None:
         super().__init__()
         self.recognizer = recognizer
         self.layers = layers
         self.cut = cut
         self.eval().requires_grad_(False)
+
+
+class Front(_Part):
+    """From crops (N, 3, height, width) in [0, 1] to features (N, ...), as the recogniser computes them.
+
+    Attributes:
+        cut: Where the recogniser was cut.
+    """
 
     def forward(self, crops: Tensor) -> Tensor:
         """The feature of each crop, under autograd.
@@ -67,15 +69,8 @@ class Front(nn.Module):
         return feature
 
 
-class Back(nn.Module):
+class Back(_Part):
     """From features (N, ...) to unit-norm templates (N, dim)."""
-
-    def __init__(self, recognizer: Surrogate, layers: nn.Module | None, cut: CutPoint) -> None:
-        super().__init__()
-        self.recognizer = recognizer
-        self.layers = layers
-        self.cut = cut
-        self.eval().requires_grad_(False)
 
     def forward(self, features: Tensor) -> Tensor:
         """The template of each feature, under autograd.

@@ -290,6 +290,23 @@ class Protector(ABC):
         write_atomically(folder / CARD_FILE, ("\n".join(lines) + "\n").encode(), overwrite=overwrite)
 
 
+class ImageProtector(Protector):
+    """Stores an image that the recogniser, or any other, reads as it is."""
+
+    kind: Kind = "image"
+
+    def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:
+        """Templates of the stored images, by the unchanged recogniser; see `Protector.templates`."""
+        self.require_own(representation, key)
+        templates: Tensor = self.recognizer(self.crops(representation.values()))
+        return templates
+
+    def to_image(self, representation: Representation, key: bytes | None = None) -> Tensor:
+        """The stored image itself; see `Protector.to_image`."""
+        self.require_own(representation, key)
+        return representation.values().clamp(0, 1)
+
+
 def crops_of(images: Tensor, template: CropTemplate) -> Tensor:
     """ArcFace crops (N, 3, 112, 112) carried to another template, differentiably; what lies outside them is black."""
     if template.points == ARCFACE_112.points and (template.height, template.width) == (SIDE, SIDE):

@@ -167,6 +167,15 @@ class ShuffledMask(Masking):
         return stretched(self.dct.linear_inverse(place(values, channels_of(self.chosen.tolist()))))
 
 
+def _reader(feature: Tensor, seed: int) -> tuple[Tensor, Tensor, nn.Conv2d]:
+    """Mean and deviation of each channel of the clean recogniser's early feature, and a layer to read it with."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layer = nn.Conv2d(CHANNELS, feature.shape[1], 3, padding=1)
+    deviation = feature.std((0, 2, 3), keepdim=True, correction=0).clamp_min(1e-6)
+    return feature.mean((0, 2, 3), keepdim=True), deviation, layer
+
+
 class _Gates(Learner):
     """A weight for each frequency: keep the recogniser's early feature with little energy. Our design."""
 
@@ -179,11 +188,7 @@ class _Gates(Learner):
             wanted.append(lesson.features(part))
         self.scales = (self.scales / max(1, len(wanted))).sqrt().clamp_min(1e-3)[:, None, None]
         feature = torch.cat(wanted)
-        self.mean = feature.mean((0, 2, 3), keepdim=True)
-        self.std = feature.std((0, 2, 3), keepdim=True, correction=0).clamp_min(1e-6)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(lesson.schedule.seed)
-            self.reader = nn.Conv2d(CHANNELS, feature.shape[1], 3, padding=1)
+        self.mean, self.std, self.reader = _reader(feature, lesson.schedule.seed)
         self.logits = nn.Linear(FREQUENCIES, 1, bias=False)
         nn.init.zeros_(self.logits.weight)
         self.networks = {"reader": self.reader, "gates": self.logits}
@@ -481,11 +486,7 @@ class _Rendering(Learner):
             wanted.append(lesson.features(part))
         masking.render.scale.copy_(squares.sqrt().clamp_min(1e-3)[:, None, None])
         feature = torch.cat(wanted)
-        self.mean = feature.mean((0, 2, 3), keepdim=True)
-        self.std = feature.std((0, 2, 3), keepdim=True, correction=0).clamp_min(1e-6)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(lesson.schedule.seed)
-            self.reader = nn.Conv2d(CHANNELS, feature.shape[1], 3, padding=1)
+        self.mean, self.std, self.reader = _reader(feature, lesson.schedule.seed)
         self.side = (feature.shape[2], feature.shape[3])
         masking.render.requires_grad_(True)
         self.networks = {"render": masking.render, "reader": self.reader}

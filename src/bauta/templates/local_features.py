@@ -37,9 +37,9 @@ from bauta.objectives.transports import gaussian_blur
 from bauta.objectives.visibility import luminance
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import register
-from bauta.templates.base import SIDE, Protector, Provenance
+from bauta.templates.base import SIDE, ImageProtector, Provenance
 from bauta.templates.learners import Progress, Schedule
-from bauta.templates.representation import Kind, Representation
+from bauta.templates.representation import Representation
 from bauta.templates.shadows import digest_of_pixels, plain_figures, require_faces
 
 FEWEST_SURROGATES = 3
@@ -290,7 +290,7 @@ def _squares(values: Tensor, config: LocalFeaturesConfig) -> Tensor:
 
 
 @register("local-features", kind="protector")
-class LocalFeatures(Protector):
+class LocalFeatures(ImageProtector):
     """Stores an anonymised image; `LocalFeatures.fit` trains the network of the learned mode.
 
     Args:
@@ -303,7 +303,6 @@ class LocalFeatures(Protector):
         UsageError: when mode and network do not go together.
     """
 
-    kind: Kind = "image"
     Config = LocalFeaturesConfig
 
     def __init__(
@@ -442,17 +441,6 @@ class LocalFeatures(Protector):
             change = torch.tanh(self.anonymiser(mixed, field, draws))
             mixed = (mixed + self.config.reach * change).clamp(0, 1)
         return cut_bits(mixed, self.config.bits)
-
-    def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:
-        """Templates of the stored images, by the unchanged recogniser; see `Protector.templates`."""
-        self.require_own(representation, key)
-        templates: Tensor = self.recognizer(self.crops(representation.values()))
-        return templates
-
-    def to_image(self, representation: Representation, key: bytes | None = None) -> Tensor:
-        """The stored image itself."""
-        self.require_own(representation, key)
-        return representation.values().clamp(0, 1)
 
     def settings(self) -> dict[str, Any]:
         """Plain values."""

@@ -5,6 +5,7 @@ None of them learns anything. `IdentityFeature` is the upper bound of every atta
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -17,7 +18,7 @@ from bauta.objectives.transports import gaussian_blur
 from bauta.recognizers.splits import TEMPLATE, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
-from bauta.templates.base import SIDE, Protector, Provenance
+from bauta.templates.base import SIDE, ImageProtector, Protector, Provenance
 from bauta.templates.representation import Kind, Representation
 
 
@@ -86,10 +87,9 @@ def picture_of(values: Tensor) -> Tensor:
     return functional.interpolate(flat, (SIDE, SIDE), mode="nearest").expand(-1, 3, -1, -1)
 
 
-class ChangedImage(Protector):
+class ChangedImage(ImageProtector):
     """Stores a changed image; each subclass says how, by `change`."""
 
-    kind: Kind = "image"
     strength: ClassVar[tuple[str, float, float]]  # name of the setting, lowest and highest value
     default: ClassVar[float]
 
@@ -107,26 +107,15 @@ class ChangedImage(Protector):
         """The reference; nothing is learned from the images."""
         return cls(recognizer, **settings)
 
+    @abstractmethod
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The changed images (N, 3, 112, 112) in [0, 1]."""
-        raise NotImplementedError
 
     def protect(self, images: Tensor, generator: torch.Generator, key: bytes | None = None) -> Representation:
         """The changed image of each face; see `Protector.protect`."""
         self.require_images(images)
         self.require_key(key)
         return self.represent(self.change(images, generator))
-
-    def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:
-        """Templates of the changed images; see `Protector.templates`."""
-        self.require_own(representation, key)
-        templates: Tensor = self.recognizer(self.crops(representation.values()))
-        return templates
-
-    def to_image(self, representation: Representation, key: bytes | None = None) -> Tensor:
-        """The changed image itself."""
-        self.require_own(representation, key)
-        return representation.values()
 
     def settings(self) -> dict[str, Any]:
         """Plain values."""
