@@ -336,6 +336,11 @@ def test_boxes_and_names() -> None:
             names(text)
 
 
+def test_help_shows_the_extra_that_training_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    assert "bauta[train]" in capsys.readouterr().out  # square brackets are markup to the help page
+
+
 class TestRecognizers:
     @pytest.fixture(autouse=True)
     def home(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from bauta.cli.console import ProgressBar
 
-train = typer.Typer(no_args_is_help=True, help="Train what ships with Bauta. Needs `pip install bauta[train]`.")
+train = typer.Typer(no_args_is_help=True, help="Train what ships with Bauta. Needs the extra `bauta\\[train]`.")
 
 
 @train.callback()
