@@ -226,7 +226,9 @@ def test_tables_and_the_page_show_every_row(data: Path, ran: Path) -> None:
     table = rows(cards)
     assert [cells[0] for cells in table] == ["feature", "constant"]
     text = markdown(cards)
-    assert text.count("| feature |") == 10  # one in the main table, four recovered, two linked, three scored
+    assert (
+        text.count("| feature |") == 11
+    )  # one in the main table, one of accuracy, four recovered, two linked, three scored
     assert "| constant | student |" in text
     page = to_html(cards)
     assert page.count("data:image/jpeg") > 8

@@ -327,7 +327,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 FIT = ["--recognizer", "mine", "--set", "split=4x27x27", "--set", "shadows=residual-4", "--set", "epochs=1",
-       "--set", "iterations=2"]  # fmt: skip
+       "--set", "iterations=2", "--set", "epsilon=0.3"]  # fmt: skip
 
 
 def test_the_commands_fit_protect_and_match(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

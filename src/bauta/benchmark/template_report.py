@@ -39,6 +39,23 @@ def rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     return [_cells(card, cards) for card in cards]
 
 
+ACCURACY_HEADER = ("row", "set", "clean", "one-sided", "loss", "two-sided", "loss")
+
+
+def accuracy_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
+    """Accuracy on every evaluation set, in the order of `ACCURACY_HEADER`, in percent with 95 % intervals."""
+    return [
+        (
+            _label(card, cards),
+            name,
+            percent(modes["clean"]["accuracy"]),
+            *(cell for mode in ("one-sided", "two-sided") for cell in _accuracy_and_loss(modes[mode])),
+        )
+        for card in cards
+        for name, modes in card["results"]["accuracy"].items()
+    ]
+
+
 def recovery_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     """What each attacker recovered, in the order of `RECOVERY_HEADER`; references first, and once for all cards."""
     references = [name for name in REFERENCES if name in cards[0]["results"]["recovery"]]
@@ -130,6 +147,7 @@ def markdown(cards: Sequence[Card]) -> str:
     """The tables for a document."""
     tables = [
         (HEADER, rows(cards)),
+        (ACCURACY_HEADER, accuracy_rows(cards)),
         (BLACK_BOX_HEADER, black_box_rows(cards)),
         (RECOVERY_HEADER, recovery_rows(cards)),
         (LINKAGE_HEADER, linkage_rows(cards)),
@@ -162,6 +180,7 @@ def to_html(cards: Sequence[Card]) -> str:
         cards=cards,
         tables=[
             ("Does it still recognise, and what is it worth", HEADER, table),
+            ("How often it is right", ACCURACY_HEADER, accuracy_rows(cards)),
             ("Do other recognisers accept the stored image", BLACK_BOX_HEADER, black_box_rows(cards)),
             ("What attackers recover", RECOVERY_HEADER, recovery_rows(cards)),
             ("What students link", LINKAGE_HEADER, linkage_rows(cards)),
@@ -230,6 +249,10 @@ def _recovered(card: Card, name: str) -> tuple[str, ...]:
         most("type_1"),
         most("type_2"),
     )
+
+
+def _accuracy_and_loss(mode: Mapping[str, Any]) -> tuple[str, str]:
+    return percent(mode["accuracy"]), _points(mode["loss"])
 
 
 def _strongest(found: Sequence[Mapping[str, Any]]) -> str:

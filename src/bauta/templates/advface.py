@@ -86,13 +86,13 @@ class AdvFaceConfig:
 
     split: str = "64x56x56"
     shadows: tuple[str, ...] = ("residual-32", "unet-16")
-    epsilon: float = 0.5
-    step: float = 0.125
-    iterations: int = 20
+    epsilon: float = 0.65
+    step: float = 0.15
+    iterations: int = 14
     norm: Literal["linf", "l2"] = "linf"
     structure: float = 1.0
-    identity: float = 0.5
-    identity_every: int = 7
+    identity: float = 0.1
+    identity_every: int = 5
     anchor: Literal["shadow", "self"] = "shadow"
     momentum: float = 0.9
     noise: float = 0.0
@@ -125,6 +125,9 @@ class AdvFaceConfig:
         """What is known of the paper: one shadow, no further terms. Its budget and number of steps are ours."""
         return cls(
             shadows=("residual-32",),
+            epsilon=0.5,
+            step=0.125,
+            iterations=20,
             structure=0.0,
             identity=0.0,
             identity_every=1,
