@@ -458,7 +458,7 @@ class TestCommands:
 
 class TestRecipes:
     def test_carried_recipes_can_be_read_and_their_methods_exist(self) -> None:
-        assert {"smoke", "lfw", "leave-one-out", "robustness"} <= set(carried())
+        assert {"smoke", "lfw", "leave-one-out", "robustness", "visibility"} <= set(carried())
         for name in carried():
             recipe = read_recipe(name)
             assert recipe.name == name
