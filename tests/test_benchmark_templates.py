@@ -239,6 +239,23 @@ def test_tables_and_the_page_show_every_row(data: Path, ran: Path) -> None:
         to_html([])
 
 
+def test_rows_are_compared_with_the_baseline_pair_by_pair(data: Path, ran: Path, tmp_path: Path) -> None:
+    recipe = replace(QUICK, rows=RECIPE.rows, baseline="feature").only(("constant",))
+    assert [row.name for row in recipe.rows] == ["feature", "constant"]
+    found = run_toy(data, tmp_path, recipe)
+    assert "baseline" not in found["feature"]["results"]
+    baseline = found["constant"]["results"]["baseline"]
+    assert baseline["row"] == "feature"
+    accuracies = [found[name]["results"]["accuracy"]["lfw/pairs"] for name in ("feature", "constant")]
+    for mode, loss in baseline["loss"]["lfw/pairs"].items():
+        theirs, own = (one[mode]["accuracy"]["mean"] for one in accuracies)
+        assert loss["mean"] == pytest.approx(theirs - own, abs=1e-6)
+        assert loss["low"] <= loss["mean"] <= loss["high"]
+    assert "| constant | lfw/pairs | feature |" in markdown(list(found.values()))
+    with pytest.raises(UsageError, match="baseline"):
+        replace(QUICK, rows=RECIPE.rows, baseline="constant")
+
+
 def test_a_card_that_was_edited_or_is_of_the_other_kind_is_refused(data: Path, ran: Path, tmp_path: Path) -> None:
     card = run_toy(data, ran)["constant"]
     path = tmp_path / "card.json"

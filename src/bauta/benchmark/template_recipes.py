@@ -168,6 +168,7 @@ class TemplateRecipe:
         fmrs: False match rates of replay.
         exclude: Lists of people, below the data folder, who must be nowhere but in the evaluation.
         exclude_people: The same by name, for those whom the lists spell otherwise.
+        baseline: The first row, when the others are compared with it pair by pair; "" for no such comparison.
         seed: Of everything random.
         evidence: False for runs whose figures mean nothing.
         note: One sentence for the readers of the cards.
@@ -185,6 +186,7 @@ class TemplateRecipe:
     fmrs: tuple[float, ...] = (1e-2, 1e-3)
     exclude: tuple[str, ...] = ()
     exclude_people: tuple[str, ...] = ()
+    baseline: str = ""
     seed: int = 0
     evidence: bool = True
     note: str = ""
@@ -198,6 +200,7 @@ class TemplateRecipe:
             "people": bool(self.people),
             "attackers": len(set(attackers)) == len(attackers),
             "rows": bool(names) and len(set(names)) == len(names),
+            "baseline": self.baseline in ("", *names[:1]),
             "victims": self.victims >= 2,
             "asked": self.asked is None or self.asked >= 2,
             "fmrs": bool(self.fmrs) and all(0 < fmr < 1 for fmr in self.fmrs),
@@ -207,7 +210,7 @@ class TemplateRecipe:
             if not good:
                 raise UsageError(
                     f"The recipe {self.name!r}: {key} cannot be {getattr(self, key)!r}.",
-                    hint="Names must differ, and the recogniser under attack is no judge.",
+                    hint="Names must differ, the recogniser under attack is no judge, and a baseline is the first row.",
                 )
         for row in self.rows:
             if unknown := set(row.attackers or ()) - set(attackers):
@@ -216,11 +219,13 @@ class TemplateRecipe:
                 )
 
     def only(self, names: tuple[str, ...]) -> TemplateRecipe:
-        """The recipe with these rows alone.
+        """The recipe with these rows alone, and the one they are compared with.
 
         Raises:
             UsageError: when it has no such row.
         """
+        if self.baseline:
+            names = (self.baseline, *(name for name in names if name != self.baseline))
         return replace(self, rows=chosen_rows(self.name, self.rows, names))
 
     def attackers_of(self, row: TemplateRow) -> tuple[Attack, ...]:

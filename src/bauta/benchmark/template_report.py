@@ -39,6 +39,7 @@ def rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     return [_cells(card, cards) for card in cards]
 
 
+MODES = ("one-sided", "two-sided")
 ACCURACY_HEADER = ("row", "set", "clean", "one-sided", "loss", "two-sided", "loss")
 
 
@@ -49,10 +50,23 @@ def accuracy_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
             _label(card, cards),
             name,
             percent(modes["clean"]["accuracy"]),
-            *(cell for mode in ("one-sided", "two-sided") for cell in _accuracy_and_loss(modes[mode])),
+            *(cell for mode in MODES for cell in _accuracy_and_loss(modes[mode])),
         )
         for card in cards
         for name, modes in card["results"]["accuracy"].items()
+    ]
+
+
+BASELINE_HEADER = ("row", "set", "compared with", "one-sided loss", "two-sided loss")
+
+
+def baseline_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
+    """What each row loses to the recogniser trained alike without protection, in percentage points, pair by pair."""
+    return [
+        (_label(card, cards), name, card["results"]["baseline"]["row"], *(_points(loss[mode]) for mode in MODES))
+        for card in cards
+        if "baseline" in card["results"]
+        for name, loss in card["results"]["baseline"]["loss"].items()
     ]
 
 
@@ -148,6 +162,7 @@ def markdown(cards: Sequence[Card]) -> str:
     tables = [
         (HEADER, rows(cards)),
         (ACCURACY_HEADER, accuracy_rows(cards)),
+        (BASELINE_HEADER, baseline_rows(cards)),
         (BLACK_BOX_HEADER, black_box_rows(cards)),
         (RECOVERY_HEADER, recovery_rows(cards)),
         (LINKAGE_HEADER, linkage_rows(cards)),
@@ -181,6 +196,7 @@ def to_html(cards: Sequence[Card]) -> str:
         tables=[
             ("Does it still recognise, and what is it worth", HEADER, table),
             ("How often it is right", ACCURACY_HEADER, accuracy_rows(cards)),
+            ("What protection costs a recogniser trained alike", BASELINE_HEADER, baseline_rows(cards)),
             ("Do other recognisers accept the stored image", BLACK_BOX_HEADER, black_box_rows(cards)),
             ("What attackers recover", RECOVERY_HEADER, recovery_rows(cards)),
             ("What students link", LINKAGE_HEADER, linkage_rows(cards)),

@@ -149,10 +149,16 @@ def run_template_recipe(
     torch.set_num_threads(1)  # sums are in the same order then, however many cores there are
     try:
         stage = set_up(recipe, data)
-        written = []
+        written: list[Path] = []
+        baseline: cards.Card | None = None
         for row in recipe.rows:
             path = output / f"{recipe.name}-{row.name}.json"
-            run_row(stage, row, data, path, work=work, examples=examples, command=command, progress=progress)
+            card = run_row(
+                stage, row, data, path, work=work, baseline=baseline, examples=examples, command=command,
+                progress=progress,
+            )  # fmt: skip
+            if row.name == recipe.baseline:
+                baseline = card
             written.append(path)
     finally:
         torch.set_num_threads(threads)
@@ -215,11 +221,23 @@ def run_row(
     path: Path,
     *,
     work: Path,
+    baseline: cards.Card | None = None,
     examples: int = 6,
     command: str = "",
     progress: Progress = lambda what, done, total: None,
 ) -> cards.Card:
     """Run one row and write its card; a finished card of the same row is read and nothing is run.
+
+    Args:
+        stage: What all rows share.
+        row: The row.
+        data: Folder of the recipe's sets.
+        path: The card.
+        work: Folder of what is kept between runs.
+        baseline: Card of the row that this one is compared with pair by pair.
+        examples: Of how many victims to keep pictures.
+        command: As it was given.
+        progress: Called with what is done, how far it is, and how far it goes.
 
     Raises:
         BautaError: as `run_template_recipe`; no card is written then.
@@ -236,8 +254,9 @@ def run_row(
             f"Row {row.name!r}: {taught[0]} helped to fit the protector and cannot judge it.",
             hint="Take another judge.",
         )
-    whole_key = _key(stage, row, protector, examples)
-    if path.is_file():
+    whole_key = _key(stage, row, protector, examples, baseline)
+    verified = work / "verified" / f"{whole_key[:24]}.safetensors"
+    if path.is_file() and (verified.is_file() or not recipe.baseline):
         known = cards.read_card(path, cards.TEMPLATES)
         if known["key"] == whole_key:
             return known
@@ -294,11 +313,18 @@ def run_row(
     attackers = [{**outcome.card.to_dict(), "fitted": dict(outcome.fitted)} for outcome in outcomes.values()]
     looks = [attack.name for attack in recipe.attackers_of(row) if attack.kind == "picture"]
     recovery = summarise(records, limits, recipe.recognizer, recipe.fmrs, look=looks[0] if looks else "")
+    modes = [
+        _modes(trial.pairs, plain, shown, one.templates)
+        for trial, plain, shown, one in zip(stage.trials, clean, probes, made, strict=True)
+    ]
+    rights = [right for _, right in modes]
+    write_tensors(
+        verified,
+        {f"{place} {mode}": torch.from_numpy(right[mode]) for place, right in enumerate(rights) for mode in right},
+    )
     results: Record = {
-        "accuracy": {
-            trial.pairs.name: _accuracy(trial.pairs, plain, shown, one.templates)
-            for trial, plain, shown, one in zip(stage.trials, clean, probes, made, strict=True)
-        },
+        "accuracy": {trial.pairs.name: found for trial, (found, _) in zip(stage.trials, modes, strict=True)},
+        **({} if baseline is None else {"baseline": _against(baseline, stage, rights, work)}),
         **({"black_box": _black_box(stage, protector, made, secret, work)} if protector.kind == "image" else {}),
         **recovery,
         **linked,
@@ -437,13 +463,26 @@ def _probes(stage: Stage, protector: Protector, faces: Faces) -> Tensor:
         )
 
 
-def _accuracy(pairs: PairSet, clean: Tensor, probes: Tensor, protected: Tensor) -> Record:
-    """Accuracy in each mode, and what protection costs pair by pair."""
-    return _modes(pairs, clean, probes, protected)[0]
+def _against(baseline: cards.Card, stage: Stage, rights: Sequence[Mapping[str, Floats]], work: Path) -> Record:
+    """What a row loses, pair by pair, to the one it is compared with: a recogniser trained alike, unprotected."""
+    theirs = read_tensors(work / "verified" / f"{baseline['key'][:24]}.safetensors")
+    assert theirs is not None  # no card of a recipe with a baseline is finished without
+    return {
+        "row": baseline["name"].partition("/")[2],
+        "loss": {
+            trial.pairs.name: {
+                mode: _interval(
+                    theirs[f"{place} {mode}"].numpy().astype(np.float64) - right[mode], trial.pairs.pair_subjects
+                )
+                for mode in ("one-sided", "two-sided")
+            }
+            for place, (trial, right) in enumerate(zip(stage.trials, rights, strict=True))
+        },
+    }
 
 
 def _modes(pairs: PairSet, clean: Tensor, probes: Tensor, protected: Tensor) -> tuple[Record, dict[str, Floats]]:
-    """The same, and which pairs are right in each mode."""
+    """Accuracy in each mode with what protection costs pair by pair, and which pairs are right in each mode."""
     people = pairs.pair_subjects
     rights, found = {}, {}
     for mode, first, second in (
@@ -780,7 +819,7 @@ def _crowd(faces: Faces) -> Record:
     return {"name": faces.name, "sha256": faces.sha256, "people": faces.people, "images": len(faces)}
 
 
-def _key(stage: Stage, row: TemplateRow, protector: Protector, examples: int) -> str:
+def _key(stage: Stage, row: TemplateRow, protector: Protector, examples: int, baseline: cards.Card | None) -> str:
     """Digest of all that decides a card."""
     recipe = stage.recipe
     facts = [
@@ -792,6 +831,7 @@ def _key(stage: Stage, row: TemplateRow, protector: Protector, examples: int) ->
         [stage.makers.sha256, stage.attackers.sha256],
         [find_card(name).sha256 for name in (recipe.recognizer, *recipe.judges)],
         [recipe.name, row.name, recipe.victims, list(recipe.fmrs), recipe.seed, recipe.note, examples],
+        *([] if baseline is None else [baseline["key"]]),
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
