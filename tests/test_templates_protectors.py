@@ -11,7 +11,7 @@ import torch
 
 from bauta.errors import NumericalFailure, OutputExists, UsageError, WeightsCorrupt, WeightsMissing
 from bauta.registry import list_methods, load_method
-from bauta.templates.base import Protector, load_protector
+from bauta.templates.base import Protector, load_protector, unknown_generator
 from bauta.templates.representation import Representation, key_fingerprint, load_representation
 from conftest import drawn, toy_surrogate
 
@@ -86,6 +86,15 @@ def test_what_is_stored_names_its_maker_and_gives_unit_templates(protector: Prot
 def test_the_seed_decides(protector: Protector) -> None:
     first, again = (protector.protect(faces(), drawn(3)).tensor for _ in range(2))
     assert torch.equal(first, again)
+
+
+def test_the_whole_state_of_a_generator_comes_from_the_operating_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = [torch.randn(4, generator=unknown_generator()) for _ in range(2)]
+    assert not torch.equal(*drawn)
+    known = torch.Generator().manual_seed(7)
+    words = known.get_state()[24 : 24 + 8 * 624].numpy().view("<u8").astype("<u4").tobytes()
+    monkeypatch.setattr("bauta.templates.base.secrets.token_bytes", lambda count: words[:count])
+    assert torch.equal(torch.randn(2000, generator=unknown_generator()), torch.randn(2000, generator=known))
 
 
 def test_saved_and_loaded_it_is_the_same(protector: Protector, tmp_path: Path) -> None:
@@ -258,7 +267,7 @@ def test_a_damaged_protector_is_refused(tmp_path: Path) -> None:
     protector.save(tmp_path)
     card, parts = tmp_path / "card.toml", tmp_path / "parts.safetensors"
     text, content = card.read_text(), parts.read_bytes()
-    card.write_text(text.replace("epsilon = 0.5", "epsilon = 0.1"))
+    card.write_text(text.replace("epsilon = 0.65", "epsilon = 0.1"))
     with pytest.raises(WeightsCorrupt, match="settings and parts"):
         load_protector(tmp_path, protector.recognizer)
     for wrong in ("schema = 2", "epsilon = ["):

@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import safetensors
 import torch
 from safetensors.torch import load as load_tensors
@@ -39,6 +40,7 @@ SIDE = 112
 CARD_FILE = "card.toml"
 PARTS_FILE = "parts.safetensors"
 LARGEST_PARTS = 1 << 30  # bytes
+WORDS = 624  # of the state of a Mersenne twister
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,12 @@ class Protector(ABC):
         """
 
     def protect_anew(self, images: Tensor, key: bytes | None = None) -> Representation:
-        """`protect` with randomness that nobody keeps: of a seed that is drawn and forgotten.
+        """`protect` with randomness that nobody keeps and nobody can try out: see `unknown_generator`.
 
         Raises:
             UsageError: as `protect`.
         """
-        return self.protect(images, torch.Generator().manual_seed(secrets.randbits(63)), key)
+        return self.protect(images, unknown_generator(), key)
 
     @abstractmethod
     def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:
@@ -303,6 +305,20 @@ class ImageProtector(Protector):
         """The stored image itself; see `Protector.to_image`."""
         self.require_own(representation, key)
         return representation.values().clamp(0, 1)
+
+
+def unknown_generator() -> torch.Generator:
+    """A generator whose whole state, 19,937 bits, comes from the operating system.
+
+    Of a seed torch's generator on the CPU takes 32 bits, which a thief of what is stored would try one by one.
+    """
+    generator = torch.Generator()
+    state = generator.get_state()
+    # The seed (64 bits), how many words are left (32), whether it is seeded (32), the next word's place (64); then
+    # the words of the Mersenne twister, 32 bits in 64 each.
+    header, words = state[:24].numpy().tobytes(), np.frombuffer(secrets.token_bytes(4 * WORDS), "<u4")
+    content = header + words.astype("<u8").tobytes() + state[24 + 8 * WORDS :].numpy().tobytes()
+    return generator.set_state(torch.frombuffer(bytearray(content), dtype=torch.uint8))
 
 
 def crops_of(images: Tensor, template: CropTemplate) -> Tensor:
