@@ -15,7 +15,6 @@ runs K forward and K backward passes. It works because the embedding gradient of
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
@@ -57,8 +56,6 @@ class TipImConfig:
         step: Multiplier a of the step length: a * epsilon / N, or a * (the RMS of `psnr`) / N when there is a floor.
         decay: Momentum decay mu.
         away: Weight of moving away from the person beside moving towards a target, in ``combined``.
-        scatter: In ``dodge``, weight of moving towards one of the targets as well, another for each photo, so that
-            protected photos of one person do not all end at the same place and match each other. Ours.
         targets: Number K of target faces used.
         greedy: Try one step towards each of several targets at every iteration and keep the best (Algorithm 1).
             Otherwise the target nearest to the present embedding is taken, and one step is enough.
@@ -86,7 +83,6 @@ class TipImConfig:
     step: float = 8.0
     decay: float = 0.8
     away: float = 0.8
-    scatter: float = 0.0
     targets: int = 10
     greedy: bool = False
     pruning: float | None = 1.0
@@ -109,7 +105,6 @@ class TipImConfig:
             "step": 0 < self.step <= 1000,
             "decay": 0 <= self.decay <= 1,
             "away": 0 < self.away <= 100,
-            "scatter": 0 <= self.scatter <= 100 and (self.mode == "dodge" or not self.scatter),
             "targets": 1 <= self.targets <= 1000,
             "pruning": self.pruning is None or self.pruning >= 0,
             "gain": self.gain in ("gain1", "gain2", "gain3"),
@@ -234,7 +229,7 @@ class TipIm:
         config = self.config
         images, region = _stack([view.pixels for view in views]), _stack([view.region for view in views])
         targets = None
-        if config.mode != "dodge" or config.scatter:
+        if config.mode != "dodge":
             targets = (composite_faces() if self._targets is None else self._targets)[: config.targets]
         problem = _Identity(views, images, region, surrogates, targets, config, self._thresholds, generator)
         budget = config.epsilon if config.psnr is None else 255 * 10 ** (-config.psnr / 20)
@@ -296,7 +291,6 @@ class _Identity:
                 self.tried = torch.arange(len(targets))[:, None].expand(-1, len(images))  # (K tried, N) indices
                 similarities = [source @ wanted.T for source, wanted in zip(self.sources, self.targets, strict=True)]
                 self.affinity = torch.stack(similarities).mean(0)
-                self.drawn = torch.tensor([_digest(view) % len(targets) for view in views])
 
     def _embed(self, index: int, photos: Tensor, movement: Tensor | None = None) -> Tensor:
         """(N, D) embeddings by one surrogate of the faces in (N, 3, H, W) photos."""
@@ -345,8 +339,6 @@ class _Identity:
         if self.targets is None:
             return source[None]
         targets = self.targets[index]
-        if self.config.mode == "dodge":
-            return (source - self.config.scatter * targets[self.drawn])[None]
         away = source * (0.0 if self.config.mode == "impersonate" else self.config.away)
         if self.config.greedy:
             # The mean over dimensions, not the sum, as in the official code: it matters beside the MMD term.
@@ -439,14 +431,9 @@ class _Identity:
                 embedding = self._embed(index, received)
                 if self.config.mode != "impersonate":
                     done &= (embedding * self.sources[index]).sum(1) < threshold - margin
-                if self.targets is not None and self.config.mode != "dodge":
+                if self.targets is not None:
                     done &= (embedding @ self.targets[index].T).amax(1) > threshold + margin
         return done
-
-
-def _digest(view: FaceView) -> int:
-    """A number that only the photo decides: the same in any batch and under any seed."""
-    return int.from_bytes(hashlib.sha256(view.pixels.contiguous().numpy().tobytes()).digest()[:4], "big")
 
 
 def _reduce(values: Tensor, gain: Gain) -> Tensor:
