@@ -18,6 +18,7 @@ from bauta.benchmark import templates
 from bauta.benchmark.cards import TEMPLATES, read_card, timeless, write_card
 from bauta.benchmark.crowds import Source
 from bauta.benchmark.datasets import read_lfw
+from bauta.benchmark.template_measures import summarise
 from bauta.benchmark.template_recipes import (
     Attack,
     Evaluation,
@@ -30,7 +31,8 @@ from bauta.benchmark.template_recipes import (
     some_pairs,
 )
 from bauta.benchmark.template_report import markdown, rows, to_html
-from bauta.benchmark.templates import draw_victims, run_template_recipe, summarise
+from bauta.benchmark.template_stage import draw_victims, set_up
+from bauta.benchmark.templates import run_template_recipe
 from bauta.cli import run
 from bauta.errors import NotCalibrated, UsageError
 from bauta.recognizers.calibration import Threshold
@@ -98,13 +100,17 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> None:
             raise NotCalibrated("No threshold is stored.")
         return Threshold(fmr, 0.8 if fmr < 0.1 else 0.7, 5000, 100, "toys", "0" * 64, "2026-01-01")
 
-    for name, fake in {
-        "find_card": lambda name: replace(cut_recognizer().card, name=name),
-        "load_surrogate": lambda name: cut_recognizer(),
-        "load_evaluator": lambda card: ToyJudge(card.name),
-        "threshold": limit,
+    def card(name: str) -> Any:
+        return replace(cut_recognizer().card, name=name)
+
+    for place, fake in {
+        "template_stage.find_card": card,
+        "template_stage.load_evaluator": lambda card: ToyJudge(card.name),
+        "template_stage.threshold": limit,
+        "templates.find_card": card,
+        "templates.load_surrogate": lambda name: cut_recognizer(),
     }.items():
-        monkeypatch.setattr(f"bauta.benchmark.templates.{name}", fake)
+        monkeypatch.setattr(f"bauta.benchmark.{place}", fake)
     monkeypatch.setattr("bauta.benchmark.embeddings.ERRORS_WANTED", 1)
 
 
@@ -272,7 +278,7 @@ def test_people_are_on_one_side_whatever_the_spelling(data: Path) -> None:
     assert attacks("Zoë Saldaña") == attacks("zoe_saldana")
     sides = {attacks(f"Other_{number}") for number in range(16)}
     assert sides == {True, False}
-    stage = templates.set_up(RECIPE, data)
+    stage = set_up(RECIPE, data)
     assert not set(stage.makers.subjects) & set(stage.attackers.subjects)
     assert all(attacks(name) for name in stage.attackers.subjects)
     assert not {"vica", "vicb"} & {*stage.makers.subjects, *stage.attackers.subjects}
@@ -281,11 +287,11 @@ def test_people_are_on_one_side_whatever_the_spelling(data: Path) -> None:
 
 def test_somebody_of_the_evaluation_trains_nobody(data: Path) -> None:
     with pytest.raises(UsageError, match="may be drawn"):
-        templates.set_up(replace(RECIPE, people=(Source("lfw/images"),)), data)
-    stage = templates.set_up(replace(RECIPE, exclude_people=("Other 3",)), data)
+        set_up(replace(RECIPE, people=(Source("lfw/images"),)), data)
+    stage = set_up(replace(RECIPE, exclude_people=("Other 3",)), data)
     assert "other3" not in {*stage.makers.subjects, *stage.attackers.subjects}
     (data / "names.txt").write_text("Other_5\nOther_6\n")
-    stage = templates.set_up(replace(RECIPE, exclude=("names.txt", "lfw/pairs.txt")), data)
+    stage = set_up(replace(RECIPE, exclude=("names.txt", "lfw/pairs.txt")), data)
     assert not {"other5", "other6"} & {*stage.makers.subjects, *stage.attackers.subjects}
 
 
@@ -339,7 +345,7 @@ def test_rows_and_attackers_that_make_no_sense_are_refused(data: Path, tmp_path:
     with pytest.raises(UsageError, match="cannot be fitted so"):
         run_toy(data, tmp_path, replace(RECIPE, rows=(TemplateRow("x", "identity-feature", {"colour": 1}),)))
     with pytest.raises(NotCalibrated):
-        templates.set_up(replace(RECIPE, judges=("uncalibrated",)), data)
+        set_up(replace(RECIPE, judges=("uncalibrated",)), data)
 
 
 def test_new_metrics_have_known_answers() -> None:

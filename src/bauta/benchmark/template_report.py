@@ -11,7 +11,7 @@ from typing import Any
 
 from bauta.benchmark.cards import Card
 from bauta.benchmark.report import percent
-from bauta.benchmark.templates import REFERENCES, SYSTEM
+from bauta.benchmark.template_measures import REFERENCES, SYSTEM
 from bauta.errors import UsageError
 
 HEADER = (
