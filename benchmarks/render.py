@@ -23,12 +23,16 @@ RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENTS = tuple(
     ROOT / name for name in ("README.md", "docs/results.md", "docs/adaptive-attackers.md", "docs/template-attackers.md")
 )
+RECIPES = ("lfw", "surrogates", "robustness", "visibility")
 LABELS = {
-    "default": "four public surrogates",
-    "combined": "four public surrogates, `--mode combined`",
-    "paper": "`--preset paper`, one surrogate",
-    "official-code": "`--preset official-code`, one surrogate",
+    "default": "**default: what a fresh install does**",
+    "combined": "the same, `--mode combined`",
+    "public": "four public surrogates",
 }
+OLD_ROWS = (
+    ("default", "four public surrogates, all pairs, an earlier version"),
+    ("paper", "`--preset paper`, one surrogate, an earlier version"),
+)
 
 
 def card(name: str) -> dict[str, Any]:
@@ -40,38 +44,52 @@ def percent(interval: dict[str, float]) -> str:
 
 
 def main_table() -> str:
-    """Dodging and impersonation of every row on the same pairs protocol."""
+    """TIP-IM as it is installed, its other modes and its faithful presets on the same pairs."""
     lines = [
         "| | pairs | dodging, mean of judges | worst judge | lossless | JPEG 75 | half size | blur "
         "| matches a target (before) | PSNR, SSIM of the mask | of the saved file |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
-        *install_rows(),
     ]
     for name, label in LABELS.items():
-        path = RESULTS / f"tip-im-lfw-{name}.json"
-        if not path.exists():
-            continue
-        results = card(path.stem)["results"]
-        dodging = results["dodging"]
-        judges = dodging["saved"]["judges"]
-        worst = min(judges, key=lambda judge: judges[judge]["mean"])
-        means = {
-            condition: dodging[condition]["mean"]
-            for condition in ("saved", "lossless", "jpeg-75", "half-size", "blur")
-            if condition in dodging  # cards from before `lossless` was measured lack it
-        }
-        lossless = f"{100 * means['lossless']['mean']:.1f}" if "lossless" in means else "-"
-        impersonation = results["impersonation"] if "combined" in name or "paper" in name or "code" in name else None
-        before = f" ({100 * results['impersonation_before']['mean']:.0f})"
+        results = cards.read_card(RESULTS / f"lfw-{name}.json")["results"]
+        dodging, quality = results["dodging"], results["quality"]
+        worst, least = worst_judge(dodging)
+        means = [f"{100 * dodging[at]['mean']['mean']:.1f}" for at in ("lossless", "jpeg-75", "half-size", "blur")]
+        target = "-"
+        if name not in ("default", "public"):
+            target = f"{percent(results['matches_target'])} ({100 * results['matches_target_before']['mean']:.0f})"
+        seen = [
+            f"{quality[f'psnr{where}']['mean']:.1f} dB, {quality[f'ssim{where}']['mean']:.3f}"
+            for where in ("", "_saved")
+        ]
         lines.append(
-            f"| {label} | {results['usable']} | {percent(means['saved'])} | {worst} "
-            f"{percent(judges[worst])} | {lossless} | {100 * means['jpeg-75']['mean']:.1f} | "
-            f"{100 * means['half-size']['mean']:.1f} | {100 * means['blur']['mean']:.1f} | "
-            f"{percent(impersonation) + before if impersonation else '-'} | "
-            f"{results['psnr']['mean']:.1f} dB, {results['ssim']['mean']:.3f} | "
-            f"{results['psnr_saved']['mean']:.1f} dB, {results['ssim_saved']['mean']:.3f} |"
+            f"| {label} | {results['usable']} | {percent(dodging['saved']['mean'])} "
+            f"| {worst} {percent(least)} | {' | '.join([*means, target, *seen])} |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *(old_row(*row) for row in OLD_ROWS)])
+
+
+def old_row(name: str, label: str) -> str:
+    """A row from a card of the older runner, `benchmarks/tip_im_lfw.py`."""
+    results = card(f"tip-im-lfw-{name}")["results"]
+    dodging, before = results["dodging"], 100 * results["impersonation_before"]["mean"]
+    worst, least = worst_judge(dodging)
+    means = [
+        f"{100 * dodging[at]['mean']['mean']:.1f}" if at in dodging else "-"
+        for at in ("lossless", "jpeg-75", "half-size", "blur")
+    ]
+    target = "-" if name == "default" else f"{percent(results['impersonation'])} ({before:.0f})"
+    seen = [f"{results[f'psnr{at}']['mean']:.1f} dB, {results[f'ssim{at}']['mean']:.3f}" for at in ("", "_saved")]
+    return (
+        f"| {label} | {results['usable']} | {percent(dodging['saved']['mean'])} | {worst} {percent(least)} "
+        f"| {' | '.join([*means, target, *seen])} |"
+    )
+
+
+def worst_judge(dodging: dict[str, Any]) -> tuple[str, dict[str, float]]:
+    """The judge of the saved photo that is fooled least, and how often it is."""
+    judges: dict[str, dict[str, float]] = dodging["saved"]["judges"]
+    return min(judges.items(), key=lambda judge: judge[1]["mean"])
 
 
 def recipe_tables(name: str) -> str:
@@ -106,37 +124,6 @@ def sets_table() -> str:
         diversity = ", ".join(f"{name} {value:.3f}" for name, value in found["focal_diversity"].items())
         lines.append(f"| {names.replace(',', ', ')} | {cost.get(names, '-')} | {diversity} |")
     return "\n".join(lines)
-
-
-def install_rows() -> list[str]:
-    """What a fresh install does, from the cards of the newer runner."""
-    lines = []
-    for label, names in (
-        ("**default: what a fresh install does**", ("lfw-default", "surrogates-all")),
-        ("the same, `--mode combined`", ("lfw-combined", "surrogates-all-combined")),
-    ):
-        path = next((RESULTS / f"{name}.json" for name in names if (RESULTS / f"{name}.json").exists()), None)
-        if path is None:
-            continue
-        results = cards.read_card(path)["results"]
-        dodging, quality = results["dodging"], results["quality"]
-        judges = dodging["saved"]["judges"]
-        worst = min(judges, key=lambda judge: judges[judge]["mean"])
-        means = [
-            f"{100 * dodging[name]['mean']['mean']:.1f}" if name in dodging else "-"
-            for name in ("lossless", "jpeg-75", "half-size", "blur")
-        ]
-        before = 100 * results["matches_target_before"]["mean"]
-        target = f"{percent(results['matches_target'])} ({before:.0f})" if "combined" in label else "-"
-        seen = [
-            f"{quality[f'psnr{where}']['mean']:.1f} dB, {quality[f'ssim{where}']['mean']:.3f}"
-            for where in ("", "_saved")
-        ]
-        lines.append(
-            f"| {label} | {results['usable']} | {percent(dodging['saved']['mean'])} "
-            f"| {worst} {percent(judges[worst])} | {' | '.join([*means, target, *seen])} |"
-        )
-    return lines
 
 
 def curve_table() -> str:
@@ -201,7 +188,7 @@ TABLES = {
     "recognizers": recognizers_table,
     "recognizers-public": public_recognizers_table,
     "sets": sets_table,
-    **{f"recipe-{name}": lambda name=name: recipe_tables(name) for name in ("lfw", "surrogates", "robustness")},
+    **{f"recipe-{name}": lambda name=name: recipe_tables(name) for name in RECIPES},
     "curve": curve_table,
     "speed": speed_table,
     "adaptive": lambda: adaptive_table(adaptive_cards.main_table),
@@ -209,6 +196,8 @@ TABLES = {
     "attackers": lambda: adaptive_table(adaptive_cards.attacker_table),
     "templates": lambda: template_tables("advface-small"),
     "template-settings": lambda: template_tables("advface-settings"),
+    "template-accuracy": lambda: template_tables("advface-accuracy"),
+    "template-shipped": lambda: template_tables("advface-shipped"),
 }
 
 
