@@ -45,6 +45,8 @@ PACKAGE_DATA = (
     "bauta/recognizers/shipped/mobilenet.toml",
     "bauta/recognizers/shipped/NOTICE",
     "bauta/recognizers/thresholds.json",
+    "bauta/templates/shipped/advface-mobilefacenet/card.toml",
+    "bauta/templates/shipped/advface-mobilefacenet/parts.safetensors",
     "bauta/py.typed",
 )
 # What a CUDA build of torch brings along; constraints.txt is about the CPU build.

@@ -11,7 +11,7 @@ import torch
 
 from bauta.errors import NumericalFailure, OutputExists, UsageError, WeightsCorrupt, WeightsMissing
 from bauta.registry import list_methods, load_method
-from bauta.templates.base import Protector, load_protector, unknown_generator
+from bauta.templates.base import SHIPPED, Protector, load_protector, shipped_protectors, unknown_generator
 from bauta.templates.representation import Representation, key_fingerprint, load_representation
 from conftest import drawn, toy_surrogate
 
@@ -95,6 +95,17 @@ def test_the_whole_state_of_a_generator_comes_from_the_operating_system(monkeypa
     words = known.get_state()[24 : 24 + 8 * 624].numpy().view("<u8").astype("<u4").tobytes()
     monkeypatch.setattr("bauta.templates.base.secrets.token_bytes", lambda count: words[:count])
     assert torch.equal(torch.randn(2000, generator=unknown_generator()), torch.randn(2000, generator=known))
+
+
+def test_what_ships_protects_faces_at_once() -> None:
+    images = faces(1, 3)
+    assert shipped_protectors() == ["advface-mobilefacenet"]
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*")) < 12 << 20
+    shipped = load_protector(Path("advface-mobilefacenet"))
+    stored = shipped.protect_anew(images)
+    assert float((shipped.templates(stored) * shipped.clean(images)).sum()) > 0.5
+    with pytest.raises(WeightsMissing, match="advface-mobilefacenet ships"):
+        load_protector(Path("advface-nobody"))
 
 
 def test_saved_and_loaded_it_is_the_same(protector: Protector, tmp_path: Path) -> None:

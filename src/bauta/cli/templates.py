@@ -13,7 +13,9 @@ from bauta.errors import OutputExists, UsageError
 
 templates_protect = typer.Typer()
 
-Protector = Annotated[Path, typer.Argument(help="Folder of a fitted protector.", show_default=False)]
+Protector = Annotated[
+    Path, typer.Argument(help="Folder of a fitted protector, or the name of one that ships.", show_default=False)
+]
 Key = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(metavar="FILE", help="The deployment's key, at least 16 random bytes, such as of `openssl rand 32`."),

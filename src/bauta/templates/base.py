@@ -41,6 +41,8 @@ CARD_FILE = "card.toml"
 PARTS_FILE = "parts.safetensors"
 LARGEST_PARTS = 1 << 30  # bytes
 WORDS = 624  # of the state of a Mersenne twister
+SHIPPED = Path(__file__).parent / "shipped"
+"""Fitted protectors that travel with Bauta, a folder each."""
 
 
 @dataclass(frozen=True)
@@ -329,11 +331,16 @@ def crops_of(images: Tensor, template: CropTemplate) -> Tensor:
     return warp(images, matrix.to(images.device), (template.height, template.width))
 
 
+def shipped_protectors() -> list[str]:
+    """Names of the fitted protectors that travel with Bauta."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD_FILE}"))
+
+
 def load_protector(folder: Path, recognizer: Surrogate | None = None) -> Any:
     """The protector that `Protector.save` wrote.
 
     Args:
-        folder: Where it was saved.
+        folder: Where it was saved, or the name of one that ships.
         recognizer: Its recogniser; by default the one its card names is loaded.
 
     Raises:
@@ -342,12 +349,15 @@ def load_protector(folder: Path, recognizer: Surrogate | None = None) -> Any:
         UsageError: when the card does not follow the schema, or the recogniser is another than the card's.
         RecognizerError: when the recogniser cannot be loaded.
     """
+    if folder.name == str(folder) and not folder.exists() and (SHIPPED / folder).is_dir():
+        folder = SHIPPED / folder
     path = folder / CARD_FILE
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise WeightsMissing(
-            f"{folder} holds no protector: {path.name}: {error.strerror}.", hint="`bauta templates fit` makes one."
+            f"{folder} holds no protector: {path.name}: {error.strerror}.",
+            hint=f"`bauta templates fit` makes one; {', '.join(shipped_protectors())} ships with Bauta.",
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}.", hint="Fit the protector again.") from error
