@@ -354,13 +354,13 @@ class AdvFace(Protector):
         momentum, identity = torch.zeros_like(features), torch.zeros_like(features)
         for iteration in range(config.iterations):
             gradient = self._shadow_gradient(noise, std, anchors, wanted, known)
-            if template is not None:
-                if iteration and iteration % config.identity_every == 0:  # at first there is nothing to keep
+            if template is not None and iteration >= config.identity_every:  # at first there is nothing to keep
+                if iteration % config.identity_every == 0:
                     identity = self._identity_gradient(features, noise, std, template)
                 gradient = gradient.sub_(identity, alpha=config.identity)
             if config.momentum:
-                momentum = gradient = gradient.add(momentum, alpha=config.momentum)
-            noise = self._project(noise + self._step(gradient), bounds)
+                momentum = gradient = gradient.add_(momentum, alpha=config.momentum)
+            noise = self._project(noise.add_(self._step(gradient)), bounds)
         return features + noise * std
 
     def _shadow_gradient(
@@ -399,7 +399,7 @@ class AdvFace(Protector):
     def _step(self, gradient: Tensor) -> Tensor:
         length = self.config.epsilon * self.config.step
         if self.config.norm == "linf":
-            return length * gradient.sign()
+            return gradient.sign().mul_(length)
         return length * gradient / _root_mean_square(gradient).clamp_min(1e-20)
 
     def _bounds(self, features: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
@@ -416,7 +416,7 @@ class AdvFace(Protector):
     def _project(self, noise: Tensor, bounds: tuple[Tensor, Tensor]) -> Tensor:
         if self.config.norm == "l2":
             noise = noise * (self.config.epsilon / _root_mean_square(noise).clamp_min(1e-20)).clamp_max(1)
-        return torch.clamp(noise, *bounds)
+        return noise.clamp_(*bounds)
 
     def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:
         """Templates of the stored features, by the unchanged recogniser; see `Protector.templates`."""
@@ -507,10 +507,9 @@ def _parts(values: Tensor) -> tuple[Tensor, ...]:
 
 
 def _levelled(gradient: Tensor) -> Tensor:
-    """Each face's gradient with mean absolute value 1."""
+    """Each face's gradient brought to mean absolute value 1, in place."""
     total = torch.linalg.vector_norm(gradient, 1, tuple(range(1, gradient.dim())), keepdim=True)
-    levelled: Tensor = gradient * (gradient[0].numel() / total.clamp_min(1e-20))
-    return levelled
+    return gradient.mul_(gradient[0].numel() / total.clamp_min(1e-20))
 
 
 def _moments(image: Tensor) -> tuple[Tensor, Tensor]:
