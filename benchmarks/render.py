@@ -129,17 +129,17 @@ def sets_table() -> str:
 def curve_table() -> str:
     """Success against visibility."""
     lines = [
-        "| floor asked | pairs | PSNR | SSIM | dodging, mean of judges | worst judge |",
-        "|---|---|---|---|---|---|",
+        "| floor asked | pairs | PSNR | SSIM | dodging, mean of judges | worst judge | half size, then JPEG 75 |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for path in sorted(RESULTS.glob("tip-im-lfw-curve-*.json"), key=lambda path: float(path.stem.rsplit("-", 1)[1])):
-        results = card(path.stem)["results"]
-        saved = results["dodging"]["saved"]
-        worst = min(saved["judges"], key=lambda judge: saved["judges"][judge]["mean"])
+    for row in read_runs("visibility").rows:
+        results = cards.read_card(RESULTS / f"visibility-{row.name}.json")["results"]
+        dodging, quality = results["dodging"], results["quality"]
+        worst, least = worst_judge(dodging)
         lines.append(
-            f"| {path.stem.rsplit('-', 1)[1]} dB | {results['usable']} | {results['psnr']['mean']:.1f} | "
-            f"{results['ssim']['mean']:.3f} | "
-            f"{percent(saved['mean'])} | {worst} {100 * saved['judges'][worst]['mean']:.1f} |"
+            f"| {row.name.replace('-', ' ')} | {results['usable']} | {quality['psnr']['mean']:.1f} | "
+            f"{quality['ssim']['mean']:.3f} | {percent(dodging['saved']['mean'])} | {worst} {percent(least)} | "
+            f"{percent(dodging['half-size+jpeg-75']['mean'])} |"
         )
     return "\n".join(lines)
 
