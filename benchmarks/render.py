@@ -44,7 +44,7 @@ def percent(interval: dict[str, float]) -> str:
 
 
 def main_table() -> str:
-    """TIP-IM as it is installed, its other modes and its faithful presets on the same pairs."""
+    """TIP-IM as it is installed, in its other mode and with other surrogates; and rows of an earlier version."""
     lines = [
         "| | pairs | dodging, mean of judges | worst judge | lossless | JPEG 75 | half size | blur "
         "| matches a target (before) | PSNR, SSIM of the mask | of the saved file |",
@@ -56,7 +56,7 @@ def main_table() -> str:
         worst, least = worst_judge(dodging)
         means = [f"{100 * dodging[at]['mean']['mean']:.1f}" for at in ("lossless", "jpeg-75", "half-size", "blur")]
         target = "-"
-        if name not in ("default", "public"):
+        if name == "combined":
             target = f"{percent(results['matches_target'])} ({100 * results['matches_target_before']['mean']:.0f})"
         seen = [
             f"{quality[f'psnr{where}']['mean']:.1f} dB, {quality[f'ssim{where}']['mean']:.3f}"
@@ -70,7 +70,7 @@ def main_table() -> str:
 
 
 def old_row(name: str, label: str) -> str:
-    """A row from a card of the older runner, `benchmarks/tip_im_lfw.py`."""
+    """A row from a card of a runner that is gone; the card names its commit."""
     results = card(f"tip-im-lfw-{name}")["results"]
     dodging, before = results["dodging"], 100 * results["impersonation_before"]["mean"]
     worst, least = worst_judge(dodging)
