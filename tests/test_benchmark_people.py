@@ -6,6 +6,7 @@ import pytest
 
 from bauta.benchmark.people import (
     assert_disjoint,
+    excluded_names,
     names_of_list,
     names_of_pairs,
     normalise_name,
@@ -78,3 +79,12 @@ def test_a_person_is_not_two(tmp_path):
     (tmp_path / "pairs.txt").write_text("Ann 1 Ann 2\n")
     with pytest.raises(UsageError, match="different people"):
         pairs_of_list(tmp_path / "pairs.txt")
+
+
+def test_people_of_lists_of_either_form_are_excluded_with_further_names(tmp_path):
+    pairs, names = tmp_path / "pairs.txt", tmp_path / "names.txt"
+    pairs.write_text("Abdullah\t1\t2\n")
+    names.write_text("Halle Berry\n")
+    assert excluded_names([pairs, names], ["Tom Hanks"]) == {"Abdullah", "Halle Berry", "Tom Hanks"}
+    with pytest.raises(UsageError, match="missing"):
+        excluded_names([tmp_path / "nowhere.txt"])

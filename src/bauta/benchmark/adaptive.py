@@ -40,7 +40,7 @@ from bauta.benchmark.adaptive_cards import DIGITS, NONE, Card, called, rounded, 
 from bauta.benchmark.adaptive_recipe import COMBINED, AdaptiveRecipe
 from bauta.benchmark.crowds import Crowd, draw_crowd, draw_pairs, stack
 from bauta.benchmark.images import ByteArray, digest_of
-from bauta.benchmark.people import assert_disjoint, names_of_list, names_of_pairs
+from bauta.benchmark.people import assert_disjoint, excluded_names
 from bauta.benchmark.protected import protect, source_digest
 from bauta.benchmark.recipes import Pair, Row
 from bauta.errors import NumericalFailure, RoleRefused, UsageError, WeightsCorrupt
@@ -109,11 +109,7 @@ def _read_sets(recipe: AdaptiveRecipe, data: Path) -> _Sets:
     name, pairs = recipe.evaluation.read(data)
     everybody = {pair.subject for pair in pairs}
     pairs = draw_pairs(pairs, len(everybody) if recipe.pairs is None else recipe.pairs, recipe.seed)
-    excluded = set(recipe.exclude_people) | everybody
-    for path in (data / one for one in recipe.exclude):
-        if not path.is_file():
-            raise UsageError(f"The list of excluded people {path} is missing.", hint="Correct --data or the recipe.")
-        excluded |= names_of_pairs(path) if path.name.startswith("pairs") else names_of_list(path)
+    excluded = everybody | excluded_names((data / path for path in recipe.exclude), recipe.exclude_people)
     training = draw_crowd(data, recipe.training, excluded, recipe.seed)
     calibration = draw_crowd(data, recipe.calibration, excluded | set(training.subjects), recipe.seed)
     assert_disjoint(training.subjects, excluded)

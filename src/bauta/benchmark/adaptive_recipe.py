@@ -14,6 +14,7 @@ from bauta.attacks.adapt import FineTuningConfig
 from bauta.attacks.link import StudentConfig
 from bauta.benchmark import references
 from bauta.benchmark.crowds import Source
+from bauta.benchmark.people import OTHER_SPELLINGS
 from bauta.benchmark.protected import Protection
 from bauta.benchmark.recipe_files import build, carried_in, chosen_rows, read_table
 from bauta.benchmark.recipes import Dataset, Row
@@ -40,7 +41,7 @@ class AdaptiveRecipe:
         purifiers: Registered ones.
         exclude: Lists of people, below the data folder, who are drawn into no set: LFW's ``pairs*.txt``, or a name on
             each line.
-        exclude_people: The same, by name.
+        exclude_people: The same, by name; by default those whom LFW and CFP spell otherwise.
         fine_tuning: Settings.
         student: Settings.
         pairs: Pairs to evaluate, of as many people; all people when None.
@@ -63,7 +64,7 @@ class AdaptiveRecipe:
         "purify-blur", "purify-jpeg", "purify-bit-depth", "purify-total-variation", "purify-denoiser",
     )  # fmt: skip
     exclude: tuple[str, ...] = ()
-    exclude_people: tuple[str, ...] = ()
+    exclude_people: tuple[str, ...] = OTHER_SPELLINGS
     fine_tuning: FineTuningConfig = field(default_factory=lambda: FineTuningConfig(epochs=4, rate=3e-4))
     student: StudentConfig = field(default_factory=lambda: StudentConfig(epochs=4, rate=3e-4, flip=True))
     pairs: int | None = None

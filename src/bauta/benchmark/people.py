@@ -12,6 +12,13 @@ from bauta.errors import UsageError
 # Letters that Unicode does not split into a base letter and a mark.
 _PLAIN_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
 
+OTHER_SPELLINGS = (
+    "Chris_Pratt", "Cristiano_Ronaldo", "Barbra_Streisand", "Albert_Pujols", "Stephen_Ebberharter",
+    "Vicente_Fox_de_la_Concha", "Robert_Marshall", "David_Kelly", "Carlos_Barra", "Carlos_Alberto_Parreira",
+    "Davey_Johnson", "Dave_McNally", "Fidel_Castro_Daiz-Balart",
+)  # fmt: skip
+"""Whom other sets call so, and LFW's pairs or CFP otherwise, or perhaps so: recipes leave them out of any training."""
+
 
 def normalise_name(name: str) -> str:
     """The letters and digits of a name, without case or accents: ``Zoë Saldaña-Perego`` is ``zoesaldanaperego``.
@@ -107,6 +114,20 @@ def names_of_list(path: Path) -> frozenset[str]:
         UsageError: when there is none.
     """
     return _some(lines_of(path), path)
+
+
+def excluded_names(lists: Iterable[Path], further: Iterable[str] = ()) -> set[str]:
+    """The people of lists, of either form, and further names.
+
+    Raises:
+        UsageError: when a list is missing or names nobody.
+    """
+    names = set(further)
+    for path in lists:
+        if not path.is_file():
+            raise UsageError(f"The list of excluded people {path} is missing.", hint="Correct --data or the recipe.")
+        names |= names_of_pairs(path) if path.name.startswith("pairs") else names_of_list(path)
+    return names
 
 
 def lines_of(path: Path) -> list[str]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from bauta.benchmark.crowds import Crowd, Source
 from bauta.benchmark.datasets import PairSet, read_cfp, read_lfw
-from bauta.benchmark.people import normalise_name
+from bauta.benchmark.people import OTHER_SPELLINGS, normalise_name
 from bauta.benchmark.recipe_files import build, carried_in, chosen_rows, read_table
 from bauta.errors import UsageError
 
@@ -167,7 +167,7 @@ class TemplateRecipe:
             unprotected features learn from all.
         fmrs: False match rates of replay.
         exclude: Lists of people, below the data folder, who must be nowhere but in the evaluation.
-        exclude_people: The same by name, for those whom the lists spell otherwise.
+        exclude_people: The same by name; by default those whom LFW and CFP spell otherwise.
         baseline: The first row, when the others are compared with it pair by pair; "" for no such comparison.
         seed: Of everything random.
         evidence: False for runs whose figures mean nothing.
@@ -185,7 +185,7 @@ class TemplateRecipe:
     asked: int | None = None
     fmrs: tuple[float, ...] = (1e-2, 1e-3)
     exclude: tuple[str, ...] = ()
-    exclude_people: tuple[str, ...] = ()
+    exclude_people: tuple[str, ...] = OTHER_SPELLINGS
     baseline: str = ""
     seed: int = 0
     evidence: bool = True

@@ -14,7 +14,7 @@ from torch import Tensor
 from bauta.attacks.replay import Replay, Victims, load_evaluator
 from bauta.benchmark.crowds import draw_crowd
 from bauta.benchmark.datasets import PairSet
-from bauta.benchmark.people import assert_disjoint, names_of_list, names_of_pairs, normalise_name
+from bauta.benchmark.people import assert_disjoint, excluded_names, normalise_name
 from bauta.benchmark.representations import (
     Faces,
     read_faces,
@@ -81,9 +81,8 @@ def set_up(recipe: TemplateRecipe, data: Path) -> Stage:
     for evaluation in recipe.evaluation:
         pairs = evaluation.read(data)
         trials.append(Trial(pairs, read_faces(pairs.name, pairs.images, pairs.subjects)))
-    evaluated = {name for trial in trials for name in trial.pairs.subjects} | set(recipe.exclude_people)
-    for path in recipe.exclude:
-        evaluated |= names_of_pairs(data / path) if _is_pairs(data / path) else names_of_list(data / path)
+    evaluated = excluded_names((data / path for path in recipe.exclude), recipe.exclude_people)
+    evaluated |= {name for trial in trials for name in trial.pairs.subjects}
     crowd = draw_crowd(data, recipe.people, evaluated, recipe.seed)
     sides = [half(crowd, attacking=attacking) for attacking in (False, True)]
     assert_disjoint(sides[0].subjects, sides[1].subjects)
@@ -123,7 +122,3 @@ def _thresholds(recipe: TemplateRecipe) -> dict[str, dict[float, Record]]:
         card = find_card(name)
         found[name] = {fmr: asdict(threshold(card, fmr)) for fmr in recipe.fmrs}
     return found
-
-
-def _is_pairs(path: Path) -> bool:
-    return path.name.startswith("pairs")

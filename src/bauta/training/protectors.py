@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bauta.benchmark.people import assert_disjoint, names_of_list, names_of_pairs
+from bauta.benchmark.people import assert_disjoint, excluded_names
 from bauta.errors import OutputExists, UsageError
 from bauta.recognizers.surrogates import load_surrogate
 from bauta.registry import load_method
@@ -64,9 +64,7 @@ def fit_protector(
     for path in (*sources, *exclude):
         if not path.exists():
             raise UsageError(f"{path} is missing.", hint="Correct its name.")
-    excluded: set[str] = set()
-    for path in exclude:
-        excluded |= names_of_pairs(path) if path.name.startswith("pairs") else names_of_list(path)
+    excluded = excluded_names(exclude)
     folder = work or output / ".work"
     faces, _ = pack(sources, folder / "faces", excluded)
     assert_disjoint(faces.people, excluded)

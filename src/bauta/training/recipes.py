@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
 
+from bauta.benchmark.people import OTHER_SPELLINGS
 from bauta.benchmark.recipe_files import build, read_table
 from bauta.errors import UsageError
 from bauta.faces.templates import ARCFACE_112, DLIB_150, CropTemplate
@@ -29,7 +30,7 @@ class Recipe:
         teachers: Names of the recognisers it learns from; judges of a benchmark have no place here.
         sources: Folders (person/image) or record files of aligned 112x112 faces, below the data folder.
         exclude: Lists of people that must not be learned from (``pairs.txt`` of LFW, ``list_name.txt`` of CFP).
-        exclude_people: Further names, such as those that a list spells in another way.
+        exclude_people: Further names; by default those that LFW and CFP spell in another way.
         roles: What the network may be used as: ``surrogate`` or ``judge``.
         start: ``nothing``, or the public weights of `bauta.training.starts` that it starts from.
         frozen: Whether the start's features stay as they are and only what follows them learns.
@@ -55,7 +56,7 @@ class Recipe:
     teachers: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    exclude_people: tuple[str, ...] = ()
+    exclude_people: tuple[str, ...] = OTHER_SPELLINGS
     roles: tuple[str, ...] = ("surrogate",)
     start: str = "nothing"
     frozen: bool = False

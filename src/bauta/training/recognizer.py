@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from bauta.benchmark.people import assert_disjoint, names_of_list, names_of_pairs
+from bauta.benchmark.people import assert_disjoint, excluded_names
 from bauta.errors import UsageError
 from bauta.recognizers.cards import RecognizerCard
 from bauta.training.distillation import Progress, distil, populate
@@ -69,12 +69,7 @@ def collect_faces(recipe: Recipe, data: Path, work: Path) -> FaceSet:
     Raises:
         UsageError: when a source or a list is missing.
     """
-    excluded = set(recipe.exclude_people)
-    for name in recipe.exclude:
-        path = data / name
-        if not path.is_file():
-            raise UsageError(f"The list of excluded people {path} is missing.", hint="Correct --data or the recipe.")
-        excluded |= names_of_pairs(path) if path.name.startswith("pairs") else names_of_list(path)
+    excluded = excluded_names((data / name for name in recipe.exclude), recipe.exclude_people)
     sources = [data / name for name in recipe.sources]
     for path in sources:
         if not path.exists():
