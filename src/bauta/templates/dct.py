@@ -98,13 +98,17 @@ class BlockDct(nn.Module):
         chosen = list(range(FREQUENCIES)) if frequencies is None else list(frequencies)
         if not chosen or not all(0 <= one < FREQUENCIES for one in chosen):
             raise UsageError(f"There are no frequencies {chosen}.", hint="They run from 0 to 63.")
-        colours = torch.einsum("cd,ndhw->nchw", self.colour, images)
-        down = self.analysis[:, ::step] @ colours[:, :, None]  # (N, 3, 8, 112, 112): blocks down, pixels across
-        across = self.analysis[:, ::step].mT
-        rows = torch.tensor([one // BLOCK for one in chosen], device=images.device)
-        columns = torch.tensor([one % BLOCK for one in chosen], device=images.device)
-        coefficients = down[:, :, rows] @ across[columns]
-        return coefficients.flatten(1, 2)
+        colours = torch.einsum("cd,ndhw->nchw", self.colour, images).flatten(0, 1)
+        used = self.analysis[:, ::step]
+        lines = colours.flatten(0, 1) @ used.flatten(0, 1).T  # all blocks and horizontal frequencies of each line
+        across = lines.reshape(len(colours), SIDE, BLOCK, used.shape[1])
+        coefficients = lines.new_empty(len(colours), len(chosen), used.shape[1], used.shape[1])
+        for column in sorted({one % BLOCK for one in chosen}):
+            places = [place for place, one in enumerate(chosen) if one % BLOCK == column]
+            down = used[[chosen[place] // BLOCK for place in places]].flatten(0, 1)
+            made = down @ across[:, :, column]
+            coefficients[:, places] = made.reshape(len(colours), len(places), *coefficients.shape[2:])
+        return coefficients.reshape(len(images), -1, *coefficients.shape[2:])
 
     def linear_inverse(self, coefficients: Tensor) -> Tensor:
         """(N, 3, 112, 112), linear in the coefficients; of any other coefficients, those of the nearest image.

@@ -146,12 +146,17 @@ class ShuffledMask(Masking):
 
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The masked coefficients, (N, 3 kept, 112, 112), of mean 0 and deviation 1 in each channel of each face."""
-        values = self.dct.linear(images, self.chosen.tolist())
+        # Face by face: one fits into a processor's cache, a batch does not.
+        return torch.cat([self._masked(face) for face in images.split(1)])  # type: ignore[no-untyped-call]
+
+    def _masked(self, face: Tensor) -> Tensor:
+        values = self.dct.linear(face, self.chosen.tolist())
         if self.config.shuffle:
-            values = values[:, self.first]
-            values = (values + values.roll(-1, 1))[:, self.second]
-        means = values.mean((2, 3), keepdim=True)
-        return (values - means) / values.std((2, 3), correction=0, keepdim=True).clamp_min(1e-3)
+            values = values[:, self.first[self.second]] + values[:, self.first.roll(-1)[self.second]]
+        values = values - values.mean((2, 3), keepdim=True)
+        deviation = torch.linalg.vector_norm(values, dim=(2, 3), keepdim=True) / math.sqrt(values[0, 0].numel())
+        normalised: Tensor = values / deviation.clamp_min(1e-3)
+        return normalised
 
     def picture(self, values: Tensor) -> Tensor:
         """The picture that the kept channels are, undone as far as it can be by whoever has the protector."""

@@ -167,7 +167,9 @@ class Stem(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """The feature."""
-        reduced = self.reduce((values - self.mean) / self.scale)
+        weight = self.reduce.weight / self.scale[None]  # of values that are not standardised first: they are many
+        bias = -(weight * self.mean[None]).sum((1, 2, 3))
+        reduced = functional.conv2d(values, weight, bias).contiguous(memory_format=torch.channels_last)
         feature: Tensor = self.linear(reduced) + self.branch(reduced)
         return feature if feature.shape[2:] == self.side else functional.adaptive_avg_pool2d(feature, self.side)
 

@@ -357,9 +357,11 @@ def mixed(own: Tensor, members: Tensor, shares: Tensor, strangers: Tensor) -> Te
     """
     rows = []
     for places, parts in zip(members.tolist(), shares.tolist(), strict=True):
-        chosen = [(place, part) for place, part in zip(places, parts, strict=True) if part > 0]
-        faces = [part * (own[place] if place >= 0 else strangers[-1 - place]) for place, part in chosen]
-        rows.append(torch.stack(faces).sum(0))
+        total = torch.zeros_like(own[0])
+        for place, part in zip(places, parts, strict=True):
+            if part > 0:
+                total = total.add_(own[place] if place >= 0 else strangers[-1 - place], alpha=part)
+        rows.append(total)
     return torch.stack(rows)
 
 
