@@ -297,6 +297,92 @@ def test_a_judge_cannot_be_a_surrogate(monkeypatch: pytest.MonkeyPatch) -> None:
         fit(mode="learned", surrogates=["edgeface_xxs", "second", "third"])
 
 
+# The optimised mode
+
+OPTIMISED: dict[str, Any] = {"preset": "optimised", "surrogates": list(NAMES), "iterations": 6, "pool": 4}
+
+
+def test_a_face_of_nobody_is_taken_for_somebody(toys: dict[str, Surrogate]) -> None:
+    """Within epsilon of a face that the photo has no say in, the templates of all surrogates go to the photo's."""
+    protector = fit(**OPTIMISED | {"iterations": 20})
+    images = faces(3, 7)
+    stored = protector.protect(images, drawn(2)).values()
+
+    def start(images: Tensor) -> Tensor:
+        config, draws = protector.config, Draws(drawn(2))
+        assert protector.stand_ins is not None
+        return protector.stand_ins.draw(3, random_field(3, config, draws), draws)
+
+    nobody = start(images)
+    torch.testing.assert_close(nobody, start(torch.zeros_like(images)))
+    assert float((stored - nobody).abs().max()) <= (32 + 0.5) / 255 + 1e-6
+    for name in NAMES:
+        wanted, before, after = (toys[name](one) for one in (images, nobody, stored))
+        assert float((after * wanted).sum(1).mean()) > float((before * wanted).sum(1).mean()) + 0.02
+
+
+def test_only_templates_of_the_photo_enter(toys: dict[str, Surrogate], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two photos of the same templates become the same image: nothing else of a photo can be recovered from it."""
+    from bauta.templates import stand_ins
+
+    protector = fit(**OPTIMISED)
+    image = faces(1, 7)
+    other = (image + 0.3 * torch.rand(image.shape, generator=drawn(5))).clamp(0, 1)
+    given = {name: toys[name](image) for name in NAMES}
+
+    def run(seen: Tensor) -> Tensor:
+        draws = Draws(drawn(2))
+        nobody = torch.full_like(image, 0.5)
+        with monkeypatch.context() as patch:
+            first = {name: [given[name]] for name in NAMES}  # what each surrogate says of the photo, asked once
+            known = [lambda crops, name=name: first[name].pop() if first[name] else toys[name](crops) for name in NAMES]
+            for one, name in zip(known, NAMES, strict=True):
+                one.card = toys[name].card  # type: ignore[attr-defined]
+            patch.setattr(stand_ins, "crops_of", lambda images, template: images)
+            return stand_ins.write_identity(nobody, seen, known, protector.config, draws)  # type: ignore[arg-type]
+
+    assert torch.equal(run(image), run(other))
+
+
+def test_the_optimised_mode_is_kept_and_read(toys: dict[str, Surrogate], tmp_path: Path) -> None:
+    protector = fit(**OPTIMISED, people=[f"p{place}" for place in range(8)])
+    protector.save(tmp_path / "one")
+    kept = load_protector(tmp_path / "one", protector.recognizer)
+    images = faces(2, 7)
+    assert torch.equal(kept.protect(images, drawn()).tensor, protector.protect(images, drawn()).tensor)
+    assert not torch.equal(protector.protect_anew(images).tensor, protector.protect_anew(images).tensor)
+    assert kept.teachers == NAMES
+    toys["first"] = toy_surrogate(9, "first")
+    with pytest.raises(UsageError, match="'first' is not the network"):
+        load_protector(tmp_path / "one", protector.recognizer).protect(images)
+
+
+def test_parts_and_faces_that_do_not_serve_the_optimised_mode_are_refused(toys: dict[str, Surrogate]) -> None:
+    protector = fit(**OPTIMISED)
+    with pytest.raises(WeightsCorrupt, match="faces of nobody"):
+        LocalFeatures.restore(protector.recognizer, protector.settings(), {}, protector.provenance)
+    with pytest.raises(UsageError, match="optimised mode has no faces of nobody"):
+        LocalFeatures(protector.recognizer, protector.config)
+    with pytest.raises(UsageError, match="train-free mode takes no faces of nobody"):
+        LocalFeatures(protector.recognizer, stand_ins=protector.stand_ins)
+    with pytest.raises(UsageError, match="one network"):
+        fit(**{**OPTIMISED, "surrogates": ["first", "second", "again"]})
+    with pytest.raises(UsageError, match="too few to learn from"):
+        fit(**{**OPTIMISED, "surrogates": ["first", "second"]})
+    with pytest.raises(UsageError, match="one person"):
+        fit(**OPTIMISED, people=["a"] * 8)
+
+
+def test_a_gradient_that_is_no_number_stops_it(toys: dict[str, Surrogate]) -> None:
+    protector = fit(**OPTIMISED)
+    broken = toy_surrogate(1, "first")
+    good = toys["first"]
+    broken.forward = lambda crops: good(crops) * (torch.nan if crops.requires_grad else 1)  # type: ignore[method-assign]
+    protector.surrogates[0] = broken
+    with pytest.raises(NumericalFailure, match="no number"):
+        protector.protect(faces(1), drawn())
+
+
 # Attackers of randomness
 
 

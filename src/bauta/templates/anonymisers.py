@@ -275,14 +275,11 @@ def fit_anonymiser(
         The network on the CPU in evaluation mode, and the figures of the training.
 
     Raises:
-        UsageError: when two surrogates are one network, there is no such device, or the checkpoint is of others.
+        UsageError: when there is no such device, or the checkpoint is of others.
         NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
     """
-    hashes = [surrogate.card.sha256 for surrogate in surrogates]
-    if len(set(hashes)) < len(hashes):
-        names = ", ".join(surrogate.card.name for surrogate in surrogates)
-        raise UsageError(f"Two of the surrogates {names} are one network.", hint="Name different ones.")
     learner = _Game(config, losses, surrogates, pixels, schedule, _device(device))
+    hashes = [surrogate.card.sha256 for surrogate in surrogates]
     facts = [config.to_dict(), asdict(losses), hashes, digest_of_pixels(pixels)]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     name = f"anonymiser-{key[:12]}"

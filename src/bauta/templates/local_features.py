@@ -11,6 +11,7 @@ irreversible randomness injected. Everything else is our design: all formulas, n
     g  = level + a smooth random field of brightness and of colour, drawn for each face
     y0 = clip(g + dropout(h) + noise)                           train-free: `bits` levels of it are the output
     y  = clip(y0 + reach * tanh(A(y0, g, noise)))               learned: see `bauta.templates.anonymisers`
+    y  = a face of nobody with the identity in its texture      optimised: see `bauta.templates.stand_ins`
 
 What is drawn is kept nowhere. By default it comes from the operating system, so that there is no seed: a generator of
 torch's on the CPU has 32 bits of it at most, which an attacker tries out. Experiments pass a generator.
@@ -24,8 +25,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
 import torch
@@ -41,6 +43,10 @@ from bauta.templates.base import SIDE, ImageProtector, Provenance
 from bauta.templates.learners import Progress, Schedule
 from bauta.templates.representation import Representation
 from bauta.templates.shadows import digest_of_pixels, plain_figures, require_faces
+from bauta.templates.stand_ins import StandIns, write_identity
+
+Mode = Literal["train-free", "learned", "optimised"]
+Preset = Literal["default", "accurate", "optimised"]
 
 FEWEST_SURROGATES = 3
 CHUNK = 32  # faces at a time
@@ -88,7 +94,8 @@ class LocalFeaturesConfig:
     """Settings; all numbers are our design.
 
     Attributes:
-        mode: ``train-free`` learns nothing; ``learned`` puts a trained network behind it.
+        mode: ``train-free`` learns nothing; ``learned`` puts a trained network behind it; ``optimised`` starts from a
+            face of nobody and takes of the photo only what the surrogates' templates tell.
         sigma: Deviation in pixels of the blur that is taken away: what is coarser than that is lost.
         window: Deviation in pixels of the window in which contrast is measured.
         gain: Factor of the detail; with floor far above the contrasts of faces, gain / floor is the factor of the
@@ -107,9 +114,13 @@ class LocalFeaturesConfig:
         reach: Most that the learned network changes a sample.
         channels: Width of that network.
         surrogates: Names of the recognisers it learns from, three at least; empty when train-free.
+        epsilon: Most that a sample of the face of nobody is changed when optimised, in 1/255.
+        iterations: Steps of that.
+        asked: Surrogates that are asked in each of them, in turn.
+        pool: Faces of nobody to draw from.
     """
 
-    mode: Literal["train-free", "learned"] = "train-free"
+    mode: Mode = "train-free"
     sigma: float = 6.0
     window: float = 10.0
     gain: float = 0.25
@@ -127,10 +138,14 @@ class LocalFeaturesConfig:
     reach: float = 0.2
     channels: int = 16
     surrogates: tuple[str, ...] = ()
+    epsilon: float = 32.0
+    iterations: int = 30
+    asked: int = 2
+    pool: int = 64
 
     def __post_init__(self) -> None:
         checks = {
-            "mode": self.mode in ("train-free", "learned"),
+            "mode": self.mode in get_args(Mode),
             "sigma": 0.1 <= self.sigma <= 30,
             "window": 0.1 <= self.window <= 30,
             "gain": 0 < self.gain <= 1000,
@@ -147,6 +162,10 @@ class LocalFeaturesConfig:
             "bits": isinstance(self.bits, int) and 1 <= self.bits <= 8,
             "reach": 0 <= self.reach <= 1,
             "channels": isinstance(self.channels, int) and 4 <= self.channels <= 256 and self.channels % 4 == 0,
+            "epsilon": 0 < self.epsilon <= 255,
+            "iterations": isinstance(self.iterations, int) and 1 <= self.iterations <= 10_000,
+            "asked": isinstance(self.asked, int) and 1 <= self.asked <= 64,
+            "pool": isinstance(self.pool, int) and 2 <= self.pool <= 4096,
         }
         for name, good in checks.items():
             if not good:
@@ -156,9 +175,10 @@ class LocalFeaturesConfig:
                 )
         if self.mode == "train-free" and self.surrogates:
             raise UsageError(
-                "Surrogates are named, but the train-free mode learns from none.", hint="Set mode=learned."
+                "Surrogates are named, but the train-free mode learns from none.",
+                hint="Set mode=learned or mode=optimised.",
             )
-        if self.mode == "learned" and len(set(self.surrogates)) < FEWEST_SURROGATES:
+        if self.mode != "train-free" and len(set(self.surrogates)) < FEWEST_SURROGATES:
             raise UsageError(
                 f"{len(set(self.surrogates))} different surrogates are too few to learn from: what is learned from one "
                 "recogniser serves that one.",
@@ -171,14 +191,28 @@ class LocalFeaturesConfig:
         return cls(sigma=8.0, window=12.0, gain=0.18, chroma=0.1, noise=0.0)
 
     @classmethod
+    def optimised(cls) -> LocalFeaturesConfig:
+        """Faces of nobody, lightly tinted, whose texture tells three recognisers that ship with Bauta who it is."""
+        return cls(
+            mode="optimised",
+            field=0.05,
+            chroma=0.05,
+            noise=0.0,
+            bits=8,
+            surrogates=("mobilefacenet", "chip_resnet", "dlib_resnet"),
+        )
+
+    @classmethod
     def of(cls, settings: Mapping[str, Any], preset: str = "default") -> LocalFeaturesConfig:
         """The preset with other settings; lists stand for tuples.
 
         Raises:
             UsageError: when there is no such preset or setting, or a value is not allowed.
         """
-        if preset not in ("default", "accurate"):
-            raise UsageError(f"Local features have no preset {preset!r}.", hint="There is default and accurate.")
+        if preset not in get_args(Preset):
+            raise UsageError(
+                f"Local features have no preset {preset!r}.", hint=f"There is {', '.join(get_args(Preset))}."
+            )
         known = [one.name for one in fields(cls)]
         if unknown := sorted(settings.keys() - set(known)):
             raise UsageError(f"Local features have no setting {unknown[0]!r}.", hint=f"They have {', '.join(known)}.")
@@ -188,7 +222,8 @@ class LocalFeaturesConfig:
         if isinstance(given.get("surrogates"), str):
             given["surrogates"] = (given["surrogates"],)
         try:
-            return replace(cls.accurate() if preset == "accurate" else cls(), **given)
+            start = cls() if preset == "default" else cls.accurate() if preset == "accurate" else cls.optimised()
+            return replace(start, **given)
         except TypeError as error:
             raise UsageError(
                 f"A setting of local features has a wrong type: {error}.", hint="See its fields."
@@ -291,16 +326,17 @@ def _squares(values: Tensor, config: LocalFeaturesConfig) -> Tensor:
 
 @register("local-features", kind="protector")
 class LocalFeatures(ImageProtector):
-    """Stores an anonymised image; `LocalFeatures.fit` trains the network of the learned mode.
+    """Stores an anonymised image; `LocalFeatures.fit` makes what the learned and the optimised mode need.
 
     Args:
         recognizer: The recogniser of the deployment, one of many that the image is for.
         config: Settings.
         anonymiser: The network of the learned mode.
-        provenance: Where it comes from.
+        stand_ins: The faces of nobody of the optimised mode.
+        provenance: Where they come from.
 
     Raises:
-        UsageError: when mode and network do not go together.
+        UsageError: when mode and parts do not go together.
     """
 
     Config = LocalFeaturesConfig
@@ -310,17 +346,20 @@ class LocalFeatures(ImageProtector):
         recognizer: Surrogate,
         config: LocalFeaturesConfig | None = None,
         anonymiser: nn.Module | None = None,
+        stand_ins: StandIns | None = None,
         *,
         provenance: Provenance | None = None,
     ) -> None:
         super().__init__(recognizer, provenance=provenance)
         self.config = config or LocalFeaturesConfig()
-        if (self.config.mode == "learned") != (anonymiser is not None):
-            raise UsageError(
-                "The learned mode has no network." if anonymiser is None else "The train-free mode takes no network.",
-                hint="Fit the protector: `bauta templates fit --method local-features`.",
-            )
+        for mode, what, part in (("learned", "network", anonymiser), ("optimised", "faces of nobody", stand_ins)):
+            if (self.config.mode == mode) != (part is not None):
+                raise UsageError(
+                    f"The {self.config.mode} mode {'has no' if part is None else 'takes no'} {what}.",
+                    hint="Fit the protector: `bauta templates fit --method local-features`.",
+                )
         self.anonymiser = None if anonymiser is None else anonymiser.eval().requires_grad_(False)
+        self.stand_ins = stand_ins
         self.teachers = self.config.surrogates
         self._parts: dict[str, Tensor] = {}
         if self.anonymiser is not None:
@@ -328,6 +367,8 @@ class LocalFeatures(ImageProtector):
             self._parts = {f"anonymiser.{name}": value.detach().cpu().half() for name, value in state.items()}
             # Compute with what is kept, not with what was rounded.
             self.anonymiser.load_state_dict(_state_of(self._parts))
+        if self.stand_ins is not None:
+            self._parts = {"nobodies": self.stand_ins.pool.faces}
 
     @classmethod
     def fit(
@@ -336,7 +377,7 @@ class LocalFeatures(ImageProtector):
         *,
         recognizer: Surrogate,
         generator: torch.Generator,
-        preset: Literal["default", "accurate"] = "default",
+        preset: Preset = "default",
         epochs: int = 10,
         batch: int = 16,
         rate: float = 2e-4,
@@ -353,7 +394,8 @@ class LocalFeatures(ImageProtector):
 
         Args:
             images: (N, 3, 112, 112) uint8, or float32 in [0, 1]: faces of people who will never be stored, and whom
-                no attacker of an evaluation learns from. The train-free mode does not look at them.
+                no attacker of an evaluation learns from. The train-free mode does not look at them; the optimised one
+                averages some of them to faces of nobody, and learns nothing.
             recognizer: The recogniser of the deployment.
             generator: Not drawn from; its seed is the schedule's.
             preset: Settings to start from.
@@ -388,10 +430,23 @@ class LocalFeatures(ImageProtector):
         if people and len(set(people)) < 2:
             raise UsageError("All faces are of one person.", hint="Give faces of many people to learn from.")
         schedule = Schedule(epochs, batch, rate, generator.initial_seed() % (1 << 31))
-        surrogates = [load_surrogate(name) for name in config.surrogates]
-        anonymiser, figures = fit_anonymiser(
-            config, weights, surrogates, images, schedule, device=device, work=work, progress=progress
-        )
+        surrogates = _load_surrogates(config.surrogates)
+        anonymiser: nn.Module | None = None
+        stand_ins: StandIns | None = None
+        learned: tuple[tuple[str, Any], ...] = ()
+        if config.mode == "learned":
+            anonymiser, figures = fit_anonymiser(
+                config, weights, surrogates, images, schedule, device=device, work=work, progress=progress
+            )
+            learned = (
+                *((name, value) for name, value in schedule.to_dict().items() if name != "seed"),
+                *((f"weight_{name}", value) for name, value in asdict(weights).items()),
+                *plain_figures(figures).items(),
+            )
+        else:
+            stand_ins = StandIns(config)
+            numbers = {name: place for place, name in enumerate(sorted(set(people)))}
+            stand_ins.pool.fill(images, torch.tensor([numbers[name] for name in people]), schedule.seed)
         provenance = Provenance(
             data=f"{data or f'{len(images)} faces'}, SHA-256 {digest_of_pixels(images)[:16]}",
             licence=licence,
@@ -399,13 +454,11 @@ class LocalFeatures(ImageProtector):
             training=(
                 ("faces", len(images)),
                 *([("people", len(set(people)))] if people else []),
-                *((name, value) for name, value in schedule.to_dict().items() if name != "seed"),
-                *((f"surrogate_{place}", f"{one.card.name} {one.card.sha256}") for place, one in enumerate(surrogates)),
-                *((f"weight_{name}", value) for name, value in asdict(weights).items()),
-                *plain_figures(figures).items(),
+                *((f"surrogate_{place}", _named(one)) for place, one in enumerate(surrogates)),
+                *learned,
             ),
         )
-        return cls(recognizer, config, anonymiser, provenance=provenance)
+        return cls(recognizer, config, anonymiser, stand_ins, provenance=provenance)
 
     def protect(
         self, images: Tensor, generator: torch.Generator | None = None, key: bytes | None = None
@@ -434,8 +487,30 @@ class LocalFeatures(ImageProtector):
         """`protect` with the operating system's randomness."""
         return self.protect(images, None, key)
 
+    @cached_property
+    def surrogates(self) -> list[Surrogate]:
+        """The recognisers that the optimised mode asks: only who protects needs them.
+
+        Raises:
+            RecognizerError: when one cannot be loaded.
+            UsageError: when one is not the network of the fitting.
+        """
+        found = _load_surrogates(self.config.surrogates)
+        fitted = dict(self.provenance.training)
+        for place, one in enumerate(found):
+            if fitted.get(f"surrogate_{place}", _named(one)) != _named(one):
+                raise UsageError(
+                    f"{one.card.name!r} is not the network that the protector was fitted with.",
+                    hint="Fit the protector again.",
+                )
+        return found
+
     def anonymise(self, images: Tensor, draws: Draws) -> Tensor:
         """(N, 3, 112, 112) in [0, 1] of faces of that shape: the output, in `bits` of each colour."""
+        if self.stand_ins is not None:
+            field = random_field(len(images), self.config, draws)
+            nobody = self.stand_ins.draw(len(images), field, draws)
+            return cut_bits(write_identity(nobody, images, self.surrogates, self.config, draws), self.config.bits)
         mixed, field = compose(images, self.config, draws)
         if self.anonymiser is not None:
             change = torch.tanh(self.anonymiser(mixed, field, draws))
@@ -447,7 +522,7 @@ class LocalFeatures(ImageProtector):
         return self.config.to_dict()
 
     def parts(self) -> dict[str, Tensor]:
-        """The network, in float16; nothing when train-free."""
+        """The network, in float16, or the faces of nobody; nothing when train-free."""
         return self._parts
 
     @classmethod
@@ -460,6 +535,12 @@ class LocalFeatures(ImageProtector):
         config = LocalFeaturesConfig.of(settings)
         if config.mode == "train-free":
             return cls(recognizer, config, provenance=provenance)
+        if config.mode == "optimised":
+            stand_ins = StandIns(config)
+            if "nobodies" not in parts or parts["nobodies"].shape != stand_ins.pool.faces.shape:
+                raise WeightsCorrupt("The faces of nobody are not there, or too few.", hint="Fit the protector again.")
+            stand_ins.pool.faces.copy_(parts["nobodies"])
+            return cls(recognizer, config, stand_ins=stand_ins, provenance=provenance)
         network = Anonymiser(config.channels)
         try:
             network.load_state_dict(_state_of(parts))
@@ -469,6 +550,24 @@ class LocalFeatures(ImageProtector):
                 hint="Fit the protector again.",
             ) from error
         return cls(recognizer, config, network, provenance=provenance)
+
+
+def _load_surrogates(names: Sequence[str]) -> list[Surrogate]:
+    """The recognisers of these names.
+
+    Raises:
+        UsageError: when two are one network.
+        RoleRefused: when the card of one allows it to judge only.
+        RecognizerError: when one cannot be loaded.
+    """
+    surrogates = [load_surrogate(name) for name in names]
+    if len({one.card.sha256 for one in surrogates}) < len(surrogates):
+        raise UsageError(f"Two of the surrogates {', '.join(names)} are one network.", hint="Name different ones.")
+    return surrogates
+
+
+def _named(surrogate: Surrogate) -> str:
+    return f"{surrogate.card.name} {surrogate.card.sha256}"
 
 
 def _state_of(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
