@@ -32,6 +32,7 @@ from bauta.templates.local_features import (
     random_field,
 )
 from bauta.templates.representation import load_representation
+from bauta.templates.stand_ins import StandIns
 from bauta.templates.verbs import protect_faces
 from conftest import drawn, toy_surrogate
 
@@ -299,7 +300,7 @@ def test_a_judge_cannot_be_a_surrogate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # The optimised mode
 
-OPTIMISED: dict[str, Any] = {"preset": "optimised", "surrogates": list(NAMES), "iterations": 6, "pool": 4}
+OPTIMISED: dict[str, Any] = {"preset": "optimised", "surrogates": list(NAMES), "iterations": 6, "components": 4}
 
 
 def test_a_face_of_nobody_is_taken_for_somebody(toys: dict[str, Surrogate]) -> None:
@@ -308,17 +309,27 @@ def test_a_face_of_nobody_is_taken_for_somebody(toys: dict[str, Surrogate]) -> N
     images = faces(3, 7)
     stored = protector.protect(images, drawn(2)).values()
 
-    def start(images: Tensor) -> Tensor:
-        config, draws = protector.config, Draws(drawn(2))
-        assert protector.stand_ins is not None
-        return protector.stand_ins.draw(3, random_field(3, config, draws), draws)
-
-    nobody = start(images)
-    torch.testing.assert_close(nobody, start(torch.zeros_like(images)))
+    assert protector.stand_ins is not None
+    nobody = protector.stand_ins.draw(3, Draws(drawn(2)))  # the first that is drawn
     assert float((stored - nobody).abs().max()) <= (32 + 0.5) / 255 + 1e-6
     for name in NAMES:
         wanted, before, after = (toys[name](one) for one in (images, nobody, stored))
         assert float((after * wanted).sum(1).mean()) > float((before * wanted).sum(1).mean()) + 0.02
+
+
+def test_faces_of_nobody_have_the_moments_of_faces() -> None:
+    images = torch.cat([faces(24, seed) for seed in range(2)])
+    stand_ins = StandIns(40)
+    stand_ins.learn((images * 255).round().byte())
+    drawn_faces = stand_ins.draw(256, Draws(drawn()))
+    assert drawn_faces.shape == (256, 3, 112, 112)
+    even = (images + images.flip(3)).mean(0) / 2  # mirrored as often as not
+    wanted, found = (nn.functional.avg_pool2d(one, 4) for one in (even, drawn_faces.mean(0)))
+    torch.testing.assert_close(found, wanted, atol=0.03, rtol=0)
+    deviation = nn.functional.avg_pool2d(torch.cat([images, images.flip(3)]), 4).std(0)
+    assert 0.7 < float(nn.functional.avg_pool2d(drawn_faces, 4).std(0).mean() / deviation.mean()) < 1.1
+    with pytest.raises(UsageError, match="8 faces are too few for 40 components"):
+        StandIns(40).learn(faces(8))
 
 
 def test_only_templates_of_the_photo_enter(toys: dict[str, Surrogate], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,7 +370,7 @@ def test_the_optimised_mode_is_kept_and_read(toys: dict[str, Surrogate], tmp_pat
 
 def test_parts_and_faces_that_do_not_serve_the_optimised_mode_are_refused(toys: dict[str, Surrogate]) -> None:
     protector = fit(**OPTIMISED)
-    with pytest.raises(WeightsCorrupt, match="faces of nobody"):
+    with pytest.raises(WeightsCorrupt, match="optimised mode has learned is not there"):
         LocalFeatures.restore(protector.recognizer, protector.settings(), {}, protector.provenance)
     with pytest.raises(UsageError, match="optimised mode has no faces of nobody"):
         LocalFeatures(protector.recognizer, protector.config)

@@ -117,7 +117,7 @@ class LocalFeaturesConfig:
         epsilon: Most that a sample of the face of nobody is changed when optimised, in 1/255.
         iterations: Steps of that.
         asked: Surrogates that are asked in each of them, in turn.
-        pool: Faces of nobody to draw from.
+        components: Eigenfaces that faces of nobody are made of.
     """
 
     mode: Mode = "train-free"
@@ -141,7 +141,7 @@ class LocalFeaturesConfig:
     epsilon: float = 32.0
     iterations: int = 30
     asked: int = 2
-    pool: int = 64
+    components: int = 64
 
     def __post_init__(self) -> None:
         checks = {
@@ -165,7 +165,7 @@ class LocalFeaturesConfig:
             "epsilon": 0 < self.epsilon <= 255,
             "iterations": isinstance(self.iterations, int) and 1 <= self.iterations <= 10_000,
             "asked": isinstance(self.asked, int) and 1 <= self.asked <= 64,
-            "pool": isinstance(self.pool, int) and 2 <= self.pool <= 4096,
+            "components": isinstance(self.components, int) and 1 <= self.components <= 1000,
         }
         for name, good in checks.items():
             if not good:
@@ -192,15 +192,8 @@ class LocalFeaturesConfig:
 
     @classmethod
     def optimised(cls) -> LocalFeaturesConfig:
-        """Faces of nobody, lightly tinted, whose texture tells three recognisers that ship with Bauta who it is."""
-        return cls(
-            mode="optimised",
-            field=0.05,
-            chroma=0.05,
-            noise=0.0,
-            bits=8,
-            surrogates=("mobilefacenet", "chip_resnet", "dlib_resnet"),
-        )
+        """Faces of nobody whose texture tells three recognisers that ship with Bauta who it is."""
+        return cls(mode="optimised", bits=8, surrogates=("mobilefacenet", "chip_resnet", "dlib_resnet"))
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], preset: str = "default") -> LocalFeaturesConfig:
@@ -366,9 +359,9 @@ class LocalFeatures(ImageProtector):
             state = self.anonymiser.state_dict()
             self._parts = {f"anonymiser.{name}": value.detach().cpu().half() for name, value in state.items()}
             # Compute with what is kept, not with what was rounded.
-            self.anonymiser.load_state_dict(_state_of(self._parts))
+            self.anonymiser.load_state_dict(_state_of(self._parts, "anonymiser"))
         if self.stand_ins is not None:
-            self._parts = {"nobodies": self.stand_ins.pool.faces}
+            self._parts = {f"stand_ins.{name}": value for name, value in self.stand_ins.state_dict().items()}
 
     @classmethod
     def fit(
@@ -395,7 +388,7 @@ class LocalFeatures(ImageProtector):
         Args:
             images: (N, 3, 112, 112) uint8, or float32 in [0, 1]: faces of people who will never be stored, and whom
                 no attacker of an evaluation learns from. The train-free mode does not look at them; the optimised one
-                averages some of them to faces of nobody, and learns nothing.
+                draws its faces of nobody from a model of them.
             recognizer: The recogniser of the deployment.
             generator: Not drawn from; its seed is the schedule's.
             preset: Settings to start from.
@@ -444,9 +437,8 @@ class LocalFeatures(ImageProtector):
                 *plain_figures(figures).items(),
             )
         else:
-            stand_ins = StandIns(config)
-            numbers = {name: place for place, name in enumerate(sorted(set(people)))}
-            stand_ins.pool.fill(images, torch.tensor([numbers[name] for name in people]), schedule.seed)
+            stand_ins = StandIns(config.components)
+            stand_ins.learn(images)
         provenance = Provenance(
             data=f"{data or f'{len(images)} faces'}, SHA-256 {digest_of_pixels(images)[:16]}",
             licence=licence,
@@ -508,8 +500,7 @@ class LocalFeatures(ImageProtector):
     def anonymise(self, images: Tensor, draws: Draws) -> Tensor:
         """(N, 3, 112, 112) in [0, 1] of faces of that shape: the output, in `bits` of each colour."""
         if self.stand_ins is not None:
-            field = random_field(len(images), self.config, draws)
-            nobody = self.stand_ins.draw(len(images), field, draws)
+            nobody = self.stand_ins.draw(len(images), draws)
             return cut_bits(write_identity(nobody, images, self.surrogates, self.config, draws), self.config.bits)
         mixed, field = compose(images, self.config, draws)
         if self.anonymiser is not None:
@@ -522,7 +513,7 @@ class LocalFeatures(ImageProtector):
         return self.config.to_dict()
 
     def parts(self) -> dict[str, Tensor]:
-        """The network, in float16, or the faces of nobody; nothing when train-free."""
+        """The network, or the model of faces, in float16; nothing when train-free."""
         return self._parts
 
     @classmethod
@@ -535,20 +526,17 @@ class LocalFeatures(ImageProtector):
         config = LocalFeaturesConfig.of(settings)
         if config.mode == "train-free":
             return cls(recognizer, config, provenance=provenance)
-        if config.mode == "optimised":
-            stand_ins = StandIns(config)
-            if "nobodies" not in parts or parts["nobodies"].shape != stand_ins.pool.faces.shape:
-                raise WeightsCorrupt("The faces of nobody are not there, or too few.", hint="Fit the protector again.")
-            stand_ins.pool.faces.copy_(parts["nobodies"])
-            return cls(recognizer, config, stand_ins=stand_ins, provenance=provenance)
-        network = Anonymiser(config.channels)
+        learned = config.mode == "learned"
+        network: nn.Module = Anonymiser(config.channels) if learned else StandIns(config.components)
         try:
-            network.load_state_dict(_state_of(parts))
+            network.load_state_dict(_state_of(parts, "anonymiser" if learned else "stand_ins"))
         except RuntimeError as error:
             raise WeightsCorrupt(
-                f"The network of the learned mode is not there or has another form: {error}",
+                f"What the {config.mode} mode has learned is not there or has another form: {error}",
                 hint="Fit the protector again.",
             ) from error
+        if isinstance(network, StandIns):
+            return cls(recognizer, config, stand_ins=network, provenance=provenance)
         return cls(recognizer, config, network, provenance=provenance)
 
 
@@ -570,8 +558,8 @@ def _named(surrogate: Surrogate) -> str:
     return f"{surrogate.card.name} {surrogate.card.sha256}"
 
 
-def _state_of(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    start = "anonymiser."
+def _state_of(parts: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
+    start = f"{what}."
     return {name.removeprefix(start): value.float() for name, value in parts.items() if name.startswith(start)}
 
 

@@ -6,8 +6,8 @@ nobody named.
 
 ::
 
-    y0 = blend of two faces of a pool of nobodies + a smooth random field       drawn for each face, and forgotten
-    y  = argmax  sum_s cos(f_s(y), f_s(x))    with |y - y0| <= epsilon          by steps of the gradient's sign
+    y0 = mean face + eigenfaces in random amounts                        drawn for each face, and forgotten
+    y  = argmax  sum_s cos(f_s(y), f_s(x))   with |y - y0| <= epsilon    by steps of the gradient's sign
 
 The photo x enters by its templates f_s(x) and in no other way: what is stored is made of these and of random numbers.
 Whoever has it can therefore learn of the photo what the templates tell, and nothing else, whatever he trains.
@@ -15,6 +15,7 @@ Whoever has it can therefore learn of the photo what the templates tell, and not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bauta.errors import NumericalFailure
+from bauta.errors import NumericalFailure, UsageError
 from bauta.objectives.transports import gaussian_blur
 from bauta.recognizers.surrogates import Surrogate
-from bauta.templates.base import crops_of, unknown_generator
-from bauta.templates.masking import Pool
+from bauta.templates.base import SIDE, crops_of
+from bauta.templates.shadows import as_images
 
 if TYPE_CHECKING:  # it imports this module
     from bauta.templates.local_features import Draws, LocalFeaturesConfig
@@ -36,35 +37,64 @@ SMOOTHED = (
     1.0  # deviation in pixels of the blur of gradients, which carries over to other recognisers (Dong et al. 2019)
 )
 REACH = 3  # pixels that the image is moved at most before it is looked at (input diversity, Xie et al. 2019)
-SHARES = (0.35, 0.65)  # of the first of two faces
+COARSE = 56  # side in pixels of the eigenfaces
+LEARNED = 2000  # faces that these are taken from at most
+FURTHEST = 2.0  # deviations from the mean face: beyond, monsters live
 ACROSS = 3  # times that all steps in one direction would cross the budget
 
 
 class StandIns(nn.Module):
-    """Faces of nobody: two of a pool, each an average, mirrored and moved, blended and tinted.
+    """Faces of nobody, drawn from a Gaussian model of faces: eigenfaces (Turk and Pentland 1991) in random amounts.
+
+    No picture of anybody is kept, and no two draws are alike.
 
     Args:
-        config: Its pool, level, field, chroma and cells.
+        components: How many eigenfaces.
     """
 
-    def __init__(self, config: LocalFeaturesConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.pool = Pool(config.pool)
+    mean: Tensor
+    components: Tensor
 
-    def draw(self, count: int, field: Tensor, draws: Draws) -> Tensor:
+    def __init__(self, components: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3, COARSE, COARSE, dtype=torch.float16))
+        self.register_buffer("components", torch.zeros(components, 3, COARSE, COARSE, dtype=torch.float16))
+
+    def learn(self, pixels: Tensor) -> None:
+        """Take the mean and the eigenfaces of faces and their mirror images.
+
+        Args:
+            pixels: (N, 3, 112, 112) uint8, or float32 in [0, 1]; of more than `LEARNED`, as many, spread evenly.
+
+        Raises:
+            UsageError: when there are fewer faces than eigenfaces.
+        """
+        count = len(self.components)
+        if len(pixels) < count:
+            raise UsageError(
+                f"{len(pixels)} faces are too few for {count} components.", hint="Give more faces, or set components."
+            )
+        chosen = torch.arange(0, len(pixels), -(-len(pixels) // LEARNED))
+        parts: tuple[Tensor, ...] = chosen.split(64)  # type: ignore[no-untyped-call]
+        small = torch.cat([functional.avg_pool2d(as_images(pixels[part]), SIDE // COARSE) for part in parts])
+        rows = torch.cat([small, small.flip(3)]).flatten(1)
+        mean = rows.mean(0)
+        _, vectors = torch.linalg.eigh((rows - mean) @ (rows - mean).T)
+        # Of unit vectors v of the small matrix, the rows' combination has length sqrt(value): over sqrt(N) a deviation.
+        eigenfaces = vectors[:, -count:].T @ (rows - mean) / math.sqrt(len(rows))
+        self.mean.copy_(mean.reshape(self.mean.shape))
+        self.components.copy_(eigenfaces.reshape(self.components.shape))
+
+    def draw(self, count: int, draws: Draws) -> Tensor:
         """(count, 3, 112, 112) in [0, 1], which no face has a say in.
 
         Args:
             count: How many.
-            field: (count, 3, 112, 112), a random field of mean `level`.
             draws: Randomness.
         """
-        generator = unknown_generator() if draws.generator is None else draws.generator
-        first, second = (self.pool.draw(count, generator) for _ in range(2))
-        low, high = SHARES
-        share = (low + (high - low) * draws.uniform(count))[:, None, None, None]
-        return (share * first + (1 - share) * second + field - self.config.level).clamp(0, 1)
+        amounts = draws.normal(count, len(self.components)).clamp(-FURTHEST, FURTHEST)
+        small = self.mean.float() + torch.einsum("nk,kchw->nchw", amounts, self.components.float())
+        return functional.interpolate(small, (SIDE, SIDE), mode="bicubic", align_corners=False).clamp(0, 1)
 
 
 def write_identity(
