@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from bauta.benchmark.template_recipes import (
     read_template_recipe,
     some_pairs,
 )
-from bauta.benchmark.template_report import markdown, rows, to_html
+from bauta.benchmark.template_report import RANKING_HEADER, markdown, ranking_rows, rows, to_html
 from bauta.benchmark.template_stage import draw_victims, set_up
 from bauta.benchmark.templates import run_template_recipe
 from bauta.cli import run
@@ -243,6 +244,26 @@ def test_tables_and_the_page_show_every_row(data: Path, ran: Path) -> None:
         assert word in page
     with pytest.raises(UsageError, match="no result cards"):
         to_html([])
+
+
+def test_the_ranking_puts_the_least_recovered_first_and_ranks_each_column(data: Path, ran: Path) -> None:
+    cards = list(run_toy(data, ran).values())
+    assert ranking_rows(cards) == []  # two are no ranking
+    feature, constant = sorted(cards, key=lambda card: not card["name"].endswith("feature"))
+    assert ranking_rows([feature, feature, constant]) == []  # whom no decoder attacked
+    better = copy.deepcopy(feature)
+    better["name"] = "toy/better"
+    recovered = [card["results"]["recovery"]["adaptive decoder"]["ssim"] for card in (better, feature)]
+    recovered[0]["mean"] = recovered[1]["mean"] - 0.2
+    ranked = ranking_rows([feature, better, feature])
+    assert [cells[0] for cells in ranked] == ["better", "feature", "feature"]
+    place = RANKING_HEADER.index("SSIM recovered")
+    means = [recovered[one]["mean"] for one in (0, 1, 1)]
+    assert [cells[place] for cells in ranked] == [
+        f"{mean:.3f} ({at})" for mean, at in zip(means, (1, 2, 2), strict=True)
+    ]
+    assert {cells[RANKING_HEADER.index("bytes")][-3:] for cells in ranked} == {"(1)"}
+    assert "| row | loss, one-sided |" in markdown([feature, better, feature])
 
 
 def test_rows_are_compared_with_the_baseline_pair_by_pair(data: Path, ran: Path, tmp_path: Path) -> None:

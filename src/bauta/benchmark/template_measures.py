@@ -35,6 +35,7 @@ from bauta.templates.base import Protector
 Floats = NDArray[Any]
 Record = dict[str, Any]
 SYSTEM = "system"
+MATCHER = "matcher"  # the way to link that needs no student
 REFERENCES = ("mean face", "another photo", "grey")
 BINS = 30  # of linkability; see `metrics.null_linkability` for what so few scores make of it
 IMAGE_BYTES = 3 * 112 * 112  # of a crop in 8 bits
@@ -288,14 +289,14 @@ def linkage(
     assert second.values is not None
     keyed = second is not first
     matcher = (first.templates, first.templates)
-    ways = {} if keyed else {"matcher": matcher}
+    ways = {} if keyed else {MATCHER: matcher}
     for name, outcome in outcomes.items():
         if outcome.student is not None:
             one = outcome.student.embed(first.values)
             ways[name] = (one, outcome.student.embed(second.values) if keyed else one)
     linkage = {}
     for name, (one, other) in ways.items():
-        seen = probed if name == "matcher" else clean
+        seen = probed if name == MATCHER else clean
         faces = cosines(one[pairs.first].numpy(), seen[pairs.second].numpy())
         own = cosines(one[pairs.first].numpy(), other[pairs.second].numpy())
         probes, gallery = one[stage.enrolled].numpy(), seen[stage.others].numpy()
@@ -310,7 +311,7 @@ def linkage(
         name: cosines(one[pairs.first].numpy(), other[pairs.second].numpy()) for name, (one, other) in ways.items()
     }
     secret["numbers"] = _number_cosines(first.values, second.values, pairs)
-    stolen = secret | {"matcher": cosines(matcher[0][pairs.first].numpy(), matcher[1][pairs.second].numpy())}
+    stolen = secret | {MATCHER: cosines(matcher[0][pairs.first].numpy(), matcher[1][pairs.second].numpy())}
     unlinkability: Record = {"keyed": keyed}
     for knowledge, scores in (("key_secret", secret), ("key_stolen", stolen)):
         figures = {name: _linkability(one[same], one[~same], stage.recipe.seed) for name, one in scores.items()}

@@ -97,17 +97,10 @@ def report(
 
 
 def _show(cards: list[dict[str, object]]) -> None:
-    from bauta.benchmark import template_report as tables
+    from bauta.benchmark import template_report
 
-    for header, rows in (
-        (tables.HEADER, tables.rows(cards)),
-        (tables.BLACK_BOX_HEADER, tables.black_box_rows(cards)),
-        (tables.RECOVERY_HEADER, tables.recovery_rows(cards)),
-        (tables.LINKAGE_HEADER, tables.linkage_rows(cards)),
-        (tables.PRIVACY_HEADER, tables.privacy_rows(cards)),
-    ):
-        if rows:
-            show_table(tuple(name.upper() for name in header), rows)
-            print()
-    for text in tables.note(cards):
+    for _, header, rows in template_report.tables(cards):
+        show_table(tuple(name.upper() for name in header), rows)
+        print()
+    for text in template_report.note(cards):
         print(f"Note: {clean(text)}")
