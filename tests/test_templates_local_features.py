@@ -311,7 +311,7 @@ def test_a_face_of_nobody_is_taken_for_somebody(toys: dict[str, Surrogate]) -> N
 
     assert protector.stand_ins is not None
     nobody = protector.stand_ins.draw(3, Draws(drawn(2)))  # the first that is drawn
-    assert float((stored - nobody).abs().max()) <= (32 + 0.5) / 255 + 1e-6
+    assert float((stored - nobody).abs().max()) <= (16 + 0.5) / 255 + 1e-6
     for name in NAMES:
         wanted, before, after = (toys[name](one) for one in (images, nobody, stored))
         assert float((after * wanted).sum(1).mean()) > float((before * wanted).sum(1).mean()) + 0.02
@@ -327,7 +327,7 @@ def test_faces_of_nobody_have_the_moments_of_faces() -> None:
     wanted, found = (nn.functional.avg_pool2d(one, 4) for one in (even, drawn_faces.mean(0)))
     torch.testing.assert_close(found, wanted, atol=0.03, rtol=0)
     deviation = nn.functional.avg_pool2d(torch.cat([images, images.flip(3)]), 4).std(0)
-    assert 0.7 < float(nn.functional.avg_pool2d(drawn_faces, 4).std(0).mean() / deviation.mean()) < 1.1
+    assert 0.4 < float(nn.functional.avg_pool2d(drawn_faces, 4).std(0).mean() / deviation.mean()) < 0.66  # AMOUNT
     with pytest.raises(UsageError, match="8 faces are too few for 40 components"):
         StandIns(40).learn(faces(8))
 

@@ -138,7 +138,7 @@ class LocalFeaturesConfig:
     reach: float = 0.2
     channels: int = 16
     surrogates: tuple[str, ...] = ()
-    epsilon: float = 32.0
+    epsilon: float = 16.0
     iterations: int = 30
     asked: int = 2
     components: int = 64

@@ -39,7 +39,8 @@ SMOOTHED = (
 REACH = 3  # pixels that the image is moved at most before it is looked at (input diversity, Xie et al. 2019)
 COARSE = 56  # side in pixels of the eigenfaces
 LEARNED = 2000  # faces that these are taken from at most
-FURTHEST = 2.0  # deviations from the mean face: beyond, monsters live
+AMOUNT = 0.6  # of each eigenface's deviation: the whole makes faces that stand out, and are harder to overwrite
+FURTHEST = 2.0  # deviations
 ACROSS = 3  # times that all steps in one direction would cross the budget
 
 
@@ -92,7 +93,7 @@ class StandIns(nn.Module):
             count: How many.
             draws: Randomness.
         """
-        amounts = draws.normal(count, len(self.components)).clamp(-FURTHEST, FURTHEST)
+        amounts = AMOUNT * draws.normal(count, len(self.components)).clamp(-FURTHEST, FURTHEST)
         small = self.mean.float() + torch.einsum("nk,kchw->nchw", amounts, self.components.float())
         return functional.interpolate(small, (SIDE, SIDE), mode="bicubic", align_corners=False).clamp(0, 1)
 
