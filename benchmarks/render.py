@@ -21,7 +21,15 @@ from bauta.benchmark.recipes import read_recipe as read_runs
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENTS = tuple(
-    ROOT / name for name in ("README.md", "docs/results.md", "docs/adaptive-attackers.md", "docs/template-attackers.md")
+    ROOT / name
+    for name in (
+        "README.md",
+        "docs/results.md",
+        "docs/adaptive-attackers.md",
+        "docs/template-attackers.md",
+        "docs/hybrid-masking.md",
+        "docs/local-features.md",
+    )
 )
 RECIPES = ("lfw", "surrogates", "robustness", "visibility")
 LABELS = {
@@ -167,12 +175,25 @@ def speed_table() -> str:
 
 def template_tables(name: str) -> str:
     """What a face service stores: the cards of a recipe, in the order of its rows."""
-    from bauta.benchmark.template_recipes import read_template_recipe
     from bauta.benchmark.template_report import markdown
 
-    paths = [RESULTS / f"{name}-{row.name}.json" for row in read_template_recipe(name).rows]
-    found = [cards.read_card(path, cards.TEMPLATES) for path in paths if path.exists()]
+    found = template_cards(name)
     return "\n" + markdown(found) + "\n" if found else "The cards are not here yet."
+
+
+def ranking_table(*names: str) -> str:
+    """The rows of recipes with the same attackers in one table, the least recovered first."""
+    from bauta.benchmark.template_report import RANKING_HEADER, as_markdown, ranking_rows
+
+    found = ranking_rows([card for name in names for card in template_cards(name)])
+    return as_markdown(RANKING_HEADER, found) if found else "The cards are not here yet."
+
+
+def template_cards(name: str) -> list[dict[str, Any]]:
+    from bauta.benchmark.template_recipes import read_template_recipe
+
+    paths = [RESULTS / f"{name}-{row.name}.json" for row in read_template_recipe(name).rows]
+    return [cards.read_card(path, cards.TEMPLATES) for path in paths if path.exists()]
 
 
 def adaptive_table(table: Callable[[list[dict[str, Any]]], adaptive_cards.Table]) -> str:
@@ -198,6 +219,9 @@ TABLES = {
     "template-settings": lambda: template_tables("advface-settings"),
     "template-accuracy": lambda: template_tables("advface-accuracy"),
     "template-shipped": lambda: template_tables("advface-shipped"),
+    "hybrid": lambda: template_tables("hybrid-small"),
+    "local-features": lambda: template_tables("local-features-small"),
+    "ranking": lambda: ranking_table("hybrid-small", "local-features-small"),
 }
 
 
