@@ -33,9 +33,7 @@ if TYPE_CHECKING:  # it imports this module
     from bauta.templates.local_features import Draws, LocalFeaturesConfig
 
 MOMENTUM = 0.9
-SMOOTHED = (
-    1.0  # deviation in pixels of the blur of gradients, which carries over to other recognisers (Dong et al. 2019)
-)
+SMOOTHED = 1.0  # deviation in pixels of the blur of gradients, for recognisers not asked (Dong et al. 2019)
 REACH = 3  # pixels that the image is moved at most before it is looked at (input diversity, Xie et al. 2019)
 COARSE = 56  # side in pixels of the eigenfaces
 LEARNED = 2000  # faces that these are taken from at most
