@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -66,9 +66,10 @@ class HybridConfig(ShuffleConfig):
         "least": (0, LARGEST_SHARE), "pool": (2, 4096), "recovery": (0, 1000), "entropy": (0, 1000),
         "cost": (0, 1000), "wished": (FEWEST, MOST), **dict.fromkeys(REGIONS, (0, 1)),
     }  # fmt: skip
+    normalise: Literal["face", "population"] = "population"
     mixes: tuple[int, ...] = (2, 3, 4, 5, 6)
-    least: float = 0.5
-    partners: Partners = "both"
+    least: float = 0.6
+    partners: Partners = "pool"
     pool: int = 64
     signs: bool = False
     reward: Reward = "loss"
@@ -185,7 +186,6 @@ class HybridMask(Mixing):
                     nn.AvgPool2d(_COARSE), nn.Conv2d(self.shape[0], 32, 3, padding=1), nn.ReLU(),
                     nn.Conv2d(32, 3, 3, padding=1), nn.Sigmoid(),
                 )  # fmt: skip
-        self.stage = ""
         self._logits: Tensor | None = None
 
     @property
@@ -193,9 +193,10 @@ class HybridMask(Mixing):
         """Numbers of faces that may be in a mixture."""
         return self.config.mixes
 
-    def begin(self, stage: str) -> None:
-        """Until the fine-tuning, numbers are drawn evenly and the strategy does not learn."""
-        self.stage = stage
+    @property
+    def alike(self) -> tuple[str, dict[str, Any]]:
+        """Those of the mask, since nothing is mixed before the fine-tuning; see `Masking.alike`."""
+        return super().alike if self.config.signs else self.mask.alike
 
     def prepare(self, lesson: Lesson) -> dict[str, float]:
         """Choose frequencies, and fill the pool; see `Masking.prepare`."""
@@ -208,8 +209,6 @@ class HybridMask(Mixing):
         self._logits = None
         if self.strategy is None:
             return mixes.expand(len(values))
-        if self.stage in ("stem", "distillation"):
-            return mixes[torch.randint(len(mixes), (len(values),), generator=generator)]
         self._logits = self.strategy(values.detach())
         shares = self._logits.detach().softmax(1)
         return mixes[torch.multinomial(shares, 1, generator=generator)[:, 0]]

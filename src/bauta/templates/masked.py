@@ -501,9 +501,12 @@ class _Room:
     def teach(self, method: str) -> dict[str, float]:
         """The stages, one after the other; figures of each."""
         training, masking, network = self.training, self.masking, self.network
-        facts = [method, masking.config.to_dict(), asdict(training), list(self.network.shape), self.key]
-        digest = hashlib.sha256(json.dumps([*facts, self.seed], sort_keys=True).encode()).hexdigest()
-        name = f"{method}-{digest[:12]}"
+        shared = [asdict(training), list(self.network.shape), self.key, self.seed]
+        early, late = (
+            hashlib.sha256(json.dumps([*facts, *shared], sort_keys=True).encode()).hexdigest()
+            for facts in (masking.alike, [method, masking.config.to_dict()])
+        )
+        name = f"{masking.alike[0]}-{early[:12]}"
         first = Schedule(training.stem_epochs, training.batch, 2 * training.rate, self.seed)
         lesson = Lesson(
             self.pixels, self.people, self.features, first, self.key, self.work, name, self.progress
@@ -526,11 +529,13 @@ class _Room:
         }.items():
             masking.begin(stage)
             network.freeze(False)
+            if stage == "fine-tuning":
+                early, name = late, f"{method}-{late[:12]}"
             learner = (
                 _StemLearner(self, schedule) if stage == "stem" else _Recognition(self, targets, schedule, stage)
             )  # fmt: skip
             found = train(
-                learner, len(self.pixels), schedule, key=f"{digest} {stage}", work=self.work, name=f"{name}-{stage}",
+                learner, len(self.pixels), schedule, key=f"{early} {stage}", work=self.work, name=f"{name}-{stage}",
                 progress=self.progress,
             )  # fmt: skip
             network.freeze()
@@ -547,6 +552,7 @@ class _Room:
         if not len(pairs) or not bool((pairs & other).any()) or bool(pairs.all()):
             return {}
         generator = torch.Generator().manual_seed(self.seed)
+        self.masking.eval()
         with torch.no_grad():
             stored, shown = [], []
             for part in self.watched.split(_CHUNK):  # type: ignore[no-untyped-call]
@@ -560,6 +566,7 @@ class _Room:
                 found[f"auroc {name}"] = round(metrics.auroc(genuine, impostor), 5)
                 limit = float(np.quantile(impostor, 0.99))
                 found[f"matched {name}"] = round(float((genuine >= limit).mean()), 4)
+        self.masking.train()
         return found
 
 
@@ -609,7 +616,8 @@ class _Recognition(Learner):
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "network": torch.optim.AdamW(learned, lr=schedule.rate, weight_decay=1e-4)
         }
-        own = [one for one in masking.parameters() if one.requires_grad or masking.rate]
+        resting = masking.late and stage != "fine-tuning"
+        own = [one for one in masking.parameters() if (one.requires_grad or masking.rate) and not resting]
         if own:
             for one in own:
                 one.requires_grad_(True)

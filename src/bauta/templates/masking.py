@@ -118,13 +118,20 @@ class Masking(nn.Module, ABC):
         kind: What one row of its values is.
         shape: Of one row, (C, H, W).
         rate: Learning rate of its own parameters, which learn together with the recogniser; 0 when it has none.
+        late: Whether they learn in the fine-tuning only.
     """
 
     Config: ClassVar[type[MaskingConfig]] = MaskingConfig
     kind: ClassVar[Kind] = "frequency"
     rate: ClassVar[float] = 0.0
+    late: ClassVar[bool] = False
     config: MaskingConfig
     shape: tuple[int, int, int]
+
+    @property
+    def alike(self) -> tuple[str, dict[str, Any]]:
+        """What decides the stages before the fine-tuning: maskings with the same need to be taught these only once."""
+        return type(self).__name__, self.config.to_dict()
 
     @abstractmethod
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -425,8 +432,8 @@ class MixConfig(MaskingConfig):
         "mix": (FEWEST, MOST), "least": (0, LARGEST_SHARE), "pool": (2, 4096),
     }  # fmt: skip
     mix: int = 2
-    least: float = 0.5
-    partners: Partners = "both"
+    least: float = 0.6
+    partners: Partners = "pool"
     pool: int = 64
     signs: bool = False
 
@@ -442,15 +449,20 @@ class MixConfig(MaskingConfig):
 class Mixing(Masking):
     """Mixtures of masked faces; subclasses say how one face is masked, and how many are mixed.
 
+    The recogniser first learns to read one masked face, and meets mixtures in the fine-tuning. Our design: taught on
+    mixtures from the start, with the same number of steps, it read neither well.
+
     Args:
         config: With the fields of `MixConfig` that concern partners and shares.
     """
 
+    late: ClassVar[bool] = True
     config: Any
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+        self.stage = ""
         self.pool = Pool(config.pool)
 
     def prepare(self, lesson: Lesson) -> dict[str, float]:
@@ -465,6 +477,10 @@ class Mixing(Masking):
     def choices(self) -> Sequence[int]:
         """Numbers of faces that may be in a mixture."""
         return (self.config.mix,)
+
+    def begin(self, stage: str) -> None:
+        """Mixtures are for the fine-tuning, and for what is stored."""
+        self.stage = stage
 
     def choose(self, values: Tensor, generator: torch.Generator) -> Tensor:
         """(N,) int64: how many faces to mix, given each masked face alone."""
@@ -505,7 +521,9 @@ class Mixing(Masking):
         return self.mixture(images, torch.empty(0, dtype=torch.int64), "pool", generator).values
 
     def batch(self, images: Tensor, people: Tensor, generator: torch.Generator) -> Masked:
-        """Faces mixed with partners as the settings say; see `Masking.batch`."""
+        """Faces mixed with partners as the settings say, from the fine-tuning on; see `Masking.batch`."""
+        if self.stage in ("stem", "distillation"):
+            return alone(self.single(images, generator))
         return self.mixture(images, people, self.config.partners, generator, fresh=False)
 
     def single(self, images: Tensor, generator: torch.Generator) -> Tensor:
