@@ -6,6 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,11 +25,13 @@ from bauta.templates.frequency import (
     ShuffledMask,
     ShuffledResidue,
     SubsetConfig,
+    channels_of,
     laplace,
+    place,
 )
 from bauta.templates.learners import Schedule
 from bauta.templates.masked import MaskedRecognition, Stem, Unprotected
-from bauta.templates.masking import Lesson
+from bauta.templates.masking import Lesson, stretched
 from bauta.templates.references import IdentityFeature
 from conftest import drawn, faces, toy_surrogate
 
@@ -82,6 +85,23 @@ def test_shuffling_mixes_each_channel_with_its_neighbour() -> None:
     wanted = wanted - wanted.mean((1, 2), keepdim=True)
     wanted = wanted / wanted.std((1, 2), correction=0, keepdim=True)
     torch.testing.assert_close(masking(faces(1), drawn())[0], wanted, atol=1e-3, rtol=0)
+
+
+def test_normalised_over_all_faces_a_mask_is_linear_and_its_picture_leads_back() -> None:
+    masking = ShuffledMask(ShuffleConfig(kept=12, choice="energy", normalise="population"))
+    learned = faces(16, 1)
+    masking.prepare(lesson(learned))
+    first, second = faces(1, 2), faces(1, 3)
+    whole = masking(0.3 * first + 0.7 * second, drawn())
+    torch.testing.assert_close(
+        whole, 0.3 * masking(first, drawn()) + 0.7 * masking(second, drawn()), atol=1e-3, rtol=1e-3
+    )
+    deviation = masking(learned, drawn()).square().mean((0, 2, 3)).sqrt()[masking.spread > 2e-3]
+    torch.testing.assert_close(deviation, torch.ones_like(deviation), atol=0.05, rtol=0)
+    chosen = masking.dct.linear(first, masking.chosen.tolist())
+    back = stretched(masking.dct.linear_inverse(place(chosen, channels_of(masking.chosen.tolist()))))
+    seen = masking.picture(masking(first, drawn()))
+    assert np.corrcoef(seen.flatten().numpy(), back.flatten().numpy())[0, 1] > 0.9
 
 
 def test_gates_learn_to_keep_little_energy() -> None:
@@ -252,7 +272,7 @@ def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path, monkeyp
     monkeypatch.setattr("bauta.templates.masked.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
     with pytest.raises(Interrupted):
         fit(**options, work=tmp_path, progress=stop)
-    assert list(tmp_path.glob("unprotected-*-distillation.safetensors"))
+    assert list(tmp_path.glob("Unmasked-*-distillation.safetensors"))
     continued = fit(**options, work=tmp_path)
     for name, value in whole.parts().items():
         torch.testing.assert_close(continued.parts()[name], value, msg=name)

@@ -160,6 +160,25 @@ def test_the_strategy_learns_in_the_fine_tuning_only(hybrid: MaskedRecognition) 
     assert float(strategy.baseline) != 1
 
 
+def test_rows_with_one_mask_learn_it_once_and_mixtures_after_that(tmp_path: Path) -> None:
+    """Stem and distillation of the mask alone serve the hybrid, which gets from them what it would have learned."""
+    work = {"work": tmp_path}
+    load_method("ppfr-fd").fit(
+        faces(8, 1), recognizer=toy_surrogate(), generator=drawn(),
+        **{name: value for name, value in TOY.items() if name != "pool"}, **MASK, normalise="population",
+        people=PEOPLE, **work,
+    )  # fmt: skip
+    early = {path.name for path in tmp_path.iterdir()}
+    assert any(name.endswith("-distillation.safetensors") for name in early)
+    shared = fit(mixes=[2, 4], **work)
+    added = {path.name for path in tmp_path.iterdir()} - early
+    assert added
+    assert all(name.startswith("hybrid-masking-") and "fine-tuning" in name for name in added)
+    alone = fit(mixes=[2, 4])
+    for name, value in alone.parts().items():
+        torch.testing.assert_close(shared.parts()[name], value, msg=name)
+
+
 def test_a_strategy_for_other_numbers_is_refused(hybrid: MaskedRecognition) -> None:
     with pytest.raises(UsageError, match=r"learned for k of \[2, 4\], not of \[2, 5\]"):
         HybridMasking.restore(
