@@ -97,14 +97,21 @@ def test_the_whole_state_of_a_generator_comes_from_the_operating_system(monkeypa
     assert torch.equal(torch.randn(2000, generator=unknown_generator()), torch.randn(2000, generator=known))
 
 
-def test_what_ships_protects_faces_at_once() -> None:
+SHIPPED_NAMES = ["advface-mobilefacenet", "local-features-mobilefacenet"]
+
+
+@pytest.mark.parametrize("name", SHIPPED_NAMES)
+def test_what_ships_protects_faces_at_once(name: str) -> None:
     images = faces(1, 3)
-    assert shipped_protectors() == ["advface-mobilefacenet"]
-    assert sum(path.stat().st_size for path in SHIPPED.rglob("*")) < 12 << 20
-    shipped = load_protector(Path("advface-mobilefacenet"))
+    shipped = load_protector(Path(name))
     stored = shipped.protect_anew(images)
     assert float((shipped.templates(stored) * shipped.clean(images)).sum()) > 0.5
-    with pytest.raises(WeightsMissing, match="advface-mobilefacenet ships"):
+
+
+def test_what_ships_is_named_and_small() -> None:
+    assert shipped_protectors() == SHIPPED_NAMES
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*")) < 12 << 20
+    with pytest.raises(WeightsMissing, match="ship with Bauta: advface-mobilefacenet, local-features-mobilefacenet"):
         load_protector(Path("advface-nobody"))
 
 

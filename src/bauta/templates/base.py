@@ -357,7 +357,7 @@ def load_protector(folder: Path, recognizer: Surrogate | None = None) -> Any:
     except OSError as error:
         raise WeightsMissing(
             f"{folder} holds no protector: {path.name}: {error.strerror}.",
-            hint=f"`bauta templates fit` makes one; {', '.join(shipped_protectors())} ships with Bauta.",
+            hint=f"`bauta templates fit` makes one. These ship with Bauta: {', '.join(shipped_protectors())}.",
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}.", hint="Fit the protector again.") from error
