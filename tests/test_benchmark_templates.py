@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,18 @@ def test_an_interrupted_run_goes_on(data: Path, tmp_path: Path, monkeypatch: pyt
     )
     run_toy(data, tmp_path, recipe)
     assert set(protected) == {1}  # only the timing protects; what was protected before is read
+
+
+def test_a_protector_that_was_half_written_is_written_again(data: Path, tmp_path: Path) -> None:
+    options = {"split": "8x28x28", "stem": 4, "stem_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1}
+    recipe = replace(QUICK, rows=(TemplateRow("noise", "gaussian-noise", options, attackers=("look",)),))
+    run_toy(data, tmp_path, recipe)
+    (card,) = tmp_path.rglob("protectors/*/card.toml")
+    before = tomllib.loads(card.read_text(encoding="utf-8"))
+    card.unlink()
+    next(tmp_path.glob("*.json")).unlink()
+    run_toy(data, tmp_path, recipe)
+    assert tomllib.loads(card.read_text(encoding="utf-8"))["sha256"] == before["sha256"]
 
 
 def test_tables_and_the_page_show_every_row(data: Path, ran: Path) -> None:

@@ -301,7 +301,7 @@ def make_protector(stage: Stage, row: TemplateRow, data: Path, work: Path, progr
         raise UsageError(
             f"Row {row.name!r}: {row.method} cannot be fitted so: {error}.", hint="See its fit."
         ) from error
-    fitted.save(folder)
+    fitted.save(folder, overwrite=True)  # another run may have been as far, or was stopped between parts and card
     return fitted
 
 
