@@ -148,9 +148,10 @@ RANKING_HEADER = (
 def ranking_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     """All rows in the order of what is recovered from them, each figure with its rank among them, 1 being the best.
 
-    Loss is the mean over all evaluation sets, in points: to the baseline trained alike where there is one, otherwise to
-    clean faces. Recovery is that of the learned attacker whom all rows met, replay the share of victims as whom his
-    pictures pass at the recogniser of the judges that is fooled most. Linked is the accuracy of the student.
+    Loss is the mean over all evaluation sets, in points: to the baseline trained alike where there is one; of images
+    that are for any recogniser, the mean loss of the judges to clean faces; otherwise that of the recogniser. Recovery
+    is that of the learned attacker whom all rows met, replay the share of victims as whom his pictures pass at the
+    judge that is fooled most. Linked is the accuracy of the student.
 
     Returns:
         Rows in the order of `RANKING_HEADER`; none for fewer than three cards, or without an attacker in common.
@@ -179,14 +180,13 @@ def ranking_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
 def _ranked_figures(card: Card, attacker: str) -> tuple[float, ...]:
     """In the order of `RANKING_HEADER`, each the smaller the better."""
     results = card["results"]
-    compared = results["baseline"]["loss"] if "baseline" in results else None
-    losses = [
-        [
-            100 * (modes[mode]["loss"] if compared is None else compared[name][mode])["mean"]
-            for name, modes in results["accuracy"].items()
-        ]
-        for mode in MODES
-    ]
+    if "baseline" in results:
+        compared = results["baseline"]["loss"]
+    elif "black_box" in results:
+        compared = results["black_box"]["mean_loss"]
+    else:
+        compared = {name: {mode: one[mode]["loss"] for mode in MODES} for name, one in results["accuracy"].items()}
+    losses = [[100 * one[mode]["mean"] for one in compared.values()] for mode in MODES]
     found = results["recovery"][attacker]
     fmr = f"{min(card['fmrs']):g}"
     students = [one["face_template"]["accuracy"]["mean"] for name, one in results["linkage"].items() if name != MATCHER]
