@@ -529,13 +529,12 @@ class _Room:
         }.items():
             masking.begin(stage)
             network.freeze(False)
-            if stage == "fine-tuning":
-                early, name = late, f"{method}-{late[:12]}"
+            digest, kept = (late, f"{method}-{late[:12]}") if stage == "fine-tuning" else (early, name)
             learner = (
                 _StemLearner(self, schedule) if stage == "stem" else _Recognition(self, targets, schedule, stage)
             )  # fmt: skip
             found = train(
-                learner, len(self.pixels), schedule, key=f"{early} {stage}", work=self.work, name=f"{name}-{stage}",
+                learner, len(self.pixels), schedule, key=f"{digest} {stage}", work=self.work, name=f"{kept}-{stage}",
                 progress=self.progress,
             )  # fmt: skip
             network.freeze()
