@@ -101,7 +101,6 @@ class ShuffledMask(Masking):
     chosen: Tensor
     first: Tensor
     second: Tensor
-    scale: Tensor
     spread: Tensor
 
     def __init__(self, config: ShuffleConfig) -> None:
@@ -114,7 +113,6 @@ class ShuffledMask(Masking):
             ("chosen", torch.arange(1, config.kept + 1)),
             ("first", torch.arange(count)),
             ("second", torch.arange(count)),
-            ("scale", torch.ones(count)),
             ("spread", torch.ones(count)),
         ):
             self.register_buffer(name, value)
@@ -145,10 +143,6 @@ class ShuffledMask(Masking):
         if self.config.shuffle:
             self.first.copy_(torch.randperm(count, generator=generator))
             self.second.copy_(torch.randperm(count, generator=generator))
-        squares = torch.zeros(count)
-        for part in parts:
-            squares += self.dct.linear(part, self.chosen.tolist(), step=_STEP).square().mean((0, 2, 3)) / len(parts)
-        self.scale.copy_(squares.sqrt())
         squares = torch.zeros(count)
         for part in parts:
             squares += self._mixed(part).square().mean((0, 2, 3)) / len(parts)
@@ -183,11 +177,10 @@ class ShuffledMask(Masking):
             count = self.shape[0]
             values = values[:, self.second.argsort()]
             mixing = torch.eye(count) + torch.eye(count).roll(1, 1)
-            scale = self.spread[self.second.argsort()]
-            undo = torch.linalg.pinv(mixing) * scale
+            undo = torch.linalg.pinv(mixing) * self.spread[self.second.argsort()]
             values = torch.einsum("cd,ndhw->nchw", undo, values)[:, self.first.argsort()]
         else:
-            values = values * self.scale[:, None, None]
+            values = values * self.spread[:, None, None]
         return stretched(self.dct.linear_inverse(place(values, channels_of(self.chosen.tolist()))))
 
 
