@@ -12,7 +12,7 @@ from typing import Any
 
 from bauta.benchmark.cards import Card
 from bauta.benchmark.report import percent
-from bauta.benchmark.template_measures import MATCHER, REFERENCES, SYSTEM
+from bauta.benchmark.template_measures import REFERENCES, SYSTEM
 from bauta.errors import UsageError
 
 HEADER = (
@@ -151,7 +151,7 @@ def ranking_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     Loss is the mean over all evaluation sets, in points: to the baseline trained alike where there is one; of images
     that are for any recogniser, the mean loss of the judges to clean faces; otherwise that of the recogniser. Recovery
     is that of the learned attacker whom all rows met, replay the share of victims as whom his pictures pass at the
-    judge that is fooled most. Linked is the accuracy of the student.
+    judge that is fooled most. Linked is the accuracy of the best way to link, a student or the matcher itself.
 
     Returns:
         Rows in the order of `RANKING_HEADER`; none for fewer than three cards, or without an attacker in common.
@@ -189,13 +189,13 @@ def _ranked_figures(card: Card, attacker: str) -> tuple[float, ...]:
     losses = [[100 * one[mode]["mean"] for one in compared.values()] for mode in MODES]
     found = results["recovery"][attacker]
     fmr = f"{min(card['fmrs']):g}"
-    students = [one["face_template"]["accuracy"]["mean"] for name, one in results["linkage"].items() if name != MATCHER]
+    linked = [one["face_template"]["accuracy"]["mean"] for one in results["linkage"].values()]
     return (
         *(sum(one) / len(one) for one in losses),
         found["ssim"]["mean"],
         found["psnr"]["mean"] if found["psnr"] else math.inf,
         max(found["replay"][judge["name"]]["type_1"][fmr]["mean"] for judge in card["judges"]),
-        max(students, default=0.0),
+        max(linked, default=0.0),
         results["cost"]["bytes"],
         results["cost"]["milliseconds"]["enrol"],
     )
