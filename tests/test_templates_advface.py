@@ -11,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_msssim import ssim
+from torch.nn import functional
 
 from bauta.cli.run import run
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
 from bauta.recognizers.cards import format_card
 from bauta.templates import learners
-from bauta.templates.advface import AdvFace, AdvFaceConfig
+from bauta.templates.advface import AdvFace, AdvFaceConfig, lost_gradient, moments
 from bauta.templates.base import load_protector
 from bauta.templates.decoders import fused, start_decoder
 from bauta.templates.shadows import Shadow, fit_shadow
@@ -127,6 +128,23 @@ def test_the_structure_term_lowers_the_similarity_of_shadow_images(fitted: AdvFa
         stored = changed(fitted, structure=weight, identity=0.0, epsilon=2.0).disturb(features, drawn())
         similarities.append(float(ssim(shadow(stored), shadow(features), data_range=1.0)))
     assert similarities[1] < similarities[0] - 0.003
+
+
+def test_the_gradient_of_what_shadows_lose_is_that_of_squares_compared() -> None:
+    decoded, image = faces(2, 1).requires_grad_(), faces(2, 2)
+
+    def squares(images: torch.Tensor) -> torch.Tensor:
+        return functional.avg_pool2d(images, 8, 4)
+
+    means, other = squares(decoded), squares(image)
+    spread = squares(decoded.square()) - means.square() + squares(image.square()) - other.square()
+    similar = (2 * (squares(decoded * image) - means * other) + 0.0009) / (spread + 0.0009)
+    loss = (decoded - image).square().mean((1, 2, 3)) - 0.7 * similar.mean((1, 2, 3))
+    (expected,) = torch.autograd.grad(loss.sum(), decoded)
+    found = lost_gradient(decoded.detach(), image, 0.7, moments(image))
+    torch.testing.assert_close(found, expected, atol=1e-3 * float(expected.abs().max()), rtol=0)
+    plain = 2 * (decoded - image).detach() / image[0].numel()
+    torch.testing.assert_close(lost_gradient(decoded.detach(), image, 0.0), plain)
 
 
 def test_a_face_does_not_depend_on_its_batch(fitted: AdvFace) -> None:

@@ -25,13 +25,13 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bauta.errors import UsageError, WeightsCorrupt
 from bauta.recognizers.splits import TEMPLATE, split_recognizer
@@ -346,7 +346,7 @@ class AdvFace(Protector):
                 anchors = [features] * len(wanted)
             template = self.back(features) if config.identity else None
         bounds = self._bounds(features, std)
-        known = [_moments(image) for image in wanted] if config.structure else []
+        known = [moments(image) for image in wanted] if config.structure else []
         # In standard deviations, in which every channel has the same budget.
         noise = torch.zeros_like(features)
         if config.anchor == "self":
@@ -360,7 +360,7 @@ class AdvFace(Protector):
                 gradient = gradient.sub_(identity, alpha=config.identity)
             if config.momentum:
                 momentum = gradient = gradient.add_(momentum, alpha=config.momentum)
-            noise = self._project(noise.add_(self._step(gradient)), bounds)
+            noise = self._project(self._stepped(noise, gradient), bounds)
         return features + noise * std
 
     def _shadow_gradient(
@@ -375,13 +375,13 @@ class AdvFace(Protector):
         together: Tensor | None = None
         for place, (shadow, anchor, image) in enumerate(zip(self.shadows, anchors, wanted, strict=True)):
             with torch.enable_grad():
-                variable = noise.detach().requires_grad_()
-                decoded = shadow(anchor + variable * std).contiguous()  # pooling three channels last is slow
-                loss = (decoded - image).square().mean((1, 2, 3))
-                if self.config.structure:
-                    loss = loss - self.config.structure * _similarity(decoded, image, *known[place])
-                (gradient,) = torch.autograd.grad(loss.sum(), variable)
-            levelled = _levelled(gradient)
+                variable = torch.addcmul(anchor, noise, std).requires_grad_()
+                decoded = shadow(variable)
+                lost = lost_gradient(
+                    decoded.detach().contiguous(), image, self.config.structure, *known[place : place + 1]
+                )
+                (gradient,) = torch.autograd.grad(decoded, variable, lost)
+            levelled = _levelled(gradient, std)
             together = levelled if together is None else together.add_(levelled)
         assert together is not None
         return together.div_(len(self.shadows))
@@ -389,18 +389,18 @@ class AdvFace(Protector):
     def _identity_gradient(self, features: Tensor, noise: Tensor, std: Tensor, template: Tensor) -> Tensor:
         """Of 1 - cosine to the clean template, levelled, and as long as that is large."""
         with torch.enable_grad():
-            variable = noise.detach().requires_grad_()
-            distance = 1 - (self.back(features + variable * std) * template).sum(1)
+            variable = torch.addcmul(features, noise, std).requires_grad_()
+            distance = 1 - (self.back(variable) * template).sum(1)
             (gradient,) = torch.autograd.grad(distance.sum(), variable)
         weight = (distance.detach() / KEPT).reshape(-1, *[1] * (gradient.dim() - 1))
-        pull: Tensor = weight * _levelled(gradient)
-        return pull
+        return _levelled(gradient, std).mul_(weight)
 
-    def _step(self, gradient: Tensor) -> Tensor:
+    def _stepped(self, noise: Tensor, gradient: Tensor) -> Tensor:
+        """The noise after a step along the gradient, in place."""
         length = self.config.epsilon * self.config.step
         if self.config.norm == "linf":
-            return gradient.sign().mul_(length)
-        return length * gradient / _root_mean_square(gradient).clamp_min(1e-20)
+            return noise.add_(gradient.sign(), alpha=length)
+        return noise.add_(length * gradient / _root_mean_square(gradient).clamp_min(1e-20))
 
     def _bounds(self, features: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         """Of the noise, in standard deviations: the box, and the range of clean features."""
@@ -506,24 +506,59 @@ def _parts(values: Tensor) -> tuple[Tensor, ...]:
     return parts
 
 
-def _levelled(gradient: Tensor) -> Tensor:
-    """Each face's gradient brought to mean absolute value 1, in place."""
-    total = torch.linalg.vector_norm(gradient, 1, tuple(range(1, gradient.dim())), keepdim=True)
-    return gradient.mul_(gradient[0].numel() / total.clamp_min(1e-20))
+def _levelled(gradient: Tensor, std: Tensor) -> Tensor:
+    """Gradient by a feature, turned into that by its noise in `std` and brought to mean absolute value 1, in place."""
+    total = gradient.abs().mul_(std).sum(tuple(range(1, gradient.dim())), keepdim=True)
+    return gradient.mul_(std * (gradient[0].numel() / total.clamp_min(1e-20)))
 
 
-def _moments(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and variances of squares of 8 pixels, every 4."""
-    means = functional.avg_pool2d(image, 8, 4)
-    return means, functional.avg_pool2d(image.square(), 8, 4) - means.square()
+SQUARE, EVERY = 8, 4  # structure is compared in squares of so many pixels, every so many
 
 
-def _similarity(decoded: Tensor, image: Tensor, other: Tensor, theirs: Tensor) -> Tensor:
-    """(N,) SSIM to an image of these moments, over the same squares; without the term of luminance."""
-    means, own = _moments(decoded)
-    both = functional.avg_pool2d(decoded * image, 8, 4) - means * other
-    similar: Tensor = (2 * both + 0.0009) / (own + theirs + 0.0009)
-    return similar.mean((1, 2, 3))
+@cache
+def _squares() -> Tensor:
+    """(27, 112): the means of a line's squares."""
+    count = (SIDE - SQUARE) // EVERY + 1
+    inside = torch.arange(SIDE) - EVERY * torch.arange(count)[:, None]
+    return ((inside >= 0) & (inside < SQUARE)).float() / SQUARE
+
+
+def _pooled(images: Tensor) -> Tensor:
+    """Means of squares (..., 27, 27) of images (..., 112, 112)."""
+    return _squares() @ images @ _squares().T
+
+
+def moments(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and variances of squares."""
+    means = _pooled(image)
+    return means, _pooled(image.square()) - means.square()
+
+
+def lost_gradient(
+    decoded: Tensor, image: Tensor, structure: float, known: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """Gradient by decoded images (N, 3, 112, 112) of their squared error less `structure` times their similarity.
+
+    That is SSIM over squares without its term of luminance, a / b with a = 2 cov + c and b = var + var' + c. Written
+    out, since most of the time beside the networks' passes went into differentiating it.
+
+    Args:
+        decoded: The images.
+        image: What they are compared with.
+        structure: Weight.
+        known: Moments of `image`; not needed without weight.
+    """
+    gradient = (decoded - image).mul_(2 / decoded[0].numel())
+    if known is None or not structure:
+        return gradient
+    other, theirs = known
+    means, squares, products = _pooled(torch.stack([decoded, decoded.square(), decoded * image]))
+    inverse = 1 / (squares - means.square() + theirs + 0.0009)
+    ratio = (2 * (products - means * other) + 0.0009) * inverse.square()
+    parts = torch.stack([inverse, ratio, means * ratio - other * inverse])
+    by_image, by_decoded, constant = _squares().T @ parts @ _squares()
+    similar = by_image.mul_(image).sub_(by_decoded.mul_(decoded)).add_(constant)
+    return gradient.sub_(similar, alpha=2 * structure / inverse[0].numel())
 
 
 def _root_mean_square(values: Tensor) -> Tensor:
