@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from bauta import metrics
 from bauta.errors import UsageError
 from bauta.registry import load_method
 from bauta.templates.base import load_protector
 from bauta.templates.dct import BlockDct
-from bauta.templates.hybrid_masking import HybridConfig, Strategy, region_strengths, strategy_terms
+from bauta.templates.hybrid_masking import HybridConfig, HybridMask, Strategy, region_strengths, strategy_terms
 from bauta.templates.masked import HybridMasking, MaskedRecognition
-from bauta.templates.masking import Pool, draw_members, draw_shares, draw_strangers, mixed
+from bauta.templates.masking import Pool, draw_members, draw_shares, mixed, number_strangers
 from conftest import drawn, faces, toy_surrogate
 
 TOY = {"split": "8x27x27", "stem": 4, "stem_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1, "batch": 8, "pool": 6}
@@ -77,15 +78,38 @@ def test_nobody_is_mixed_with_another_photo_of_their_own() -> None:
     assert bool((draw_members(counts, people, "pool", drawn())[:, 1:] == -1).all())
 
 
-def test_strangers_of_what_is_stored_are_drawn_for_each_face() -> None:
+def test_every_place_of_a_stranger_gets_another_one() -> None:
     shares = draw_shares(torch.tensor([3, 2, 3]), 0.5, drawn())
     members = draw_members(torch.tensor([3, 2, 3]), NOBODY, "pool", drawn())
-    fresh, needed = draw_strangers(members, shares, drawn(), fresh=True)
+    numbered, needed = number_strangers(members, shares)
     assert needed == 5
-    assert sorted(fresh[(fresh < 0) & (shares > 0)].tolist()) == [-5, -4, -3, -2, -1]
-    shared, needed = draw_strangers(members, shares, drawn(), fresh=False)
-    assert needed == 2
-    assert int(shared.min()) >= -2
+    assert sorted(numbered[(numbered < 0) & (shares > 0)].tolist()) == [-5, -4, -3, -2, -1]
+
+
+def test_by_the_law_of_power_others_weigh_the_same_however_many() -> None:
+    counts = (torch.arange(50_000) % 5) + 2
+    shares = draw_shares(counts, 0.6, drawn(), law="power")
+    others = (shares[:, 1:].square().sum(1) / shares[:, 0].square()).reshape(-1, 5).mean(0)
+    assert float(others.max() / others.min()) < 1.1
+    limits = [shares[counts == k][:, 0] for k in (2, 6)]
+    assert [round(float(one.min()), 2) for one in limits] == [0.6, 0.46]
+    assert [round(float(one.max()), 2) for one in limits] == [0.65, 0.52]
+
+
+@pytest.mark.parametrize("normalise", ["population", "face"])
+def test_a_mixture_is_the_mixture_of_masked_faces(normalise: str) -> None:
+    masking = HybridMask(HybridConfig(mixes=(3,), pool=4, normalise=normalise))
+    masking.pool.faces.copy_((faces(4, 9) * 255).byte())
+    masking.mask.spread.copy_(torch.linspace(1, 40, 108))
+    images = faces(2, 1)
+    made = masking.mixture(images, NOBODY, "pool", drawn())
+    state = drawn()
+    draw_shares(made.counts, 0.6, state)
+    draw_members(made.counts, NOBODY, "pool", state)
+    strangers = masking.mask(masking.pool.draw(4, state), state)
+    members, _ = number_strangers(made.members, made.shares)
+    wanted = mixed(masking.mask(images, state), members, made.shares, strangers)
+    torch.testing.assert_close(made.values, wanted, atol=1e-3, rtol=0)
 
 
 def test_the_pool_holds_nobody_and_moves() -> None:
@@ -95,6 +119,33 @@ def test_the_pool_holds_nobody_and_moves() -> None:
     assert float(distances.min()) > 0.02
     assert not torch.equal(pool.draw(1, drawn(1)), pool.draw(1, drawn(2)))
     assert pool.draw(7, drawn()).shape == (7, 3, 112, 112)
+
+
+def test_a_face_is_mixed_as_much_as_it_bears() -> None:
+    masking = HybridMask(HybridConfig(mixes=(2,), pool=4, tries=4))
+    masking.pool.faces.copy_((faces(4, 9) * 255).byte())
+    asked: list[int] = []
+
+    def read(values: torch.Tensor) -> torch.Tensor:
+        asked.append(len(values))
+        return functional.normalize(functional.avg_pool2d(values, 16).flatten(1), dim=1)
+
+    def agreements(wanted: float) -> torch.Tensor:
+        masking.config = HybridConfig(mixes=(2,), pool=4, tries=4, agreement=wanted)
+        asked.clear()
+        stored = masking.stored(images, read, drawn())
+        return (read(stored) * read(masking.single(images, drawn()))).sum(1)
+
+    images = faces(6, 1)
+    first = agreements(-1.0)
+    assert asked == [6, 6, 6, 6]  # the faces, and one try that is always good enough; two reads by the test
+    best = agreements(1.0)
+    assert asked == [6] * 7
+    assert bool((best >= first).all())
+    assert float(best.mean()) > float(first.mean()) + 0.01
+    middle = float(first.median())
+    assert bool((agreements(middle) >= torch.minimum(best, torch.tensor(middle)) - 1e-5).all())
+    assert asked[:3] == [6, 6, 2]  # the median of six is the lower of the two in the middle
 
 
 @pytest.mark.parametrize("options", [{"count": 3, "mixes": [2, 5]}, {"people": ["a", "b"] * 4, "mixes": [2, 3]}])
@@ -233,7 +284,8 @@ def test_regions_become_noise_where_they_are() -> None:
 @pytest.mark.parametrize(
     "settings",
     [{"mixes": [1, 2]}, {"mixes": [2, 7]}, {"mixes": [3, 2]}, {"mixes": []}, {"partners": "friends"},
-     {"reward": "fame"}, {"least": 0.7}, {"eyes": 1.5}, {"wished": 7.0}, {"k": 3}, {"kept": 0}],
+     {"reward": "fame"}, {"least": 0.9}, {"tries": 0}, {"law": "none"}, {"eyes": 1.5}, {"wished": 7.0}, {"k": 3},
+     {"kept": 0}],
 )  # fmt: skip
 def test_other_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError):

@@ -22,7 +22,7 @@ Regions are no part of the paper, though a digest of it that is often read says 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -33,7 +33,7 @@ from bauta.errors import UsageError
 from bauta.faces.templates import ARCFACE_112
 from bauta.templates.base import SIDE
 from bauta.templates.frequency import ShuffleConfig, ShuffledMask
-from bauta.templates.masking import FEWEST, LARGEST_SHARE, MOST, Lesson, Masked, Mixing, Partners
+from bauta.templates.masking import FEWEST, LARGEST_SHARE, MOST, Law, Lesson, Masked, Mixing, Partners, require_law
 
 Reward = Literal["loss", "loss+recovery"]
 REGIONS = ("eyes", "nose", "mouth", "contour")
@@ -46,11 +46,15 @@ class HybridConfig(ShuffleConfig):
 
     Attributes:
         mixes: Numbers of faces that may be mixed.
-        least: Share of the face that a mixture stands for, at least; 0 leaves it at 1/k, as the paper's MixUp may.
+        least: Share of the face that a mixture of two stands for, at least; 0 leaves it at 1/k.
+        most: The same at most.
+        law: How these depend on the number of faces; see `bauta.templates.masking.draw_shares`.
         partners: Who is mixed in while the recogniser learns: others of the ``batch``, whose names count by their
             shares, faces of nobody from the ``pool``, or ``both``. What is stored is mixed with the pool.
         pool: Faces in the pool.
         signs: Whether every number then gets a random sign, as in InstaHide.
+        tries: Mixtures drawn of a face at most, each milder than the one before, until the recogniser agrees.
+        agreement: Cosine between the templates of mixture and face that is enough.
         reward: What the strategy wins by: the recogniser's ``loss``, or also a small decoder's failure, since a large
             loss alone is no privacy.
         recovery: Weight of that failure.
@@ -63,15 +67,20 @@ class HybridConfig(ShuffleConfig):
 
     RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {
         **ShuffleConfig.RANGES,
-        "least": (0, LARGEST_SHARE), "pool": (2, 4096), "recovery": (0, 1000), "entropy": (0, 1000),
+        "least": (0, 1), "most": (0, 1), "pool": (2, 4096), "tries": (1, 64), "agreement": (-1, 1),
+        "recovery": (0, 1000), "entropy": (0, 1000),
         "cost": (0, 1000), "wished": (FEWEST, MOST), **dict.fromkeys(REGIONS, (0, 1)),
     }  # fmt: skip
     normalise: Literal["face", "population"] = "population"
     mixes: tuple[int, ...] = (2, 3, 4, 5, 6)
-    least: float = 0.6
+    least: float = 0.5
+    most: float = 0.8
+    law: Law = "power"
     partners: Partners = "pool"
     pool: int = 64
     signs: bool = False
+    tries: int = 6
+    agreement: float = 0.85
     reward: Reward = "loss"
     recovery: float = 1.0
     entropy: float = 0.01
@@ -86,10 +95,10 @@ class HybridConfig(ShuffleConfig):
         super().__post_init__()
         counts = [one for one in self.mixes if isinstance(one, int) and FEWEST <= one <= MOST]
         good = counts == sorted(set(self.mixes)) and bool(counts)
-        if not good or self.partners not in get_args(Partners) or self.reward not in get_args(Reward):
+        require_law(self.partners, self.law, self.least, self.most)
+        if not good or self.reward not in get_args(Reward):
             raise UsageError(
-                f"Nothing is mixed with mixes={list(self.mixes)!r}, partners={self.partners!r}, "
-                f"reward={self.reward!r}.",
+                f"Nothing is mixed with mixes={list(self.mixes)!r}, reward={self.reward!r}.",
                 hint=f"mixes are whole numbers from {FEWEST} to {MOST}, each larger than the one before.",
             )
 
@@ -203,26 +212,38 @@ class HybridMask(Mixing):
         super().prepare(lesson)
         return self.mask.prepare(lesson)
 
-    def choose(self, values: Tensor, generator: torch.Generator) -> Tensor:
-        """(N,) int64, drawn from the strategy's distribution."""
+    @property
+    def affine(self) -> bool:
+        """Unless each face is normalised by itself."""
+        return bool(self.config.normalise == "population")
+
+    def choose(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """(N,) int64, drawn from the distribution that the strategy sees in the masked face."""
         mixes = torch.tensor(self.config.mixes)
         self._logits = None
         if self.strategy is None:
-            return mixes.expand(len(values))
-        self._logits = self.strategy(values.detach())
+            return mixes.expand(len(images))
+        with torch.no_grad():
+            masked = self.single_unsigned(images, generator)
+        self._logits = self.strategy(masked)
         shares = self._logits.detach().softmax(1)
         return mixes[torch.multinomial(shares, 1, generator=generator)[:, 0]]
 
     def mixture(
-        self, images: Tensor, people: Tensor, partners: Partners, generator: torch.Generator, *, fresh: bool = True
+        self,
+        images: Tensor,
+        people: Tensor,
+        partners: Partners,
+        generator: torch.Generator,
+        part: tuple[float, float] = (0.0, 1.0),
     ) -> Masked:
         """Mixtures with noise in the regions that are to be hidden; see `Mixing.mixture`."""
-        made = super().mixture(images, people, partners, generator, fresh=fresh)
+        made = super().mixture(images, people, partners, generator, part)
         strengths = region_strengths({name: getattr(self.config, name) for name in REGIONS})
         if not bool(strengths.any()):
             return made
         noise = torch.randn(made.values.shape, generator=generator)
-        return Masked(made.values * (1 - strengths) + noise * strengths, made.members, made.shares, made.counts)
+        return replace(made, values=made.values * (1 - strengths) + noise * strengths)
 
     def feedback(self, masked: Masked, images: Tensor, losses: Tensor) -> dict[str, Tensor]:
         """What strategy and small decoder make small; see `Masking.feedback`."""
@@ -271,9 +292,13 @@ class HybridMask(Mixing):
 
 @dataclass(frozen=True)
 class FixedMixConfig(HybridConfig):
-    """Settings of `FixedMixture`: those of the hybrid, with one number of faces."""
+    """Settings of `FixedMixture`: those of the hybrid, with one number of faces, InstaHide's share and one draw."""
 
     mixes: tuple[int, ...] = (4,)
+    least: float = 0.6
+    most: float = LARGEST_SHARE
+    law: Law = "share"
+    tries: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -366,7 +366,7 @@ class MaskedRecognition(Protector):
         self.require_images(images)
         self.require_key(key)
         with torch.no_grad():
-            values = torch.cat([self.mask(part, generator) for part in _parts(images)])
+            values = torch.cat([self.masking.stored(part, self.read, generator) for part in _parts(images)])
         return self.represent(values).stored_as(self.storage)
 
     def read(self, values: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ The plain maskings are the rows that every other must be compared with: nothing 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -25,10 +26,12 @@ from bauta.templates.learners import Progress, Schedule
 from bauta.templates.representation import Kind
 from bauta.templates.shadows import as_images
 
-LARGEST_SHARE = 0.65  # of one face in a mixture of three or more, as in InstaHide
+LARGEST_SHARE = 0.65  # of one of the others in a mixture of three or more, as in InstaHide
 FEWEST, MOST = 2, 6  # faces in a mixture: the range of adaptive hybrid masking
 
+Read = Callable[[Tensor], Tensor]
 Partners = Literal["pool", "batch", "both"]
+Law = Literal["share", "power"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +139,17 @@ class Masking(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """What is stored of faces (N, 3, 112, 112) in [0, 1]: (N, C, H, W), under autograd."""
+
+    def stored(self, images: Tensor, read: Read, generator: torch.Generator) -> Tensor:
+        """What is stored of faces, for maskings that ask the recogniser of masked faces whether it still knows them.
+
+        Args:
+            images: (N, 3, 112, 112) in [0, 1].
+            read: From masked faces to unit-norm templates, without a gradient.
+            generator: Of everything random.
+        """
+        values: Tensor = self(images, generator)
+        return values
 
     def single(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The same without other faces mixed in: what a camera sends to be compared, which nobody stores."""
@@ -261,28 +275,44 @@ class Pool(nn.Module):
         )
 
 
-def draw_shares(counts: Tensor, least: float, generator: torch.Generator) -> Tensor:
+def draw_shares(
+    counts: Tensor,
+    least: float,
+    generator: torch.Generator,
+    *,
+    most: float = LARGEST_SHARE,
+    law: Law = "share",
+) -> Tensor:
     """Shares of the faces in mixtures, (N, most of counts), summing to 1; places beyond a count are 0.
 
-    The first face gets between `least`, but 1/k at least, and 0.65, evenly; the others divide the rest by a flat
+    The first face gets between `least`, but 1/k at least, and `most`, evenly; the others divide the rest by a flat
     Dirichlet distribution, brought nearer to equal parts where one of several would get more than 0.65. Which law the
     published methods draw from is known of InstaHide only (at most 0.65 each); the rest is our design.
 
+    So the more others there are, the more they average out: the power of k - 1 parts of a flat Dirichlet distribution
+    is 2 / k of that of one. By the law ``power`` both limits are those of two faces, and fall with k so that the
+    others' power beside that of the face stays the same: (1 - s) / s grows with the root of k / 2.
+
     Args:
         counts: (N,) int64, 1 or more each.
-        least: In [0, 0.65].
+        least: In [0, 1].
         generator: Of the draw.
+        most: In [least, 1].
+        law: What stays the same however many faces are mixed: the first one's ``share``, or the others' ``power``.
     """
-    most = int(counts.max())
-    first = torch.maximum(1 / counts, torch.tensor(least))
-    top = torch.where(counts > 1, torch.maximum(first, torch.tensor(LARGEST_SHARE)), torch.ones(len(counts)))
+    places = int(counts.max())
+    limits = torch.tensor([least, most]).expand(len(counts), 2)
+    if law == "power":
+        limits = limits / (limits + (1 - limits) * (counts[:, None] / 2).sqrt())
+    first = torch.maximum(1 / counts, limits[:, 0])
+    top = torch.where(counts > 1, torch.maximum(first, limits[:, 1]), torch.ones(len(counts)))
     first = first + (top - first) * torch.rand(len(counts), generator=generator)
-    others = torch.zeros(len(counts), most)
-    others[:, 1:] = -torch.rand(len(counts), most - 1, generator=generator).clamp_min(1e-9).log()
-    others = others * (torch.arange(most) < counts[:, None])
+    others = torch.zeros(len(counts), places)
+    others[:, 1:] = -torch.rand(len(counts), places - 1, generator=generator).clamp_min(1e-9).log()
+    others = others * (torch.arange(places) < counts[:, None])
     others = others / others.sum(1, keepdim=True).clamp_min(1e-12)
     rest = (1 - first)[:, None]
-    equal = (torch.arange(most) > 0) & (torch.arange(most) < counts[:, None])
+    equal = (torch.arange(places) > 0) & (torch.arange(places) < counts[:, None])
     equal = equal / (counts[:, None] - 1).clamp_min(1)
     largest = (rest * others).amax(1, keepdim=True)
     smooth = rest * equal.amax(1, keepdim=True)
@@ -334,27 +364,20 @@ def draw_members(
     return members
 
 
-def draw_strangers(members: Tensor, shares: Tensor, generator: torch.Generator, *, fresh: bool) -> tuple[Tensor, int]:
-    """`members` with -1 - j for face j of a draw from the pool, and how many must be drawn.
+def number_strangers(members: Tensor, shares: Tensor) -> tuple[Tensor, int]:
+    """`members` with -1 - j for stranger j, another one for every place, and how many must be drawn.
 
     Args:
         members: (N, K), see `draw_members`.
         shares: (N, K); places without a share stay -1.
-        generator: Of the choice.
-        fresh: A face of its own for every place; otherwise mixtures share half as many as there are faces.
     """
     wanted = (members < 0) & (shares > 0)
-    needed, most = int(wanted.sum()), members.shape[1] - 1
-    if fresh or not needed:
-        order = wanted.flatten().cumsum(0).reshape(wanted.shape) - 1
-        return torch.where(wanted, -1 - order, members), needed
-    available = max(most, len(members) // 2)
-    orders = torch.stack([torch.randperm(available, generator=generator)[:most] for _ in members])
-    return torch.where(wanted, -1 - functional.pad(orders, (1, 0)), members), available
+    order = wanted.flatten().cumsum(0).reshape(wanted.shape) - 1
+    return torch.where(wanted, -1 - order, members), int(wanted.sum())
 
 
 def mixed(own: Tensor, members: Tensor, shares: Tensor, strangers: Tensor) -> Tensor:
-    """Mixtures (N, C, H, W): sums of shares of masked faces.
+    """Mixtures (N, C, H, W): sums of shares of faces, masked or not.
 
     Args:
         own: (N, C, H, W), the batch's faces.
@@ -423,27 +446,47 @@ class MixConfig(MaskingConfig):
     Attributes:
         mix: Faces in a mixture.
         least: Share of the first, at least.
+        most: Share of the first, at most.
+        law: How these depend on the number of faces; see `draw_shares`.
         partners: Who is mixed in while the recogniser learns; what is stored is mixed with faces of the pool.
         pool: Faces in the pool.
         signs: Whether every number then gets a random sign, as in InstaHide.
+        tries: Mixtures drawn of a face at most, each milder than the one before, until `agreement` is reached.
+        agreement: Cosine between the templates of mixture and face from which on no further one is drawn.
     """
 
     RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "mix": (FEWEST, MOST), "least": (0, LARGEST_SHARE), "pool": (2, 4096),
+        "mix": (FEWEST, MOST), "least": (0, 1), "most": (0, 1), "pool": (2, 4096), "tries": (1, 64),
+        "agreement": (-1, 1),
     }  # fmt: skip
     mix: int = 2
     least: float = 0.6
+    most: float = LARGEST_SHARE
+    law: Law = "share"
     partners: Partners = "pool"
     pool: int = 64
     signs: bool = False
+    tries: int = 1
+    agreement: float = 0.85
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.partners not in get_args(Partners) or isinstance(self.mix, float):
-            raise UsageError(
-                f"Nothing is mixed with partners={self.partners!r}, mix={self.mix!r}.",
-                hint=f"Partners are {', '.join(get_args(Partners))}; mix is a whole number.",
-            )
+        require_law(self.partners, self.law, self.least, self.most)
+        if isinstance(self.mix, float):
+            raise UsageError(f"Nothing is mixed with mix={self.mix!r}.", hint="Give a whole number.")
+
+
+def require_law(partners: str, law: str, least: float, most: float) -> None:
+    """Let settings through by which faces can be mixed.
+
+    Raises:
+        UsageError: when they cannot.
+    """
+    if partners not in get_args(Partners) or law not in get_args(Law) or least > most:
+        raise UsageError(
+            f"Nothing is mixed with partners={partners!r}, law={law!r}, least={least!r}, most={most!r}.",
+            hint=f"Partners are {', '.join(get_args(Partners))}, laws {', '.join(get_args(Law))}; least is the lesser.",
+        )
 
 
 class Mixing(Masking):
@@ -482,9 +525,37 @@ class Mixing(Masking):
         """Mixtures are for the fine-tuning, and for what is stored."""
         self.stage = stage
 
-    def choose(self, values: Tensor, generator: torch.Generator) -> Tensor:
-        """(N,) int64: how many faces to mix, given each masked face alone."""
-        return torch.full((len(values),), self.choices[0])
+    def stored(self, images: Tensor, read: Read, generator: torch.Generator) -> Tensor:
+        """Of several mixtures, the first that the recogniser knows the face in; see `Masking.stored`.
+
+        Each try gets its part of the way from `least` to `most`, so that a face is mixed as much as it bears. Where no
+        try does, the one that comes nearest is stored. Our design.
+        """
+        if self.config.tries == 1:
+            return super().stored(images, read, generator)
+        nobody = torch.empty(0, dtype=torch.int64)
+        wanted = read(self.single(images, generator))
+        kept = torch.empty(len(images), *self.shape)
+        nearest = torch.full((len(images),), -math.inf)
+        for number in range(self.config.tries):
+            left = torch.nonzero(nearest < self.config.agreement)[:, 0]
+            if not len(left):
+                break
+            part = (number / self.config.tries, (number + 1) / self.config.tries)
+            values = self.mixture(images[left], nobody, "pool", generator, part).values
+            agreement = (read(values) * wanted[left]).sum(1)
+            better = agreement > nearest[left]
+            kept[left[better]], nearest[left[better]] = values[better], agreement[better]
+        return kept
+
+    @property
+    def affine(self) -> bool:
+        """Whether masking mixed faces and mixing masked faces is the same."""
+        return True
+
+    def choose(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """(N,) int64: how many faces to mix with each."""
+        return torch.full((len(images),), self.choices[0])
 
     def signed(self, values: Tensor, generator: torch.Generator) -> Tensor:
         """Random signs, where the settings ask for them."""
@@ -493,7 +564,12 @@ class Mixing(Masking):
         return values * (2.0 * (torch.rand(values.shape, generator=generator) < 0.5) - 1)
 
     def mixture(
-        self, images: Tensor, people: Tensor, partners: Partners, generator: torch.Generator, *, fresh: bool = True
+        self,
+        images: Tensor,
+        people: Tensor,
+        partners: Partners,
+        generator: torch.Generator,
+        part: tuple[float, float] = (0.0, 1.0),
     ) -> Masked:
         """Mixtures, and what is in them.
 
@@ -502,19 +578,20 @@ class Mixing(Masking):
             people: (N,) int64, or empty.
             partners: Who is mixed in.
             generator: Of everything random.
-            fresh: Draw every stranger anew, for what is stored; to learn from, half as many as faces do.
+            part: Of the way from `least` to `most`, from where to where shares are drawn.
         """
-        own = self.single_unsigned(images, generator)
-        counts = self.choose(own, generator)
-        shares = draw_shares(counts, self.config.least, generator)
+        least, most = (self.config.least + one * (self.config.most - self.config.least) for one in part)
+        counts = self.choose(images, generator)
+        shares = draw_shares(counts, least, generator, most=most, law=self.config.law)
         members = draw_members(counts, people, partners, generator)
-        members, needed = draw_strangers(members, shares, generator, fresh=fresh)
-        strangers = own[:0]
-        if needed:
-            with torch.no_grad():
-                strangers = self.single_unsigned(self.pool.draw(needed, generator), generator)
-        values = self.signed(mixed(own, members, shares, strangers), generator)
-        return Masked(values, members, shares, counts)
+        members, needed = number_strangers(members, shares)
+        own, strangers = images, self.pool.draw(needed, generator) if needed else images[:0]
+        if self.affine:  # the mask of the mixture is the mixture of the masks, and one mask is less work than many
+            values = self.single_unsigned(mixed(own, members, shares, strangers), generator)
+        else:
+            own, strangers = (self.single_unsigned(faces, generator) for faces in (own, strangers))
+            values = mixed(own, members, shares, strangers)
+        return Masked(self.signed(values, generator), members, shares, counts)
 
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Faces mixed with those of the pool."""
@@ -524,7 +601,7 @@ class Mixing(Masking):
         """Faces mixed with partners as the settings say, from the fine-tuning on; see `Masking.batch`."""
         if self.stage in ("stem", "distillation"):
             return alone(self.single(images, generator))
-        return self.mixture(images, people, self.config.partners, generator, fresh=False)
+        return self.mixture(images, people, self.config.partners, generator)
 
     def single(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """One face alone, with the signs that mixtures have."""
