@@ -1,0 +1,121 @@
+"""How much accuracy and how much mixing an agreement leaves: the curve that adaptive hybrid masking was set by.
+
+Faces are those of the recipe's attackers' half, whom no protector learned from and no table tests on: up to 14 of
+everybody with several, and of 60 others one. Each gets one mixture for each of the protector's tries; then it is asked
+which of them an agreement would have kept. Accuracy is 1 - the half total error rate at the best threshold for these
+pairs; the power is that of the others beside the face (sum of their squared shares over its own).
+
+    bauta templates attack hybrid-small --data DATA -o cards --rows hybrid
+    python benchmarks/mixture_agreement.py DATA cards/.work/protectors/NAME
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bauta import metrics
+from bauta.benchmark.template_recipes import read_template_recipe
+from bauta.benchmark.template_stage import set_up
+from bauta.recognizers.surrogates import load_surrogate
+from bauta.templates.base import load_protector
+from bauta.templates.hybrid_masking import HybridMask
+from bauta.templates.masked import MaskedRecognition
+from bauta.templates.shadows import as_images
+
+CHUNK = 16
+
+
+def chosen(subjects: tuple[str, ...], each: int, others: int) -> list[int]:
+    """Places of up to `each` faces of everybody with several, and of one face of `others` more."""
+    found: dict[str, list[int]] = {}
+    for place, name in enumerate(subjects):
+        found.setdefault(name, []).append(place)
+    several = [place for places in found.values() if len(places) > 1 for place in places[:each]]
+    return several + [places[0] for places in found.values() if len(places) == 1][:others]
+
+
+def accuracy(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[float, float]:
+    """1 - half total error rate at the best threshold, and true accepts at FMR 1e-2, of a matrix of scores."""
+    genuine, impostor = scores[same & ~np.eye(len(same), dtype=bool)], scores[~same]
+    limits = np.quantile(impostor, np.linspace(0.5, 0.9999, 500))
+    best = max(float((genuine >= one).mean() + (impostor < one).mean()) / 2 for one in limits)
+    return best, float((genuine >= metrics.threshold_at_fmr(impostor, 0.01)).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("protector", type=Path)
+    parser.add_argument("--recipe", default="hybrid-small")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    recipe = read_template_recipe(options.recipe)
+    protector = load_protector(options.protector, load_surrogate(recipe.recognizer))
+    if not isinstance(protector, MaskedRecognition) or not isinstance(protector.masking, HybridMask):
+        raise SystemExit(f"{options.protector} mixes no masked faces.")
+    masking, tries = protector.masking, protector.masking.config.tries
+    people = set_up(recipe, options.data).attackers
+    places = torch.tensor(chosen(people.subjects, 14, 60))
+    names = np.array([people.subjects[place] for place in places.tolist()])
+    same = names[:, None] == names
+    generator = torch.Generator().manual_seed(options.seed)
+    nobody = torch.empty(0, dtype=torch.int64)
+    shown, stored, powers = [], [], []
+    with torch.no_grad():
+        for part in places.split(CHUNK):  # type: ignore[no-untyped-call]
+            images = as_images(people.pixels[part])
+            shown.append(protector.read(masking.single(images, generator)))
+            made = [
+                masking.mixture(images, nobody, "pool", generator, (number / tries, (number + 1) / tries))
+                for number in range(tries)
+            ]
+            stored.append(torch.stack([protector.read(one.values) for one in made], 1))
+            powers.append(
+                torch.stack([one.shares[:, 1:].square().sum(1) / one.shares[:, 0].square() for one in made], 1)
+            )
+    probes, mixtures, power = torch.cat(shown), torch.cat(stored), torch.cat(powers)
+    agreement = torch.einsum("ntd,nd->nt", mixtures, probes)
+    alone = accuracy((probes @ probes.T).numpy(), same)
+    rows = []
+    for wanted in (-1.0, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95):
+        enough = agreement >= wanted
+        kept = torch.where(enough.any(1), enough.float().argmax(1), agreement.argmax(1))
+        gallery = mixtures[torch.arange(len(kept)), kept]
+        one, two = accuracy((gallery @ probes.T).numpy(), same), accuracy((gallery @ gallery.T).numpy(), same)
+        rows.append(
+            {
+                "agreement": wanted,
+                "loss_one_sided": round(100 * (alone[0] - one[0]), 2),
+                "loss_two_sided": round(100 * (alone[0] - two[0]), 2),
+                "accepted_one_sided": round(one[1], 4),
+                "accepted_two_sided": round(two[1], 4),
+                "tries": round(float(torch.where(enough.any(1), kept + 1, torch.tensor(tries)).float().mean()), 2),
+                "power_of_others": round(float(power[torch.arange(len(kept)), kept].mean()), 3),
+            }
+        )
+    figures = {
+        "recipe": recipe.name,
+        "people": people.name,
+        "sha256": people.sha256,
+        "faces": len(places),
+        "protector": protector.sha256,
+        "seed": options.seed,
+        "without_mixing": {"accuracy": round(alone[0], 4), "accepted": round(alone[1], 4)},
+        "agreements": rows,
+    }
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if options.output:
+        options.output.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
