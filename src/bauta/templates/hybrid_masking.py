@@ -33,7 +33,7 @@ from bauta.errors import UsageError
 from bauta.faces.templates import ARCFACE_112
 from bauta.templates.base import SIDE
 from bauta.templates.frequency import ShuffleConfig, ShuffledMask
-from bauta.templates.masking import FEWEST, LARGEST_SHARE, MOST, Law, Lesson, Masked, Mixing, Partners, require_law
+from bauta.templates.masking import FEWEST, LARGEST_SHARE, MOST, Law, Lesson, Masked, Mixing, MixingConfig, Partners
 
 Reward = Literal["loss", "loss+recovery"]
 REGIONS = ("eyes", "nose", "mouth", "contour")
@@ -41,20 +41,11 @@ _COARSE = 4  # the strategy and the small decoder look at squares of so many pla
 
 
 @dataclass(frozen=True)
-class HybridConfig(ShuffleConfig):
-    """Settings of adaptive hybrid masking, beside those of the mask.
+class HybridConfig(ShuffleConfig, MixingConfig):
+    """Settings of adaptive hybrid masking, beside those of the mask and of mixing.
 
     Attributes:
         mixes: Numbers of faces that may be mixed.
-        least: Share of the face that a mixture of two stands for, at least; 0 leaves it at 1/k.
-        most: The same at most.
-        law: How these depend on the number of faces; see `bauta.templates.masking.draw_shares`.
-        partners: Who is mixed in while the recogniser learns: others of the ``batch``, whose names count by their
-            shares, faces of nobody from the ``pool``, or ``both``. What is stored is mixed with the pool.
-        pool: Faces in the pool.
-        signs: Whether every number then gets a random sign, as in InstaHide.
-        tries: Mixtures drawn of a face at most, each milder than the one before, until the recogniser agrees.
-        agreement: Cosine between the templates of mixture and face that is enough.
         reward: What the strategy wins by: the recogniser's ``loss``, or also a small decoder's failure, since a large
             loss alone is no privacy.
         recovery: Weight of that failure.
@@ -66,21 +57,15 @@ class HybridConfig(ShuffleConfig):
     """
 
     RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {
-        **ShuffleConfig.RANGES,
-        "least": (0, 1), "most": (0, 1), "pool": (2, 4096), "tries": (1, 64), "agreement": (-1, 1),
-        "recovery": (0, 1000), "entropy": (0, 1000),
-        "cost": (0, 1000), "wished": (FEWEST, MOST), **dict.fromkeys(REGIONS, (0, 1)),
+        **ShuffleConfig.RANGES, **MixingConfig.RANGES, "recovery": (0, 1000), "entropy": (0, 1000), "cost": (0, 1000),
+        "wished": (FEWEST, MOST), **dict.fromkeys(REGIONS, (0, 1)),
     }  # fmt: skip
     normalise: Literal["face", "population"] = "population"
     mixes: tuple[int, ...] = (2, 3, 4, 5, 6)
     least: float = 0.5
     most: float = 0.8
     law: Law = "power"
-    partners: Partners = "pool"
-    pool: int = 64
-    signs: bool = False
     tries: int = 6
-    agreement: float = 0.85
     reward: Reward = "loss"
     recovery: float = 1.0
     entropy: float = 0.01
@@ -95,7 +80,6 @@ class HybridConfig(ShuffleConfig):
         super().__post_init__()
         counts = [one for one in self.mixes if isinstance(one, int) and FEWEST <= one <= MOST]
         good = counts == sorted(set(self.mixes)) and bool(counts)
-        require_law(self.partners, self.law, self.least, self.most)
         if not good or self.reward not in get_args(Reward):
             raise UsageError(
                 f"Nothing is mixed with mixes={list(self.mixes)!r}, reward={self.reward!r}.",

@@ -440,26 +440,24 @@ class GaussianNoise(Unmasked):
 
 
 @dataclass(frozen=True)
-class MixConfig(MaskingConfig):
-    """Settings of whatever mixes a fixed number of faces.
+class MixingConfig(MaskingConfig):
+    """Settings of whatever mixes faces.
 
     Attributes:
-        mix: Faces in a mixture.
-        least: Share of the first, at least.
-        most: Share of the first, at most.
+        least: Share of the first face, at least; 0 leaves it at 1/k.
+        most: The same at most.
         law: How these depend on the number of faces; see `draw_shares`.
-        partners: Who is mixed in while the recogniser learns; what is stored is mixed with faces of the pool.
+        partners: Who is mixed in while the recogniser learns: others of the ``batch``, whose names count by their
+            shares, faces of nobody from the ``pool``, or ``both``. What is stored is mixed with the pool.
         pool: Faces in the pool.
         signs: Whether every number then gets a random sign, as in InstaHide.
-        tries: Mixtures drawn of a face at most, each milder than the one before, until `agreement` is reached.
-        agreement: Cosine between the templates of mixture and face from which on no further one is drawn.
+        tries: Mixtures drawn of a face at most, each milder than the one before, until the recogniser agrees.
+        agreement: Cosine between the templates of mixture and face that is enough.
     """
 
     RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "mix": (FEWEST, MOST), "least": (0, 1), "most": (0, 1), "pool": (2, 4096), "tries": (1, 64),
-        "agreement": (-1, 1),
+        "least": (0, 1), "most": (0, 1), "pool": (2, 4096), "tries": (1, 64), "agreement": (-1, 1),
     }  # fmt: skip
-    mix: int = 2
     least: float = 0.6
     most: float = LARGEST_SHARE
     law: Law = "share"
@@ -471,22 +469,30 @@ class MixConfig(MaskingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_law(self.partners, self.law, self.least, self.most)
+        known = self.partners in get_args(Partners) and self.law in get_args(Law)
+        if not known or self.least > self.most:
+            raise UsageError(
+                f"Nothing is mixed with partners={self.partners!r}, law={self.law!r}, least={self.least!r}, "
+                f"most={self.most!r}.",
+                hint=f"Partners are {', '.join(get_args(Partners))}; laws {', '.join(get_args(Law))}; least <= most.",
+            )
+
+
+@dataclass(frozen=True)
+class MixConfig(MixingConfig):
+    """Settings of mixtures in pixels.
+
+    Attributes:
+        mix: Faces in a mixture.
+    """
+
+    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {**MixingConfig.RANGES, "mix": (FEWEST, MOST)}
+    mix: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.mix, float):
             raise UsageError(f"Nothing is mixed with mix={self.mix!r}.", hint="Give a whole number.")
-
-
-def require_law(partners: str, law: str, least: float, most: float) -> None:
-    """Let settings through by which faces can be mixed.
-
-    Raises:
-        UsageError: when they cannot.
-    """
-    if partners not in get_args(Partners) or law not in get_args(Law) or least > most:
-        raise UsageError(
-            f"Nothing is mixed with partners={partners!r}, law={law!r}, least={least!r}, most={most!r}.",
-            hint=f"Partners are {', '.join(get_args(Partners))}, laws {', '.join(get_args(Law))}; least is the lesser.",
-        )
 
 
 class Mixing(Masking):
@@ -496,7 +502,7 @@ class Mixing(Masking):
     mixtures from the start, with the same number of steps, it read neither well.
 
     Args:
-        config: With the fields of `MixConfig` that concern partners and shares.
+        config: With the fields of `MixingConfig`.
     """
 
     late: ClassVar[bool] = True
