@@ -189,6 +189,20 @@ def ranking_table(*names: str) -> str:
     return as_markdown(RANKING_HEADER, found) if found else "The cards are not here yet."
 
 
+def agreement_table() -> str:
+    """What agreements leave of accuracy and of mixing."""
+    found = card("mixture-agreement")
+    lines = [
+        f"| agreement, {found['faces']} faces | loss, one-sided | two-sided | tries | power of the others |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found["agreements"]:
+        name = "none asked for" if row["agreement"] < 0 else f"{row['agreement']:g}"
+        losses = f"{row['loss_one_sided']:.2f} | {row['loss_two_sided']:.2f}"
+        lines.append(f"| {name} | {losses} | {row['tries']:.1f} | {row['power_of_others']:.2f} |")
+    return "\n".join(lines)
+
+
 def template_cards(name: str) -> list[dict[str, Any]]:
     from bauta.benchmark.template_recipes import read_template_recipe
 
@@ -219,6 +233,7 @@ TABLES = {
     "template-settings": lambda: template_tables("advface-settings"),
     "template-accuracy": lambda: template_tables("advface-accuracy"),
     "template-shipped": lambda: template_tables("advface-shipped"),
+    "agreement": agreement_table,
     "hybrid": lambda: template_tables("hybrid-small"),
     "local-features": lambda: template_tables("local-features-small"),
     "ranking": lambda: ranking_table("hybrid-small", "local-features-small"),

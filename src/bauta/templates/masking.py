@@ -218,10 +218,11 @@ def stretched(images: Tensor) -> Tensor:
 
 
 class Pool(nn.Module):
-    """Faces of nobody, to be mixed with those of somebody: averages of a few people. Our design.
+    """Faces that no client has, to be mixed with theirs: averages of three people. Our design.
 
     Mixing a face with those of other clients would keep them in its record; these stay when somebody leaves. They are
-    known to whoever has the protector: what hides is which were drawn, where they were moved and in what shares.
+    known to whoever has the protector: what hides is which were drawn, where they were moved and in what shares. People
+    know nobody in an average of three, but recognisers mostly know one of them (``docs/hybrid-masking.md``).
 
     Args:
         count: How many faces.
