@@ -22,7 +22,7 @@ Regions are no part of the paper, though a digest of it that is often read says 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -33,7 +33,7 @@ from bauta.errors import UsageError
 from bauta.faces.templates import ARCFACE_112
 from bauta.templates.base import SIDE
 from bauta.templates.frequency import ShuffleConfig, ShuffledMask
-from bauta.templates.masking import FEWEST, LARGEST_SHARE, MOST, Law, Lesson, Masked, Mixing, MixingConfig, Partners
+from bauta.templates.masking import FEWEST, LARGEST_SHARE, MOST, Law, Lesson, Masked, Mixing, MixingConfig
 
 Reward = Literal["loss", "loss+recovery"]
 REGIONS = ("eyes", "nose", "mouth", "contour")
@@ -213,21 +213,12 @@ class HybridMask(Mixing):
         shares = self._logits.detach().softmax(1)
         return mixes[torch.multinomial(shares, 1, generator=generator)[:, 0]]
 
-    def mixture(
-        self,
-        images: Tensor,
-        people: Tensor,
-        partners: Partners,
-        generator: torch.Generator,
-        part: tuple[float, float] = (0.0, 1.0),
-    ) -> Masked:
-        """Mixtures with noise in the regions that are to be hidden; see `Mixing.mixture`."""
-        made = super().mixture(images, people, partners, generator, part)
+    def covered(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        """Noise in the regions that are to be hidden; see `Mixing.covered`."""
         strengths = region_strengths({name: getattr(self.config, name) for name in REGIONS})
         if not bool(strengths.any()):
-            return made
-        noise = torch.randn(made.values.shape, generator=generator)
-        return replace(made, values=made.values * (1 - strengths) + noise * strengths)
+            return values
+        return values * (1 - strengths) + torch.randn(values.shape, generator=generator) * strengths
 
     def feedback(self, masked: Masked, images: Tensor, losses: Tensor) -> dict[str, Tensor]:
         """What strategy and small decoder make small; see `Masking.feedback`."""

@@ -357,7 +357,7 @@ class MaskedRecognition(Protector):
         return cls(recognizer, masking, network, split=split, stem=stem, storage=storage, provenance=provenance)
 
     def mask(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """What is stored of faces (N, 3, 112, 112), under autograd: (N, C, H, W)."""
+        """Faces (N, 3, 112, 112) masked, under autograd: (N, C, H, W), before the recogniser is asked about any."""
         values: Tensor = self.masking(images, generator)
         return values
 

@@ -324,9 +324,7 @@ def draw_shares(
     return shares
 
 
-def draw_members(
-    counts: Tensor, people: Tensor, partners: Partners, generator: torch.Generator, places: int | None = None
-) -> Tensor:
+def draw_members(counts: Tensor, people: Tensor, partners: Partners, generator: torch.Generator) -> Tensor:
     """Who is mixed with whom: (N, most of counts) int64 places in the batch; -1 is a face of the pool.
 
     Args:
@@ -334,13 +332,11 @@ def draw_members(
         people: (N,) int64, so that nobody is mixed with another photo of their own; empty when not known.
         partners: Other faces of the ``batch``, of the ``pool``, or one or the other for each face (``both``).
         generator: Of the draw.
-        places: Columns; by default as many as the largest count.
 
     Raises:
         UsageError: when the batch has too few people for a count.
     """
-    most = int(counts.max()) if places is None else places
-    members = torch.full((len(counts), most), -1, dtype=torch.int64)
+    members = torch.full((len(counts), int(counts.max())), -1, dtype=torch.int64)
     members[:, 0] = torch.arange(len(counts))
     inside = torch.rand(len(counts), generator=generator) < 0.5
     if partners != "both":
@@ -598,7 +594,11 @@ class Mixing(Masking):
         else:
             own, strangers = (self.single_unsigned(faces, generator) for faces in (own, strangers))
             values = mixed(own, members, shares, strangers)
-        return Masked(self.signed(values, generator), members, shares, counts)
+        return Masked(self.covered(self.signed(values, generator), generator), members, shares, counts)
+
+    def covered(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        """Mixtures with whatever else hides a part of them."""
+        return values
 
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Faces mixed with those of the pool."""
