@@ -14,7 +14,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -42,11 +42,18 @@ def protector_of(recognizer: str, split: str, preset: str, shadows: list[str]) -
     return AdvFace(surrogate, config, decoders, ChannelStatistics.of(values))
 
 
-def passes(layers: Callable[[Tensor], Tensor], values: Tensor, count: int) -> None:
-    """Forward and backward, to the input, `count` times."""
+def passes(networks: Sequence[Callable[[Tensor], Tensor]], values: Tensor, count: int) -> Callable[[], None]:
+    """What goes forward, and backward from a gradient to the input, through each network in turn, `count` times."""
     variable = values.clone().requires_grad_()
-    for _ in range(count):
-        torch.autograd.grad(layers(variable).sum(), variable)
+    with torch.no_grad():
+        gradients = [torch.randn_like(network(values)) for network in networks]
+
+    def run() -> None:
+        for _ in range(count):
+            for network, gradient in zip(networks, gradients, strict=True):
+                torch.autograd.grad(network(variable), variable, gradient)
+
+    return run
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -74,14 +81,10 @@ def main() -> None:
         features = protector.front(protector.crops(images))
     looks = len(range(config.identity_every, config.iterations, config.identity_every)) if config.identity else 0
 
-    def shadow_passes() -> None:
-        for shadow in protector.shadows:
-            passes(shadow, features, config.iterations)
-
     work = {
         "protect": lambda: protector.protect(images, torch.Generator().manual_seed(0)),
-        "shadow passes": shadow_passes,
-        "back passes": lambda: passes(protector.back, features, looks),
+        "shadow passes": passes(protector.shadows, features, config.iterations),
+        "back passes": passes([protector.back], features, looks),
     }
     times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(options.rounds + 1):

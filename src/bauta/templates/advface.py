@@ -32,6 +32,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from bauta.errors import UsageError, WeightsCorrupt
 from bauta.recognizers.splits import TEMPLATE, split_recognizer
@@ -51,7 +52,7 @@ from bauta.templates.shadows import (
     require_faces,
 )
 
-CHUNK = 16  # faces at a time
+CHUNK = 4  # faces at a time: more outgrow the processor's cache
 KEPT = 0.1  # loss of cosine at which the identity term of weight 1 weighs as much as the shadows
 LARGEST_ROTATION = 4096  # longest template that a key rotates; it takes the cube of the length
 SMALL = 64  # elements up to which a learned tensor is kept in float32
@@ -339,14 +340,14 @@ class AdvFace(Protector):
                     self._by_channel(self.statistics.high),
                 )
         with torch.no_grad():
-            wanted = [shadow(features).contiguous() for shadow in self.shadows]  # the shadow images
+            wanted = torch.cat([shadow(features).contiguous() for shadow in self.shadows])  # the shadow images
             if config.anchor == "shadow":
-                anchors = [self.front(self.crops(image)) for image in wanted]
+                anchors = [self.front(self.crops(images)) for images in wanted.chunk(len(self.shadows))]
             else:
-                anchors = [features] * len(wanted)
+                anchors = [features] * len(self.shadows)
             template = self.back(features) if config.identity else None
         bounds = self._bounds(features, std)
-        known = [moments(image) for image in wanted] if config.structure else []
+        known = moments(wanted) if config.structure else None
         # In standard deviations, in which every channel has the same budget.
         noise = torch.zeros_like(features)
         if config.anchor == "self":
@@ -368,19 +369,19 @@ class AdvFace(Protector):
         noise: Tensor,
         std: Tensor,
         anchors: Sequence[Tensor],
-        wanted: Sequence[Tensor],
-        known: Sequence[tuple[Tensor, Tensor]],
+        wanted: Tensor,
+        known: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         """Of what each shadow's images lose, which is to grow; every shadow has the same say."""
+        with torch.enable_grad():
+            variables = [torch.addcmul(anchor, noise, std).requires_grad_() for anchor in anchors]
+            decoded = [shadow(variable) for shadow, variable in zip(self.shadows, variables, strict=True)]
+        lost = lost_gradient(
+            torch.cat([image.detach().contiguous() for image in decoded]), wanted, self.config.structure, known
+        )
         together: Tensor | None = None
-        for place, (shadow, anchor, image) in enumerate(zip(self.shadows, anchors, wanted, strict=True)):
-            with torch.enable_grad():
-                variable = torch.addcmul(anchor, noise, std).requires_grad_()
-                decoded = shadow(variable)
-                lost = lost_gradient(
-                    decoded.detach().contiguous(), image, self.config.structure, *known[place : place + 1]
-                )
-                (gradient,) = torch.autograd.grad(decoded, variable, lost)
+        for image, variable, part in zip(decoded, variables, lost.chunk(len(decoded)), strict=True):
+            (gradient,) = torch.autograd.grad(image, variable, part)
             levelled = _levelled(gradient, std)
             together = levelled if together is None else together.add_(levelled)
         assert together is not None
@@ -517,15 +518,27 @@ SQUARE, EVERY = 8, 4  # structure is compared in squares of so many pixels, ever
 
 @cache
 def _squares() -> Tensor:
-    """(27, 112): the means of a line's squares."""
-    count = (SIDE - SQUARE) // EVERY + 1
-    inside = torch.arange(SIDE) - EVERY * torch.arange(count)[:, None]
-    return ((inside >= 0) & (inside < SQUARE)).float() / SQUARE
+    """(112, 27): sums of a line's squares."""
+    first = EVERY * torch.arange((SIDE - SQUARE) // EVERY + 1)
+    place = torch.arange(SIDE)[:, None] - first
+    return ((place >= 0) & (place < SQUARE)).float()
+
+
+def _strips(images: Tensor) -> Tensor:
+    """Images (..., 112, W) as (..., 28, 4, W): two strips of lines, one below the other, are as high as a square."""
+    return images.reshape(*images.shape[:-2], -1, EVERY, images.shape[-1])
 
 
 def _pooled(images: Tensor) -> Tensor:
     """Means of squares (..., 27, 27) of images (..., 112, 112)."""
-    return _squares() @ images @ _squares().T
+    strips = _strips(images).sum(-2)
+    return (strips[..., 1:, :] + strips[..., :-1, :]) @ _squares() / SQUARE**2
+
+
+def _spread(means: Tensor) -> Tensor:
+    """What `_pooled` does, transposed: (..., 27, 27) to (..., 28, 1, 112), the same for all lines of a strip."""
+    wide = functional.pad(means @ _squares().T / SQUARE**2, (0, 0, 1, 1))
+    return (wide[..., 1:, :] + wide[..., :-1, :]).unsqueeze(-2)
 
 
 def moments(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -555,9 +568,8 @@ def lost_gradient(
     means, squares, products = _pooled(torch.stack([decoded, decoded.square(), decoded * image]))
     inverse = 1 / (squares - means.square() + theirs + 0.0009)
     ratio = (2 * (products - means * other) + 0.0009) * inverse.square()
-    parts = torch.stack([inverse, ratio, means * ratio - other * inverse])
-    by_image, by_decoded, constant = _squares().T @ parts @ _squares()
-    similar = by_image.mul_(image).sub_(by_decoded.mul_(decoded)).add_(constant)
+    by_image, by_decoded, constant = _spread(torch.stack([inverse, ratio, means * ratio - other * inverse]))
+    similar = torch.addcmul(constant, by_image, _strips(image)).sub_(by_decoded * _strips(decoded)).flatten(-3, -2)
     return gradient.sub_(similar, alpha=2 * structure / inverse[0].numel())
 
 
