@@ -5,7 +5,7 @@ of an earlier version. The paper's: the frequency mask of PPFR-FD, MixUp of k ma
 k in {2..6}, a strategy network that chooses k for each face by policy gradient, against the recogniser (it makes the
 recognition loss large, the recogniser makes it small, in turns), and the mixed labels of the recognition loss. Ours:
 all that has a number, the law of the shares, partners who are nobody, the networks, the two terms beside the policy
-gradient, the second reward, and regions.
+gradient, the second reward, regions, and the steps that let the recogniser know a face of which little is left.
 
 ::
 
@@ -65,7 +65,8 @@ class HybridConfig(ShuffleConfig, MixingConfig):
     least: float = 0.5
     most: float = 0.8
     law: Law = "power"
-    tries: int = 6
+    stored_share: float = 0.2
+    steps: int = 12
     reward: Reward = "loss"
     recovery: float = 1.0
     entropy: float = 0.01
@@ -84,6 +85,11 @@ class HybridConfig(ShuffleConfig, MixingConfig):
             raise UsageError(
                 f"Nothing is mixed with mixes={list(self.mixes)!r}, reward={self.reward!r}.",
                 hint=f"mixes are whole numbers from {FEWEST} to {MOST}, each larger than the one before.",
+            )
+        if self.steps and self.normalise == "face":
+            raise UsageError(
+                "Where each face is normalised by itself, no steps bring its template back.",
+                hint="Set normalise=population, or steps=0.",
             )
 
 
@@ -273,7 +279,8 @@ class FixedMixConfig(HybridConfig):
     least: float = 0.6
     most: float = LARGEST_SHARE
     law: Law = "share"
-    tries: int = 1
+    stored_share: float = 0.0
+    steps: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,7 +9,6 @@ The plain maskings are the rows that every other must be compared with: nothing 
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -25,9 +24,12 @@ from bauta.templates.base import SIDE
 from bauta.templates.learners import Progress, Schedule
 from bauta.templates.representation import Kind
 from bauta.templates.shadows import as_images
+from bauta.templates.steps import descend
 
 LARGEST_SHARE = 0.65  # of one of the others in a mixture of three or more, as in InstaHide
 FEWEST, MOST = 2, 6  # faces in a mixture: the range of adaptive hybrid masking
+MOMENTUM = 0.7  # of the steps towards the face's template
+ACROSS = 1.5  # times that all of them in one direction would cross the budget
 
 Read = Callable[[Tensor], Tensor]
 Partners = Literal["pool", "batch", "both"]
@@ -141,11 +143,11 @@ class Masking(nn.Module, ABC):
         """What is stored of faces (N, 3, 112, 112) in [0, 1]: (N, C, H, W), under autograd."""
 
     def stored(self, images: Tensor, read: Read, generator: torch.Generator) -> Tensor:
-        """What is stored of faces, for maskings that ask the recogniser of masked faces whether it still knows them.
+        """What is stored of faces, for maskings that ask the recogniser of masked faces for help.
 
         Args:
             images: (N, 3, 112, 112) in [0, 1].
-            read: From masked faces to unit-norm templates, without a gradient.
+            read: From masked faces to unit-norm templates, under autograd.
             generator: Of everything random.
         """
         values: Tensor = self(images, generator)
@@ -286,9 +288,9 @@ def draw_shares(
 ) -> Tensor:
     """Shares of the faces in mixtures, (N, most of counts), summing to 1; places beyond a count are 0.
 
-    The first face gets between `least`, but 1/k at least, and `most`, evenly; the others divide the rest by a flat
-    Dirichlet distribution, brought nearer to equal parts where one of several would get more than 0.65. Which law the
-    published methods draw from is known of InstaHide only (at most 0.65 each); the rest is our design.
+    The first face gets between `least` and `most`, evenly, and by the law ``share`` 1/k at least; the others divide the
+    rest by a flat Dirichlet distribution, brought nearer to equal parts where one of several would get more than 0.65.
+    Which law the published methods draw from is known of InstaHide only (at most 0.65 each); the rest is our design.
 
     So the more others there are, the more they average out: the power of k - 1 parts of a flat Dirichlet distribution
     is 2 / k of that of one. By the law ``power`` both limits are those of two faces, and fall with k so that the
@@ -296,7 +298,7 @@ def draw_shares(
 
     Args:
         counts: (N,) int64, 1 or more each.
-        least: In [0, 1].
+        least: In [0, 1]; 0 stands for 1/k.
         generator: Of the draw.
         most: In [least, 1].
         law: What stays the same however many faces are mixed: the first one's ``share``, or the others' ``power``.
@@ -305,7 +307,7 @@ def draw_shares(
     limits = torch.tensor([least, most]).expand(len(counts), 2)
     if law == "power":
         limits = limits / (limits + (1 - limits) * (counts[:, None] / 2).sqrt())
-    first = torch.maximum(1 / counts, limits[:, 0])
+    first = limits[:, 0] if law == "power" and least else torch.maximum(1 / counts, limits[:, 0])
     top = torch.where(counts > 1, torch.maximum(first, limits[:, 1]), torch.ones(len(counts)))
     first = first + (top - first) * torch.rand(len(counts), generator=generator)
     others = torch.zeros(len(counts), places)
@@ -392,6 +394,23 @@ def mixed(own: Tensor, members: Tensor, shares: Tensor, strangers: Tensor) -> Te
     return torch.stack(rows)
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What is mixed.
+
+    Attributes:
+        members: (N, K), see `number_strangers`.
+        shares: (N, K), see `draw_shares`.
+        strangers: (S, 3, 112, 112) in [0, 1], of the pool.
+        counts: (N,) int64, faces in each mixture.
+    """
+
+    members: Tensor
+    shares: Tensor
+    strangers: Tensor
+    counts: Tensor
+
+
 # Plain maskings
 
 
@@ -448,12 +467,14 @@ class MixingConfig(MaskingConfig):
             shares, faces of nobody from the ``pool``, or ``both``. What is stored is mixed with the pool.
         pool: Faces in the pool.
         signs: Whether every number then gets a random sign, as in InstaHide.
-        tries: Mixtures drawn of a face at most, each milder than the one before, until the recogniser agrees.
-        agreement: Cosine between the templates of mixture and face that is enough.
+        stored_share: Share of the first face in what is stored, by the same law; 0 leaves it as it is learned from.
+        steps: Steps that bring the template of what is stored back to that of the face; see `Mixing.stored`.
+        budget: How far they may change a sample of the mixture, in 1/255.
     """
 
     RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "least": (0, 1), "most": (0, 1), "pool": (2, 4096), "tries": (1, 64), "agreement": (-1, 1),
+        "least": (0, 1), "most": (0, 1), "pool": (2, 4096), "stored_share": (0, 1), "steps": (0, 1000),
+        "budget": (0, 255),
     }  # fmt: skip
     least: float = 0.6
     most: float = LARGEST_SHARE
@@ -461,8 +482,9 @@ class MixingConfig(MaskingConfig):
     partners: Partners = "pool"
     pool: int = 64
     signs: bool = False
-    tries: int = 1
-    agreement: float = 0.85
+    stored_share: float = 0.0
+    steps: int = 0
+    budget: float = 2.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -529,27 +551,30 @@ class Mixing(Masking):
         self.stage = stage
 
     def stored(self, images: Tensor, read: Read, generator: torch.Generator) -> Tensor:
-        """Of several mixtures, the first that the recogniser knows the face in; see `Masking.stored`.
+        """A mixture of the share that is stored, changed a little until the recogniser knows the face in it.
 
-        Each try gets its part of the way from `least` to `most`, so that a face is mixed as much as it bears. Where no
-        try does, the one that comes nearest is stored. Our design.
+        What it shall know is the mean of the templates of the face and of its mirror image, since a record has room for
+        one template only, and the mean is the better one. The change is made in pixels, so that a mixture stays the
+        mask of some picture and nothing can be told apart by not being one. Our design; see `Masking.stored`.
         """
-        if self.config.tries == 1:
-            return super().stored(images, read, generator)
-        nobody = torch.empty(0, dtype=torch.int64)
-        wanted = read(self.single(images, generator))
-        kept = torch.empty(len(images), *self.shape)
-        nearest = torch.full((len(images),), -math.inf)
-        for number in range(self.config.tries):
-            left = torch.nonzero(nearest < self.config.agreement)[:, 0]
-            if not len(left):
-                break
-            part = (number / self.config.tries, (number + 1) / self.config.tries)
-            values = self.mixture(images[left], nobody, "pool", generator, part).values
-            agreement = (read(values) * wanted[left]).sum(1)
-            better = agreement > nearest[left]
-            kept[left[better]], nearest[left[better]] = values[better], agreement[better]
-        return kept
+        config, drawn = self.config, self.draw_stored(images, generator)
+        if not config.steps:
+            return self.masked(images, drawn, generator)
+        seen, mirrored = (read(self.single(faces, generator)) for faces in (images, images.flip(3)))
+        wanted = functional.normalize(seen + mirrored, dim=1)
+        state = generator.get_state()
+
+        def shown(pixels: Tensor) -> Tensor:
+            again = torch.Generator()
+            again.set_state(state)  # what else is random is the same in each step
+            return self.finished(self.single_unsigned(pixels, again), again)
+
+        whole = descend(
+            mixed(images, drawn.members, drawn.shares, drawn.strangers),
+            lambda pixels, _: -(read(shown(pixels)) * wanted).sum(),
+            budget=config.budget / 255, iterations=config.steps, across=ACROSS, decay=MOMENTUM,
+        )  # fmt: skip
+        return shown(whole)
 
     @property
     def affine(self) -> bool:
@@ -566,43 +591,68 @@ class Mixing(Masking):
             return values
         return values * (2.0 * (torch.rand(values.shape, generator=generator) < 0.5) - 1)
 
-    def mixture(
-        self,
-        images: Tensor,
-        people: Tensor,
-        partners: Partners,
-        generator: torch.Generator,
-        part: tuple[float, float] = (0.0, 1.0),
-    ) -> Masked:
-        """Mixtures, and what is in them.
+    def mixture(self, images: Tensor, people: Tensor, partners: Partners, generator: torch.Generator) -> Masked:
+        """Mixtures to learn from, and what is in them.
 
         Args:
             images: (N, 3, 112, 112) in [0, 1].
             people: (N,) int64, or empty.
             partners: Who is mixed in.
             generator: Of everything random.
-            part: Of the way from `least` to `most`, from where to where shares are drawn.
         """
-        least, most = (self.config.least + one * (self.config.most - self.config.least) for one in part)
+        drawn = self.draw(images, people, partners, generator, (self.config.least, self.config.most))
+        return Masked(self.masked(images, drawn, generator), drawn.members, drawn.shares, drawn.counts)
+
+    def draw(
+        self,
+        images: Tensor,
+        people: Tensor,
+        partners: Partners,
+        generator: torch.Generator,
+        limits: tuple[float, float],
+    ) -> Drawn:
+        """Who is mixed in, and how much of each.
+
+        Args:
+            images: As for `mixture`.
+            people: As for `mixture`.
+            partners: As for `mixture`.
+            generator: Of everything random.
+            limits: Of the first face's share.
+        """
         counts = self.choose(images, generator)
-        shares = draw_shares(counts, least, generator, most=most, law=self.config.law)
+        shares = draw_shares(counts, limits[0], generator, most=limits[1], law=self.config.law)
         members = draw_members(counts, people, partners, generator)
         members, needed = number_strangers(members, shares)
-        own, strangers = images, self.pool.draw(needed, generator) if needed else images[:0]
+        return Drawn(members, shares, self.pool.draw(needed, generator) if needed else images[:0], counts)
+
+    def draw_stored(self, images: Tensor, generator: torch.Generator) -> Drawn:
+        """Who of the pool is mixed into what is stored, and how much."""
+        share = self.config.stored_share
+        limits = (share, share) if share else (self.config.least, self.config.most)
+        return self.draw(images, torch.empty(0, dtype=torch.int64), "pool", generator, limits)
+
+    def masked(self, images: Tensor, drawn: Drawn, generator: torch.Generator) -> Tensor:
+        """Images mixed as drawn, masked and finished."""
+        own, strangers = images, drawn.strangers
         if self.affine:  # the mask of the mixture is the mixture of the masks, and one mask is less work than many
-            values = self.single_unsigned(mixed(own, members, shares, strangers), generator)
+            values = self.single_unsigned(mixed(own, drawn.members, drawn.shares, strangers), generator)
         else:
             own, strangers = (self.single_unsigned(faces, generator) for faces in (own, strangers))
-            values = mixed(own, members, shares, strangers)
-        return Masked(self.covered(self.signed(values, generator), generator), members, shares, counts)
+            values = mixed(own, drawn.members, drawn.shares, strangers)
+        return self.finished(values, generator)
+
+    def finished(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        """Mixtures with signs, and with whatever else hides a part of them."""
+        return self.covered(self.signed(values, generator), generator)
 
     def covered(self, values: Tensor, generator: torch.Generator) -> Tensor:
         """Mixtures with whatever else hides a part of them."""
         return values
 
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Faces mixed with those of the pool."""
-        return self.mixture(images, torch.empty(0, dtype=torch.int64), "pool", generator).values
+        """Faces mixed with those of the pool, as they are stored but for the steps."""
+        return self.masked(images, self.draw_stored(images, generator), generator)
 
     def batch(self, images: Tensor, people: Tensor, generator: torch.Generator) -> Masked:
         """Faces mixed with partners as the settings say, from the fine-tuning on; see `Masking.batch`."""

@@ -23,11 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bauta.errors import NumericalFailure, UsageError
+from bauta.errors import UsageError
 from bauta.objectives.transports import gaussian_blur
 from bauta.recognizers.surrogates import Surrogate
 from bauta.templates.base import SIDE, crops_of
 from bauta.templates.shadows import as_images
+from bauta.templates.steps import descend
 
 if TYPE_CHECKING:  # it imports this module
     from bauta.templates.local_features import Draws, LocalFeaturesConfig
@@ -116,29 +117,22 @@ def write_identity(
     """
     with torch.no_grad():
         wanted = [one(crops_of(images, one.card.template)) for one in surrogates]
-    budget = config.epsilon / 255
-    step = min(budget, ACROSS * budget / config.iterations)
-    low, high = (stand_ins - budget).clamp_min(0), (stand_ins + budget).clamp_max(1)
-    found, momentum = stand_ins, torch.zeros_like(stand_ins)
-    for iteration in range(config.iterations):
+
+    def distance(found: Tensor, iteration: int) -> Tensor:
         down, across = draws.whole(-REACH, REACH, 2).tolist()
         mirrored = bool(draws.uniform(1) < 0.5)
+        seen = _moved(found, down, across)
+        seen = seen.flip(3) if mirrored else seen
         asked = [(iteration * config.asked + place) % len(surrogates) for place in range(config.asked)]
-        with torch.enable_grad():
-            variable = found.detach().requires_grad_()
-            seen = _moved(variable, down, across)
-            seen = seen.flip(3) if mirrored else seen
-            distances = [
-                1 - (surrogates[one](crops_of(seen, surrogates[one].card.template)) * wanted[one]).sum(1)
-                for one in asked
-            ]
-            (gradient,) = torch.autograd.grad(torch.stack(distances).sum(), variable)
-        if not bool(gradient.isfinite().all()):
-            raise NumericalFailure("A surrogate's gradient is no number.", hint="Check its weights.")
-        gradient = gaussian_blur(gradient, SMOOTHED)
-        momentum = MOMENTUM * momentum + gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-20)
-        found = (found - step * momentum.sign()).clamp(low, high)
-    return found
+        distances = [
+            1 - (surrogates[one](crops_of(seen, surrogates[one].card.template)) * wanted[one]).sum(1) for one in asked
+        ]
+        return torch.stack(distances).sum()
+
+    return descend(
+        stand_ins, distance, budget=config.epsilon / 255, iterations=config.iterations, across=ACROSS, decay=MOMENTUM,
+        low=0.0, high=1.0, smooth=lambda gradient: gaussian_blur(gradient, SMOOTHED),
+    )  # fmt: skip
 
 
 def _moved(images: Tensor, down: int, across: int) -> Tensor:
