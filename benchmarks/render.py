@@ -189,17 +189,18 @@ def ranking_table(*names: str) -> str:
     return as_markdown(RANKING_HEADER, found) if found else "The cards are not here yet."
 
 
-def agreement_table() -> str:
-    """What agreements leave of accuracy and of mixing."""
-    found = card("mixture-agreement")
+def steps_table() -> str:
+    """What shares and steps leave of accuracy."""
+    found = card("mixture-steps")
     lines = [
-        f"| agreement, {found['faces']} faces | loss, one-sided | two-sided | tries | power of the others |",
-        "|---|---|---|---|---|",
+        f"| share of the face, {found['faces']} faces | power of the others | steps | loss, one-sided | two-sided | cosine to the face's template, least |",
+        "|---|---|---|---|---|---|",
     ]
-    for row in found["agreements"]:
-        name = "none asked for" if row["agreement"] < 0 else f"{row['agreement']:g}"
+    for row in found["settings"]:
+        share = f"{row['stored_share']:g}" if row["stored_share"] else "as learned from"
         losses = f"{row['loss_one_sided']:.2f} | {row['loss_two_sided']:.2f}"
-        lines.append(f"| {name} | {losses} | {row['tries']:.1f} | {row['power_of_others']:.2f} |")
+        agreement = f"{row['agreement']:.2f}, {row['least_agreement']:.2f}"
+        lines.append(f"| {share} | {row['power_of_others']:.1f} | {row['steps']} | {losses} | {agreement} |")
     return "\n".join(lines)
 
 
@@ -233,7 +234,7 @@ TABLES = {
     "template-settings": lambda: template_tables("advface-settings"),
     "template-accuracy": lambda: template_tables("advface-accuracy"),
     "template-shipped": lambda: template_tables("advface-shipped"),
-    "agreement": agreement_table,
+    "steps": steps_table,
     "hybrid": lambda: template_tables("hybrid-small"),
     "local-features": lambda: template_tables("local-features-small"),
     "ranking": lambda: ranking_table("hybrid-small", "local-features-small"),

@@ -47,7 +47,7 @@ def lesson(images: torch.Tensor, *, epochs: int = 1, rate: float = 1e-2) -> Less
         return values
 
     nobody = torch.empty(0, dtype=torch.int64)
-    return Lesson(images, nobody, features, Schedule(epochs, 4, rate), "toy", None, "toy", None)
+    return Lesson(images, nobody, features, toy_surrogate(), Schedule(epochs, 4, rate), "toy", None, "toy", None)
 
 
 def fit(name: str = "unprotected", images: torch.Tensor | None = None, **options: Any) -> MaskedRecognition:

@@ -121,6 +121,20 @@ def test_the_pool_holds_nobody_and_moves() -> None:
     assert pool.draw(7, drawn()).shape == (7, 3, 112, 112)
 
 
+def test_the_pool_is_of_faces_in_which_the_recogniser_knows_nobody() -> None:
+    images, people = faces(12, 1), torch.arange(12)
+
+    def templates(given: torch.Tensor) -> torch.Tensor:
+        return functional.normalize(functional.avg_pool2d(given - 0.5, 8).flatten(1), dim=1)
+
+    free, held = Pool(6), Pool(6)
+    free.fill(images, people, 0)
+    assert held.fill(images, people, 0, templates=templates) == 1.0  # in such a recogniser every average is known
+    known = [float((templates(pool.faces.float() / 255) @ templates(images).T).amax(1).mean()) for pool in (free, held)]
+    assert known[1] < known[0] - 0.01  # and those that are known least are kept
+    assert Pool(6).fill(images, people, 0, templates=lambda given: torch.eye(4)[: len(given)]) == 0.0
+
+
 def read(values: torch.Tensor) -> torch.Tensor:
     """A recogniser of masked faces: coarse means of their maps."""
     return functional.normalize(functional.avg_pool2d(values, 16).flatten(1), dim=1)

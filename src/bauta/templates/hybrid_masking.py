@@ -199,8 +199,7 @@ class HybridMask(Mixing):
 
     def prepare(self, lesson: Lesson) -> dict[str, float]:
         """Choose frequencies, and fill the pool; see `Masking.prepare`."""
-        super().prepare(lesson)
-        return self.mask.prepare(lesson)
+        return {**super().prepare(lesson), **self.mask.prepare(lesson)}
 
     @property
     def affine(self) -> bool:

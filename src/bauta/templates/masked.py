@@ -41,7 +41,7 @@ from bauta.recognizers.onnx_import import trainable_copy
 from bauta.recognizers.splits import list_cuts, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
-from bauta.templates.base import Protector, Provenance
+from bauta.templates.base import Protector, Provenance, crops_of
 from bauta.templates.frequency import PrivacyBudget, RandomSubset, ShuffledMask, ShuffledResidue
 from bauta.templates.hybrid_masking import FixedMixture, HybridMask
 from bauta.templates.learners import Learner, Progress, Schedule, require_finite, train
@@ -498,6 +498,12 @@ class _Room:
             values: Tensor = self.front(images)
         return values
 
+    def templates(self, images: Tensor) -> Tensor:
+        """The clean recogniser's templates."""
+        with torch.no_grad():
+            values: Tensor = self.recognizer(crops_of(images, self.recognizer.card.template))
+        return values
+
     def teach(self, method: str) -> dict[str, float]:
         """The stages, one after the other; figures of each."""
         training, masking, network = self.training, self.masking, self.network
@@ -509,7 +515,7 @@ class _Room:
         name = f"{masking.alike[0]}-{early[:12]}"
         first = Schedule(training.stem_epochs, training.batch, 2 * training.rate, self.seed)
         lesson = Lesson(
-            self.pixels, self.people, self.features, first, self.key, self.work, name, self.progress
+            self.pixels, self.people, self.features, self.templates, first, self.key, self.work, name, self.progress
         )  # fmt: skip
         figures = {f"masking {what}": value for what, value in masking.prepare(lesson).items()}
         masking.train()

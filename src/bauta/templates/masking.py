@@ -61,6 +61,7 @@ class Lesson:
         pixels: (N, 3, 112, 112) uint8, or float32 in [0, 1].
         people: (N,) int64, the person of each; empty when not known.
         features: The clean recogniser's early feature of images (n, 3, 112, 112), without a gradient.
+        templates: The same of its unit-norm templates (n, D).
         schedule: How long and how fast.
         key: What the faces and the recogniser are.
         work: Folder of checkpoints.
@@ -71,6 +72,7 @@ class Lesson:
     pixels: Tensor
     people: Tensor
     features: Callable[[Tensor], Tensor]
+    templates: Callable[[Tensor], Tensor]
     schedule: Schedule
     key: str
     work: Path | None
@@ -224,7 +226,8 @@ class Pool(nn.Module):
 
     Mixing a face with those of other clients would keep them in its record; these stay when somebody leaves. They are
     known to whoever has the protector: what hides is which were drawn, where they were moved and in what shares. People
-    know nobody in an average of three, but recognisers mostly know one of them (``docs/hybrid-masking.md``).
+    know nobody in an average of three, but recognisers mostly know one of them (``docs/hybrid-masking.md``): other
+    three are drawn until the recogniser knows nobody either.
 
     Args:
         count: How many faces.
@@ -233,12 +236,21 @@ class Pool(nn.Module):
     faces: Tensor
     MEMBERS = 3
     REACH = 6  # pixels that a face is moved at most
+    DRAWS = 32  # of the members of one face, at most; then the one that is known least is kept
+    UNKNOWN = 0.25  # largest cosine to a member's template; recognisers accept from about 0.3 on
 
     def __init__(self, count: int) -> None:
         super().__init__()
         self.register_buffer("faces", torch.zeros(count, 3, SIDE, SIDE, dtype=torch.uint8))
 
-    def fill(self, pixels: Tensor, people: Tensor, seed: int, least: int = 2) -> None:
+    def fill(
+        self,
+        pixels: Tensor,
+        people: Tensor,
+        seed: int,
+        least: int = 2,
+        templates: Callable[[Tensor], Tensor] | None = None,
+    ) -> float:
         """Average the faces of some people.
 
         Args:
@@ -246,6 +258,10 @@ class Pool(nn.Module):
             people: (N,) int64, the person of each; empty when not known.
             seed: Of the draw.
             least: How many people there must be.
+            templates: Of images, by the recogniser that shall know nobody; without it each face is drawn once.
+
+        Returns:
+            The share of faces in which the recogniser knows somebody all the same.
 
         Raises:
             UsageError: when there are fewer people, or fewer images when these are not known.
@@ -256,15 +272,29 @@ class Pool(nn.Module):
                 f"{everybody} people are too few to mix {least} faces.", hint="Give more people, or mix fewer faces."
             )
         generator = torch.Generator().manual_seed(seed)
+        known = torch.full((len(self.faces),), torch.inf)
         for place in range(len(self.faces)):
-            order = torch.randperm(len(pixels), generator=generator)
-            chosen: dict[int, int] = {}
-            for one in order.tolist():
-                chosen.setdefault(int(people[one]) if len(people) else one, one)
-                if len(chosen) == self.MEMBERS:
+            for _ in range(self.DRAWS):
+                members = as_images(pixels[self._members(people, len(pixels), generator)])
+                face = (members.mean(0) * 255).round().byte()
+                found = torch.zeros(())
+                if templates is not None:
+                    whole, *each = templates(torch.cat([as_images(face[None]), members]))
+                    found = (torch.stack(each) @ whole).max()
+                if found < known[place]:
+                    self.faces[place], known[place] = face, found
+                if known[place] <= self.UNKNOWN:
                     break
-            members = as_images(pixels[torch.tensor(list(chosen.values()))])
-            self.faces[place] = (members.mean(0) * 255).round().byte()
+        return float((known > self.UNKNOWN).float().mean())
+
+    def _members(self, people: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """(3,) places of faces of as many people, or of fewer when there are no more."""
+        chosen: dict[int, int] = {}
+        for one in torch.randperm(count, generator=generator).tolist():
+            chosen.setdefault(int(people[one]) if len(people) else one, one)
+            if len(chosen) == self.MEMBERS:
+                break
+        return torch.tensor(list(chosen.values()))
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """(count, 3, 112, 112) in [0, 1], each drawn anew, mirrored or not, and moved a little."""
@@ -538,8 +568,8 @@ class Mixing(Masking):
         most = max(self.choices)
         if len(lesson.pixels) < most:
             raise UsageError(f"{len(lesson.pixels)} images are too few to mix {most}.", hint="Give more images.")
-        self.pool.fill(lesson.pixels, lesson.people, lesson.schedule.seed, most)
-        return {}
+        known = self.pool.fill(lesson.pixels, lesson.people, lesson.schedule.seed, most, lesson.templates)
+        return {"pool known": round(known, 4)}
 
     @property
     def choices(self) -> Sequence[int]:
