@@ -193,7 +193,8 @@ def steps_table() -> str:
     """What shares and steps leave of accuracy."""
     found = card("mixture-steps")
     lines = [
-        f"| share of the face, {found['faces']} faces | power of the others | steps | loss, one-sided | two-sided | cosine to the face's template, least |",
+        f"| share of the face, {found['faces']} faces | power of the others | steps | loss, one-sided | two-sided |"
+        " cosine to the face's template, least |",
         "|---|---|---|---|---|---|",
     ]
     for row in found["settings"]:

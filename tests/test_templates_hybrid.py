@@ -17,7 +17,7 @@ from bauta.templates.base import load_protector
 from bauta.templates.dct import BlockDct
 from bauta.templates.hybrid_masking import HybridConfig, HybridMask, Strategy, region_strengths, strategy_terms
 from bauta.templates.masked import HybridMasking, MaskedRecognition
-from bauta.templates.masking import Pool, draw_members, draw_shares, mixed, number_strangers
+from bauta.templates.mixing import Pool, draw_members, draw_shares, mixed, number_strangers
 from conftest import drawn, faces, toy_surrogate
 
 TOY = {"split": "8x27x27", "stem": 4, "stem_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1, "batch": 8, "pool": 6}

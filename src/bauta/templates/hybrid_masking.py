@@ -33,7 +33,8 @@ from bauta.errors import UsageError
 from bauta.faces.templates import ARCFACE_112
 from bauta.templates.base import SIDE
 from bauta.templates.frequency import ShuffleConfig, ShuffledMask
-from bauta.templates.masking import FEWEST, LARGEST_SHARE, MOST, Law, Lesson, Masked, Mixing, MixingConfig
+from bauta.templates.masking import Lesson, Masked
+from bauta.templates.mixing import FEWEST, LARGEST_SHARE, MOST, Law, Mixing, MixingConfig
 
 Reward = Literal["loss", "loss+recovery"]
 REGIONS = ("eyes", "nose", "mouth", "contour")

@@ -45,7 +45,8 @@ from bauta.templates.base import Protector, Provenance, crops_of
 from bauta.templates.frequency import PrivacyBudget, RandomSubset, ShuffledMask, ShuffledResidue
 from bauta.templates.hybrid_masking import FixedMixture, HybridMask
 from bauta.templates.learners import Learner, Progress, Schedule, require_finite, train
-from bauta.templates.masking import GaussianNoise, Lesson, Masked, Masking, PixelMixing, Unmasked
+from bauta.templates.masking import GaussianNoise, Lesson, Masked, Masking, Unmasked
+from bauta.templates.mixing import PixelMixing
 from bauta.templates.representation import Kind, Representation, Storage
 from bauta.templates.shadows import as_images, digest_of_pixels, plain_figures, require_faces
 

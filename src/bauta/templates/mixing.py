@@ -1,0 +1,484 @@
+"""Mixing faces: who is mixed with whom, in what shares, and what of it is stored.
+
+Mixtures of pixels are rows to compare with: mixup (Zhang et al. 2018), and with random signs InstaHide (Huang et al.
+2020). Mixtures of frequencies are in `bauta.templates.hybrid_masking`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bauta.errors import UsageError
+from bauta.templates.base import SIDE
+from bauta.templates.masking import Lesson, Masked, Masking, MaskingConfig, Read, alone, stretched
+from bauta.templates.representation import Kind
+from bauta.templates.shadows import as_images
+from bauta.templates.steps import descend
+
+LARGEST_SHARE = 0.65  # of one of the others in a mixture of three or more, as in InstaHide
+FEWEST, MOST = 2, 6  # faces in a mixture: the range of adaptive hybrid masking
+MOMENTUM = 0.7  # of the steps towards the face's template
+ACROSS = 1.5  # times that all of them in one direction would cross the budget
+
+Partners = Literal["pool", "batch", "both"]
+Law = Literal["share", "power"]
+
+
+class Pool(nn.Module):
+    """Faces that no client has, to be mixed with theirs: averages of three people. Our design.
+
+    Mixing a face with those of other clients would keep them in its record; these stay when somebody leaves. They are
+    known to whoever has the protector: what hides is which were drawn, where they were moved and in what shares. People
+    know nobody in an average of three, but recognisers mostly know one of them (``docs/hybrid-masking.md``): other
+    three are drawn until the recogniser knows nobody either.
+
+    Args:
+        count: How many faces.
+    """
+
+    faces: Tensor
+    MEMBERS = 3
+    REACH = 6  # pixels that a face is moved at most
+    DRAWS = 32  # of the members of one face, at most; then the one that is known least is kept
+    UNKNOWN = 0.25  # largest cosine to a member's template; recognisers accept from about 0.3 on
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.register_buffer("faces", torch.zeros(count, 3, SIDE, SIDE, dtype=torch.uint8))
+
+    def fill(
+        self,
+        pixels: Tensor,
+        people: Tensor,
+        seed: int,
+        least: int = 2,
+        templates: Callable[[Tensor], Tensor] | None = None,
+    ) -> float:
+        """Average the faces of some people.
+
+        Args:
+            pixels: (N, 3, 112, 112) uint8, or float32 in [0, 1].
+            people: (N,) int64, the person of each; empty when not known.
+            seed: Of the draw.
+            least: How many people there must be.
+            templates: Of images, by the recogniser that shall know nobody; without it each face is drawn once.
+
+        Returns:
+            The share of faces in which the recogniser knows somebody all the same.
+
+        Raises:
+            UsageError: when there are fewer people, or fewer images when these are not known.
+        """
+        everybody = len(set(people.tolist())) if len(people) else len(pixels)
+        if everybody < max(least, 2):
+            raise UsageError(
+                f"{everybody} people are too few to mix {least} faces.", hint="Give more people, or mix fewer faces."
+            )
+        generator = torch.Generator().manual_seed(seed)
+        known = torch.full((len(self.faces),), torch.inf)
+        for place in range(len(self.faces)):
+            for _ in range(self.DRAWS):
+                members = as_images(pixels[self._members(people, len(pixels), generator)])
+                face = (members.mean(0) * 255).round().byte()
+                found = torch.zeros(())
+                if templates is not None:
+                    whole, *each = templates(torch.cat([as_images(face[None]), members]))
+                    found = (torch.stack(each) @ whole).max()
+                if found < known[place]:
+                    self.faces[place], known[place] = face, found
+                if known[place] <= self.UNKNOWN:
+                    break
+        return float((known > self.UNKNOWN).float().mean())
+
+    def _members(self, people: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """(3,) places of faces of as many people, or of fewer when there are no more."""
+        chosen: dict[int, int] = {}
+        for one in torch.randperm(count, generator=generator).tolist():
+            chosen.setdefault(int(people[one]) if len(people) else one, one)
+            if len(chosen) == self.MEMBERS:
+                break
+        return torch.tensor(list(chosen.values()))
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count, 3, 112, 112) in [0, 1], each drawn anew, mirrored or not, and moved a little."""
+        chosen = torch.randint(len(self.faces), (count,), generator=generator)
+        mirrored = torch.rand(count, generator=generator) < 0.5
+        moves = torch.randint(2 * self.REACH + 1, (count, 2), generator=generator).tolist()
+        drawn = torch.where(mirrored[:, None, None, None], self.faces[chosen].flip(3), self.faces[chosen])
+        wide = functional.pad(drawn.float() / 255, [self.REACH] * 4, mode="replicate")
+        return torch.stack(
+            [face[:, down : down + SIDE, right : right + SIDE] for face, (down, right) in zip(wide, moves, strict=True)]
+        )
+
+
+def draw_shares(
+    counts: Tensor,
+    least: float,
+    generator: torch.Generator,
+    *,
+    most: float = LARGEST_SHARE,
+    law: Law = "share",
+) -> Tensor:
+    """Shares of the faces in mixtures, (N, most of counts), summing to 1; places beyond a count are 0.
+
+    The first face gets between `least` and `most`, evenly, and by the law ``share`` 1/k at least; the others divide the
+    rest by a flat Dirichlet distribution, brought nearer to equal parts where one of several would get more than 0.65.
+    Which law the published methods draw from is known of InstaHide only (at most 0.65 each); the rest is our design.
+
+    So the more others there are, the more they average out: the power of k - 1 parts of a flat Dirichlet distribution
+    is 2 / k of that of one. By the law ``power`` both limits are those of two faces, and fall with k so that the
+    others' power beside that of the face stays the same: (1 - s) / s grows with the root of k / 2.
+
+    Args:
+        counts: (N,) int64, 1 or more each.
+        least: In [0, 1]; 0 stands for 1/k.
+        generator: Of the draw.
+        most: In [least, 1].
+        law: What stays the same however many faces are mixed: the first one's ``share``, or the others' ``power``.
+    """
+    places = int(counts.max())
+    limits = torch.tensor([least, most]).expand(len(counts), 2)
+    if law == "power":
+        limits = limits / (limits + (1 - limits) * (counts[:, None] / 2).sqrt())
+    first = limits[:, 0] if law == "power" and least else torch.maximum(1 / counts, limits[:, 0])
+    top = torch.where(counts > 1, torch.maximum(first, limits[:, 1]), torch.ones(len(counts)))
+    first = first + (top - first) * torch.rand(len(counts), generator=generator)
+    others = torch.zeros(len(counts), places)
+    others[:, 1:] = -torch.rand(len(counts), places - 1, generator=generator).clamp_min(1e-9).log()
+    others = others * (torch.arange(places) < counts[:, None])
+    others = others / others.sum(1, keepdim=True).clamp_min(1e-12)
+    rest = (1 - first)[:, None]
+    equal = (torch.arange(places) > 0) & (torch.arange(places) < counts[:, None])
+    equal = equal / (counts[:, None] - 1).clamp_min(1)
+    largest = (rest * others).amax(1, keepdim=True)
+    smooth = rest * equal.amax(1, keepdim=True)
+    pull = ((largest - LARGEST_SHARE) / (largest - smooth).clamp_min(1e-9)).clamp(0, 1)
+    pull = torch.where(counts[:, None] > 2, pull, torch.zeros(1))
+    shares = rest * (others + pull * (equal - others))
+    shares[:, 0] = torch.where(counts > 1, first, torch.ones(len(counts)))
+    return shares
+
+
+def draw_members(counts: Tensor, people: Tensor, partners: Partners, generator: torch.Generator) -> Tensor:
+    """Who is mixed with whom: (N, most of counts) int64 places in the batch; -1 is a face of the pool.
+
+    Args:
+        counts: (N,) int64.
+        people: (N,) int64, so that nobody is mixed with another photo of their own; empty when not known.
+        partners: Other faces of the ``batch``, of the ``pool``, or one or the other for each face (``both``).
+        generator: Of the draw.
+
+    Raises:
+        UsageError: when the batch has too few people for a count.
+    """
+    members = torch.full((len(counts), int(counts.max())), -1, dtype=torch.int64)
+    members[:, 0] = torch.arange(len(counts))
+    inside = torch.rand(len(counts), generator=generator) < 0.5
+    if partners != "both":
+        inside = torch.full_like(inside, partners == "batch")
+    for place, (count, here) in enumerate(zip(counts.tolist(), inside.tolist(), strict=True)):
+        if not here or count < 2:
+            continue
+        order = torch.randperm(len(counts), generator=generator).tolist()
+        seen = {int(people[place]) if len(people) else place}
+        found: list[int] = []
+        for one in order:
+            person = int(people[one]) if len(people) else one
+            if person not in seen and len(found) < count - 1:
+                seen.add(person)
+                found.append(one)
+        if len(found) < count - 1:
+            raise UsageError(
+                f"A batch of {len(seen)} people is too small to mix {count} faces.",
+                hint="Give more people or a larger batch, or mix fewer faces.",
+            )
+        members[place, 1:count] = torch.tensor(found)
+    return members
+
+
+def number_strangers(members: Tensor, shares: Tensor) -> tuple[Tensor, int]:
+    """`members` with -1 - j for stranger j, another one for every place, and how many must be drawn.
+
+    Args:
+        members: (N, K), see `draw_members`.
+        shares: (N, K); places without a share stay -1.
+    """
+    wanted = (members < 0) & (shares > 0)
+    order = wanted.flatten().cumsum(0).reshape(wanted.shape) - 1
+    return torch.where(wanted, -1 - order, members), int(wanted.sum())
+
+
+def mixed(own: Tensor, members: Tensor, shares: Tensor, strangers: Tensor) -> Tensor:
+    """Mixtures (N, C, H, W): sums of shares of faces, masked or not.
+
+    Args:
+        own: (N, C, H, W), the batch's faces.
+        members: (N, K): a place in the batch, or -1 - j for stranger j.
+        shares: (N, K); where it is 0 nothing is added.
+        strangers: (S, C, H, W), faces of the pool.
+    """
+    rows = []
+    for places, parts in zip(members.tolist(), shares.tolist(), strict=True):
+        total = torch.zeros_like(own[0])
+        for place, part in zip(places, parts, strict=True):
+            if part > 0:
+                total = total.add_(own[place] if place >= 0 else strangers[-1 - place], alpha=part)
+        rows.append(total)
+    return torch.stack(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What is mixed.
+
+    Attributes:
+        members: (N, K), see `number_strangers`.
+        shares: (N, K), see `draw_shares`.
+        strangers: (S, 3, 112, 112) in [0, 1], of the pool.
+        counts: (N,) int64, faces in each mixture.
+    """
+
+    members: Tensor
+    shares: Tensor
+    strangers: Tensor
+    counts: Tensor
+
+
+@dataclass(frozen=True)
+class MixingConfig(MaskingConfig):
+    """Settings of whatever mixes faces.
+
+    Attributes:
+        least: Share of the first face, at least; 0 leaves it at 1/k.
+        most: The same at most.
+        law: How these depend on the number of faces; see `draw_shares`.
+        partners: Who is mixed in while the recogniser learns: others of the ``batch``, whose names count by their
+            shares, faces of nobody from the ``pool``, or ``both``. What is stored is mixed with the pool.
+        pool: Faces in the pool.
+        signs: Whether every number then gets a random sign, as in InstaHide.
+        stored_share: Share of the first face in what is stored, by the same law; 0 leaves it as it is learned from.
+        steps: Steps that bring the template of what is stored back to that of the face; see `Mixing.stored`.
+        budget: How far they may change a sample of the mixture, in 1/255.
+    """
+
+    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "least": (0, 1), "most": (0, 1), "pool": (2, 4096), "stored_share": (0, 1), "steps": (0, 1000),
+        "budget": (0, 255),
+    }  # fmt: skip
+    least: float = 0.6
+    most: float = LARGEST_SHARE
+    law: Law = "share"
+    partners: Partners = "pool"
+    pool: int = 64
+    signs: bool = False
+    stored_share: float = 0.0
+    steps: int = 0
+    budget: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = self.partners in get_args(Partners) and self.law in get_args(Law)
+        if not known or self.least > self.most:
+            raise UsageError(
+                f"Nothing is mixed with partners={self.partners!r}, law={self.law!r}, least={self.least!r}, "
+                f"most={self.most!r}.",
+                hint=f"Partners are {', '.join(get_args(Partners))}; laws {', '.join(get_args(Law))}; least <= most.",
+            )
+
+
+@dataclass(frozen=True)
+class MixConfig(MixingConfig):
+    """Settings of mixtures in pixels.
+
+    Attributes:
+        mix: Faces in a mixture.
+    """
+
+    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {**MixingConfig.RANGES, "mix": (FEWEST, MOST)}
+    mix: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.mix, float):
+            raise UsageError(f"Nothing is mixed with mix={self.mix!r}.", hint="Give a whole number.")
+
+
+class Mixing(Masking):
+    """Mixtures of masked faces; subclasses say how one face is masked, and how many are mixed.
+
+    The recogniser first learns to read one masked face, and meets mixtures in the fine-tuning. Our design: taught on
+    mixtures from the start, with the same number of steps, it read neither well.
+
+    Args:
+        config: With the fields of `MixingConfig`.
+    """
+
+    late: ClassVar[bool] = True
+    config: Any
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.stage = ""
+        self.pool = Pool(config.pool)
+
+    def prepare(self, lesson: Lesson) -> dict[str, float]:
+        """Fill the pool; see `Masking.prepare`."""
+        most = max(self.choices)
+        if len(lesson.pixels) < most:
+            raise UsageError(f"{len(lesson.pixels)} images are too few to mix {most}.", hint="Give more images.")
+        known = self.pool.fill(lesson.pixels, lesson.people, lesson.schedule.seed, most, lesson.templates)
+        return {"pool known": round(known, 4)}
+
+    @property
+    def choices(self) -> Sequence[int]:
+        """Numbers of faces that may be in a mixture."""
+        return (self.config.mix,)
+
+    def begin(self, stage: str) -> None:
+        """Mixtures are for the fine-tuning, and for what is stored."""
+        self.stage = stage
+
+    def stored(self, images: Tensor, read: Read, generator: torch.Generator) -> Tensor:
+        """A mixture of the share that is stored, changed a little until the recogniser knows the face in it.
+
+        What it shall know is the mean of the templates of the face and of its mirror image, since a record has room for
+        one template only, and the mean is the better one. The change is made in pixels, so that a mixture stays the
+        mask of some picture and nothing can be told apart by not being one. Our design; see `Masking.stored`.
+        """
+        config, drawn = self.config, self.draw_stored(images, generator)
+        if not config.steps:
+            return self.masked(images, drawn, generator)
+        seen, mirrored = (read(self.single(faces, generator)) for faces in (images, images.flip(3)))
+        wanted = functional.normalize(seen + mirrored, dim=1)
+        state = generator.get_state()
+
+        def shown(pixels: Tensor) -> Tensor:
+            again = torch.Generator()
+            again.set_state(state)  # what else is random is the same in each step
+            return self.finished(self.single_unsigned(pixels, again), again)
+
+        whole = descend(
+            mixed(images, drawn.members, drawn.shares, drawn.strangers),
+            lambda pixels, _: -(read(shown(pixels)) * wanted).sum(),
+            budget=config.budget / 255, iterations=config.steps, across=ACROSS, decay=MOMENTUM,
+        )  # fmt: skip
+        return shown(whole)
+
+    @property
+    def affine(self) -> bool:
+        """Whether masking mixed faces and mixing masked faces is the same."""
+        return True
+
+    def choose(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """(N,) int64: how many faces to mix with each."""
+        return torch.full((len(images),), self.choices[0])
+
+    def signed(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        """Random signs, where the settings ask for them."""
+        if not self.config.signs:
+            return values
+        return values * (2.0 * (torch.rand(values.shape, generator=generator) < 0.5) - 1)
+
+    def mixture(self, images: Tensor, people: Tensor, partners: Partners, generator: torch.Generator) -> Masked:
+        """Mixtures to learn from, and what is in them.
+
+        Args:
+            images: (N, 3, 112, 112) in [0, 1].
+            people: (N,) int64, or empty.
+            partners: Who is mixed in.
+            generator: Of everything random.
+        """
+        drawn = self.draw(images, people, partners, generator, (self.config.least, self.config.most))
+        return Masked(self.masked(images, drawn, generator), drawn.members, drawn.shares, drawn.counts)
+
+    def draw(
+        self,
+        images: Tensor,
+        people: Tensor,
+        partners: Partners,
+        generator: torch.Generator,
+        limits: tuple[float, float],
+    ) -> Drawn:
+        """Who is mixed in, and how much of each.
+
+        Args:
+            images: As for `mixture`.
+            people: As for `mixture`.
+            partners: As for `mixture`.
+            generator: Of everything random.
+            limits: Of the first face's share.
+        """
+        counts = self.choose(images, generator)
+        shares = draw_shares(counts, limits[0], generator, most=limits[1], law=self.config.law)
+        members = draw_members(counts, people, partners, generator)
+        members, needed = number_strangers(members, shares)
+        return Drawn(members, shares, self.pool.draw(needed, generator) if needed else images[:0], counts)
+
+    def draw_stored(self, images: Tensor, generator: torch.Generator) -> Drawn:
+        """Who of the pool is mixed into what is stored, and how much."""
+        share = self.config.stored_share
+        limits = (share, share) if share else (self.config.least, self.config.most)
+        return self.draw(images, torch.empty(0, dtype=torch.int64), "pool", generator, limits)
+
+    def masked(self, images: Tensor, drawn: Drawn, generator: torch.Generator) -> Tensor:
+        """Images mixed as drawn, masked and finished."""
+        own, strangers = images, drawn.strangers
+        if self.affine:  # the mask of the mixture is the mixture of the masks, and one mask is less work than many
+            values = self.single_unsigned(mixed(own, drawn.members, drawn.shares, strangers), generator)
+        else:
+            own, strangers = (self.single_unsigned(faces, generator) for faces in (own, strangers))
+            values = mixed(own, drawn.members, drawn.shares, strangers)
+        return self.finished(values, generator)
+
+    def finished(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        """Mixtures with signs, and with whatever else hides a part of them."""
+        return self.covered(self.signed(values, generator), generator)
+
+    def covered(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        """Mixtures with whatever else hides a part of them."""
+        return values
+
+    def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Faces mixed with those of the pool, as they are stored but for the steps."""
+        return self.masked(images, self.draw_stored(images, generator), generator)
+
+    def batch(self, images: Tensor, people: Tensor, generator: torch.Generator) -> Masked:
+        """Faces mixed with partners as the settings say, from the fine-tuning on; see `Masking.batch`."""
+        if self.stage in ("stem", "distillation"):
+            return alone(self.single(images, generator))
+        return self.mixture(images, people, self.config.partners, generator)
+
+    def single(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """One face alone, with the signs that mixtures have."""
+        return self.signed(self.single_unsigned(images, generator), generator)
+
+    @abstractmethod
+    def single_unsigned(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """One face alone, as it goes into a mixture."""
+
+
+class PixelMixing(Mixing):
+    """Mixtures of pixels: mixup, and with random signs InstaHide."""
+
+    Config = MixConfig
+    kind: ClassVar[Kind] = "image"
+
+    def __init__(self, config: MixConfig) -> None:
+        super().__init__(config)
+        self.shape = (3, SIDE, SIDE)
+
+    def single_unsigned(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The image in [-1, 1], so that signs hide light from dark."""
+        return 2 * images - 1
+
+    def picture(self, values: Tensor) -> Tensor:
+        """The mixture; of InstaHide the absolute values, which every attack on it starts from."""
+        return stretched(values.abs()) if self.config.signs else ((values + 1) / 2).clamp(0, 1)
