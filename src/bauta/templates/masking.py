@@ -3,8 +3,8 @@
 A recogniser that was trained on masked faces reads nothing else, and a service that has it needs no face: the camera
 masks, the service stores and compares. How such a recogniser is made is told in `bauta.templates.masked`.
 
-The plain maskings, nothing at all and Gaussian noise, and mixtures of pixels (`bauta.templates.mixing`) are the rows that
-every other must be compared with.
+The plain maskings (nothing at all, and Gaussian noise) and mixtures of pixels (`bauta.templates.mixing`) are the rows
+that every other must be compared with.
 """
 
 from __future__ import annotations
