@@ -31,7 +31,7 @@ from bauta.templates.masked import MaskedRecognition
 from bauta.templates.shadows import as_images
 
 CHUNK = 8
-SETTINGS = ((0.0, 0), (0.35, 0), (0.35, 12), (0.2, 0), (0.2, 6), (0.2, 12), (0.12, 12))  # share, 0 as learned; steps
+SETTINGS = ((0.0, 0), (0.2, 0), (0.2, 6), (0.2, 12), (0.12, 12))  # share, 0 as while learning; steps
 
 
 def chosen(subjects: tuple[str, ...], each: int, others: int) -> list[int]:
