@@ -468,8 +468,7 @@ class _Leak(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         x, slope = context.saved_tensors
-        # In place, since a new tensor of this size costs more than filling it.
-        return torch.ops.aten.threshold_backward(gradient, x, 0).lerp_(gradient, slope), None
+        return torch.lerp(torch.ops.aten.threshold_backward(gradient, x, 0), gradient, slope), None
 
 
 def _clip(node: Node) -> Function:

@@ -273,7 +273,7 @@ class HybridMask(Mixing):
 
 @dataclass(frozen=True)
 class FixedMixConfig(HybridConfig):
-    """Settings of `FixedMixture`: those of the hybrid, with one number of faces, InstaHide's share and one draw."""
+    """Settings of `FixedMixture`: those of the hybrid, with one number of faces, InstaHide's share and no steps."""
 
     mixes: tuple[int, ...] = (4,)
     least: float = 0.6
