@@ -140,7 +140,7 @@ class LocalFeaturesConfig:
     surrogates: tuple[str, ...] = ()
     epsilon: float = 16.0
     iterations: int = 30
-    asked: int = 3
+    asked: int = 2
     components: int = 64
 
     def __post_init__(self) -> None:

@@ -7,10 +7,9 @@ nobody named.
 ::
 
     y0 = mean face + eigenfaces in random amounts                        drawn for each face, and forgotten
-    y  = argmax  sum_s cos(f_s(y), t_s)      with |y - y0| <= epsilon    by steps of the gradient's sign
-    t_s = f_s(x) + f_s(mirrored x)                                       a template better than that of x alone
+    y  = argmax  sum_s cos(f_s(y), f_s(x))   with |y - y0| <= epsilon    by steps of the gradient's sign
 
-The photo x enters by its templates t_s and in no other way: what is stored is made of these and of random numbers.
+The photo x enters by its templates f_s(x) and in no other way: what is stored is made of these and of random numbers.
 Whoever has it can therefore learn of the photo what the templates tell, and nothing else, whatever he trains.
 """
 
@@ -117,12 +116,7 @@ def write_identity(
         NumericalFailure: when a surrogate's gradient is NaN or infinite.
     """
     with torch.no_grad():
-        wanted = [
-            functional.normalize(
-                one(crops_of(images, one.card.template)) + one(crops_of(images.flip(3), one.card.template)), dim=1
-            )
-            for one in surrogates
-        ]
+        wanted = [one(crops_of(images, one.card.template)) for one in surrogates]
 
     def distance(found: Tensor, iteration: int) -> Tensor:
         down, across = draws.whole(-REACH, REACH, 2).tolist()
