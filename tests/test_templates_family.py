@@ -312,3 +312,23 @@ def test_the_search_sees_through_a_masking() -> None:
     view_of(made, "template")(images, drawn()).sum().backward()
     assert images.grad is not None
     assert float(images.grad.abs().max()) > 0
+
+
+@pytest.mark.parametrize("method", ["hybrid-masking", "mixup"])
+def test_the_search_for_a_template_mixes_no_strangers_in(method: str) -> None:
+    made = fit(method, **({"kept": 2, "mixes": [2]} if method == "hybrid-masking" else {}))
+    view = view_of(made, "template")
+    torch.testing.assert_close(view(faces(2), drawn()), made.probe(faces(2)), atol=1e-4, rtol=0)
+    assert float((view(faces(2), drawn()) - made.network(made.mask(faces(2), drawn()))).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize(("method", "near"), [("hybrid-masking", True), ("ppfr-fd", False), ("gaussian-noise", False)])
+def test_faces_seen_at_once_are_seen_as_when_masked_first(method: str, near: bool) -> None:
+    made = fit(method, **({"kept": 3, "mixes": [2]} if method == "hybrid-masking" else {"kept": 3} if near else {}))
+    assert made.masking.near is near
+    images = faces(3).requires_grad_()
+    once, twice = made.see(images, drawn()), made.read(made.masking.single(images, drawn()))
+    torch.testing.assert_close(once, twice, atol=1e-4, rtol=0)
+    wanted = torch.randn(once.shape, generator=drawn())
+    first, second = (torch.autograd.grad((one * wanted).sum(), images)[0] for one in (once, twice))
+    torch.testing.assert_close(first, second, atol=1e-3 * float(second.abs().max()), rtol=0)

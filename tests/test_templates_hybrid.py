@@ -135,9 +135,17 @@ def test_the_pool_is_of_faces_in_which_the_recogniser_knows_nobody() -> None:
     assert Pool(6).fill(images, people, 0, templates=lambda given: torch.eye(4)[: len(given)]) == 0.0
 
 
-def read(values: torch.Tensor) -> torch.Tensor:
+class Coarse:
     """A recogniser of masked faces: coarse means of their maps."""
-    return functional.normalize(functional.avg_pool2d(values, 16).flatten(1), dim=1)
+
+    def __init__(self, masking: HybridMask) -> None:
+        self.masking = masking
+
+    def read(self, values: torch.Tensor) -> torch.Tensor:
+        return functional.normalize(functional.avg_pool2d(values, 16).flatten(1), dim=1)
+
+    def see(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return self.read(self.masking.single(images, generator))
 
 
 @pytest.mark.parametrize("settings", [{}, {"signs": True}, {"eyes": 1.0}])
@@ -148,10 +156,11 @@ def test_steps_bring_the_template_of_a_mixture_back(settings: dict[str, Any]) ->
 
     def agreement(steps: int) -> torch.Tensor:
         masking.config = HybridConfig(mixes=(2,), pool=4, steps=steps, **settings)
-        state = drawn()
+        state, reader = drawn(), Coarse(masking)
         masking.draw_stored(images, state)  # signs of the face and of its mirror image are drawn after the mixture
-        wanted = sum((read(masking.single(faces, state)) for faces in (images, images.flip(3))), torch.zeros(1))
-        return (read(masking.stored(images, read, drawn())) * functional.normalize(wanted, dim=1)).sum(1).detach()
+        wanted = sum((reader.see(faces, state) for faces in (images, images.flip(3))), torch.zeros(1))
+        stored = reader.read(masking.stored(images, reader, drawn()))
+        return (stored * functional.normalize(wanted, dim=1)).sum(1).detach()
 
     none, few, many = (float(agreement(steps).mean()) for steps in (0, 2, 8))
     assert none + 0.01 < few < many
@@ -162,7 +171,7 @@ def test_steps_stay_within_their_budget() -> None:
     masking.pool.faces.copy_((faces(4, 9) * 255).byte())
     images, shown = faces(2, 1), []
     masking.single_unsigned = lambda pixels, _: shown.append(pixels) or masking.mask(pixels, drawn())  # type: ignore[method-assign]
-    masking.stored(images, read, drawn())
+    masking.stored(images, Coarse(masking), drawn())
     alone, mirrored, start, *_, stored = shown
     assert torch.equal(alone, images)
     assert torch.equal(mirrored, images.flip(3))

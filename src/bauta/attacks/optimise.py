@@ -93,7 +93,7 @@ class _Changes(Protocol):
 class _Masks(Protocol):
     def mask(self, images: Tensor, generator: torch.Generator) -> Tensor: ...
 
-    def read(self, values: Tensor) -> Tensor: ...
+    def see(self, images: Tensor, generator: torch.Generator) -> Tensor: ...
 
 
 def view_of(protector: Protector, level: Level) -> View:
@@ -108,10 +108,8 @@ def view_of(protector: Protector, level: Level) -> View:
             return changed
         return lambda images, generator: protector.recognizer(protector.crops(changed(images, generator)))
     if isinstance(protector, _Masks):
-        masks = protector
-        if level == "representation":
-            return masks.mask
-        return lambda images, generator: masks.read(masks.mask(images, generator))
+        # A template is searched by single masked faces: strangers mixed in by another draw would only be in the way.
+        return protector.mask if level == "representation" else protector.see
     if level == "template":
         return lambda images, generator: protector.recognizer(protector.crops(images))
     front = getattr(protector, "front", None)

@@ -150,6 +150,11 @@ class ShuffledMask(Masking):
         share = float(energies[self.chosen].sum() / energies.sum())
         return {**figures, "energy kept": round(share, 4)}
 
+    @property
+    def near(self) -> bool:
+        """See `Masking.near`."""
+        return bool(self.config.normalise == "population")
+
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The masked coefficients, (N, 3 kept, 112, 112), of deviation 1 in each channel."""
         # Face by face: one fits into a processor's cache, a batch does not.

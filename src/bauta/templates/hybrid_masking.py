@@ -207,6 +207,16 @@ class HybridMask(Mixing):
         """Unless each face is normalised by itself."""
         return bool(self.config.normalise == "population")
 
+    @property
+    def near(self) -> bool:
+        """See `Masking.near`."""
+        return self.mask.near and not self.config.signs
+
+    @property
+    def plain(self) -> bool:
+        """Without signs, and without noise in regions."""
+        return super().plain and not any(getattr(self.config, name) for name in REGIONS)
+
     def choose(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """(N,) int64, drawn from the distribution that the strategy sees in the masked face."""
         mixes = torch.tensor(self.config.mixes)
@@ -221,9 +231,9 @@ class HybridMask(Mixing):
 
     def covered(self, values: Tensor, generator: torch.Generator) -> Tensor:
         """Noise in the regions that are to be hidden; see `Mixing.covered`."""
-        strengths = region_strengths({name: getattr(self.config, name) for name in REGIONS})
-        if not bool(strengths.any()):
+        if self.plain:
             return values
+        strengths = region_strengths({name: getattr(self.config, name) for name in REGIONS})
         return values * (1 - strengths) + torch.randn(values.shape, generator=generator) * strengths
 
     def feedback(self, masked: Masked, images: Tensor, losses: Tensor) -> dict[str, Tensor]:

@@ -41,10 +41,11 @@ from bauta.recognizers.onnx_import import trainable_copy
 from bauta.recognizers.splits import list_cuts, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
-from bauta.templates.base import Protector, Provenance, crops_of
+from bauta.templates.base import SIDE, Protector, Provenance, crops_of
 from bauta.templates.frequency import PrivacyBudget, RandomSubset, ShuffledMask, ShuffledResidue
 from bauta.templates.hybrid_masking import FixedMixture, HybridMask
 from bauta.templates.learners import Learner, Progress, Schedule, require_finite, train
+from bauta.templates.locally_connected import LocallyConnected
 from bauta.templates.masking import GaussianNoise, Lesson, Masked, Masking, Unmasked
 from bauta.templates.mixing import PixelMixing
 from bauta.templates.representation import Kind, Representation, Storage
@@ -168,9 +169,16 @@ class Stem(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """The feature."""
-        weight = self.reduce.weight / self.scale[None]  # of values that are not standardised first: they are many
-        bias = -(weight * self.mean[None]).sum((1, 2, 3))
-        reduced = functional.conv2d(values, weight, bias).contiguous(memory_format=torch.channels_last)
+        return self.finish(self.reduced(values))
+
+    def reduced(self, values: Tensor) -> Tensor:
+        """The first layer, (N, width, H, W) and affine, of values that are not standardised first: they are many."""
+        weight = self.reduce.weight / self.scale[None]
+        return functional.conv2d(values, weight, -(weight * self.mean[None]).sum((1, 2, 3)))
+
+    def finish(self, reduced: Tensor) -> Tensor:
+        """The feature, of what the first layer has made."""
+        reduced = reduced.contiguous(memory_format=torch.channels_last)
         feature: Tensor = self.linear(reduced) + self.branch(reduced)
         return feature if feature.shape[2:] == self.side else functional.adaptive_avg_pool2d(feature, self.side)
 
@@ -246,7 +254,11 @@ class MaskedNetwork(nn.Module):
                 f"A recogniser of masked faces {list(self.shape)} was given {list(values.shape[1:])}.",
                 hint="Mask the face as this protector does.",
             )
-        embeddings = self.body(self.stem(values).contiguous(memory_format=torch.channels_last))
+        return self.finish(self.stem.reduced(values))
+
+    def finish(self, reduced: Tensor) -> Tensor:
+        """The same of what the first layer of the stem has made of them; raises `NumericalFailure` likewise."""
+        embeddings = self.body(self.stem.finish(reduced).contiguous(memory_format=torch.channels_last))
         if not bool(embeddings.isfinite().all()):
             raise NumericalFailure("A recogniser of masked faces answered with NaN or infinity.", hint="Check it.")
         return functional.normalize(embeddings, dim=1)
@@ -287,6 +299,7 @@ class MaskedRecognition(Protector):
         self._parts = _packed(masking, network)
         _load(masking, network, self._parts)  # compute with what is kept, not with what was rounded
         network.freeze()
+        self._first: LocallyConnected | None = None
 
     @classmethod
     def fit(
@@ -367,12 +380,23 @@ class MaskedRecognition(Protector):
         self.require_images(images)
         self.require_key(key)
         with torch.no_grad():
-            values = torch.cat([self.masking.stored(part, self.read, generator) for part in _parts(images)])
+            values = torch.cat([self.masking.stored(part, self, generator) for part in _parts(images)])
         return self.represent(values).stored_as(self.storage)
 
     def read(self, values: Tensor) -> Tensor:
         """Unit-norm templates (N, D) of masked faces (N, C, H, W), under autograd."""
         templates: Tensor = self.network(values)
+        return templates
+
+    def see(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Unit-norm templates (N, D) of faces (N, 3, 112, 112), each masked alone, under autograd."""
+        if not self.masking.near:
+            return self.read(self.masking.single(images, generator))
+        if self._first is None:  # mask and first layer as one, to rounding, and several times as fast
+            self._first = LocallyConnected.of(
+                lambda faces: self.network.stem.reduced(self.masking.single(faces, generator)), (3, SIDE, SIDE)
+            )
+        templates: Tensor = self.network.finish(self._first(images))
         return templates
 
     def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:

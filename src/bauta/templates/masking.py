@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,15 @@ from bauta.templates.base import SIDE
 from bauta.templates.learners import Progress, Schedule
 from bauta.templates.representation import Kind
 
-Read = Callable[[Tensor], Tensor]
+
+class Reader(Protocol):
+    """A recogniser of masked faces, as a masking may ask it for help."""
+
+    def read(self, values: Tensor) -> Tensor:
+        """Unit-norm templates (N, D) of masked faces (N, C, H, W), under autograd."""
+
+    def see(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The same of faces (N, 3, 112, 112) in [0, 1], each masked alone; `Masking.single` says how."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,12 +142,17 @@ class Masking(nn.Module, ABC):
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """What is stored of faces (N, 3, 112, 112) in [0, 1]: (N, C, H, W), under autograd."""
 
-    def stored(self, images: Tensor, read: Read, generator: torch.Generator) -> Tensor:
+    @property
+    def near(self) -> bool:
+        """Whether `single` draws nothing, and each place of it is an affine function of the 3x3 pixels there."""
+        return False
+
+    def stored(self, images: Tensor, reader: Reader, generator: torch.Generator) -> Tensor:
         """What is stored of faces, for maskings that ask the recogniser of masked faces for help.
 
         Args:
             images: (N, 3, 112, 112) in [0, 1].
-            read: From masked faces to unit-norm templates, under autograd.
+            reader: The recogniser.
             generator: Of everything random.
         """
         values: Tensor = self(images, generator)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from bauta.errors import UsageError
 from bauta.templates.base import SIDE
-from bauta.templates.masking import Lesson, Masked, Masking, MaskingConfig, Read, alone, stretched
+from bauta.templates.masking import Lesson, Masked, Masking, MaskingConfig, Reader, alone, stretched
 from bauta.templates.representation import Kind
 from bauta.templates.shadows import as_images
 from bauta.templates.steps import descend
@@ -346,7 +346,7 @@ class Mixing(Masking):
         """Mixtures are for the fine-tuning, and for what is stored."""
         self.stage = stage
 
-    def stored(self, images: Tensor, read: Read, generator: torch.Generator) -> Tensor:
+    def stored(self, images: Tensor, reader: Reader, generator: torch.Generator) -> Tensor:
         """A mixture of the share that is stored, changed a little until the recogniser knows the face in it.
 
         What it shall know is the mean of the templates of the face and of its mirror image, since a record has room for
@@ -356,18 +356,23 @@ class Mixing(Masking):
         config, drawn = self.config, self.draw_stored(images, generator)
         if not config.steps:
             return self.masked(images, drawn, generator)
-        seen, mirrored = (read(self.single(faces, generator)) for faces in (images, images.flip(3)))
+        seen, mirrored = (reader.see(faces, generator) for faces in (images, images.flip(3)))
         wanted = functional.normalize(seen + mirrored, dim=1)
         state = generator.get_state()
 
+        def again() -> torch.Generator:  # what else is random is the same in each step
+            return torch.Generator().set_state(state)
+
         def shown(pixels: Tensor) -> Tensor:
-            again = torch.Generator()
-            again.set_state(state)  # what else is random is the same in each step
-            return self.finished(self.single_unsigned(pixels, again), again)
+            drawing = again()
+            return self.finished(self.single_unsigned(pixels, drawing), drawing)
+
+        def seen_in(pixels: Tensor) -> Tensor:
+            return reader.see(pixels, again()) if self.plain else reader.read(shown(pixels))
 
         whole = descend(
             mixed(images, drawn.members, drawn.shares, drawn.strangers),
-            lambda pixels, _: -(read(shown(pixels)) * wanted).sum(),
+            lambda pixels, _: -(seen_in(pixels) * wanted).sum(),
             budget=config.budget / 255, iterations=config.steps, across=ACROSS, decay=MOMENTUM,
         )  # fmt: skip
         return shown(whole)
@@ -376,6 +381,11 @@ class Mixing(Masking):
     def affine(self) -> bool:
         """Whether masking mixed faces and mixing masked faces is the same."""
         return True
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is done to masks and mixtures after mixing."""
+        return not self.config.signs
 
     def choose(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """(N,) int64: how many faces to mix with each."""
