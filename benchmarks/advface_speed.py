@@ -5,7 +5,7 @@ of the passes of the recogniser's back that the identity term asks for as well. 
 so that a busy machine slows both; the median of the rounds' ratios counts. Time is the process's own, of all threads.
 Decoders are untrained: speed does not see that.
 
-    python benchmarks/advface_speed.py foamliu_mobilefacenet --split 64x56x56
+    python benchmarks/advface_speed.py mobilefacenet --threads 1
 """
 
 from __future__ import annotations

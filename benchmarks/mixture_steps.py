@@ -2,8 +2,10 @@
 
 Faces are those of the recipe's attackers' half, whom no protector learned from and no table tests on: up to 5 of
 everybody with several, and of 30 others one. They are stored with several shares of the face and several numbers of
-steps that bring its template back. Accuracy is 1 - the half total error rate at the best threshold for these pairs; the
-power is that of the others beside the face (sum of their squared shares over its own).
+steps that bring its template back. Since what is brought back is the mean with the mirror image's template, the first
+row is that mean of faces that nothing was mixed with: what it gains is no merit of mixing. Accuracy is 1 - the half
+total error rate at the best threshold for these pairs; the power is that of the others beside the face (sum of their
+squared shares over its own).
 
     bauta templates attack hybrid-small --data DATA -o cards --rows hybrid
     python benchmarks/mixture_steps.py DATA cards/.work/protectors/NAME
@@ -20,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from bauta import metrics
 from bauta.benchmark.template_recipes import read_template_recipe
@@ -73,29 +76,31 @@ def main() -> None:
     parts: tuple[Tensor, ...] = images.split(CHUNK)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         probes = protector.probe(images)
+        means = functional.normalize(probes + protector.probe(images.flip(3)), dim=1)
     alone = accuracy((probes @ probes.T).numpy(), same)
-    config, rows = masking.config, []
+
+    def figures_of(gallery: Tensor) -> dict[str, float]:
+        one, two = (accuracy((gallery @ other.T).numpy(), same) for other in (probes, gallery))
+        agreement = (gallery * probes).sum(1)
+        return {
+            "loss_one_sided": round(100 * (alone[0] - one[0]), 2),
+            "loss_two_sided": round(100 * (alone[0] - two[0]), 2),
+            "accepted_one_sided": round(one[1], 4),
+            "accepted_two_sided": round(two[1], 4),
+            "agreement": round(float(agreement.mean()), 3),
+            "least_agreement": round(float(agreement.min()), 3),
+        }
+
+    config, rows = masking.config, [{"stored_share": 1.0, "steps": 0, **figures_of(means), "power_of_others": 0.0}]
     for share, steps in SETTINGS:
         masking.config = replace(config, stored_share=share, steps=steps)
         generator = torch.Generator().manual_seed(options.seed)
         with torch.no_grad():
-            gallery = torch.cat([protector.read(masking.stored(part, protector.read, generator)) for part in parts])
+            gallery = torch.cat([protector.read(masking.stored(part, protector, generator)) for part in parts])
             shares = masking.draw_stored(images, generator).shares
-        agreement = (gallery * probes).sum(1)
-        one, two = accuracy((gallery @ probes.T).numpy(), same), accuracy((gallery @ gallery.T).numpy(), same)
-        rows.append(
-            {
-                "stored_share": share,
-                "steps": steps,
-                "loss_one_sided": round(100 * (alone[0] - one[0]), 2),
-                "loss_two_sided": round(100 * (alone[0] - two[0]), 2),
-                "accepted_one_sided": round(one[1], 4),
-                "accepted_two_sided": round(two[1], 4),
-                "agreement": round(float(agreement.mean()), 3),
-                "least_agreement": round(float(agreement.min()), 3),
-                "power_of_others": round(float((shares[:, 1:].square().sum(1) / shares[:, 0].square()).mean()), 2),
-            }
-        )
+        power = (shares[:, 1:].square().sum(1) / shares[:, 0].square()).mean()
+        found = {**figures_of(gallery), "power_of_others": round(float(power), 2)}
+        rows.append({"stored_share": share, "steps": steps, **found})
         print(rows[-1], flush=True)
     figures = {
         "recipe": recipe.name,

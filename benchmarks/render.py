@@ -198,7 +198,8 @@ def steps_table() -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in found["settings"]:
-        share = f"{row['stored_share']:g}" if row["stored_share"] else "as learned from"
+        names = {1: "all: the mean with its mirror image", 0: "as learned from"}
+        share = names.get(row["stored_share"], f"{row['stored_share']:g}")
         losses = f"{row['loss_one_sided']:.2f} | {row['loss_two_sided']:.2f}"
         agreement = f"{row['agreement']:.2f}, {row['least_agreement']:.2f}"
         lines.append(f"| {share} | {row['power_of_others']:.1f} | {row['steps']} | {losses} | {agreement} |")
