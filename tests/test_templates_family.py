@@ -30,7 +30,8 @@ from bauta.templates.frequency import (
     place,
 )
 from bauta.templates.learners import Schedule
-from bauta.templates.masked import MaskedRecognition, Stem, Unprotected
+from bauta.templates.masked import MaskedRecognition, Unprotected
+from bauta.templates.masked_network import Stem
 from bauta.templates.masking import Lesson, stretched
 from bauta.templates.references import IdentityFeature
 from conftest import drawn, faces, toy_surrogate
@@ -269,7 +270,7 @@ def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path, monkeyp
             raise Interrupted
 
     usual = learners.train
-    monkeypatch.setattr("bauta.templates.masked.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
+    monkeypatch.setattr("bauta.templates.masked_training.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
     with pytest.raises(Interrupted):
         fit(**options, work=tmp_path, progress=stop)
     assert list(tmp_path.glob("Unmasked-*-distillation.safetensors"))
@@ -279,7 +280,9 @@ def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path, monkeyp
 
 
 def test_a_loss_that_is_no_number_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bauta.templates.masked.teacher_templates", lambda *given: torch.full((2, 8, 32), float("nan")))
+    monkeypatch.setattr(
+        "bauta.templates.masked_training.teacher_templates", lambda *given: torch.full((2, 8, 32), float("nan"))
+    )
     with pytest.raises(NumericalFailure, match="distillation at step 1"):
         fit()
 
