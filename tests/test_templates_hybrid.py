@@ -39,6 +39,14 @@ def hybrid() -> MaskedRecognition:
     return fit(mixes=[2, 4], reward="loss+recovery")
 
 
+def test_watching_people_between_stages_leaves_the_strategy_alone() -> None:
+    made = fit(count=80, people=[f"person {number // 2}" for number in range(80)], batch=40, mixes=[2, 3])
+    figures = dict(made.provenance.training)
+    assert figures["faces"] < 80
+    assert {"stem_auroc_one_sided", "fine_tuning_auroc_one_sided", "fine_tuning_strategy"} <= figures.keys()
+    assert "distillation_strategy" not in figures
+
+
 # Shares and partners
 
 

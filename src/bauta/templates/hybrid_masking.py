@@ -202,6 +202,11 @@ class HybridMask(Mixing):
         """Choose frequencies, and fill the pool; see `Masking.prepare`."""
         return {**super().prepare(lesson), **self.mask.prepare(lesson)}
 
+    def begin(self, stage: str) -> None:
+        """Forget what was chosen for the faces that were watched after the stage before; see `Masking.begin`."""
+        super().begin(stage)
+        self._logits = None
+
     @property
     def affine(self) -> bool:
         """Unless each face is normalised by itself."""
