@@ -60,6 +60,14 @@ class TestFitStudent:
         assert not any(buffer.requires_grad for buffer in teacher.buffers())
         assert torch.equal(embed(teacher, clean), targets)
 
+    @pytest.mark.parametrize("shape", [(4, 112, 112), (24,)])
+    def test_inputs_of_any_scale_are_alike_to_a_student(self, shape: tuple[int, ...]) -> None:
+        inputs = torch.randn(12, *shape, generator=seeded(2))
+        plain, scaled = (
+            start_from(toy_surrogate(), shape, seeded(), factor * inputs).eval() for factor in (1.0, 500.0)
+        )
+        torch.testing.assert_close(embed(plain, inputs), embed(scaled, 500.0 * inputs), atol=1e-4, rtol=0)
+
     @pytest.mark.parametrize("shape", [(5, 28, 28), (4, 112, 112), (24,)])
     def test_features_and_vectors_are_inputs_too(self, shape: tuple[int, ...]) -> None:
         teacher = toy_surrogate()

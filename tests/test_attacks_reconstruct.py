@@ -157,6 +157,11 @@ def test_an_oracle_is_asked_anew_and_its_draws_differ(pixels: Tensor) -> None:
     assert torch.equal(first, pairs.representations(index, torch.Generator().manual_seed(0)))
 
 
+def test_oracles_with_other_keys_are_told_apart(pixels: Tensor) -> None:
+    open_, locked = (OraclePairs(NoisyImage(cut_recognizer()), pixels, about=about) for about in ("", "key 1"))
+    assert open_.key != locked.key
+
+
 def test_where_nothing_is_stored_the_best_decoder_is_the_mean_face(pixels: Tensor) -> None:
     pairs = OraclePairs(ConstantImage(cut_recognizer()), pixels[:16])
     fitted = fit_reconstructor(pairs, SMALL)

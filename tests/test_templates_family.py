@@ -279,6 +279,27 @@ def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path, monkeyp
         torch.testing.assert_close(continued.parts()[name], value, msg=name)
 
 
+def test_what_was_learned_under_other_names_is_not_taken_up(tmp_path: Path) -> None:
+    names = [f"{number % 4}" for number in range(8)]
+    fit(people=names, work=tmp_path)
+    others = fit(people=[f"{number % 2}" for number in range(8)], work=tmp_path)
+    anew = fit(people=[f"{number % 2}" for number in range(8)])
+    for name, value in anew.parts().items():
+        torch.testing.assert_close(others.parts()[name], value, msg=name)
+    fit(people=names, stem=6, work=tmp_path)  # another width has checkpoints of its own
+
+
+def test_faces_at_the_door_are_masked_anew() -> None:
+    made = fit("gaussian-noise", sigma=64.0)
+    assert not torch.equal(made.probe(faces()), made.probe(faces()))
+    assert torch.equal(made.probe(faces(), drawn()), made.probe(faces(), drawn()))
+
+
+def test_much_noise_is_stored_as_far_as_half_precision_reaches() -> None:
+    made = fit("dctdp", budget=1e-3)
+    assert bool(made.protect(faces(1), drawn()).values().isfinite().all())
+
+
 def test_a_loss_that_is_no_number_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "bauta.templates.masked_training.teacher_templates", lambda *given: torch.full((2, 8, 32), float("nan"))

@@ -186,6 +186,14 @@ def test_steps_stay_within_their_budget() -> None:
     assert 2.9 / 255 < float((stored - start).detach().abs().max()) < 3.01 / 255
 
 
+def test_no_noise_is_drawn_twice() -> None:
+    masking = HybridMask(HybridConfig(mixes=(2,), pool=4, steps=2, eyes=1.0))
+    masking.pool.faces.copy_((faces(4, 9) * 255).byte())
+    eyes, state = region_strengths({"eyes": 1.0}) > 0.999, drawn()
+    first, second = (masking.stored(faces(1), Coarse(masking), state)[:, :, eyes].flatten() for _ in range(2))
+    assert float(torch.isin(second, first).float().mean()) < 0.01
+
+
 def test_what_is_stored_is_mixed_by_the_share_that_is_stored() -> None:
     masking = HybridMask(HybridConfig(mixes=(2, 5), pool=4, stored_share=0.2))
     shares = masking.draw_stored(faces(8, 1), drawn()).shares
@@ -350,3 +358,23 @@ def test_the_composite_score_has_known_answers() -> None:
     assert metrics.composite_privacy(none, none, perfect, none).mean() == pytest.approx(0.3)
     with pytest.raises(UsageError, match="shape"):
         metrics.composite_privacy(none, none, none, np.ones(2))
+
+
+def test_batches_without_strangers_are_masked_face_by_face() -> None:
+    made = fit(normalise="face", steps=0, partners="batch", mixes=[2])
+    assert made.protect(faces(2), drawn()).values().shape == (2, 3 * MASK["kept"], 112, 112)
+
+
+def test_batches_too_small_to_mix_are_refused_before_anything_is_learned() -> None:
+    with pytest.raises(UsageError, match="batches of 2"):
+        fit(partners="batch", batch=2, mixes=[2, 3])
+
+
+def test_a_share_of_faces_stays_alone_while_the_recogniser_learns() -> None:
+    masking = HybridMask(HybridConfig(mixes=(2, 3), pool=4, alone=0.5))
+    masking.begin("fine-tuning")
+    counts = masking.batch(faces(64, 1), NOBODY, drawn()).counts
+    assert 16 < int((counts == 1).sum()) < 48
+    assert int((masking.draw_stored(faces(64, 1), drawn()).counts == 1).sum()) == 0  # but nothing is stored alone
+    figures = dict(fit(alone=0.5, mixes=[2, 3]).provenance.training)
+    assert "fine_tuning_strategy" in figures

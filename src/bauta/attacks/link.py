@@ -24,6 +24,7 @@ from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
 from bauta.photo.files import write_atomically
 from bauta.recognizers.onnx_import import trainable_copy
 from bauta.recognizers.surrogates import Surrogate
+from bauta.templates.decoders import Standardise
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,9 @@ def embed(network: nn.Module, inputs: Inputs, *, batch: int = 64) -> Tensor:
     return functional.normalize(found, dim=1)
 
 
-def start_from(teacher: Surrogate, shape: Sequence[int], generator: torch.Generator) -> nn.Module:
+def start_from(
+    teacher: Surrogate, shape: Sequence[int], generator: torch.Generator, examples: Tensor | None = None
+) -> nn.Module:
     """A network for a student to start from, with the teacher's weights where shapes allow.
 
     Args:
@@ -181,6 +184,8 @@ def start_from(teacher: Surrogate, shape: Sequence[int], generator: torch.Genera
             convolution to three channels, resized to those crops, before it; (D,) a network of two linear layers
             that has nothing of the teacher (our design).
         generator: Of the new weights.
+        examples: (n, *shape) inputs by whose mean and deviation others are standardised first, channel by channel or
+            number by number: raw coefficients differ by orders of magnitude. Images for the teacher itself are not.
 
     Raises:
         UsageError: when the shape is none of these.
@@ -192,10 +197,12 @@ def start_from(teacher: Surrogate, shape: Sequence[int], generator: torch.Genera
         return teacher
     if len(shape) not in (1, 3) or min(shape) < 1:
         raise UsageError(f"No student reads inputs of shape {tuple(shape)}.", hint="Give (C, H, W) or (D,).")
+    if examples is not None:
+        layers.append(Standardise(examples.float()))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         if len(shape) == 1:
-            return nn.Sequential(nn.Linear(shape[0], 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+            return nn.Sequential(*layers, nn.Linear(shape[0], 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         layers.append(nn.Conv2d(shape[0], 3, 3, padding=1))
     if tuple(shape[1:]) != size:
         layers.append(nn.Upsample(size=size, mode="bilinear", align_corners=False))

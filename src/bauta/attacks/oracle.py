@@ -26,17 +26,18 @@ class OraclePairs:
         protector: The oracle.
         pixels: (N, 3, 112, 112) uint8, the attacker's images.
         keys: Draws a key for each batch; none by default.
+        about: What is particular about these keys, for checkpoints: whoever learned under others learned otherwise.
 
     Raises:
         UsageError: when there are no images, or they have another form.
     """
 
-    def __init__(self, protector: Protector, pixels: Tensor, *, keys: Keys | None = None) -> None:
+    def __init__(self, protector: Protector, pixels: Tensor, *, keys: Keys | None = None, about: str = "") -> None:
         require_pixels(pixels)
         self.protector, self.pixels, self.keys = protector, pixels, keys
         first = self.representations(torch.tensor([0]), torch.Generator().manual_seed(0))
         self.shape: tuple[int, ...] = tuple(first.shape[1:])
-        self.key = f"{protector.sha256} {digest(pixels)} anew"
+        self.key = f"{protector.sha256} {digest(pixels)} anew {about}".strip()
 
     def __len__(self) -> int:
         """How many there are."""

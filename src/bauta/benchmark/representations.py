@@ -139,7 +139,8 @@ def protect_faces(
         path = folder / f"{start // CHUNK:05d}.safetensors"
         part = read_tensors(path)
         if part is None:
-            generator = torch.Generator().manual_seed(hash_seed(seed, start // CHUNK))
+            # Of these faces alone: an attacker's must not meet the randomness that a victim's meet.
+            generator = torch.Generator().manual_seed(hash_seed(seed, faces.sha256, start // CHUNK))
             stored = protector.protect(faces.images(slice(start, start + CHUNK)), generator, key)
             stored = stored if storage is None else stored.stored_as(storage)
             with torch.no_grad():
@@ -178,11 +179,20 @@ def hash_seed(*facts: object) -> int:
     return int.from_bytes(hashlib.sha256(json.dumps(facts).encode()).digest()[:7], "big")
 
 
-@cache
 def protection_code() -> str:
     """SHA-256 over the sources that decide a representation."""
+    return _code(_ROOMS)
+
+
+def attack_code() -> str:
+    """SHA-256 over the sources that decide what an attacker of representations learns."""
+    return _code((*_ROOMS, "attacks"))
+
+
+@cache
+def _code(rooms: tuple[str, ...]) -> str:
     package, total = Path(bauta.__file__).parent, hashlib.sha256()
-    for name in _ROOMS:
+    for name in rooms:
         for path in sorted((package / name).rglob("*.py")):
             total.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return total.hexdigest()

@@ -24,6 +24,7 @@ from bauta.benchmark.representations import (
     Faces,
     Protected,
     again,
+    attack_code,
     hash_seed,
     protect_faces,
     protection_code,
@@ -39,6 +40,7 @@ from bauta.templates.representation import key_fingerprint
 
 Progress = Callable[[str, int, int], None]
 
+EXAMPLES = 64  # inputs by which a student standardises
 PAPERS = {
     "picture": "our design",
     "decoder": "Ronneberger et al. 2015; Mai et al. 2018",
@@ -117,7 +119,9 @@ class Scene:
             assert made.values is not None
             return StoredPairs(made.values if every else made.values[index], pixels, key=self.unprotected.sha256)
         if attack.options.get("fresh", False):
-            return OraclePairs(self.protector, pixels, keys=lambda generator: self.own_key)
+            return OraclePairs(
+                self.protector, pixels, keys=lambda generator: self.own_key, about=key_fingerprint(self.own_key)
+            )
         assert self.protected.values is not None
         key = f"{self.protector.sha256} {key_fingerprint(self.own_key)}"
         if attack.options.get("shared", False) or attack.options.get("draws", 1) > 1:
@@ -210,7 +214,8 @@ def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
             hint="Let it be adaptive.",
         )
     whole = config if attack.kind == "decoder" else _build(GenerativeConfig, {"decoder": config, **critic}, attack)
-    about = hashlib.sha256(json.dumps([pairs.key, whole.to_dict()], sort_keys=True).encode()).hexdigest()[:24]
+    facts = [attack_code(), pairs.key, whole.to_dict()]
+    about = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
     knows = bool(attack.options.get("fresh", False))  # who protects anew in every step has the protector itself
     folder, embed = scene.work / "attackers", scene.protector.probe if knows else scene.protector.clean
     fit = fit_reconstructor if attack.kind == "decoder" else fit_generative
@@ -254,10 +259,12 @@ def _student(attack: Attack, scene: Scene) -> Outcome:
     with torch.no_grad():
         parts = [protector.clean(faces.images(part)) for part in torch.split(index, 32)]
     targets = torch.cat(parts)
-    facts = [protector.sha256, key_fingerprint(scene.own_key), faces.sha256, config.to_dict(), scene.seed, len(index)]
+    about = [attack_code(), protector.sha256, key_fingerprint(scene.own_key)]
+    facts = [*about, faces.sha256, config.to_dict(), scene.seed, len(index)]
     path = scene.work / "attackers" / f"student-{hash_seed(*facts):x}.safetensors"
     generator = torch.Generator().manual_seed(hash_seed(scene.seed, "student"))
-    start = start_from(protector.recognizer, inputs.shape[1:], generator)
+    some = inputs[:: max(1, len(inputs) // EXAMPLES)][:EXAMPLES]
+    start = start_from(protector.recognizer, inputs.shape[1:], generator, some)
     if path.exists():
         student = load_student(path, start)
     else:
@@ -273,7 +280,7 @@ def _student(attack: Attack, scene: Scene) -> Outcome:
 
 def _search(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
     config = _build(OptimisationConfig, dict(attack.options), attack)
-    facts = [scene.protector.sha256, scene.people.sha256, config.to_dict(), scene.seed, len(stolen)]
+    facts = [attack_code(), scene.protector.sha256, scene.people.sha256, config.to_dict(), scene.seed, len(stolen)]
     facts.append(hashlib.sha256(stolen.contiguous().numpy().tobytes()).hexdigest())
     path = scene.work / "attackers" / f"search-{hash_seed(*facts):x}.safetensors"
     kept = read_tensors(path)

@@ -163,8 +163,8 @@ class _Game(Learner):
         device: torch.device,
     ) -> None:
         self.config, self.losses, self.pixels, self.device = config, losses, pixels, device
+        self.early = _early_layers(surrogates[0]) if losses.local else None  # cut where it is, then moved with it
         self.surrogates = [surrogate.to(device) for surrogate in surrogates]
-        self.early = _early_layers(surrogates[0]) if losses.local else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(schedule.seed)
             self.anonymiser = Anonymiser(config.channels)

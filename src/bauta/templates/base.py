@@ -136,7 +136,7 @@ class Protector(ABC):
 
         Args:
             images: (N, 3, 112, 112) in [0, 1].
-            generator: Of what is random in masking them; a fixed one by default.
+            generator: Of what is random in masking them; one that nobody knows by default.
         """
         return self.clean(images)
 
@@ -149,18 +149,25 @@ class Protector(ABC):
         gallery.require_same_maker(probe)
         return self.templates(gallery, key) @ self.templates(probe, key).T
 
-    def match_clean(self, gallery: Representation, probes: Tensor, key: bytes | None = None) -> Tensor:
+    def match_clean(
+        self,
+        gallery: Representation,
+        probes: Tensor,
+        key: bytes | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """(N, M) cosines of N protected faces and M probes (see `probe`): one-sided matching, the deployment.
 
         Args:
             gallery: What is stored.
             probes: (M, 3, 112, 112) in [0, 1], the faces in front of the camera.
             key: Of the gallery.
+            generator: Of the probes' randomness; see `probe`.
 
         Raises:
             UsageError: when the gallery is another protector's, or was made with another key.
         """
-        return self.templates(gallery, key) @ self.probe(probes).T
+        return self.templates(gallery, key) @ self.probe(probes, generator).T
 
     def crops(self, images: Tensor) -> Tensor:
         """ArcFace crops (N, 3, 112, 112) carried to the recogniser's template, differentiably."""

@@ -67,7 +67,8 @@ class HybridConfig(ShuffleConfig, MixingConfig):
     most: float = 0.8
     law: Law = "power"
     stored_share: float = 0.2
-    steps: int = 12
+    steps: int = 20
+    alone: float = 0.75
     reward: Reward = "loss"
     recovery: float = 1.0
     entropy: float = 0.01
@@ -254,12 +255,15 @@ class HybridMask(Mixing):
             failure = 1 - ssim(seen.detach(), wanted, data_range=1.0, size_average=False)
         if self.strategy is None or self._logits is None:
             return terms
-        rewards = self.strategy.rewards(losses) + self.config.recovery * failure
+        mixed = masked.counts > 1
+        if not bool(mixed.any()):
+            return terms
+        rewards = self.strategy.rewards(losses[mixed]) + self.config.recovery * failure[mixed]
         mixes = self.strategy.mixes
-        chosen = (masked.counts[:, None] == mixes).long().argmax(1)
+        chosen = (masked.counts[mixed, None] == mixes).long().argmax(1)
         config = self.config
         terms |= strategy_terms(
-            self._logits, chosen, rewards, self.strategy.baseline.clone(), mixes,
+            self._logits[mixed], chosen, rewards, self.strategy.baseline.clone(), mixes,
             entropy=config.entropy, cost=config.cost, wished=config.wished,
         )  # fmt: skip
         self.strategy.baseline.copy_(0.9 * self.strategy.baseline + 0.1 * rewards.mean())
@@ -288,7 +292,9 @@ class HybridMask(Mixing):
 
 @dataclass(frozen=True)
 class FixedMixConfig(HybridConfig):
-    """Settings of `FixedMixture`: those of the hybrid, with one number of faces, InstaHide's share and no steps."""
+    """Settings of `FixedMixture`: those of the hybrid, with one number of faces, InstaHide's share, all of them
+    mixed, and no steps.
+    """
 
     mixes: tuple[int, ...] = (4,)
     least: float = 0.6
@@ -296,6 +302,7 @@ class FixedMixConfig(HybridConfig):
     law: Law = "share"
     stored_share: float = 0.0
     steps: int = 0
+    alone: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

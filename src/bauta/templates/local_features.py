@@ -78,8 +78,7 @@ class Draws:
 
     def whole(self, low: int, high: int, count: int) -> Tensor:
         """(count,) whole numbers from low to high, both included."""
-        drawn = (low + self.uniform(count) * (high - low + 1)).long()
-        return drawn.clamp_max(high)
+        return (low + (self.uniform(count) * (high - low + 1)).long()).clamp_max(high)
 
     @staticmethod
     def _bits(shape: Sequence[int]) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from bauta.errors import UsageError, WeightsCorrupt
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
-from bauta.templates.base import SIDE, Protector, Provenance
+from bauta.templates.base import SIDE, Protector, Provenance, unknown_generator
 from bauta.templates.frequency import PrivacyBudget, RandomSubset, ShuffledMask, ShuffledResidue
 from bauta.templates.hybrid_masking import FixedMixture, HybridMask
 from bauta.templates.learners import Progress
@@ -33,6 +33,7 @@ from bauta.templates.mixing import PixelMixing
 from bauta.templates.representation import Kind, Representation, Storage
 from bauta.templates.shadows import digest_of_pixels, plain_figures, require_faces
 
+HALF = torch.finfo(torch.float16).max
 SMALL = 64  # elements up to which a learned tensor is kept in float32
 _CHUNK = 16
 _FIELDS = tuple(field.name for field in fields(Training))
@@ -155,6 +156,8 @@ class MaskedRecognition(Protector):
         self.require_key(key)
         with torch.no_grad():
             values = torch.cat([self.masking.stored(part, self, generator) for part in _parts(images)])
+        if self.storage == "float16":  # much noise may be larger than the largest number there is
+            values = values.clamp(-HALF, HALF)
         return self.represent(values).stored_as(self.storage)
 
     def read(self, values: Tensor) -> Tensor:
@@ -182,7 +185,7 @@ class MaskedRecognition(Protector):
     def probe(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Templates of faces that are masked to be compared, and not stored; see `Protector.probe`."""
         self.require_images(images)
-        drawn = torch.Generator().manual_seed(0) if generator is None else generator
+        drawn = unknown_generator() if generator is None else generator
         return torch.cat([self.read(self.masking.single(part, drawn)) for part in _parts(images)])
 
     def to_image(self, representation: Representation, key: bytes | None = None) -> Tensor:

@@ -110,7 +110,9 @@ class Classroom:
         self.pixels, self.people = images[~hidden], everybody[~hidden] if people else everybody
         if people:  # numbered anew, for prototypes
             self.people = torch.unique(self.people, return_inverse=True)[1]
-        self.key = f"{recognizer.card.sha256} {digest_of_pixels(self.pixels)} {split}"
+        who = hashlib.sha256(json.dumps(self.people.tolist()).encode()).hexdigest()[:16]
+        width = network.stem.reduce.out_channels
+        self.key = f"{recognizer.card.sha256} {digest_of_pixels(self.pixels)} {who} {split} {width}"
 
     def features(self, images: Tensor) -> Tensor:
         """The clean recogniser's early feature."""

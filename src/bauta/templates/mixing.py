@@ -262,6 +262,7 @@ class MixingConfig(MaskingConfig):
         partners: Who is mixed in while the recogniser learns: others of the ``batch``, whose names count by their
             shares, faces of nobody from the ``pool``, or ``both``. What is stored is mixed with the pool.
         pool: Faces in the pool.
+        alone: Share of the faces that stay unmixed while the recogniser learns from mixtures; it must read both.
         signs: Whether every number then gets a random sign, as in InstaHide.
         stored_share: Share of the first face in what is stored, by the same law; 0 leaves it as it is learned from.
         steps: Steps that bring the template of what is stored back to that of the face; see `Mixing.stored`.
@@ -269,7 +270,7 @@ class MixingConfig(MaskingConfig):
     """
 
     RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "least": (0, 1), "most": (0, 1), "pool": (2, 4096), "stored_share": (0, 1), "steps": (0, 1000),
+        "least": (0, 1), "most": (0, 1), "pool": (2, 4096), "alone": (0, 1), "stored_share": (0, 1), "steps": (0, 1000),
         "budget": (0, 255),
     }  # fmt: skip
     least: float = 0.6
@@ -277,6 +278,7 @@ class MixingConfig(MaskingConfig):
     law: Law = "share"
     partners: Partners = "pool"
     pool: int = 64
+    alone: float = 0.0
     signs: bool = False
     stored_share: float = 0.0
     steps: int = 0
@@ -334,6 +336,11 @@ class Mixing(Masking):
         most = max(self.choices)
         if len(lesson.pixels) < most:
             raise UsageError(f"{len(lesson.pixels)} images are too few to mix {most}.", hint="Give more images.")
+        if self.config.partners != "pool" and lesson.schedule.batch < most:
+            raise UsageError(
+                f"In batches of {lesson.schedule.batch} there are no {most} faces to mix.",
+                hint="Set a larger batch, or partners=pool.",
+            )
         known = self.pool.fill(lesson.pixels, lesson.people, lesson.schedule.seed, most, lesson.templates)
         return {"pool known": round(known, 4)}
 
@@ -375,7 +382,8 @@ class Mixing(Masking):
             lambda pixels, _: -(seen_in(pixels) * wanted).sum(),
             budget=config.budget / 255, iterations=config.steps, across=ACROSS, decay=MOMENTUM,
         )  # fmt: skip
-        return shown(whole)
+        # As shown last, but by the generator itself: what is drawn after it must not be drawn once more.
+        return self.finished(self.single_unsigned(whole, generator), generator)
 
     @property
     def affine(self) -> bool:
@@ -406,7 +414,7 @@ class Mixing(Masking):
             partners: Who is mixed in.
             generator: Of everything random.
         """
-        drawn = self.draw(images, people, partners, generator, (self.config.least, self.config.most))
+        drawn = self.draw(images, people, partners, generator, (self.config.least, self.config.most), self.config.alone)
         return Masked(self.masked(images, drawn, generator), drawn.members, drawn.shares, drawn.counts)
 
     def draw(
@@ -416,6 +424,7 @@ class Mixing(Masking):
         partners: Partners,
         generator: torch.Generator,
         limits: tuple[float, float],
+        alone: float = 0.0,
     ) -> Drawn:
         """Who is mixed in, and how much of each.
 
@@ -425,8 +434,11 @@ class Mixing(Masking):
             partners: As for `mixture`.
             generator: Of everything random.
             limits: Of the first face's share.
+            alone: Share of the faces that nothing is mixed with.
         """
         counts = self.choose(images, generator)
+        if alone:
+            counts = torch.where(torch.rand(len(images), generator=generator) < alone, torch.ones_like(counts), counts)
         shares = draw_shares(counts, limits[0], generator, most=limits[1], law=self.config.law)
         members = draw_members(counts, people, partners, generator)
         members, needed = number_strangers(members, shares)
@@ -444,7 +456,8 @@ class Mixing(Masking):
         if self.affine:  # the mask of the mixture is the mixture of the masks, and one mask is less work than many
             values = self.single_unsigned(mixed(own, drawn.members, drawn.shares, strangers), generator)
         else:
-            own, strangers = (self.single_unsigned(faces, generator) for faces in (own, strangers))
+            own = self.single_unsigned(own, generator)
+            strangers = self.single_unsigned(strangers, generator) if len(strangers) else own[:0]
             values = mixed(own, drawn.members, drawn.shares, strangers)
         return self.finished(values, generator)
 
