@@ -106,7 +106,7 @@ def test_by_the_law_of_power_others_weigh_the_same_however_many() -> None:
 
 @pytest.mark.parametrize("normalise", ["population", "face"])
 def test_a_mixture_is_the_mixture_of_masked_faces(normalise: str) -> None:
-    masking = HybridMask(HybridConfig(mixes=(3,), pool=4, normalise=normalise, steps=0))
+    masking = HybridMask(HybridConfig(mixes=(3,), pool=4, normalise=normalise, steps=0, alone=0))
     masking.pool.faces.copy_((faces(4, 9) * 255).byte())
     masking.mask.spread.copy_(torch.linspace(1, 40, 108))
     images = faces(2, 1)
