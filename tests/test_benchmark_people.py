@@ -86,5 +86,9 @@ def test_people_of_lists_of_either_form_are_excluded_with_further_names(tmp_path
     pairs.write_text("Abdullah\t1\t2\n")
     names.write_text("Halle Berry\n")
     assert excluded_names([pairs, names], ["Tom Hanks"]) == {"Abdullah", "Halle Berry", "Tom Hanks"}
+    renamed = pairs.rename(tmp_path / "lfw.txt")  # the form of a list counts, not its name
+    assert excluded_names([renamed]) == {"Abdullah"}
+    renamed.write_text("10\t300\nAJ Lamas\t1\tChris Penn\t1\n")
+    assert excluded_names([renamed]) == {"AJ Lamas", "Chris Penn"}
     with pytest.raises(UsageError, match="missing"):
         excluded_names([tmp_path / "nowhere.txt"])

@@ -20,8 +20,9 @@ from bauta.benchmark import templates
 from bauta.benchmark.cards import TEMPLATES, read_card, timeless, write_card
 from bauta.benchmark.crowds import Source
 from bauta.benchmark.datasets import read_lfw
-from bauta.benchmark.template_measures import summarise
+from bauta.benchmark.template_measures import MATCHER, REFERENCES, summarise
 from bauta.benchmark.template_recipes import (
+    RESERVED,
     Attack,
     Evaluation,
     TemplateRecipe,
@@ -356,6 +357,7 @@ def test_recipes_that_the_package_carries_can_be_read() -> None:
         ({"rows": ()}, "rows"),
         ({"fmrs": (1.0,)}, "fmrs"),
         ({"rows": (TemplateRow("a", "identity-feature", attackers=("nobody",)),)}, "nobody"),
+        ({"attackers": (Attack("grey", "picture"),)}, "attackers"),
     ],
 )
 def test_recipes_that_make_no_sense_are_refused(change: dict[str, Any], said: str) -> None:
@@ -380,6 +382,13 @@ def test_rows_and_attackers_that_make_no_sense_are_refused(data: Path, tmp_path:
         run_toy(data, tmp_path, replace(RECIPE, rows=(TemplateRow("x", "identity-feature", {"colour": 1}),)))
     with pytest.raises(NotCalibrated):
         set_up(replace(RECIPE, judges=("uncalibrated",)), data)
+    with pytest.raises(UsageError, match="Two sets are called"):
+        set_up(replace(RECIPE, evaluation=2 * RECIPE.evaluation), data)
+    odd = Attack("odd", "decoder", adaptive=True, options={"channels": "8"})
+    wrong = replace(RECIPE, attackers=(odd,), rows=RECIPE.rows[:1])
+    with pytest.raises(UsageError, match="wrong type"):
+        run_toy(data, tmp_path, wrong)
+    assert {*REFERENCES, MATCHER} <= RESERVED
 
 
 def test_new_metrics_have_known_answers() -> None:
@@ -440,6 +449,45 @@ def test_a_fitted_protector_is_attacked_as_it_is(data: Path, tmp_path: Path) -> 
     recipe = replace(QUICK, attackers=QUICK.attackers[:1], rows=(TemplateRow("mine", fitted=str(tmp_path / "fitted")),))
     card = run_toy(data, tmp_path, recipe)["mine"]
     assert card["protector"]["settings"] == {"level": 0.25}
+
+
+def test_a_fitted_protector_replaces_no_card_of_a_row(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bauta.templates.references import ConstantImage
+
+    recipe = replace(QUICK, rows=RECIPE.rows, baseline="feature")
+    monkeypatch.setattr("bauta.benchmark.template_recipes.read_template_recipe", lambda name: recipe)
+    command = ["templates", "attack", "quick", "--data", str(data), "-o", str(tmp_path)]
+    assert run([*command, "--rows", "constant"]) == 0
+    before = (tmp_path / "toy-constant.json").read_bytes()
+    made = ConstantImage(cut_recognizer(), level=0.25)
+    made.save(tmp_path / "constant")
+    assert run([*command, "--protector", str(tmp_path / "constant")]) == 0
+    assert (tmp_path / "toy-constant.json").read_bytes() == before
+    card = read_card(tmp_path / f"toy-constant-{made.sha256[:8]}.json", TEMPLATES)
+    assert card["protector"]["settings"] == {"level": 0.25}
+    assert card["results"]["baseline"]["row"] == "feature"
+
+
+def test_what_decides_a_card_makes_it_anew(data: Path, tmp_path: Path) -> None:
+    recipe = replace(QUICK, rows=(TemplateRow("constant", "constant-image", attackers=("look",)),))
+    first = run_toy(data, tmp_path, recipe)["constant"]
+    assert run_toy(data, tmp_path, recipe)["constant"]["run"] == first["run"]
+    other = run_toy(data, tmp_path, replace(recipe, asked=8, evidence=False))["constant"]
+    assert (first["evidence"], other["evidence"]) == (True, False)
+    (tmp_path / "toy-constant.json").write_text('{"schema": ')
+    with pytest.raises(UsageError, match="Delete or move it"):
+        run_toy(data, tmp_path, recipe)
+
+
+def test_bytes_are_those_of_what_the_row_stores(data: Path, tmp_path: Path) -> None:
+    rows = tuple(
+        TemplateRow(name, "identity-feature", {"split": "1"}, attackers=("look",), storage=name)
+        for name in ("float32", "float16")
+    )
+    whole, half_ = (run_toy(data, tmp_path, replace(QUICK, rows=rows))[name] for name in ("float32", "float16"))
+    assert whole["results"]["cost"]["bytes"] == 2 * half_["results"]["cost"]["bytes"]
 
 
 def test_a_key_keeps_decoders_and_links_out_as_long_as_it_is_secret(data: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from bauta.templates.advface import AdvFace, AdvFaceConfig, lost_gradient, momen
 from bauta.templates.base import load_protector
 from bauta.templates.decoders import fused, start_decoder
 from bauta.templates.shadows import Shadow, fit_shadow
+from bauta.templates.verbs import names_of_photos
 from conftest import drawn, faces, toy_surrogate
 from recognizer_builders import card_of, linear_model
 
@@ -362,6 +363,12 @@ def test_the_commands_fit_protect_and_match(place: Path, capsys: pytest.CaptureF
     assert run(enrol) == 0
     assert run(enrol) == 5
     capsys.readouterr()
+    beside = place / "settings.json"  # somebody else's, where the names would go
+    beside.write_text("{}")
+    assert run([*enrol[:5], str(place / "settings.safetensors"), *enrol[6:]]) == 5
+    assert beside.read_text() == "{}"
+    assert not (place / "settings.safetensors").exists()
+    capsys.readouterr()
     match = ["templates", "match", made, gallery, people, "--aligned", "--json"]
     assert run([*match, "--key", str(key)]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -370,10 +377,18 @@ def test_the_commands_fit_protect_and_match(place: Path, capsys: pytest.CaptureF
     assert (scores.argmax(1) == np.arange(6)).all()
     assert run([*match[:-1], "--key", str(key)]) == 0
     assert "No threshold is stored" in capsys.readouterr().out
+    assert run([*match, "--key", str(key), "--threshold", "0.4"]) == 0
+    assert json.loads(capsys.readouterr().out)["threshold"] == 0.4
     assert run(["templates", "match", made, gallery, gallery, "--key", str(key)]) == 0
     capsys.readouterr()
     assert run(match) == 2
     assert "with another key" in capsys.readouterr().err
+
+
+def test_faces_of_one_file_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    assert names_of_photos([tmp_path / "ann" / "1.png", tmp_path / "bob" / "2.png"]) == ("1.png", "2.png")
+    twice = [tmp_path / "ann" / "1.png", tmp_path / "bob" / "1.png"]
+    assert names_of_photos(twice) == tuple(map(str, twice))
 
 
 def test_the_commands_refuse_bad_input(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from bauta.errors import UsageError
 
 # Letters that Unicode does not split into a base letter and a mark.
+_PAIR = re.compile(r"\S.*?\s+\d+\s+(?:\S.*?\s+)?\d+")  # LFW's 'name n1 n2' or 'name1 n1 name2 n2'
 _PLAIN_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
 
 OTHER_SPELLINGS = (
@@ -126,7 +128,9 @@ def excluded_names(lists: Iterable[Path], further: Iterable[str] = ()) -> set[st
     for path in lists:
         if not path.is_file():
             raise UsageError(f"The list of excluded people {path} is missing.", hint="Correct --data or the recipe.")
-        names |= names_of_pairs(path) if path.name.startswith("pairs") else names_of_list(path)
+        # By their form, since a list of pairs read as one of names would exclude nobody, and say nothing.
+        paired = any(_PAIR.fullmatch(line) for line in lines_of(path))
+        names |= names_of_pairs(path) if paired else names_of_list(path)
     return names
 
 

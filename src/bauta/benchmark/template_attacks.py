@@ -344,7 +344,10 @@ def _build(kind: Any, options: Mapping[str, Any], attack: Attack) -> Any:
             raise UsageError(
                 f"The attacker {attack.name!r} has no option {key!r}.", hint=f"It has: {', '.join(names)}."
             )
-    return kind(**options)
+    try:
+        return kind(**options)
+    except TypeError as error:
+        raise UsageError(f"The attacker {attack.name!r} has an option of the wrong type: {error}.") from error
 
 
 def _named(progress: Progress, name: str) -> Progress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,12 +31,13 @@ from bauta.benchmark.representations import (
 from bauta.benchmark.template_attacks import Outcome
 from bauta.benchmark.template_stage import Stage
 from bauta.templates.base import Protector
+from bauta.templates.representation import Storage
 
 Floats = NDArray[Any]
 Record = dict[str, Any]
 SYSTEM = "system"
 MATCHER = "matcher"  # the way to link that needs no student
-REFERENCES = ("mean face", "another photo", "grey")
+REFERENCES = ("mean face", "another photo", "grey")  # no attacker may be called so: `template_recipes.RESERVED`
 BINS = 30  # of linkability; see `metrics.null_linkability` for what so few scores make of it
 IMAGE_BYTES = 3 * 112 * 112  # of a crop in 8 bits
 TEMPLATE_BYTES = 512 * 4  # of 512 numbers in float32
@@ -355,10 +356,11 @@ def renewability(stage: Stage, old: Protected, new: Protected, points: Sequence[
     }
 
 
-def cost(protector: Protector, stage: Stage, key: bytes | None) -> Record:
+def cost(protector: Protector, stage: Stage, key: bytes | None, storage: str = "") -> Record:
     """Bytes and milliseconds of one face, alone, on one thread."""
     face = stage.trials[0].faces.images(slice(0, 1))
     stored = protector.protect(face, torch.Generator().manual_seed(0), key)
+    stored = stored.stored_as(cast(Storage, storage)) if storage else stored
     with torch.no_grad():
         spent = {
             "enrol": round(milliseconds(lambda: protector.protect(face, torch.Generator(), key), repeats=3), 2),

@@ -23,6 +23,7 @@ from bauta.benchmark.recipe_files import build, carried_in, chosen_rows, read_ta
 from bauta.errors import UsageError
 
 SetKind = Literal["lfw", "cfp-ff", "cfp-fp"]
+RESERVED = frozenset(("mean face", "another photo", "grey", "matcher", "numbers"))  # names of what cards also list
 AttackKind = Literal["picture", "decoder", "generative", "search", "student"]
 
 
@@ -198,7 +199,7 @@ class TemplateRecipe:
             "judges": bool(self.judges) and len({*self.judges, self.recognizer}) == len(self.judges) + 1,
             "evaluation": bool(self.evaluation),
             "people": bool(self.people),
-            "attackers": len(set(attackers)) == len(attackers),
+            "attackers": len(set(attackers)) == len(attackers) and not RESERVED & set(attackers),
             "rows": bool(names) and len(set(names)) == len(names),
             "baseline": self.baseline in ("", *names[:1]),
             "victims": self.victims >= 2,
@@ -210,7 +211,8 @@ class TemplateRecipe:
             if not good:
                 raise UsageError(
                     f"The recipe {self.name!r}: {key} cannot be {getattr(self, key)!r}.",
-                    hint="Names must differ, the recogniser under attack is no judge, and a baseline is the first row.",
+                    hint="Names must differ, those of references are taken, the recogniser under attack is no judge, "
+                    "and a baseline is the first row.",
                 )
         for row in self.rows:
             if unknown := set(row.attackers or ()) - set(attackers):

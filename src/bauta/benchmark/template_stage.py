@@ -77,9 +77,13 @@ def set_up(recipe: TemplateRecipe, data: Path) -> Stage:
         RecognizerError: when a recogniser cannot be used.
     """
     limits = _thresholds(recipe)
-    trials = []
+    trials: list[Trial] = []
     for evaluation in recipe.evaluation:
         pairs = evaluation.read(data)
+        if pairs.name in [trial.pairs.name for trial in trials]:
+            raise UsageError(
+                f"Two sets are called {pairs.name!r}, and one would hide the other.", hint="Give them other counts."
+            )
         trials.append(Trial(pairs, read_faces(pairs.name, pairs.images, pairs.subjects)))
     evaluated = excluded_names((data / path for path in recipe.exclude), recipe.exclude_people)
     evaluated |= {name for trial in trials for name in trial.pairs.subjects}

@@ -20,7 +20,7 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from bauta.benchmark.representations import (
     hash_seed,
     protect_faces,
     protection_code,
+    read_tensors,
     write_tensors,
 )
 from bauta.benchmark.template_attacks import Outcome, Scene, carry_out
@@ -148,8 +149,13 @@ def run_row(
         )
     whole_key = _key(stage, row, protector, examples, baseline)
     verified = work / "verified" / f"{whole_key[:24]}.safetensors"
-    if path.is_file() and (verified.is_file() or not recipe.baseline):
-        known = cards.read_card(path, cards.TEMPLATES)
+    if path.is_file() and (read_tensors(verified) is not None or not recipe.baseline):
+        try:
+            known = cards.read_card(path, cards.TEMPLATES)
+        except UsageError as error:
+            raise UsageError(
+                f"Row {row.name!r} has a card that is none: {error.message}", hint="Delete or move it, and run again."
+            ) from error
         if known["key"] == whole_key:
             return known
     secret, own_secret = (_secret(recipe.seed, number) if row.keyed else None for number in (0, 2))
@@ -223,7 +229,7 @@ def run_row(
         **recovery,
         **linked,
         "renewability": measures.renewability(stage, made[0], renewed, points, row.keyed),
-        "cost": measures.cost(protector, stage, secret),
+        "cost": measures.cost(protector, stage, secret, row.storage),
     }
     card = cards.finish(
         {
@@ -266,6 +272,25 @@ def run_row(
     return card
 
 
+def with_fitted(recipe: TemplateRecipe, place: Path) -> TemplateRecipe:
+    """The recipe with one row, a fitted protector, and the row that it is compared with, if there is one.
+
+    The row is named by the protector's digest too, so that neither the card of another row nor that of a protector in
+    another folder of this name is replaced.
+
+    Args:
+        recipe: People, judges and attackers.
+        place: Folder of the protector, or the name of one that ships.
+
+    Raises:
+        WeightsMissing: when there is none.
+        UsageError: when it is another recogniser's.
+    """
+    protector: Protector = load_protector(place, load_surrogate(recipe.recognizer))
+    row = TemplateRow(f"{place.name}-{protector.sha256[:8]}", fitted=str(place))
+    return replace(recipe, rows=(*(one for one in recipe.rows if one.name == recipe.baseline), row))
+
+
 def make_protector(stage: Stage, row: TemplateRow, data: Path, work: Path, progress: Progress) -> Protector:
     """The protector of a row: loaded, or fitted on the protectors' half of the people and kept.
 
@@ -275,7 +300,8 @@ def make_protector(stage: Stage, row: TemplateRow, data: Path, work: Path, progr
     """
     recognizer = load_surrogate(stage.recipe.recognizer)
     if row.fitted:
-        loaded: Protector = load_protector(data / row.fitted, recognizer)
+        fitted_at = data / row.fitted
+        loaded: Protector = load_protector(fitted_at if fitted_at.exists() else Path(row.fitted), recognizer)
         return loaded
     facts = [protection_code(), row.method, dict(row.options), recognizer.card.sha256, stage.makers.sha256]
     folder = work / "protectors" / hashlib.sha256(json.dumps([*facts, stage.recipe.seed]).encode()).hexdigest()[:24]
@@ -366,8 +392,13 @@ def _key(stage: Stage, row: TemplateRow, protector: Protector, examples: int, ba
         [asdict(attack) for attack in recipe.attackers_of(row)],
         [trial.pairs.sha256 for trial in stage.trials],
         [stage.makers.sha256, stage.attackers.sha256],
-        [find_card(name).sha256 for name in (recipe.recognizer, *recipe.judges)],
+        [
+            [card.sha256, card.colour, list(card.mean), list(card.std), repr(card.template)]
+            for card in map(find_card, (recipe.recognizer, *recipe.judges))
+        ],
+        [[name, *map(dict, found.values())] for name, found in stage.thresholds.items()],
         [recipe.name, row.name, recipe.victims, list(recipe.fmrs), recipe.seed, recipe.note, examples],
+        [recipe.asked, recipe.evidence],
         *([] if baseline is None else [baseline["key"]]),
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
 from bauta.cli.console import ProgressBar, clean, show_facts, show_table
-from bauta.errors import OutputExists, UsageError
+from bauta.errors import UsageError
 
 templates_protect = typer.Typer()
 
@@ -87,12 +88,11 @@ def protect(
 ) -> None:
     """Enrol the largest face of each photo in protected form."""
     from bauta.templates.base import load_protector
-    from bauta.templates.verbs import protect_faces, read_key
+    from bauta.templates.verbs import protect_faces, read_key, require_free
 
     if output.suffix != ".safetensors":
         raise UsageError(f"{output} is no gallery.", hint="Give -o FILE.safetensors.")
-    if output.exists() and not overwrite:
-        raise OutputExists(f"{output} is there already.", hint="Give another file, or --overwrite.")
+    require_free(output, overwrite=overwrite)
     loaded = load_protector(protector)
     names, images = _faces(photos, aligned)
     secret = None if key is None else read_key(key)
@@ -121,11 +121,17 @@ def match(
     key: Key = None,
     aligned: Aligned = False,
     fmr: Annotated[float, typer.Option(help="False match rate of the decision: 1e-2, 1e-3 or 1e-4.")] = 1e-3,
+    threshold: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            min=-1.0, max=1.0, metavar="COSINE", help="Decide from this cosine on, instead of the recogniser's."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON on stdout.")] = False,
 ) -> None:
     """Compare visitors with a gallery: unprotected photos (one-sided) or another gallery (two-sided)."""
     from bauta.errors import NotCalibrated
-    from bauta.recognizers.calibration import threshold
+    from bauta.recognizers import calibration
     from bauta.templates.base import load_protector
     from bauta.templates.verbs import Gallery, read_key
 
@@ -138,10 +144,10 @@ def match(
     else:
         names, images = _faces(probes, aligned)
         scores = loaded.match_clean(stored.representation, images, secret)
-    try:
-        limit: float | None = threshold(loaded.recognizer.card, fmr).cosine
-    except NotCalibrated:
-        limit = None
+    limit = threshold
+    if limit is None and not loaded.reads_alone:
+        with suppress(NotCalibrated):
+            limit = calibration.threshold(loaded.recognizer.card, fmr).cosine
     if as_json:
         print(
             json.dumps(
@@ -150,7 +156,7 @@ def match(
                     "probes": names,
                     "scores": [[round(score, 6) for score in row] for row in scores.T.tolist()],
                     "threshold": limit,
-                    "fmr": fmr,
+                    "fmr": fmr if threshold is None and limit is not None else None,
                 },
                 indent=2,
             )
@@ -165,7 +171,12 @@ def match(
             for name, nearest, score, decision in zip(names, place.tolist(), best.tolist(), decisions, strict=True)
         ],
     )
-    if limit is None:
+    if limit is None and loaded.reads_alone:
+        print(
+            "\nMasked faces are compared by a recogniser of their own, for which no threshold is known: measure one on "
+            "people of yours, or take that of its result card (thresholds, system), and give --threshold."
+        )
+    elif limit is None:
         print(f"\nNo threshold is stored for {clean(loaded.recognizer.card.name)}: `bauta recognizers calibrate`.")
 
 
@@ -189,9 +200,9 @@ def settings(texts: list[str]) -> dict[str, Any]:
 
 def _faces(paths: list[Path], aligned: bool) -> tuple[tuple[str, ...], Any]:
     from bauta.photo.files import find_photos
-    from bauta.templates.verbs import read_faces
+    from bauta.templates.verbs import names_of_photos, read_faces
 
     found = find_photos(paths)
     for problem in found.problems:
         raise problem
-    return tuple(path.name for path in found.photos), read_faces(found.photos, aligned=aligned)
+    return names_of_photos(found.photos), read_faces(found.photos, aligned=aligned)

@@ -38,19 +38,16 @@ def attack(
     examples: Annotated[int, typer.Option(help="Of how many victims each card keeps pictures.")] = 6,
 ) -> None:
     """Verify, recover, replay and link: a result card for each row. Interrupted, it goes on where it stopped."""
-    from dataclasses import replace
-
     from bauta.benchmark.cards import TEMPLATES, read_card
-    from bauta.benchmark.template_recipes import TemplateRow, read_template_recipe
-    from bauta.benchmark.templates import run_template_recipe
+    from bauta.benchmark.template_recipes import read_template_recipe
+    from bauta.benchmark.templates import run_template_recipe, with_fitted
     from bauta.cli.benchmark import command_line
 
     chosen = read_template_recipe(recipe)
     if protector is not None and rows is not None:
         raise UsageError("Rows and a protector cannot be asked for together.", hint="Leave out one of them.")
     if protector is not None:
-        place = protector.resolve()
-        chosen = replace(chosen, rows=(TemplateRow(place.name, fitted=str(place)),))
+        chosen = with_fitted(chosen, protector.resolve() if protector.exists() else protector)
     if rows is not None:
         names = values.names(rows)
         chosen = chosen if names == "auto" else chosen.only(tuple(names))

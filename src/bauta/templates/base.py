@@ -140,6 +140,11 @@ class Protector(ABC):
         """
         return self.clean(images)
 
+    @property
+    def reads_alone(self) -> bool:
+        """Whether templates are those of another network than `recognizer`, whose thresholds then do not hold."""
+        return False
+
     def match(self, gallery: Representation, probe: Representation, key: bytes | None = None) -> Tensor:
         """(N, M) cosines of the final templates of N gallery faces and M probes.
 

@@ -182,6 +182,11 @@ class MaskedRecognition(Protector):
         with torch.no_grad():
             return torch.cat([self.read(part.float()) for part in _parts(representation.values())])
 
+    @property
+    def reads_alone(self) -> bool:
+        """True: masked faces have a network of their own; see `Protector.reads_alone`."""
+        return True
+
     def probe(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Templates of faces that are masked to be compared, and not stored; see `Protector.probe`."""
         self.require_images(images)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bauta.errors import NoFaceFound, UsageError, WeightsCorrupt
+from bauta.errors import NoFaceFound, OutputExists, UsageError, WeightsCorrupt
 from bauta.faces.alignment import extract_crops
 from bauta.faces.detection import detect_faces
 from bauta.faces.templates import ARCFACE_112
@@ -46,12 +46,13 @@ class Gallery:
         """Write the faces to `path`, a safetensors file, and the names to a JSON file beside it.
 
         Raises:
-            OutputExists: when the file is there already.
-            OutputError: when it cannot be written.
+            OutputExists: when one of both files is there already; nothing is written then.
+            OutputError: when they cannot be written.
         """
+        require_free(path, overwrite=overwrite)
         self.representation.save(path, overwrite=overwrite)
         content = json.dumps({"names": self.names}, ensure_ascii=False, indent=1)
-        write_atomically(_names_of(path), content.encode(), overwrite=True)
+        write_atomically(_names_of(path), content.encode(), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: Path) -> Gallery:
@@ -70,6 +71,26 @@ class Gallery:
             return cls(representation, tuple(map(str, names)))
         except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
             raise WeightsCorrupt(f"{beside} does not name the faces of {path}: {error}.", hint="Delete it.") from error
+
+
+def require_free(path: Path, *, overwrite: bool) -> None:
+    """Let the path of a gallery through at which nothing is lost.
+
+    Raises:
+        UsageError: when faces and their names would be one file.
+        OutputExists: when the gallery or the file of its names is there, and is not to be replaced.
+    """
+    if path.suffix == _names_of(path).suffix:
+        raise UsageError(f"{path} is the file of the names.", hint="Give FILE.safetensors.")
+    for one in (path, _names_of(path)):
+        if one.exists() and not overwrite:
+            raise OutputExists(f"{one} is there already.", hint="Give another file, or --overwrite.")
+
+
+def names_of_photos(photos: Sequence[Path]) -> tuple[str, ...]:
+    """What faces are called: by the photos' file names, or by their paths where two photos have one name."""
+    names = tuple(path.name for path in photos)
+    return names if len(set(names)) == len(names) else tuple(map(str, photos))
 
 
 def read_faces(photos: Sequence[Path], *, aligned: bool = False) -> Tensor:
