@@ -385,6 +385,24 @@ def test_the_commands_fit_protect_and_match(place: Path, capsys: pytest.CaptureF
     assert "with another key" in capsys.readouterr().err
 
 
+def test_masked_faces_are_not_decided_by_the_clean_recognisers_threshold(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, gallery, people = str(place / "masked"), str(place / "gallery.safetensors"), str(place / "people")
+    options = ["split=4x27x27", "kept=2", "choice=energy", "stem=4", "batch=6", "stem_epochs=1", "epochs=1"]
+    settings = [part for option in options for part in ("--set", option)]
+    fitting = ["templates", "fit", people, "--recognizer", "mine", "--method", "ppfr-fd", *settings, "-o", made]
+    assert run(fitting) == 0
+    assert run(["templates", "protect", made, people, "-o", gallery, "--aligned"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("bauta.recognizers.calibration.threshold", lambda card, fmr: pytest.fail("of another network"))
+    match = ["templates", "match", made, gallery, people, "--aligned"]
+    assert run(match) == 0
+    assert "a recogniser of their own" in " ".join(capsys.readouterr().out.split())
+    assert run([*match, "--threshold", "-1"]) == 0
+    assert "yes" in capsys.readouterr().out
+
+
 def test_faces_of_one_file_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     assert names_of_photos([tmp_path / "ann" / "1.png", tmp_path / "bob" / "2.png"]) == ("1.png", "2.png")
     twice = [tmp_path / "ann" / "1.png", tmp_path / "bob" / "1.png"]

@@ -14,6 +14,7 @@ from bauta.attacks.optimise import view_of
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
 from bauta.registry import load_method
 from bauta.templates import learners
+from bauta.templates.base import load_protector
 from bauta.templates.dct import BlockDct
 from bauta.templates.frequency import (
     PRUNED,
@@ -242,6 +243,22 @@ def test_people_who_are_watched_are_not_learned_from() -> None:
     assert figures["faces"] < 80
     assert 0 <= float(figures["fine_tuning_auroc_two_sided"]) <= 1
     assert figures["fine_tuning_margin"] > 0
+
+
+def test_thresholds_are_measured_on_people_who_are_not_learned_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert fit().thresholds == {}  # nobody was watched
+    monkeypatch.setattr("bauta.templates.masked_training.HIDDEN", 2)  # half of the people are
+    images, people = faces(80, 1), [f"person {number // 2}" for number in range(80)]
+    made = fit("ppfr-fd", images, people=people, batch=40, kept=2)
+    assert list(made.thresholds) == [1e-2]  # of some 1,500 scores none is worth a threshold at 1e-3
+    scores = made.match_clean(made.protect(images, drawn()), images)
+    strangers = torch.tensor([[one != other for other in people] for one in people])
+    assert float((scores[strangers] >= made.thresholds[1e-2]).float().mean()) < 0.05
+    made.save(tmp_path / "made")
+    assert load_protector(tmp_path / "made", made.recognizer).thresholds == made.thresholds
+    assert IdentityFeature(made.recognizer, split="8x27x27").thresholds == {}
 
 
 def test_masked_and_clean_are_not_taken_for_each_other() -> None:

@@ -145,7 +145,9 @@ def match(
         names, images = _faces(probes, aligned)
         scores = loaded.match_clean(stored.representation, images, secret)
     limit = threshold
-    if limit is None and not loaded.reads_alone:
+    if limit is None and loaded.reads_alone:
+        limit = loaded.thresholds.get(fmr)
+    elif limit is None:
         with suppress(NotCalibrated):
             limit = calibration.threshold(loaded.recognizer.card, fmr).cosine
     if as_json:
@@ -173,8 +175,8 @@ def match(
     )
     if limit is None and loaded.reads_alone:
         print(
-            "\nMasked faces are compared by a recogniser of their own, for which no threshold is known: measure one on "
-            "people of yours, or take that of its result card (thresholds, system), and give --threshold."
+            f"\nMasked faces have a recogniser of their own, for which no threshold is known at FMR {fmr:g}: measure "
+            "one on people of yours, or take that of its result card (thresholds, system), and give --threshold."
         )
     elif limit is None:
         print(f"\nNo threshold is stored for {clean(loaded.recognizer.card.name)}: `bauta recognizers calibrate`.")

@@ -145,6 +145,11 @@ class Protector(ABC):
         """Whether templates are those of another network than `recognizer`, whose thresholds then do not hold."""
         return False
 
+    @property
+    def thresholds(self) -> dict[float, float]:
+        """Cosines from which on a probe matches, by false match rate: of one that `reads_alone`, as far as known."""
+        return {}
+
     def match(self, gallery: Representation, probe: Representation, key: bytes | None = None) -> Tensor:
         """(N, M) cosines of the final templates of N gallery faces and M probes.
 

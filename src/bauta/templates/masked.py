@@ -11,13 +11,14 @@ each refuses what another protector made, by name and hash.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor
 
+from bauta import metrics
 from bauta.errors import UsageError, WeightsCorrupt
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
@@ -31,8 +32,12 @@ from bauta.templates.masked_training import Classroom, Training
 from bauta.templates.masking import GaussianNoise, Masking, Unmasked
 from bauta.templates.mixing import PixelMixing
 from bauta.templates.representation import Kind, Representation, Storage
-from bauta.templates.shadows import digest_of_pixels, plain_figures, require_faces
+from bauta.templates.shadows import as_images, digest_of_pixels, plain_figures, require_faces
 
+WATCHED = 128  # faces from which thresholds are taken
+FMRS = (1e-2, 1e-3, 1e-4)
+FALSE_MATCHES = 5  # that must be among their scores for a threshold to mean something
+_THRESHOLD = "threshold_at_fmr_"
 HALF = torch.finfo(torch.float16).max
 SMALL = 64  # elements up to which a learned tensor is kept in float32
 _CHUNK = 16
@@ -143,7 +148,25 @@ class MaskedRecognition(Protector):
                 *((name.replace(" ", "_"), value) for name, value in plain_figures(figures).items()),
             ),
         )
-        return cls(recognizer, masking, network, split=split, stem=stem, storage=storage, provenance=provenance)
+        made = cls(recognizer, masking, network, split=split, stem=stem, storage=storage, provenance=provenance)
+        limits = made._calibrated(as_images(room.watched[:WATCHED]), room.watched_people[:WATCHED], seed)
+        made.provenance = replace(provenance, training=(*provenance.training, *limits))
+        return made
+
+    def _calibrated(self, images: Tensor, people: Tensor, seed: int) -> list[tuple[str, float]]:
+        """Thresholds of stored faces against probes of other people, of whom nothing was learned; see `thresholds`."""
+        other = (people[:, None] != people).numpy()
+        if not other.any():
+            return []
+        generator = torch.Generator().manual_seed(seed)
+        gallery = self.templates(self.protect(images, generator))
+        with torch.no_grad():
+            scores = (gallery @ self.probe(images, generator).T).numpy()[other]
+        return [
+            (f"{_THRESHOLD}{fmr:.0e}", round(metrics.threshold_at_fmr(scores, fmr), 4))
+            for fmr in FMRS
+            if len(scores) * fmr >= FALSE_MATCHES
+        ]
 
     def mask(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Faces (N, 3, 112, 112) masked, under autograd: (N, C, H, W), before the recogniser is asked about any."""
@@ -186,6 +209,14 @@ class MaskedRecognition(Protector):
     def reads_alone(self) -> bool:
         """True: masked faces have a network of their own; see `Protector.reads_alone`."""
         return True
+
+    @property
+    def thresholds(self) -> dict[float, float]:
+        """Measured at the fitting on the people who were watched, at most `WATCHED` of their faces, where they make at
+        least `FALSE_MATCHES` false matches; see `Protector.thresholds`."""
+        facts = dict(self.provenance.training)
+        found = {fmr: facts.get(f"{_THRESHOLD}{fmr:.0e}") for fmr in FMRS}
+        return {fmr: float(limit) for fmr, limit in found.items() if limit is not None}
 
     def probe(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Templates of faces that are masked to be compared, and not stored; see `Protector.probe`."""
