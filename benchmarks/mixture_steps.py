@@ -1,6 +1,6 @@
 """How well people are known by mixtures: the curve that adaptive hybrid masking was set by.
 
-Faces are those of the recipe's attackers' half, whom no protector learned from and no table tests on: up to 5 of
+Faces are those of the recipe's attackers' half, whom no protector learned from and no table tests on: up to 8 of
 everybody with several, and of 30 others one. They are stored with several shares of the face and several numbers of
 steps that bring its template back. Since what is brought back is the mean with the mirror image's template, the first
 row is that mean of faces that nothing was mixed with: what it gains is no merit of mixing. Accuracy is 1 - the half
@@ -34,7 +34,7 @@ from bauta.templates.masked import MaskedRecognition
 from bauta.templates.shadows import as_images
 
 CHUNK = 8
-SETTINGS = ((0.0, 0), (0.2, 0), (0.2, 6), (0.2, 12), (0.12, 12))  # share, 0 as while learning; steps
+SETTINGS = ((0.0, 0), (0.2, 0), (0.2, 6), (0.2, 12), (0.2, 20), (0.12, 20))  # share, 0 as while learning; steps
 
 
 def chosen(subjects: tuple[str, ...], each: int, others: int) -> list[int]:
@@ -69,7 +69,7 @@ def main() -> None:
         raise SystemExit(f"{options.protector} mixes no masked faces.")
     masking = protector.masking
     people = set_up(recipe, options.data).attackers
-    places = torch.tensor(chosen(people.subjects, 5, 30))
+    places = torch.tensor(chosen(people.subjects, 8, 30))
     names = np.array([people.subjects[place] for place in places.tolist()])
     same = names[:, None] == names
     images = as_images(people.pixels[places])
