@@ -72,6 +72,14 @@ def test_a_face_does_not_depend_on_its_batch(name):
 
 
 @pytest.mark.parametrize("name", CLOAKS)
+def test_a_face_does_not_depend_on_larger_ones_beside_it(name):
+    small, large = toy_view(1), toy_view(2, size=336)
+    together, alone = run(quick(name), [small, large])[0], run(quick(name), [small])[0]
+    # Not bit by bit: beside a larger one the picture ends elsewhere, and blurs see its border.
+    assert float(torch.cosine_similarity(together.delta.flatten(), alone.delta.flatten(), 0)) > 0.95
+
+
+@pytest.mark.parametrize("name", CLOAKS)
 def test_grey_stays_grey(name):
     (mask,) = run(quick(name), [toy_view(6, grey=True)])
     assert torch.equal(mask.delta[0], mask.delta[1])

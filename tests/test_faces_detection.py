@@ -14,7 +14,7 @@ from lz4 import frame as lz4
 from skimage.data import astronaut
 
 from bauta.errors import UsageError, WeightsCorrupt, WeightsMissing
-from bauta.faces import mtcnn
+from bauta.faces import detection, mtcnn
 from bauta.faces.cascade import Search, find, suppress_overlaps
 from bauta.faces.detection import detect_faces, face_from_box
 from bauta.faces.faces import Faces
@@ -83,6 +83,22 @@ def test_a_quarter_turn_gives_the_turned_answer(portrait, found):
 
 def test_without_second_tries_a_lying_face_is_missed(portrait):
     assert len(detect_faces(np.ascontiguousarray(np.rot90(portrait)), thorough=False)) == 0
+
+
+def test_somebody_lying_down_hides_nobody_who_stands(monkeypatch):
+    def face(left: float, score: float) -> Faces:
+        box = np.array([[left, 40, left + 40, 80]], np.float32)
+        points = np.full((1, 5, 2), left + 20, np.float32)
+        return Faces(box, points, np.array([score], np.float32))
+
+    standing, lying = face(30, 0.85), face(150, 0.999)
+    beside = Faces.join([face(33, 0.7), lying])  # the turned photo shows the standing one less well
+    monkeypatch.setattr(detection, "find", lambda pixels, search: standing)
+    monkeypatch.setattr(detection, "_find_turned", lambda pixels, search: iter([lying]))
+    found = detect_faces(np.zeros((200, 200, 3), np.float32))
+    np.testing.assert_allclose(found.boxes[:, 0], [150, 30])
+    monkeypatch.setattr(detection, "_find_turned", lambda pixels, search: iter([beside]))
+    assert len(detect_faces(np.zeros((200, 200, 3), np.float32))) == 2  # nobody is found twice
 
 
 def test_every_face_of_a_crowd(portrait):

@@ -112,7 +112,7 @@ def test_seeds_make_results_repeatable(photo: Path) -> None:
         (Selection(largest=True), 2),
         (Selection(only=(Path("bert.png"),)), 2),
         (Selection(keep=(Path("bert.png"),)), 1),
-        (Selection(boxes=((SIDE, 20, SIDE, SIDE),)), 0),
+        (Selection(boxes=((SIDE, 20, SIDE, SIDE),)), 2),
     ],
 )
 def test_selection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selection: Selection, spared: int) -> None:
@@ -126,6 +126,14 @@ def test_selection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selection: S
     anna, bert = changed[20 + centre, centre], changed[20 + centre, SIDE + centre]
     assert bert == (not selection.keep and not selection.largest)
     assert anna == (not selection.only and not selection.boxes)
+
+
+@pytest.mark.parametrize(("option", "faces"), [("only", 2), ("keep", 1)])
+def test_everybody_in_a_photo_that_selects_people_counts(tmp_path: Path, option: str, faces: int) -> None:
+    both = write_photo(tmp_path / "both.png", "anna", "bert")
+    photo = read_photo(write_photo(tmp_path / "all.png", "anna", "bert", "cleo"))
+    report = Pipeline(settings(selection=Selection(**{option: (both,)}))).protect(photo)
+    assert (len(report.faces), len(report.spared)) == (faces, 3 - faces)
 
 
 def test_hundreds_of_faces_are_batched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ def protect(
         Optional[list[str]],  # noqa: UP045
         typer.Option(
             metavar="X,Y,W,H",
-            help="A face that is not found by itself, in pixels.",
+            help="Protect the face in this rectangle only, in pixels; for one that is not found by itself.",
             rich_help_panel="Which faces",
         ),
     ] = None,

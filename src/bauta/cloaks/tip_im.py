@@ -273,7 +273,7 @@ class _Identity:
         self.thresholds = [thresholds.get(surrogate.card.name) for surrogate in surrogates]
         self.matrices = [_alignments(views, surrogate.card.template) for surrogate in surrogates]
         self.grey = torch.tensor([view.grey for view in views])[:, None, None, None]
-        self.sigma = config.smoothing * sum(view.crop_pixel for view in views) / len(views)
+        self.sigmas = [config.smoothing * view.crop_pixel for view in views]  # each face has its own
         weight = just_noticeable(images) ** config.texture if config.texture else torch.ones_like(region)
         self.weight = weight / (weight * (region > 0)).amax((1, 2, 3), keepdim=True)
         self.inside = (region > 0).to(images.dtype)
@@ -350,8 +350,9 @@ class _Identity:
 
     def _shape(self, gradients: Tensor) -> Tensor:
         gradients = torch.where(self.grey, gradients.mean(-3, keepdim=True), gradients)
-        if self.sigma:
-            gradients = gaussian_blur(gradients.flatten(0, 1), self.sigma).reshape(gradients.shape)
+        if self.config.smoothing:
+            faces = zip(gradients.unbind(1), self.sigmas, strict=True)
+            gradients = torch.stack([gaussian_blur(face, sigma) for face, sigma in faces], 1)
         return gradients * self.weight
 
     def _keep_structure(self, gradients: Tensor, delta: Tensor, floor: float) -> Tensor:

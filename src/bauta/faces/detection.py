@@ -66,7 +66,9 @@ def detect_faces(
         return faces
     # A true face stands out by its score from what a wrong turn shows.
     finer = replace(search, minimum_size=max(SMALLEST, minimum_size / 2), long_side=1920)
-    faces = max((faces, find(pixels, finer), *_find_turned(pixels, search)), key=_best_score)
+    best = max((faces, find(pixels, finer), *_find_turned(pixels, search)), key=_best_score)
+    faces = Faces.join([best, best.elsewhere(faces)])  # somebody lying down does not hide who stands beside
+    faces = faces[np.argsort(-faces.scores, kind="stable")]
     return faces if len(faces) else find(pixels, replace(finer, thresholds=(0.5, 0.5, 0.5)))
 
 

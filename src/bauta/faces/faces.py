@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,22 @@ class Faces:
         """The face with the largest box, or no face when there is none."""
         return self[int(np.argmax(self.areas))] if len(self) else self
 
+    @classmethod
+    def join(cls, parts: Sequence[Faces]) -> Faces:
+        """All faces of one or more sets, one after the other."""
+        return cls(
+            np.concatenate([part.boxes for part in parts]),
+            np.concatenate([part.landmarks for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+        )
+
+    def elsewhere(self, others: Faces) -> Faces:
+        """Those of `others` that are none of these faces: whose boxes hardly overlap with any of theirs."""
+        if not len(self) or not len(others):
+            return others
+        near = [overlaps(self.boxes, box, of_smaller=True).max() > SAME_FACE for box in others.boxes]
+        return others[~np.array(near, np.bool_)]
+
     def overlap(self, box: ArrayLike) -> NDArray[np.float32]:
         """(N,) intersection over union of each face's box with `box` (x1, y1, x2, y2)."""
         return overlaps(self.boxes, np.asarray(box, dtype=np.float32))
@@ -94,6 +111,9 @@ class Faces:
                 hint="It needs boxes (N, 4), landmarks (N, 5, 2) and scores (N,).",
             ) from error
         return cls(boxes, landmarks, scores)
+
+
+SAME_FACE = 0.3  # of the smaller of two boxes, from which on they are taken for one face
 
 
 def overlaps(boxes: NDArray[np.float32], box: NDArray[np.float32], *, of_smaller: bool = False) -> NDArray[np.float32]:

@@ -145,8 +145,8 @@ class Pipeline:
         """
         selection = self.settings.selection
         if selection.boxes:
-            given = [face_from_box(photo.pixels, box) for box in selection.boxes]
-            return _join(given), []
+            given = Faces.join([face_from_box(photo.pixels, box) for box in selection.boxes])
+            return given, given.elsewhere(detect_faces(photo.pixels)).boxes.tolist()
         faces = detect_faces(photo.pixels)
         if not len(faces):
             raise NoFaceFound(
@@ -202,25 +202,24 @@ class Pipeline:
         for path in (*self.settings.selection.only, *self.settings.selection.keep):
             self._selected(path)
 
-    def _selected(self, path: Path) -> Reference:
-        seen: dict[Path, Reference] = self.__dict__.setdefault("_seen", {})
+    def _selected(self, path: Path) -> dict[str, FloatArray]:
+        """(K, D) embeddings by each judge of everybody in a photo that selects people."""
+        seen: dict[Path, dict[str, FloatArray]] = self.__dict__.setdefault("_seen", {})
         if path not in seen:
-            seen[path] = self._see(path)
+            photo, faces = _faces_of(path)
+            seen[path] = self._embed(photo, faces)
         return seen[path]
 
     def _see(self, path: Path) -> Reference:
-        photo = read_photo(path)
-        faces = detect_faces(photo.pixels).largest()
-        if not len(faces):
-            raise UsageError(
-                f"No face was found in the reference photo {path}.",
-                hint="Give a photo that shows the person large and from the front.",
-            )
-        embeddings = {
-            member.name: member.judge.embed(extract_crops(photo.pixels, faces.landmarks, member.judge.card.template))[0]
+        photo, faces = _faces_of(path)
+        embeddings = {name: found[0] for name, found in self._embed(photo, faces.largest()).items()}
+        return Reference(printable(path.name), photo.sha256, embeddings)
+
+    def _embed(self, photo: Photo, faces: Faces) -> dict[str, FloatArray]:
+        return {
+            member.name: member.judge.embed(extract_crops(photo.pixels, faces.landmarks, member.judge.card.template))
             for member in self.panel
         }
-        return Reference(printable(path.name), photo.sha256, embeddings)
 
     def _matches(self, photo: Photo, faces: Faces, paths: Sequence[Path]) -> NDArray[np.bool_]:
         """(N,) whether a face is somebody in one of the photos, by the first calibrated judge."""
@@ -231,7 +230,7 @@ class Pipeline:
                 hint="Run `bauta recognizers calibrate`, or select faces with --largest or --box.",
             )
         crops = extract_crops(photo.pixels, faces.landmarks, member.judge.card.template)
-        people = np.stack([self._selected(path).embeddings[member.name] for path in paths])
+        people = np.concatenate([self._selected(path)[member.name] for path in paths])
         similarity = member.judge.embed(crops) @ people.T
         return np.asarray(similarity.max(1) >= member.thresholds[SELECTION_FMR].cosine)
 
@@ -378,12 +377,15 @@ def _cut_views(photo: Photo, faces: Faces) -> tuple[Faces, list[tuple[FaceView, 
     return faces[fit], cuts, faces[~fit].boxes.tolist()
 
 
-def _join(faces: Sequence[Faces]) -> Faces:
-    return Faces(
-        np.concatenate([face.boxes for face in faces]),
-        np.concatenate([face.landmarks for face in faces]),
-        np.concatenate([face.scores for face in faces]),
-    )
+def _faces_of(path: Path) -> tuple[Photo, Faces]:
+    photo = read_photo(path)
+    faces = detect_faces(photo.pixels)
+    if not len(faces):
+        raise UsageError(
+            f"No face was found in the reference photo {path}.",
+            hint="Give a photo that shows the person large and from the front.",
+        )
+    return photo, faces
 
 
 def _name(photo: Photo) -> str:

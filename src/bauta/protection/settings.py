@@ -29,7 +29,8 @@ class Selection:
         largest: Only the largest face.
         only: Reference photos; only faces matching one of them are protected.
         keep: Reference photos; faces matching one of them are left as they are.
-        boxes: Faces given by hand as (x, y, width, height) in pixels of the upright photo, without detection.
+        boxes: Faces given by hand as (x, y, width, height) in pixels of the upright photo; faces
+            that are found elsewhere are left as they are, and told of.
     """
 
     largest: bool = False
