@@ -59,6 +59,8 @@ class TestProtect:
         bad, good = sorted(json.loads(capsys.readouterr().out), key=lambda entry: entry["exit_code"] == 0)
         assert (good["verdict"], good["output"], good["report"]) == ("protected", "out/a.png", None)
         assert (bad["verdict"], bad["exit_code"]) == (None, 4)
+        assert run(["protect", "nowhere.png", "-o", "out", "--json", *NEGATIVE]) == 4
+        assert [entry["exit_code"] for entry in json.loads(capsys.readouterr().out)] == [4]
 
     def test_weak_photos_leave_with_seven(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -66,6 +66,7 @@ def test_without_an_independent_judge_nothing_is_called_protected(stage: Stage, 
     report = protect(photo, method="negative").report
     assert report.verdict == "unconfirmed"
     assert "no independent one is installed" in report.summary
+    assert report.to_dict()["protects_against"] == []  # nothing was proved
     assert all(row.attacked for row in report.faces[0].verification.comparisons)
     assert [card["attacked"] and card["judged"] for card in report.to_dict()["recognizers"]] == [True]
 

@@ -194,6 +194,8 @@ def _protect(
     for failure in failures:
         show_error(failure.message, failure.hint)
     if not sources and failures:
+        if as_json:
+            print(json.dumps([failure.to_dict() for failure in failures], indent=2))
         return exit_code(failures)
     outcomes: list[Outcome] = list(failures)
     try:

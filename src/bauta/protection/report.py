@@ -317,7 +317,7 @@ class Report:
             "seconds": self.seconds,
             "environment": self.environment,
             # A photo that is still recognised is protected against nothing.
-            "protects_against": [] if self.verdict == "weak" else list(PROTECTS_AGAINST),
+            "protects_against": list(PROTECTS_AGAINST) if self.verdict in ("protected", "partial") else [],
             "does_not_protect_against": list(DOES_NOT_PROTECT_AGAINST),
         }
 
