@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -88,8 +90,111 @@ class TestOneFolder:
         write_photo(Path("in/a.webp"), "bert", lossless=True)
         work("in")
         assert files() == [
-            "a.png", "a.report.html", "a.report.json", "a.webp", "a.webp.report.html", "a.webp.report.json"
+            "a.png", "a.png.report.html", "a.png.report.json", "a.webp", "a.webp.report.html", "a.webp.report.json"
         ]  # fmt: skip
+
+    def test_photos_of_one_stem_may_be_made_at_once(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_photo(Path("in/a.png"), "anna")
+        write_photo(Path("in/a.webp"), "bert", lossless=True)
+        both = threading.Barrier(2, timeout=30)
+        real = Negative.perturb
+
+        def perturb(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+            both.wait()
+            made = real(self, *args, **kwargs)
+            both.wait()
+            return made
+
+        def at_once(workshop, tasks, jobs, finished):  # type: ignore[no-untyped-def]
+            with ThreadPoolExecutor(jobs) as threads:
+                return list(threads.map(workshop.protect, tasks))
+
+        monkeypatch.setattr(Negative, "perturb", perturb)
+        monkeypatch.setattr(batch, "_in_processes", at_once)
+        outcomes = work("in", jobs=2)
+        assert [outcome.exit_code for outcome in outcomes] == [0, 0]
+        for outcome in outcomes:
+            assert outcome.output
+            assert outcome.report
+            assert read_json(outcome.report.with_suffix(".json"))["output"]["name"] == outcome.output.name
+
+    def test_reports_of_others_are_kept(self, folder: Path) -> None:
+        write_photo(Path("in/a.png"), "anna")
+        Path("out").mkdir()
+        for name in ("a.report.json", "a.png.report.html"):
+            Path("out", name).write_text("mine")
+        (outcome,) = work("in")
+        assert outcome.report == Path("out/a.png-2.report.html")
+        assert [Path("out", name).read_text() for name in ("a.report.json", "a.png.report.html")] == ["mine", "mine"]
+        assert work("in")[0].skipped
+
+    def test_reports_of_an_earlier_product_go(self, folder: Path) -> None:
+        write_photo(Path("in/a.png"), "anna")
+        work("in")
+        work("in", reports=False)
+        assert files() == ["a.png"]
+        work("in")
+        Path("out/a.report.html").write_text("mine")
+        work("in", reports=False)
+        assert files() == ["a.png", "a.report.html"]
+        assert work("in", reports=False)[0].skipped
+
+    @pytest.mark.parametrize("moved", [1, 2, 3])
+    def test_a_kill_between_the_moves_leaves_nothing_old(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, moved: int
+    ) -> None:
+        write_photo(Path("in/a.png"), "anna")
+        work("in")
+        real, left = Path.replace, [moved]
+
+        def replace(self: Path, target: Path) -> Path:
+            if not self.parent.name.startswith("part-"):
+                return real(self, target)
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return real(self, target)
+
+        other = ProtectSettings(method="negative", options=(("amount", 0.01),))
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", replace)
+            with pytest.raises(KeyboardInterrupt):
+                work("in", settings=other)
+        (outcome,) = work("in", settings=other)
+        assert not outcome.skipped
+        assert files() == ["a.png", "a.report.html", "a.report.json"]
+        report = read_json(Path("out/a.report.json"))
+        assert report["output"]["sha256"] == hashes(Path("out"))["a.png"]
+        assert work("in", settings=other)[0].skipped
+
+    def test_what_a_killed_run_left_is_removed(self, folder: Path) -> None:
+        write_photo(Path("in/a.png"), "anna")
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        scratch = Path("out/.bauta").absolute()
+        folders = [
+            scratch / f"{batch._scratch_prefix()}{gone.pid}-x",
+            scratch / f"{batch._scratch_prefix()}{os.getppid()}-x",
+            scratch / f"part-elsewhere-{gone.pid}-x",
+        ]
+        for place in folders:
+            write_photo(place / "a.png", "anna")
+        work("in")
+        assert [place.exists() for place in folders] == [sys.platform == "win32", True, True]
+
+    @pytest.mark.parametrize("length", [247, 250, 255])
+    def test_long_names(self, folder: Path, length: int) -> None:
+        names = ["ü" * 120 + "x" * (length - 245) + f"{last}.png" for last in "yz"]
+        for name in names:
+            write_photo(Path("in", name), "anna")
+        outcomes = work("in")
+        assert [outcome.exit_code for outcome in outcomes] == [0, 0]
+        assert len(files()) == 6
+        assert all(outcome.skipped for outcome in work("in"))
+        Path("out", names[0]).write_bytes(b"precious")
+        assert [outcome.exit_code for outcome in work("in")] == [0, 0]
+        assert Path("out", names[0]).read_bytes() == b"precious"
+        assert max(len(os.fsencode(Path(name).name)) for name in files(hidden=True)) <= 255
 
     def test_finished_photos_are_skipped(self, folder: Path) -> None:
         write_photo(Path("in/a.png"), "anna")
@@ -151,6 +256,30 @@ class TestOneFolder:
         work(".", reports=False)
         assert len(work(".", reports=False)) == 1
         assert files() == ["a.png"]
+
+    @pytest.mark.parametrize("named", ["new", "n*/*.png", "."])
+    def test_what_is_named_in_the_output_folder_is_a_source(self, folder: Path, named: str) -> None:
+        write_photo(Path("photos/new/deep/a.png"), "anna")
+        write_photo(Path("photos/new/b.png"), "bert")
+        sources, failures = collect([Path("photos") / named], Path("photos"))
+        assert "b.png" in {source.name for source, _ in sources}
+        assert failures == []
+
+    def test_products_beside_named_sources_are_no_sources(self, folder: Path) -> None:
+        write_photo(Path("out/new/a.png"), "anna")
+        assert work("out/new")[0].output == Path("out/a.png")
+        sources, failures = collect([Path("out")], Path("out"))
+        assert [source for source, _ in sources] == [Path("out/new/a.png")]
+        assert failures == []
+
+    def test_products_alone_are_refused(self, folder: Path) -> None:
+        write_photo(Path("in/deep/a.png"), "anna")
+        work("in", reports=False)
+        for named in (Path("out/deep"), Path("out")):
+            sources, (failure,) = collect([named], Path("out"))
+            assert sources == []
+            assert failure.exit_code == 2
+            assert "taken for a product" in failure.message
 
     def test_output_into_the_folder_of_the_originals_is_refused(self, folder: Path) -> None:
         source = write_photo(Path("out/a.png"), "anna")
@@ -237,17 +366,21 @@ class TestOneFolder:
         assert [source.name for source, _ in sources] == ["a.png"]
         assert len(sources) == 1
 
-    def test_a_file_that_appears_meanwhile_is_kept(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("name", ["a.png", "a.report.json"])
+    def test_a_file_that_appears_meanwhile_is_kept(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
         write_photo(Path("in/a.png"), "anna")
         real = Negative.perturb
 
         def perturb(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-            Path("out/a.png").write_bytes(b"precious")
+            Path("out", name).write_bytes(b"precious")
             return real(self, *args, **kwargs)
 
         monkeypatch.setattr(Negative, "perturb", perturb)
         (outcome,) = work("in")
-        assert (outcome.exit_code, Path("out/a.png").read_bytes()) == (5, b"precious")
+        assert (outcome.exit_code, Path("out", name).read_bytes()) == (5, b"precious")
+        assert files() == [name]
         assert "appeared" in outcome.message
 
     def test_a_partly_protected_photo_leaves_with_seven(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,6 +475,15 @@ def test_plans_give_every_photo_its_own_place() -> None:
     assert places(("/a.png", "/"), ("/y/a.png", "/y")) == ["a.png", "y/a.png"]
     assert places(("/x/a.png", "/x"), ("/x/A.png", "/x")) == ["a.png", "A-2.png"]
     assert places(("/x/s/a.png", "/x"), ("/y/a.png", "/y")) == ["s/a.png", "a.png"]
+
+
+def test_plans_know_whose_stems_meet() -> None:
+    def meeting(*names: str) -> list[str]:
+        return [task.source.name for task in plan([(Path("/x", name), Path("/x")) for name in names]) if task.meets]
+
+    assert meeting("a.png", "b.png", "deep/a.jpg", "noending") == []
+    assert meeting("a.png", "b.png", "A.jpg", "deep/a.jpg") == ["a.png", "A.jpg"]
+    assert meeting("a.jpg", "a.jpg.png") == ["a.jpg.png"]
 
 
 def test_workers_report_bad_photos_too(folder: Path) -> None:

@@ -1,8 +1,9 @@
 """Many photos into one folder: resumable, in several processes, and one bad photo stops nothing.
 
 What a run knows of its own products it keeps in ``DIR/.bauta``, one record for each photo: the hashes of the
-source and of the product, and a fingerprint of the settings. A photo is finished when source, settings and
-product are as recorded. A product that changed since belongs to whoever changed it and is never replaced.
+source, of the product and of its reports, and a fingerprint of the settings. A photo is finished when source,
+settings, product and reports are as recorded. What changed since belongs to whoever changed it and is never
+replaced.
 
 This module imports torch only while it protects, so that worker processes can set thread counts before.
 """
@@ -10,15 +11,21 @@ This module imports torch only while it protects, so that worker processes can s
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
+import platform
+import shutil
 import signal
+import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -43,6 +50,11 @@ no protected photo before what left a weak one."""
 
 RECORDS = ".bauta"
 
+SCHEMA = "bauta.record/2"
+
+LONGEST_NAME = 255
+"""Bytes of a file name that file systems take."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -51,10 +63,12 @@ class Task:
     Attributes:
         source: The file.
         relative: Where its product belongs, below the output folder.
+        meets: Another photo of the run has the same stem there, so that reports carry the whole file name.
     """
 
     source: Path
     relative: Path
+    meets: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,12 +161,18 @@ def plan(sources: Sequence[tuple[Path, Path]]) -> list[Task]:
             break
         for index in meeting:
             lengths[index] += 1
-    tasks = []
-    for index, (source, _) in enumerate(unique.values()):
+    places = []
+    for index in range(len(wholes)):
         place = Path(*wholes[index][-lengths[index] :])
         number = groups[name(index)].index(index) + 1
-        tasks.append(Task(source, place if number == 1 else place.with_stem(f"{place.stem}-{number}")))
-    return tasks
+        places.append(place if number == 1 else place.with_name(_fit(f"{place.stem}-{number}", place.suffix)))
+    stems = [str(place.with_name(place.stem)).casefold() for place in places]
+    # A stem can be another's whole name too: a.jpg and a.jpg.png.
+    taken = Counter(label for place, stem in zip(places, stems, strict=True) for label in {stem, str(place).casefold()})
+    return [
+        Task(source, place, taken[stem] > 1)
+        for (source, _), place, stem in zip(unique.values(), places, stems, strict=True)
+    ]
 
 
 @dataclass
@@ -212,35 +232,35 @@ class Workshop:
 
         photo = read_photo(task.source)
         target, known = self._place(task, photo)
-        absent = not os.path.lexists(target)
-        earlier = self._finished(task, target, known, photo.sha256)
-        if earlier is not None:
-            return earlier
-        record = self._record(target)
+        ours = _unchanged(target.parent, known)
+        if ours and ours == known["files"] and self._decided(photo).items() <= known.items():
+            return _again(task.source, target, known)
+        pages = self._report_names(task, target, ours) if self.reports else ()
+        record = _record_path(self.directory, target)
         target.parent.mkdir(parents=True, exist_ok=True)
         record.parent.mkdir(parents=True, exist_ok=True)
         # Everything is made beside the records and then moved, so that an interruption leaves no half file.
-        with tempfile.TemporaryDirectory(dir=self.directory / RECORDS, prefix="part-") as scratch:
+        with tempfile.TemporaryDirectory(
+            dir=self.directory / RECORDS, prefix=f"{_scratch_prefix()}{os.getpid()}-"
+        ) as scratch:
             draft = Path(scratch) / target.name
             report = self.pipeline.protect(photo, draft, progress=progress)
             files = {target: draft}
-            page = None
-            if self.reports:
-                page, data = self._report_names(target, known)
-                for path, text in ((page, report.to_html()), (data, report.to_json())):
-                    files[path] = Path(scratch) / path.name
-                    files[path].write_text(text, encoding="utf-8")
+            for path, text in zip(pages, (report.to_html, report.to_json), strict=False):
+                files[path] = Path(scratch) / path.name
+                files[path].write_text(text(), encoding="utf-8")
+            page = next(iter(pages), None)
             outcome = _outcome(task.source, report, target, page)
+            ours = _unchanged(target.parent, known)  # asked again: the mask took its time
             note = Path(scratch) / "record"
             note.write_text(
                 json.dumps(
                     {
-                        "schema": "bauta.record/1",
+                        "schema": SCHEMA,
                         "source": _path_digest(task.source),
-                        "source_sha256": photo.sha256,
-                        "fingerprint": self.fingerprint,
-                        "output_sha256": report.output.sha256,
-                        "files": [path.name for path in files],
+                        **self._decided(photo),
+                        "files": {path.name: _digest(made) for path, made in files.items()},
+                        "earlier": ours,
                         "outcome": {
                             **outcome.to_dict(),
                             "source": None,
@@ -252,20 +272,23 @@ class Workshop:
                 ),
                 encoding="utf-8",
             )
-            if absent and os.path.lexists(target):
+            taken = next((path for path in files if path.name not in ours and os.path.lexists(path)), None)
+            if taken is not None:
                 raise OutputExists(
-                    f"{target} appeared while its photo was being protected; it was left as it is.",
+                    f"{taken} appeared or changed while its photo was being protected; it was left as it is.",
                     hint="Is another run writing to the same folder? Run this one again.",
                 )
-            # The record goes first: should the run end here, the product is known to be missing, not foreign.
+            # The record goes first and knows old files and new ones: should the run end here, none is foreign.
             note.replace(record)
             for path, made in files.items():
                 made.replace(path)
+            for name in ours.keys() - {path.name for path in files}:  # reports that tell of another product
+                (target.parent / name).unlink(missing_ok=True)
         return outcome
 
-    def _record(self, target: Path) -> Path:
-        place = target.relative_to(self.directory)
-        return self.directory / RECORDS / place.with_name(f"{place.name}.json")
+    def _decided(self, photo: Photo) -> dict[str, str]:
+        """What decides the product, as it is recorded."""
+        return {"source_sha256": photo.sha256, "fingerprint": self.fingerprint}
 
     def _place(self, task: Task, photo: Photo) -> tuple[Path, dict[str, Any]]:
         """Where the product goes, and the record of what an earlier run put there.
@@ -278,48 +301,36 @@ class Workshop:
         """
         place = self.directory / task.relative
         if photo.suffix != place.suffix:  # a JPEG called .png, or a name without an ending
-            place = place.with_name(f"{place.name}{photo.suffix}")
+            place = place.with_name(_fit(place.name, photo.suffix))
         if os.path.realpath(place) in self.originals:
             raise OutputExists(f"{place} is an original and is never overwritten.", hint="Give another folder with -o.")
         target, number = place, 1
         while True:
-            known = _read_record(self._record(target))
+            known = _read_record(_record_path(self.directory, target))
             ours = known.get("source") == _path_digest(task.source) or known.get("source_sha256") == photo.sha256
             if not os.path.lexists(target):
                 return target, known if ours else {}
-            if ours and not target.is_symlink() and _digest(target) == known["output_sha256"]:
+            if ours and target.name in _unchanged(target.parent, known):
                 return target, known
             number += 1
-            target = place.with_stem(f"{place.stem}-{number}")
+            target = place.with_name(_fit(f"{place.stem}-{number}", place.suffix))
 
-    def _finished(self, task: Task, target: Path, known: dict[str, Any], source_sha256: str) -> Outcome | None:
-        """The recorded outcome, when source, settings and product are as recorded."""
-        if (known.get("source_sha256"), known.get("fingerprint")) != (source_sha256, self.fingerprint):
-            return None
-        if not all((target.parent / name).is_file() for name in known["files"]):
-            return None
-        page = known["outcome"]["report"]
-        values = {
-            "source": task.source,
-            "output": target,
-            "report": page and target.with_name(page),
-            "warnings": tuple(known["outcome"].get("warnings", ())),
-        }
-        return Outcome(**{**known["outcome"], **values, "skipped": True, "seconds": 0.0})
-
-    def _report_names(self, target: Path, known: dict[str, Any]) -> tuple[Path, Path]:
-        """Names of page and data: after the photo's stem, or its whole name when another photo has those."""
-        for stem in (target.stem, target.name):
-            names = [f"{stem}.report.html", f"{stem}.report.json"]
-            if all(name in known.get("files", ()) or not (target.parent / name).exists() for name in names):
+    def _report_names(self, task: Task, target: Path, ours: Container[str]) -> tuple[Path, Path]:
+        """Names of page and data: after the photo's stem or its whole name, or else the first number that is free."""
+        numbered = (f"{target.name}-{number}" for number in itertools.count(2))
+        for stem in itertools.chain([] if task.meets else [target.stem], [target.name], numbered):
+            page, data = (target.with_name(_fit(stem, ending)) for ending in (".report.html", ".report.json"))
+            if all(path.name in ours or not os.path.lexists(path) for path in (page, data)):
                 break
-        return target.with_name(names[0]), target.with_name(names[1])
+        return page, data
 
 
 def collect(paths: Sequence[Path], directory: Path) -> tuple[list[tuple[Path, Path]], list[Outcome]]:
     """The photos behind files, folders and globs, and what could not be read among them.
 
-    What lies in the output folder is a product, not a source, unless it is named directly.
+    What lies in the output folder is a product, not a source, unless it is named directly, or lies in a folder that
+    is named and itself in the output folder: there only recorded products are passed over. When nothing else is
+    left, that is a failure too.
     """
     from bauta.photo import find_photos
 
@@ -331,14 +342,39 @@ def collect(paths: Sequence[Path], directory: Path) -> tuple[list[tuple[Path, Pa
     folders = [_absolute(path) for path in paths if path.is_dir()]
     named = {_absolute(path) for path in paths}
     products = _absolute(directory)
+    inside = [base for base in map(_base, paths) if base.is_relative_to(products)]
     sources = []
     for photo in found.photos:
         whole = _absolute(photo)
-        if whole.is_relative_to(products) and whole not in named and products not in folders:
+        if (
+            whole.is_relative_to(products)
+            and whole not in named
+            and (not any(whole.is_relative_to(base) for base in inside) or _is_product(products, whole))
+        ):
             continue
         root = next((folder for folder in folders if whole.is_relative_to(folder)), whole.parent)
         sources.append((photo, root))
+    if found.photos and not sources:
+        failures.append(
+            Outcome(
+                Path(),
+                exit_code=UsageError.exit_code,
+                message=f"Every photo that was found lies in the output folder {directory} and is taken for a product.",
+                hint="Name photos that are not protected yet, or the folder that holds them.",
+            )
+        )
     return sources, failures
+
+
+def _base(path: Path) -> Path:
+    """Where the search for a path begins: itself, or the folder before the first wildcard of a pattern."""
+    if os.path.lexists(path):
+        return _absolute(path)
+    return _absolute(Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)))
+
+
+def _is_product(directory: Path, path: Path) -> bool:
+    return path.name in _unchanged(path.parent, _read_record(_record_path(directory, path)))
 
 
 def write_report(report: Report, page: Path) -> None:
@@ -407,6 +443,7 @@ def protect_photos(
     if jobs < 1:
         raise UsageError(f"{jobs} jobs do nothing.", hint="Give --jobs 1 or more.")
     _make_folder(directory)
+    _remove_orphans(directory)
     from bauta.protection.pipeline import Pipeline
 
     pipeline = Pipeline(settings)
@@ -461,6 +498,7 @@ def _in_processes(
             raise
         finally:
             executor.shutdown(cancel_futures=True)
+            _remove_orphans(workshop.directory)  # of workers that died
         return sorted(left)
 
     left = attempt(range(len(tasks)), jobs)
@@ -557,6 +595,32 @@ def _make_folder(directory: Path) -> None:
         ) from error
 
 
+def _scratch_prefix() -> str:
+    """How scratch folders begin, before the process id, which means something on its own machine only."""
+    return f"part-{hashlib.sha256(platform.node().encode()).hexdigest()[:8]}-"
+
+
+def _remove_orphans(directory: Path) -> None:
+    """Remove the scratch folders of processes that are gone: they may hold unprotected faces."""
+    prefix = _scratch_prefix()
+    for folder in (directory / RECORDS).glob(f"{prefix}*"):
+        process = folder.name.removeprefix(prefix).partition("-")[0]
+        if process.isdecimal() and not _is_running(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether there is a process of this id; on Windows, where signal 0 is Ctrl-C, nobody asks."""
+    if sys.platform != "win32":
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        except (PermissionError, OverflowError):  # somebody else's, or no id of ours
+            return True
+    return True
+
+
 def _fingerprint(pipeline: Pipeline, reports: bool) -> str:
     """Hash of everything but the photo that decides a product: settings, weights, references, version."""
     settings = pipeline.settings
@@ -595,6 +659,21 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _fit(stem: str, ending: str) -> str:
+    """A file name that file systems take: a stem that is too long is cut and marked with its hash."""
+    if len(os.fsencode(stem + ending)) <= LONGEST_NAME:
+        return stem + ending
+    ending = f"~{hashlib.sha256(os.fsencode(stem)).hexdigest()[:16]}{ending}"
+    while stem and len(os.fsencode(stem + ending)) > LONGEST_NAME:
+        stem = stem[:-1]
+    return stem + ending
+
+
+def _record_path(directory: Path, target: Path) -> Path:
+    place = target.relative_to(directory)
+    return directory / RECORDS / place.with_name(_fit(place.name, ".json"))
+
+
 def _read_record(path: Path) -> dict[str, Any]:
     """The record of a photo; empty when there is none that can be used."""
     try:
@@ -603,7 +682,31 @@ def _read_record(path: Path) -> dict[str, Any]:
         return {}
     complete = (
         isinstance(record, dict)
-        and record.get("schema") == "bauta.record/1"
-        and {"source_sha256", "fingerprint", "output_sha256", "files", "outcome"} <= record.keys()
+        and record.get("schema") == SCHEMA
+        and {"source_sha256", "fingerprint", "files", "earlier", "outcome"} <= record.keys()
     )
     return record if complete else {}
+
+
+def _unchanged(folder: Path, known: dict[str, Any]) -> dict[str, str]:
+    """Names and hashes of the files in a folder that are as a record has them, new or as they were before."""
+    found = {}
+    for name in {**known.get("earlier", {}), **known.get("files", {})}:
+        path = folder / name
+        if path.is_file() and not path.is_symlink():
+            digest = _digest(path)
+            if digest in (known["files"].get(name), known["earlier"].get(name)):
+                found[name] = digest
+    return found
+
+
+def _again(source: Path, target: Path, known: dict[str, Any]) -> Outcome:
+    """The recorded outcome of a photo that is finished."""
+    page = known["outcome"]["report"]
+    values = {
+        "source": source,
+        "output": target,
+        "report": page and target.with_name(page),
+        "warnings": tuple(known["outcome"].get("warnings", ())),
+    }
+    return Outcome(**{**known["outcome"], **values, "skipped": True, "seconds": 0.0})
