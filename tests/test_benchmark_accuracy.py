@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,13 @@ class TestRunRecognizers:
         assert again["recognizers"] == first["recognizers"]
         with pytest.raises(AssertionError, match="judge_two was measured"):
             run_recognizers(["judge_one", "judge_two"], data, data / "card.json")
+
+    def test_another_preprocessing_is_measured_again(self, data: Path, stage: Stage) -> None:
+        run_recognizers(["judge_one"], data, data / "card.json")
+        place = stage.cards.index(stage.find("judge_one"))
+        stage.cards[place] = replace(stage.cards[place], colour="BGR")
+        run_recognizers(["judge_one"], data, data / "card.json")
+        assert len(list((data / ".work").glob("accuracy-*.json"))) == 2
 
     def test_what_makes_no_sense_is_refused(self, data: Path) -> None:
         with pytest.raises(UsageError, match="no recogniser"):

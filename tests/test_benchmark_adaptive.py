@@ -18,7 +18,7 @@ from torch import nn
 from bauta.attacks import fitting
 from bauta.attacks.adapt import FineTuningConfig
 from bauta.attacks.link import StudentConfig
-from bauta.benchmark import adaptive, protected
+from bauta.benchmark import adaptive, cards, protected
 from bauta.benchmark.adaptive import run_adaptive
 from bauta.benchmark.adaptive_cards import (
     NONE,
@@ -32,11 +32,13 @@ from bauta.benchmark.adaptive_cards import (
 from bauta.benchmark.adaptive_recipe import AdaptiveRecipe, carried, read_recipe
 from bauta.benchmark.crowds import Source, draw_crowd, draw_pairs
 from bauta.benchmark.people import normalise_name
+from bauta.benchmark.protected import source_digest
 from bauta.benchmark.recipes import Dataset, Row
 from bauta.cli import run
 from bauta.errors import NumericalFailure, RoleRefused, UnknownRecognizer, UsageError
 from bauta.recognizers.calibration import Threshold
 from bauta.recognizers.cards import RecognizerCard
+from bauta.recognizers.surrogates import load_surrogate
 from recognizer_builders import card_of, linear_model
 
 Finished = tuple[Path, dict[str, Any]]
@@ -277,8 +279,68 @@ class TestRunAdaptive:
         with pytest.raises(RoleRefused):
             run_toy(data, recipe=replace(RECIPE, **change))
 
+    def test_who_taught_a_surrogate_is_not_new(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        find = adaptive.find_card
+        taught = replace(find("surrogate"), training={"teachers": ["judge_two", "gone"], "start": "nothing"})
+        monkeypatch.setattr(adaptive, "find_card", lambda name: taught if name == "surrogate" else find(name))
+        with pytest.raises(RoleRefused, match="judge_two is a judge, and judge_two, which a surrogate learned from"):
+            run_toy(data)
+
+    def test_another_preprocessing_of_the_attackers_own_is_trained_again(
+        self, data: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recipe = replace(RECIPE, rows=RECIPE.rows[:2])
+        run_toy(data, recipe=recipe)
+        students = counted(monkeypatch, adaptive, "fit_student")
+        changed = replace(adaptive.find_card("own"), colour="BGR")
+        monkeypatch.setattr(adaptive, "load_surrogate", lambda name: load_surrogate(changed))
+        run_toy(data, recipe=recipe)
+        assert len(students) == 1
+
+
+def test_another_preprocessing_of_a_surrogate_makes_other_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = protected.find_card("surrogate")
+    keys = []
+    for one in (card, replace(card, name="renamed"), replace(card, std=(0.5, 0.5, 0.4))):
+        monkeypatch.setattr(protected, "find_card", lambda name, one=one: one)
+        keys.append(protected.Protection("pgd", surrogates=("surrogate",)).key)
+    assert keys[0] == keys[1] != keys[2]
+
+
+@pytest.mark.parametrize(
+    ("places", "path"),
+    [
+        (protected.MASKS, "cloaks/composites.png"),
+        (protected.MASKS, "benchmark/protected.py"),
+        (adaptive._TRAINING_CODE, "recognizers/onnx_operators.py"),
+    ],
+)
+def test_what_decides_a_mask_or_an_attacker_is_in_its_key(places: tuple[str, ...], path: str) -> None:
+    package = Path(protected.bauta.__file__).parent
+    assert package / path in [source for place in places for source in cards.sources(package / place)]
+
+
+def test_data_of_the_package_counts_as_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protected.bauta, "__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / "room" / "__pycache__").mkdir(parents=True)
+    (tmp_path / "room" / "code.py").write_text("one = 1")
+    digests = []
+    for name in ("room/code.py", "room/targets.png", "room/__pycache__/code.pyc"):
+        (tmp_path / name).write_bytes(b"changed")
+        digests.append([source_digest.__wrapped__(("room",)), cards.code.__wrapped__()["sha256"]])
+    assert digests[0] != digests[1] == digests[2]
+    assert digests[0][0] != digests[1][0]
+    assert digests[0][1] != digests[1][1]
+
 
 class TestCards:
+    @pytest.mark.parametrize("means", [{}, {"purify-blur": {"mean": None}}])
+    def test_without_a_purifier_there_is_no_best(self, finished: Finished, means: dict[str, Any]) -> None:
+        card = finished[1]["pgd"]
+        newer = {NONE: card["results"]["newer"][NONE]} | means
+        header, rows = main_table([card | {"results": card["results"] | {"newer": newer}}])
+        assert rows[0][header.index("after the best purifier")] == "-"
+
     def test_tables(self, finished: Finished) -> None:
         cards = list(finished[1].values())
         main, purifiers, attackers = main_table(cards), purifier_table(cards), attacker_table(cards)

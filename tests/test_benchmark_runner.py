@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bauta.benchmark import measuring, protected
 from bauta.benchmark.cards import SCHEMA, compare, read_card, timeless, to_json, write_card
 from bauta.benchmark.folders import run_folders
 from bauta.benchmark.recipes import Dataset, GallerySource, Recipe, Row, carried, read_recipe
@@ -171,6 +172,46 @@ class TestRunRecipe:
         saved = card["results"]["dodging"]["saved"]
         assert saved["independent"] == saved["judges"]["judge_one"]
 
+    def test_a_judge_that_a_surrogate_learned_from_counts_as_attacked(self, data: Path, stage: Stage) -> None:
+        stage.add("witness", "judge")
+        # A copy of a teacher under another name is the teacher.
+        stage.add("copy", "judge", sha256=stage.find("judge_one").sha256)
+        student = replace(
+            stage.find("attacked_one"), training={"teachers": ["judge_one", "gone"], "start": "judge_two"}
+        )
+        stage.cards[stage.cards.index(stage.find("attacked_one"))] = student
+        judges = ("judge_one", "judge_two", "copy", "witness")
+        card = run_toy(data, recipe=replace(RECIPE, judges=judges, rows=RECIPE.rows[1:2]))["negative"]
+        assert [judge["attacked"] for judge in card["judges"]] == [True, True, True, False]
+        saved = card["results"]["dodging"]["saved"]
+        assert saved["independent"] == saved["judges"]["witness"]
+
+    @pytest.mark.parametrize("name", ["attacked_one", "judge_one"])
+    def test_another_preprocessing_is_measured_again(self, data: Path, stage: Stage, name: str) -> None:
+        recipe = replace(RECIPE, rows=RECIPE.rows[1:2])
+        run_toy(data, recipe=recipe)
+        place = stage.cards.index(stage.find(name))
+        stage.cards[place] = replace(stage.cards[place], colour="BGR")
+        run_toy(data, recipe=recipe)
+        assert len(Negative.calls) == 6
+
+    @pytest.mark.parametrize(("margin", "same"), [(0.1, False), (None, True)])
+    def test_thresholds_count_where_masks_stop_by_them(
+        self, margin: float | None, same: bool, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(protected, "find_card", stage.find)
+
+        def keys(cosine: float) -> tuple[str, str]:
+            limit = replace(stage.threshold(stage.find("both"), 1e-2), cosine=cosine)
+            for module in (measuring, protected):
+                monkeypatch.setattr(module, "threshold", lambda card, fmr: limit)
+            options = {"margin": margin}
+            plan = measuring.Plan("tip-im", options, ("both",), ("judge_one",), ("saved",), "largest", 0, 1e-2)
+            return plan.key, protected.Protection("tip-im", options, ("both",)).key
+
+        one, other = keys(0.4), keys(0.5)
+        assert [first == second for first, second in zip(one, other, strict=True)] == [same, same]
+
     def test_what_is_missing_shows_before_anything_is_computed(self, data: Path, stage: Stage) -> None:
         stage.uncalibrated.add("judge_two")
         with pytest.raises(NotCalibrated):
@@ -237,6 +278,24 @@ class TestCells:
     def test_people_of_the_pairs_are_no_strangers(self, crowd: Path) -> None:
         with pytest.raises(UsageError, match="3 people who are in no pair, not 4"):
             run_toy(crowd, recipe=replace(self.RECIPE, gallery=GallerySource("crowd", 4)))
+
+    def test_people_of_the_pairs_are_no_strangers_in_any_spelling(self, crowd: Path) -> None:
+        (crowd / "crowd" / "anna").rename(crowd / "crowd" / "An-Na")
+        with pytest.raises(UsageError, match="3 people who are in no pair, not 4"):
+            run_toy(crowd, recipe=replace(self.RECIPE, gallery=GallerySource("crowd", 4)))
+
+    def test_a_gallery_is_embedded_again_when_anything_changed(
+        self, crowd: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = crowd / "cards" / ".work" / "galleries"
+        run_toy(crowd, recipe=self.RECIPE)
+        place = stage.cards.index(stage.find("judge_one"))
+        stage.cards[place] = replace(stage.cards[place], mean=(0.4, 0.4, 0.4))
+        run_toy(crowd, recipe=self.RECIPE)
+        assert len(list(folder.iterdir())) == 3
+        monkeypatch.setattr("bauta.benchmark.cards.code", lambda: {"bauta": "", "commit": "", "sha256": "0" * 64})
+        run_toy(crowd, recipe=self.RECIPE)
+        assert len(list(folder.iterdir())) == 5
 
     def test_one_photo_of_each_person_is_searched_for(self, data: Path) -> None:
         folder = data / "faces" / "anna"

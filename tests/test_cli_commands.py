@@ -365,7 +365,7 @@ class TestRecognizers:
         assert "no images" in fails(capsys, 2, *command, "dlib_resnet", "empty")
         assert "not a folder" in fails(capsys, 2, *command, "all", "missing")
         assert "nobody" in fails(capsys, 6, *command, "nobody", "empty")
-        assert "Cannot read binary" in fails(capsys, 2, *command, "all", "empty", "--exclude", "binary")
+        assert "binary cannot be read" in fails(capsys, 2, *command, "all", "empty", "--exclude", "binary")
         assert "model.onnx" in fails(capsys, 6, "recognizers", "add", "model.onnx", "--card", "card.toml")
         assert "missing.toml" in fails(capsys, 2, "recognizers", "pull", "missing.toml")
         assert "not an https address" in fails(capsys, 2, "recognizers", "pull", "http://example.invalid/c.toml")

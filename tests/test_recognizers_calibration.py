@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bauta.cli import run
 from bauta.errors import NotCalibrated, NumericalFailure, OutputError, UnreadablePhoto, UsageError
 from bauta.faces.templates import ARCFACE_112X96, DLIB_150
 from bauta.recognizers.calibration import calibrate, threshold
 from bauta.recognizers.cards import RecognizerCard
-from bauta.recognizers.catalog import find_card
+from bauta.recognizers.catalog import find_card, list_pullable, list_recognizers
 from bauta.recognizers.judges import load_judge
 from recognizer_builders import card_of, linear_model
 
@@ -93,6 +94,47 @@ def test_excluded_people_change_the_set(card: RecognizerCard, tmp_path: Path) ->
     assert fewer.calibration_sha256 != everyone.calibration_sha256
     assert again.calibration_sha256 == everyone.calibration_sha256
     assert everyone.calibration_set == "set"
+
+
+@pytest.mark.parametrize("exclude", ["Person 000", "PERSON-000"])
+def test_excluded_people_are_left_out_in_any_spelling(exclude: str, card: RecognizerCard, tmp_path: Path) -> None:
+    (found,) = calibrate(card, faces(tmp_path / "set", 81), exclude=[exclude])
+    assert found.people == 80
+
+
+def test_people_of_a_list_of_pairs_are_left_out(
+    own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = faces(tmp_path / "set", 82)
+    (tmp_path / "pairs.txt").write_text("1\t1\nPerson_000\t1\t2\nPerson_001\t1\tElse\t2\n")
+    command = ["recognizers", "calibrate", "dlib_resnet", str(folder), "--exclude", str(tmp_path / "pairs.txt")]
+    assert run(command) == 0
+    assert capsys.readouterr().out.split()[-1] == "80"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"colour": "BGR"}, {"mean": (0.4, 0.4, 0.4)}, {"std": (0.4, 0.5, 0.5)}, {"template": ARCFACE_112X96}],
+)
+def test_a_threshold_does_not_outlive_the_preprocessing(
+    change: dict[str, Any], card: RecognizerCard, tmp_path: Path
+) -> None:
+    calibrate(card, faces(tmp_path / "set", 80))
+    assert threshold(replace(card, name="other", roles=frozenset({"judge"})), 1e-2) == threshold(card, 1e-2)
+    with pytest.raises(NotCalibrated, match="calibrate"):
+        threshold(replace(card, **change), 1e-2)
+
+
+def test_shipped_thresholds_are_of_the_shipped_cards(own_home: Path) -> None:
+    for card in (*list_recognizers(), *list_pullable()):
+        assert threshold(card, 1e-2)
+        with pytest.raises(NotCalibrated):
+            threshold(replace(card, colour="BGR" if card.colour == "RGB" else "RGB"), 1e-2)
+    # What the user calibrated otherwise does not stand in the way of what ships.
+    changed = replace(find_card("dlib_resnet"), colour="BGR")
+    write_store(own_home, changed, {"0.01": 0.95}, digest=changed.digest)
+    assert threshold(changed, 1e-2).calibration_set == "mine"
+    assert threshold(find_card("dlib_resnet"), 1e-2).calibration_set != "mine"
 
 
 def test_another_template_is_warped(tmp_path: Path, card: RecognizerCard) -> None:
@@ -183,9 +225,9 @@ def test_bad_folder(card: RecognizerCard, tmp_path: Path) -> None:
         calibrate(card, tmp_path / "empty")
 
 
-def write_store(home: Path, card: RecognizerCard, cosine: dict[str, float]) -> None:
+def write_store(home: Path, card: RecognizerCard, cosine: dict[str, float], **more: str) -> None:
     home.mkdir(exist_ok=True)
-    entry = {"calibration_set": "mine", "calibration_sha256": "0" * 64, "people": 9, "impostor_pairs": 9}
+    entry = {"calibration_set": "mine", "calibration_sha256": "0" * 64, "people": 9, "impostor_pairs": 9, **more}
     content = {"schema": 1, "recognizers": {card.sha256: {**entry, "date": "2026-01-01", "cosine": cosine}}}
     (home / "thresholds.json").write_text(json.dumps(content))
 

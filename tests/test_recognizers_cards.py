@@ -24,7 +24,15 @@ from bauta.errors import (
     WeightsMissing,
 )
 from bauta.faces.templates import ARCFACE_112, ARCFACE_112X96
-from bauta.recognizers.cards import format_card, parse_card, read_card, read_weights, separate, verify_weights
+from bauta.recognizers.cards import (
+    format_card,
+    parse_card,
+    read_card,
+    read_weights,
+    separate,
+    taught_by,
+    verify_weights,
+)
 from bauta.recognizers.catalog import find_card, home, list_recognizers
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.surrogates import load_surrogate
@@ -358,6 +366,30 @@ def test_one_network_on_both_sides_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RoleRefused, match="other_name"):
         separate([card], [renamed])
     assert separate([card], [renamed, other], allow_attacked=True) == {"other_name"}
+
+
+def test_teachers_and_starts_are_known_by_name(tmp_path: Path) -> None:
+    card = card_of(tmp_path, linear_model())
+    students = [
+        replace(card, training={"teachers": ["one", "two"], "start": "dlib"}),
+        replace(card, training={"teachers": "three", "start": "sface"}),
+        replace(card, training={"epochs": 3}),
+    ]
+    assert taught_by(students) == {"one", "two", "three", "dlib_resnet", "sface"}
+    assert taught_by([card]) == frozenset()
+
+
+def test_the_digest_is_of_what_decides_an_embedding(tmp_path: Path) -> None:
+    card = card_of(tmp_path, linear_model())
+    named = replace(card, name="other", terms="other", url="https://example.org", roles=frozenset({"judge"}), size=3)
+    called = replace(card, template=replace(card.template, name="custom-112x112"))
+    assert card.digest == named.digest == called.digest == parse_card(format_card(card), folder=tmp_path).digest
+    changes: list[dict[str, Any]] = [
+        {"sha256": "1" * 64}, {"format": "safetensors"}, {"colour": "BGR"}, {"mean": (0.5, 0.5, 0.4)},
+        {"std": (0.5, 0.5, 0.4)}, {"template": ARCFACE_112X96}, {"dim": 9},
+    ]  # fmt: skip
+    digests = {replace(card, **change).digest for change in changes}
+    assert len(digests - {card.digest}) == len(changes)
 
 
 def test_unsupported_operator_reaches_the_user(tmp_path: Path) -> None:

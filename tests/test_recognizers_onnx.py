@@ -313,6 +313,12 @@ case("Pad 10", node("Pad", "x", pads=[0, 0, 1, 1, 0, 0, 1, 1], mode="constant", 
 for mode in ("reflect", "edge"):
     case(f"Pad {mode}", node("Pad", "x", "p", mode=mode), {"p": integers(0, 1, 1, 2, 0, 0, 3, 0)})
 for mode in ("nearest", "linear"):
+    case(
+        f"Resize {mode} axes",
+        node("Resize", "x", "", "s", mode=mode, axes=[-2, -1]),
+        {"s": np.array([1.5, 2], np.float32)},
+        opset=18,
+    )
     for convention in ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"):
         case(
             f"Resize {mode} {convention}",
@@ -370,6 +376,23 @@ def small_network() -> bytes:
             "q": weights(5, 36),
         },
     )
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_resizing_computes_where_the_image_is(mode: str) -> None:
+    nodes, constants, _ = SIMPLE[f"Resize {mode} half_pixel"]
+    network = ImportedNetwork(model(nodes, constants))
+    made: list[str] = []
+    select = torch.Tensor.index_select
+
+    def watch(image: torch.Tensor, axis: int, index: torch.Tensor) -> torch.Tensor:
+        made.append(index.device.type)
+        return select(image, axis, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "index_select", watch)
+        network(torch.zeros(IMAGE, device="meta"))
+    assert set(made) == {"meta"}
 
 
 def test_gradients_are_those_of_the_function() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bauta.errors import UsageError, WeightsCorrupt
+from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
 from bauta.recognizers.cards import ROLES, parse_card, read_card
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.surrogates import load_surrogate
@@ -27,7 +27,7 @@ from bauta.training.distillation import (
     populate,
     worst_case,
 )
-from bauta.training.export import to_onnx
+from bauta.training.export import ship, to_onnx
 from bauta.training.networks import FAMILIES, build_network
 from bauta.training.recipes import Recipe, read_recipe
 from bauta.training.recognizer import collect_faces, train_recognizer
@@ -347,6 +347,39 @@ def test_training_learns_resumes_and_ships(data: Path, tmp_path: Path) -> None:
         assert torch.allclose(value.float(), resumed.state_dict()[name].float(), atol=1e-5), name
     with pytest.raises(UsageError, match="another recipe"):
         distil(replace(recipe, rate=1e-3), population, tmp_path / "broken")
+
+
+def test_worst_cases_are_found_in_mixed_precision(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import lightning_fabric
+
+    make = lightning_fabric.Fabric
+
+    def mixed(**settings: object) -> object:  # what a machine with a GPU takes
+        return make(**{**settings, "accelerator": "cpu", "precision": "bf16-mixed"})
+
+    monkeypatch.setattr(lightning_fabric, "Fabric", mixed)
+    population = populate(collect_faces(RECIPE, data, tmp_path / "faces"), 0.0, 0)
+    _, figures = distil(replace(RECIPE, epochs=1), population, tmp_path / "run")
+    assert figures["steps"] > 0
+
+
+def test_what_fails_the_check_is_not_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other:
+        def embed(self, crops: np.ndarray) -> np.ndarray:
+            return np.eye(len(crops), 16, dtype=np.float32)
+
+    monkeypatch.setattr("bauta.training.export.load_judge", lambda card: Other())
+    with pytest.raises(NumericalFailure, match="cosine"):
+        ship(build_network("plain", 16).eval(), RECIPE, {"faces": 1, "people": 1}, tmp_path / "out")
+    assert not list(tmp_path.rglob("student*"))
+
+
+def test_another_preprocessing_asks_the_teacher_again(data: Path, tmp_path: Path) -> None:
+    population = populate(collect_faces(RECIPE, data, tmp_path / "work"), 0.0, 0)
+    before = np.array(embed_by_teacher(population, "first", tmp_path / "one"))
+    path = tmp_path / "home" / "recognizers" / "first" / "card.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace('"RGB"', '"BGR"'), encoding="utf-8")
+    assert not np.allclose(embed_by_teacher(population, "first", tmp_path / "one"), before, atol=1e-3)
 
 
 def test_one_command_from_faces_to_a_shipped_file(data: Path, tmp_path: Path) -> None:

@@ -218,8 +218,8 @@ def run_recognizers(
 
 
 def _measured(judge: Judge, pairs: PairSet, work: Path, progress: Callable[[int, int], None]) -> Any:
-    """`measure`, from its file when it was done before with the same code, weights and photos."""
-    facts = [cards.code()["sha256"], judge.card.sha256, str(judge.card.template), pairs.sha256, FMR]
+    """`measure`, from its file when it was done before with the same code, recogniser and photos."""
+    facts = [cards.code()["sha256"], judge.card.digest, pairs.sha256, FMR]
     file = work / f"accuracy-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError):
         return json.loads(file.read_text(encoding="utf-8"))

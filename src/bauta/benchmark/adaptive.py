@@ -20,6 +20,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -43,10 +44,11 @@ from bauta.benchmark.images import ByteArray, digest_of
 from bauta.benchmark.people import assert_disjoint, excluded_names
 from bauta.benchmark.protected import protect, source_digest
 from bauta.benchmark.recipes import Pair, Row
-from bauta.errors import NumericalFailure, RoleRefused, UsageError, WeightsCorrupt
+from bauta.errors import NumericalFailure, RoleRefused, UnknownRecognizer, UsageError, WeightsCorrupt
 from bauta.faces.alignment import extract_crops
 from bauta.faces.templates import ARCFACE_112, CropTemplate
 from bauta.recognizers.calibration import ERRORS_WANTED, threshold
+from bauta.recognizers.cards import taught_by
 from bauta.recognizers.catalog import find_card
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.surrogates import load_surrogate
@@ -57,7 +59,7 @@ KINDS = ("fine-tuning", "embedding-student")
 Progress = Callable[[str, int, int], None]
 Floats = NDArray[np.float32]
 
-_TRAINING_CODE = ("attacks/fitting.py", "attacks/link.py", "attacks/adapt.py")
+_TRAINING_CODE = ("attacks/fitting.py", "attacks/link.py", "attacks/adapt.py", "recognizers")
 _OURS = {
     "fine-tuning": "cosine classifier, a term that keeps clean embeddings, settings, aligned crops of few people",
     "embedding-student": "settings, clean crops among the inputs, mirrored crops, aligned crops of few people",
@@ -236,7 +238,7 @@ class _Workshop:
         return self.recipe.fine_tuning if kind == "fine-tuning" else self.recipe.student
 
     def _key(self, kind: str, photos: torch.Tensor) -> str:
-        facts = [source_digest(_TRAINING_CODE), kind, self._config(kind).to_dict(), self.start.card.sha256]
+        facts = [source_digest(_TRAINING_CODE), kind, self._config(kind).to_dict(), self.start.card.digest]
         total = hashlib.sha256(json.dumps([*facts, self.recipe.seed, self.sets.training.subjects]).encode())
         total.update(self.clean.numpy().tobytes())
         total.update(photos.numpy().tobytes())
@@ -339,6 +341,9 @@ def run_adaptive(
 def _refuse_double_parts(recipe: AdaptiveRecipe) -> None:
     attacked = {name for row in recipe.rows for name in recipe.protection(row).surrogates} | set(recipe.surrogates)
     parts = {find_card(name).sha256: f"the surrogate {name}" for name in sorted(attacked)}
+    for name in sorted(taught_by(find_card(name) for name in attacked)):
+        with suppress(UnknownRecognizer):  # who is not here plays no part
+            parts.setdefault(find_card(name).sha256, f"{name}, which a surrogate learned from,")
     for name, part in [
         *((name, "a judge") for name in recipe.judges),
         (recipe.recognizer, "the attacker's recogniser"),

@@ -163,7 +163,8 @@ def main_table(cards: Sequence[Card]) -> Table:
     for card in cards:
         results = card["results"]
         newer = {name: value["mean"] for name, value in results["newer"].items()}
-        best = min((name for name in newer if name != NONE and newer[name]), key=lambda name: newer[name]["mean"])
+        purifiers = [name for name in newer if name != NONE and newer[name]]
+        best = min(purifiers, key=lambda name: newer[name]["mean"], default=None)
         quality = f"{results['psnr']['mean']:.1f} dB, {results['ssim']['mean']:.3f}" if results["psnr"] else "-"
         attackers = results["attackers"]
         cells = [_percent(attackers[untrained]["dodging"])]
@@ -171,7 +172,7 @@ def main_table(cards: Sequence[Card]) -> Table:
             for on in (card["row"], "all"):
                 found = attackers.get(called(kind, on))
                 cells.append("-" if found is None else _percent(found["dodging"]))
-        purified = f"{_percent(newer[best])} {best.removeprefix('purify-')}"
+        purified = "-" if best is None else f"{_percent(newer[best])} {best.removeprefix('purify-')}"
         rows.append((card["row"], quality, _percent(newer[NONE]), purified, *cells))
     return header, rows
 

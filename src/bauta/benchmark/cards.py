@@ -112,12 +112,23 @@ def timeless(card: Card) -> Card:
 
 @cache
 def code() -> dict[str, str]:
-    """Version, commit and digest of the code; the commit is "" where the code is not under version control."""
+    """Version, commit and digest of the code and its data; the commit is "" where there is no version control."""
     package = Path(bauta.__file__).parent
     total = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
+    for path in sources(package):
         total.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return {"bauta": bauta.__version__, "commit": _commit(package), "sha256": total.hexdigest()}
+
+
+def sources(place: Path) -> list[Path]:
+    """The files of a folder of the package, code and data, or the one file, in order."""
+    if place.is_file():
+        return [place]
+    return sorted(
+        path
+        for path in place.rglob("*")
+        if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(place).parts)
+    )
 
 
 def _commit(package: Path) -> str:

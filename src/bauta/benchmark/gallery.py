@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bauta.benchmark import cards
 from bauta.benchmark.accuracy import embed_aligned
 from bauta.benchmark.datasets import read_people
 from bauta.benchmark.identification import identification_ranks
 from bauta.benchmark.images import FaceImage, digest_of
 from bauta.benchmark.measuring import CROPS
+from bauta.benchmark.people import normalise_name
 from bauta.benchmark.protocols import Cell
 from bauta.benchmark.toys import composites_in_other_light
 from bauta.cloaks.tip_im import TipImConfig
@@ -59,16 +61,17 @@ def draw_strangers(folder: Path, people: int, known: Collection[str], seed: int)
     Args:
         folder: Of aligned crops.
         people: How many.
-        known: People who must not be among them, by the names of their folders.
+        known: People who must not be among them, in any spelling of `normalise_name`.
         seed: Of the draw.
 
     Raises:
         UsageError: when there are too few.
     """
     found = read_people(folder)
+    refused = {normalise_name(name) for name in known}
     images: dict[str, list[FaceImage]] = {}
     for subject, image in zip(found.subjects, found.images, strict=True):
-        if subject not in known:
+        if normalise_name(subject) not in refused:
             images.setdefault(subject, []).append(image)
     if len(images) < people:
         raise UsageError(
@@ -118,7 +121,7 @@ def embed_gallery(
         targets[name] = judge.embed(np.concatenate([extract_crops(face, points, card.template) for face in pictures]))
         if strangers is None:
             continue
-        key = hashlib.sha256(f"{card.sha256} {card.template} {digest}".encode()).hexdigest()
+        key = hashlib.sha256(f"{cards.code()['sha256']} {card.digest} {digest}".encode()).hexdigest()
         file = work / "galleries" / f"{key[:32]}.npy"
         try:
             embedded[name] = np.load(file, allow_pickle=False)

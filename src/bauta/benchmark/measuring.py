@@ -96,16 +96,25 @@ class Plan:
     examples: bool = False
 
     @cached_property
+    def thresholds(self) -> dict[str, float]:
+        """Cosines of the surrogates that were calibrated, by name."""
+        found = {}
+        for name in self.surrogates:
+            with contextlib.suppress(BautaError):
+                found[name] = threshold(find_card(name), self.fmr).cosine
+        return found
+
+    @cached_property
     def key(self) -> str:
-        """Digest of everything here and of the code and weights behind it."""
+        """Digest of everything here and of the code and recognisers behind it."""
+        chosen = settings(self.method, prepare(self.method, self.options)[1]) if self.method else {}
         facts = {
             "code": cards.code()["sha256"],
-            "method": [
-                self.method,
-                settings(self.method, prepare(self.method, self.options)[1]) if self.method else {},
-            ],
-            "surrogates": [find_card(name).sha256 for name in self.surrogates],
-            "judges": {name: find_card(name).sha256 for name in self.judges},
+            "method": [self.method, chosen],
+            "surrogates": [find_card(name).digest for name in self.surrogates],
+            # Masks stop early by the thresholds when there is a margin.
+            "thresholds": {} if chosen.get("margin") is None else self.thresholds,
+            "judges": {name: find_card(name).digest for name in self.judges},
             "transports": self.transports,
             "lpips": None if self.lpips is None else Lpips(self.lpips).sha256,
             "rest": [self.face, self.seed, self.fmr, self.cells, self.examples],
@@ -306,8 +315,7 @@ class Bench:
         if not views:
             return {}, {}, {"forward": 0, "backward": 0}
         of, config, _ = prepare(self.plan.method, self.plan.options)
-        limits = {name: threshold(find_card(name), self.plan.fmr).cosine for name in self._calibrated}
-        cloak, passes = of(config, thresholds=limits), _Passes()
+        cloak, passes = of(config, thresholds=self.plan.thresholds), _Passes()
         patches = [view for view, _ in views.values()]
         cloak.fit(patches)
         passes.watch(self.surrogates)
@@ -322,15 +330,6 @@ class Bench:
             masked = photo.with_perturbation(placement.paste(delta, photo.pixels.shape[:2]).clip(-1, 1))
             protected[number, side] = (masked.pixels, read_photo(masked.encode()).pixels)
         return protected, masks, {"forward": passes.forward, "backward": passes.backward}
-
-    @cached_property
-    def _calibrated(self) -> list[str]:
-        found = []
-        for name in self.plan.surrogates:
-            with contextlib.suppress(BautaError):
-                threshold(find_card(name), self.plan.fmr)
-                found.append(name)
-        return found
 
     def _read_outputs(
         self, items: Sequence[Item], records: list[Record], seen: Mapping[int, tuple[Seen, Seen]]

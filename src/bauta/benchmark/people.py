@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bauta.errors import UsageError
+from bauta.names import normalise_name as normalise_name
 
-# Letters that Unicode does not split into a base letter and a mark.
 _PAIR = re.compile(r"\S.*?\s+\d+\s+(?:\S.*?\s+)?\d+")  # LFW's 'name n1 n2' or 'name1 n1 name2 n2'
-_PLAIN_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
 
 OTHER_SPELLINGS = (
     "Chris_Pratt", "Cristiano_Ronaldo", "Barbra_Streisand", "Albert_Pujols", "Stephen_Ebberharter",
@@ -20,22 +18,6 @@ OTHER_SPELLINGS = (
     "Davey_Johnson", "Dave_McNally", "Fidel_Castro_Daiz-Balart",
 )  # fmt: skip
 """Whom other sets call so, and LFW's pairs or CFP otherwise, or perhaps so: recipes leave them out of any training."""
-
-
-def normalise_name(name: str) -> str:
-    """The letters and digits of a name, without case or accents: ``Zoë Saldaña-Perego`` is ``zoesaldanaperego``.
-
-    Spaces, underscores, hyphens, dots and apostrophes vanish, so that ``A.J. Cook`` is ``AJ_Cook``. Another
-    spelling (``Cavil``, ``Cavill``) is another person. Our design.
-
-    Raises:
-        UsageError: when nothing is left.
-    """
-    letters = unicodedata.normalize("NFKD", name.casefold()).translate(_PLAIN_LETTERS)
-    plain = "".join(letter for letter in letters if letter.isalnum())
-    if not plain:
-        raise UsageError(f"{name!r} is no name.", hint="A person's name needs a letter or a digit.")
-    return plain
 
 
 def assert_disjoint(people: Iterable[str], excluded: Iterable[str]) -> None:
@@ -127,7 +109,9 @@ def excluded_names(lists: Iterable[Path], further: Iterable[str] = ()) -> set[st
     names = set(further)
     for path in lists:
         if not path.is_file():
-            raise UsageError(f"The list of excluded people {path} is missing.", hint="Correct --data or the recipe.")
+            raise UsageError(
+                f"The list of excluded people {path} is missing.", hint="Correct --data, --exclude or the recipe."
+            )
         # By their form, since a list of pairs read as one of names would exclude nobody, and say nothing.
         paired = any(_PAIR.fullmatch(line) for line in lines_of(path))
         names |= names_of_pairs(path) if paired else names_of_list(path)

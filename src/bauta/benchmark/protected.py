@@ -1,7 +1,7 @@
 """Aligned crops protected by a method, a batch at a time, each kept as the PNG that a lossless transport leaves.
 
 Masks are dear and attackers are many, so a mask is made once: the name of its file follows from the method and its
-settings, the surrogates' weights, the seed, the photos of its batch, and the code that makes masks. Code of attackers
+settings, the surrogates, the seed, the photos of its batch, and the code that makes masks. Code of attackers
 and reports does not count.
 """
 
@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 import bauta
-from bauta.benchmark import references
+from bauta.benchmark import cards, references
 from bauta.benchmark.images import ByteArray, decode
 from bauta.cloaks.view import cut_view
 from bauta.errors import BautaError, OutputError, UsageError
@@ -31,7 +31,7 @@ from bauta.photo.files import write_atomically
 from bauta.recognizers import Surrogate, find_card, load_surrogate, threshold
 
 SIDE = 112
-MASKS = ("cloaks", "objectives", "recognizers", "faces", "benchmark/references.py")
+MASKS = ("cloaks", "objectives", "recognizers", "faces", "benchmark/references.py", "benchmark/protected.py")
 """Sources that decide a mask."""
 
 
@@ -63,13 +63,24 @@ class Protection:
         return references.settings(self.method, references.prepare(self.method, dict(self.options))[1])
 
     @cached_property
+    def thresholds(self) -> dict[str, float]:
+        """Cosines of the surrogates that were calibrated, by name."""
+        found = {}
+        for name in self.surrogates:
+            with suppress(BautaError):
+                found[name] = threshold(find_card(name), self.fmr).cosine
+        return found
+
+    @cached_property
     def key(self) -> str:
         """Digest of all that decides a mask but the photos.
 
         Raises:
             RecognizerError: when a surrogate is not known.
         """
-        facts = [self.method, self.settings, [find_card(name).sha256 for name in self.surrogates], self.seed, self.fmr]
+        facts = [self.method, self.settings, [find_card(name).digest for name in self.surrogates], self.seed, self.fmr]
+        if self.settings.get("margin") is not None:  # then masks stop early by the thresholds
+            facts.append(self.thresholds)
         return hashlib.sha256(json.dumps([source_digest(MASKS), *facts], sort_keys=True).encode()).hexdigest()
 
 
@@ -119,7 +130,7 @@ def protect(
 
 
 class _Networks:
-    """The surrogates, loaded when the first mask is made, and their thresholds."""
+    """The surrogates, loaded when the first mask is made."""
 
     def __init__(self, protection: Protection) -> None:
         self.protection = protection
@@ -128,18 +139,10 @@ class _Networks:
     def surrogates(self) -> list[Surrogate]:
         return [load_surrogate(name) for name in self.protection.surrogates]
 
-    @cached_property
-    def thresholds(self) -> dict[str, float]:
-        found = {}
-        for name in self.protection.surrogates:
-            with suppress(BautaError):
-                found[name] = threshold(find_card(name), self.protection.fmr).cosine
-        return found
-
 
 def _masked(crops: ByteArray, protection: Protection, networks: _Networks, digest: str) -> ByteArray:
     of, config, _ = references.prepare(protection.method, dict(protection.options))
-    cloak = of(config, thresholds=networks.thresholds)
+    cloak = of(config, thresholds=protection.thresholds)
     points = np.array(ARCFACE_112.points, dtype=np.float32)
     placed = [cut_view(crop.astype(np.float32) / np.float32(255), points) for crop in crops]
     views = [view for view, _ in placed]
@@ -171,10 +174,10 @@ def _write(crops: ByteArray, paths: Sequence[Path]) -> None:
 
 @cache
 def source_digest(places: tuple[str, ...]) -> str:
-    """SHA-256 over sources of the package: files, or all of folders."""
+    """SHA-256 over sources of the package: files, or all of folders, their data too."""
     package, total = Path(bauta.__file__).parent, hashlib.sha256()
     for name in places:
         place = package / name
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+        for path in cards.sources(place):
             total.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return total.hexdigest()

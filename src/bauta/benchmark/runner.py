@@ -5,6 +5,7 @@ What happens to a batch is in `bauta.benchmark.measuring`; what is computed of a
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +26,9 @@ from bauta.benchmark.quality import set_quality
 from bauta.benchmark.recipes import Recipe, Row
 from bauta.benchmark.references import prepare, settings
 from bauta.benchmark.results import still_recognised, summarise
-from bauta.errors import BautaError, UsageError
+from bauta.errors import BautaError, UnknownRecognizer, UsageError
 from bauta.recognizers import find_card, threshold
+from bauta.recognizers.cards import taught_by
 
 Progress = Callable[[str, int, int], None]
 
@@ -119,9 +121,16 @@ def _start(recipe: Recipe, row: Row, lpips: Path | None) -> tuple[Plan, Record]:
 def participants(plan: Plan) -> Record:
     """The fields of a card about who attacks and judges, how.
 
+    A judge that a surrogate learned from counts as attacked: a mask against the student was made against it too.
+
     Raises:
         RecognizerError: when one is not known, or a judge is not calibrated.
     """
+    surrogates = [find_card(name) for name in plan.surrogates]
+    attacked = {card.sha256 for card in surrogates}
+    for name in taught_by(surrogates):
+        with contextlib.suppress(UnknownRecognizer):  # who is not here judges nothing
+            attacked.add(find_card(name).sha256)
     judges = []
     for name in plan.judges:
         found = find_card(name)
@@ -129,7 +138,7 @@ def participants(plan: Plan) -> Record:
             {
                 "name": name,
                 "sha256": found.sha256,
-                "attacked": found.sha256 in {find_card(one).sha256 for one in plan.surrogates},
+                "attacked": found.sha256 in attacked,
                 "threshold": asdict(threshold(found, plan.fmr)),
             }
         )
@@ -138,7 +147,7 @@ def participants(plan: Plan) -> Record:
         "fmr": plan.fmr,
         "transports": list(plan.transports),
         "face": plan.face,
-        "surrogates": [{"name": name, "sha256": find_card(name).sha256} for name in plan.surrogates],
+        "surrogates": [{"name": card.name, "sha256": card.sha256} for card in surrogates],
         "judges": judges,
     } | ({} if plan.lpips is None else {"lpips_sha256": Lpips(plan.lpips).sha256})
 

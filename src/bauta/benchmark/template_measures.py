@@ -62,7 +62,7 @@ def black_box(stage: Stage, protector: Protector, made: Sequence[Protected], key
         losses: dict[str, list[Floats]] = {"one-sided": [], "two-sided": []}
         for name in stage.recipe.judges:
             judge = stage.replay.judges[name]
-            path = work / "judged" / f"{hash_seed(judge.card.sha256, trial.faces.sha256):x}.safetensors"
+            path = work / "judged" / f"{hash_seed(judge.card.digest, trial.faces.sha256):x}.safetensors"
             kept = read_tensors(path)
             if kept is None:
                 parts = torch.arange(len(trial.faces)).split(32)  # type: ignore[no-untyped-call]

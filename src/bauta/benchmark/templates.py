@@ -392,10 +392,7 @@ def _key(stage: Stage, row: TemplateRow, protector: Protector, examples: int, ba
         [asdict(attack) for attack in recipe.attackers_of(row)],
         [trial.pairs.sha256 for trial in stage.trials],
         [stage.makers.sha256, stage.attackers.sha256],
-        [
-            [card.sha256, card.colour, list(card.mean), list(card.std), repr(card.template)]
-            for card in map(find_card, (recipe.recognizer, *recipe.judges))
-        ],
+        [find_card(name).digest for name in (recipe.recognizer, *recipe.judges)],
         [[name, *map(dict, found.values())] for name, found in stage.thresholds.items()],
         [recipe.name, row.name, recipe.victims, list(recipe.fmrs), recipe.seed, recipe.note, examples],
         [recipe.asked, recipe.evidence],

@@ -523,10 +523,11 @@ def calibrate(
     ] = None,
     exclude: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="FILE", help="A text file with people to leave out, one name a line."),
+        typer.Option(metavar="FILE", help="A text file with people to leave out: a name a line, or LFW's pairs.txt."),
     ] = None,
 ) -> None:
     """Measure decision thresholds on pairs of different people, at FMR 1e-2, 1e-3 and 1e-4."""
+    from bauta.benchmark.people import excluded_names
     from bauta.recognizers.calibration import calibrate as measure
     from bauta.recognizers.catalog import find_card, list_recognizers
 
@@ -535,11 +536,7 @@ def calibrate(
         if which == "all"
         else [find_card(one) for one in values.names(which)]
     )
-    try:
-        people = exclude.read_text(encoding="utf-8").split("\n") if exclude else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Cannot read {exclude}: {error}", hint="Give a text file, one name a line.") from error
-    left_out = {person.strip() for person in people if person.strip()}
+    left_out = excluded_names([exclude] if exclude else [])
     rows = []
     with ProgressBar(1) as bar:
         for card in cards:

@@ -634,8 +634,8 @@ def _fingerprint(pipeline: Pipeline, reports: bool) -> str:
         repr(settings.budget),
         repr(settings.fmr),
         repr((settings.selection.largest, settings.selection.boxes)),
-        *(f"attacked {card.sha256}" for card in pipeline.cast.surrogates),
-        *(f"judge {card.sha256} {pipeline.cast.thresholds[card.name]}" for card in pipeline.cast.judges),
+        *(f"attacked {card.digest}" for card in pipeline.cast.surrogates),
+        *(f"judge {card.digest} {pipeline.cast.thresholds[card.name]}" for card in pipeline.cast.judges),
         *(
             f"{role} {_digest(path)}"
             for role, paths in (

@@ -1,10 +1,12 @@
 """Decision thresholds from impostor pairs of a stated calibration set, with their provenance.
 
 Calibrations are kept by the weights' SHA-256, so that a threshold never outlives its network: the user's in
-``thresholds.json`` of `home`, which come first, and those that ship with the package. Schema, version 1::
+``thresholds.json`` of `home`, which come first, and those that ship with the package. The digest is that of the card,
+`RecognizerCard.digest`: what was calibrated with other colours, another normalisation or another crop does not count.
+Calibrations from before there was one have none, and count. Schema, version 1::
 
     {"schema": 1,
-     "recognizers": {SHA256: {"name": ..., "calibration_set": ..., "calibration_sha256": ...,
+     "recognizers": {SHA256: {"name": ..., "digest": ..., "calibration_set": ..., "calibration_sha256": ...,
                               "people": 1470, "images": 1549, "impostor_pairs": 1198000,
                               "date": "2026-01-31", "bauta": "0.1.0",
                               "cosine": {"0.01": 0.21, "0.001": 0.29, "0.0001": 0.36}}}}
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 from bauta.errors import NotCalibrated, OutputError, UnreadablePhoto, UsageError
 from bauta.faces.templates import ARCFACE_112, CropTemplate
 from bauta.metrics import threshold_at_fmr
+from bauta.names import normalise_name
 from bauta.recognizers.cards import ROLES, RecognizerCard
 from bauta.recognizers.catalog import home
 from bauta.version import __version__
@@ -69,13 +72,15 @@ def threshold(card: RecognizerCard, fmr: float) -> Threshold:
     one. An FMR that the user's does not reach is not filled in from the other.
 
     Raises:
-        NotCalibrated: when none is stored, or the store cannot be read.
+        NotCalibrated: when none is stored for the card as it is, or the store cannot be read.
     """
     for store in (home() / "thresholds.json", files("bauta.recognizers") / "thresholds.json"):
         if not store.is_file():
             continue
         try:
             entry = json.loads(store.read_text(encoding="utf-8"))["recognizers"].get(card.sha256)
+            if entry is not None and entry.get("digest", card.digest) != card.digest:
+                entry = None  # the weights were read in another way then
             limits = [] if entry is None else list(_thresholds(entry))
             _check(limits)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -113,7 +118,7 @@ def calibrate(
         folder: One folder per person with WebP, JPEG or PNG crops of 112x112 pixels, aligned to the ArcFace
             template; they are warped to other templates.
         name: The set's name in results; the folder's name by default.
-        exclude: People (folder names) to leave out, such as those of a benchmark's probes.
+        exclude: People to leave out, such as those of a benchmark's probes, in any spelling of `normalise_name`.
         store: JSON file to write to; ``thresholds.json`` of `home` by default.
         progress: Called with images done and images in all.
 
@@ -148,6 +153,7 @@ def calibrate(
         )
     entry: dict[str, Any] = {
         "name": card.name,
+        "digest": card.digest,
         "calibration_set": name or folder.resolve().name,
         "calibration_sha256": digest,
         "people": len(counts),
@@ -187,9 +193,10 @@ def _check(limits: list[Threshold]) -> None:
 def _find_crops(folder: Path, exclude: Collection[str]) -> list[Path]:
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder.", hint="Give a folder with one folder per person.")
-    paths = sorted(
-        path for path in folder.glob("*/*") if path.suffix.lower() in _SUFFIXES and path.parent.name not in exclude
-    )
+    paths = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in _SUFFIXES)
+    if exclude:
+        excluded = {normalise_name(person) for person in exclude}
+        paths = [path for path in paths if normalise_name(path.parent.name) not in excluded]
     if not paths:
         raise UsageError(
             f"{folder} has no images in folders of people.",

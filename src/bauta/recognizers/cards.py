@@ -58,6 +58,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TEXTS = ("architecture", "training_set", "terms", "source")
 
+_STARTS: Mapping[object, str] = {"dlib": "dlib_resnet"}  # the start of a training that its recogniser is not named by
+
 Scalar = str | int | float | bool
 
 
@@ -160,6 +162,15 @@ class RecognizerCard:
                     f"Card of the recogniser {self.name!r}: training.{key} is {value!r}.",
                     hint="It must be one line of text, a finite number, true or false, or a list of these.",
                 )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, hexadecimal, over the weights' own and all that decides which numbers they give for a face."""
+        template = self.template
+        points = [[float(x), float(y)] for x, y in template.points]
+        channels = [[float(value) for value in values] for values in (self.mean, self.std)]
+        facts = [self.sha256, self.format, self.colour, channels, template.height, template.width, points, self.dim]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def _refusal(self, field: str, allowed: str) -> UsageError:
         return UsageError(
@@ -414,6 +425,18 @@ def require_role(card: RecognizerCard, role: str) -> None:
             f"{card.name!r} may not be used as a {role}: its card says {', '.join(sorted(card.roles))} only.",
             hint="Choose another recogniser; `bauta recognizers list` shows the roles.",
         )
+
+
+def taught_by(cards: Iterable[RecognizerCard]) -> frozenset[str]:
+    """Names of the recognisers that networks learned from, as their cards tell: teachers, and where they started.
+
+    What was distilled from a network errs where it errs, so that it is a poor witness against its student.
+    """
+    names: set[object] = set()
+    for card in cards:
+        teachers, start = card.training.get("teachers", ()), card.training.get("start")
+        names |= {*(teachers if isinstance(teachers, tuple) else (teachers,)), _STARTS.get(start, start)}
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 def separate(

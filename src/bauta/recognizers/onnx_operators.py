@@ -332,7 +332,7 @@ def _resize(node: Node) -> Function:
     convention = node.attribute("coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
     rounding = node.attribute("nearest_mode", "floor" if old else "round_prefer_floor")
     shape = node.shape()
-    axes = node.attribute("axes", list(range(len(shape))))
+    axes = [axis % len(shape) for axis in node.attribute("axes", range(len(shape)))]
     if node.operator == "Upsample" and "scales" in node.attributes:
         scales: list[float] | None = node.attribute("scales")
     else:
@@ -341,6 +341,8 @@ def _resize(node: Node) -> Function:
     targets = node.integers(3) if not old else None
     if scales is None and targets is None:
         raise node.refusal("without scales or sizes is not supported")
+    example = node.inputs[0]
+    assert example is not None
     steps: list[tuple[int, Tensor, Tensor, Tensor | None]] = []
     for position, axis in enumerate(axes):
         size = shape[axis]
@@ -356,14 +358,14 @@ def _resize(node: Node) -> Function:
         coordinates = _source_coordinates(node, convention, size, target, scale)
         if mode == "nearest":
             index = _round(node, rounding, coordinates).clip(0, size - 1)
-            low = high = torch.from_numpy(index.astype(np.int64))
+            low = high = torch.from_numpy(index.astype(np.int64)).to(example.device)
             weight = None
         elif mode == "linear":
             coordinates = coordinates.clip(0, size - 1)
             floor = np.floor(coordinates)
-            low = torch.from_numpy(floor.astype(np.int64))
+            low = torch.from_numpy(floor.astype(np.int64)).to(example.device)
             high = (low + 1).clamp(max=size - 1)
-            weight = torch.from_numpy(coordinates - floor).to(node.dtype)
+            weight = torch.from_numpy(coordinates - floor).to(example.device, node.dtype)
             weight = weight.reshape([-1] + [1] * (len(shape) - axis - 1))
         else:
             raise node.refusal(f"with mode={mode} is not supported")

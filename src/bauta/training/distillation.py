@@ -116,7 +116,7 @@ def embed_by_teacher(
         RecognizerError: when the teacher cannot be used.
     """
     card = find_card(teacher)
-    key = hashlib.sha256(f"{card.sha256} {population.key()}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{card.digest} {population.key()}".encode()).hexdigest()[:16]
     path = work / f"teacher-{teacher}-{key}.npy"
     done_path = path.with_suffix(".done")
     work.mkdir(parents=True, exist_ok=True)
@@ -355,7 +355,8 @@ def distil(
         images, wanted = images.to(fabric.device), targets[index.to(fabric.device)]
         if recipe.adversarial:
             generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + 1)
-            images = worst_case(model, images, wanted, recipe.adversarial / 255, generator)
+            with fabric.autocast():  # Fabric's wrapper refuses gradients that are not `fabric.backward`'s
+                images = worst_case(network, images, wanted, recipe.adversarial / 255, generator)
         images = images.contiguous(memory_format=torch.channels_last)
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * _rate(step, steps, recipe.warmup)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +20,7 @@ from bauta.photo.files import write_atomically
 from bauta.recognizers.cards import RecognizerCard, format_card
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.onnx_import import ImportedNetwork
-from bauta.recognizers.packed import pack, unpack
+from bauta.recognizers.packed import pack
 from bauta.training.recipes import Recipe
 from bauta.training.starts import MEAN, STARTS, STD
 
@@ -69,12 +70,11 @@ def ship(network: nn.Module, recipe: Recipe, figures: Mapping[str, Any], folder:
     The card's figures are what the run knows of itself; accuracy is measured afterwards, on the file.
 
     Raises:
-        NumericalFailure: when the shipped file's answers are not the network's.
+        NumericalFailure: when the shipped file's answers are not the network's; nothing is written then.
         OutputError: when a file cannot be written.
     """
     model = to_onnx(network, recipe.size)
     content = pack(model)
-    folder.mkdir(parents=True, exist_ok=True)
     weights = folder / f"{recipe.name}.safetensors"
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     card = RecognizerCard(
@@ -98,13 +98,17 @@ def ship(network: nn.Module, recipe: Recipe, figures: Mapping[str, Any], folder:
     values = {"start": recipe.start, "teachers": list(recipe.teachers), "epochs": recipe.epochs, "seed": recipe.seed}
     values |= {"adversarial": recipe.adversarial, **figures}
     card = replace(card, training=values)
+    with tempfile.TemporaryDirectory() as place:  # what fails the check must leave nothing behind
+        tried = replace(card, weights=Path(place) / weights.name)
+        tried.weights.write_bytes(content)
+        _check(network, tried)
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(weights, content, overwrite=True)
     write_atomically(folder / f"{recipe.name}.toml", format_card(card).encode(), overwrite=True)
-    _check(network, card, unpack(content))
     return card
 
 
-def _check(network: nn.Module, card: RecognizerCard, model: bytes) -> None:
+def _check(network: nn.Module, card: RecognizerCard) -> None:
     """Half precision must not move an embedding by more than a cosine of 1e-3."""
     generator = torch.Generator().manual_seed(1)
     crops = torch.rand(4, 3, card.template.height, card.template.width, generator=generator)
