@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -285,6 +286,17 @@ def test_nobody_to_attack_and_nobody_to_judge(stage: Stage) -> None:
     stage.add("attacked_one", "surrogate")
     with pytest.raises(RecognizerError, match="no recogniser to judge"):
         choose_cast(settings())
+
+
+def test_who_taught_a_surrogate_confirms_nothing(stage: Stage) -> None:
+    student = replace(stage.find("attacked_one"), training={"teachers": ["judge_one"]})
+    stage.cards[stage.cards.index(stage.find("attacked_one"))] = student
+    cast = choose_cast(settings())
+    assert "judge_one" not in [card.name for card in cast.judges]  # there are others
+    assert cast.independent
+    asked = choose_cast(settings(judges=("judge_one",)))
+    assert "judge_one" in asked.attacked
+    assert not asked.independent
 
 
 def test_the_same_weights_under_two_names_are_one_network(stage: Stage) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bauta.errors import NotCalibrated, RecognizerError
 from bauta.protection.settings import FMRS, ProtectSettings
 from bauta.recognizers.calibration import Threshold, threshold
-from bauta.recognizers.cards import RecognizerCard, require_role, separate
+from bauta.recognizers.cards import RecognizerCard, require_role, separate, taught_by
 from bauta.recognizers.catalog import find_card, list_recognizers
 
 MAX_SURROGATES = 4
@@ -21,8 +21,8 @@ class Cast:
     Attributes:
         surrogates: Attacked as torch modules.
         judges: Only evaluated, in a runtime without gradients.
-        attacked: Names of judges that are also surrogates: what they say confirms nothing. Not empty only
-            when no independent judge is installed.
+        attacked: Names of judges that are also surrogates, or that a surrogate learned from: what they say confirms
+            nothing. Surrogates are among them only when no independent judge is installed.
         thresholds: By judge, cosine thresholds by FMR; empty for a judge that was not calibrated.
     """
 
@@ -63,11 +63,12 @@ def choose_cast(settings: ProtectSettings) -> Cast:
             "There is no recogniser to attack.",
             hint="Name one in --surrogates, or add one: `bauta recognizers add model.onnx --card card.toml`.",
         )
-    networks = {card.sha256 for card in surrogates}
+    networks, kin = {card.sha256 for card in surrogates}, taught_by(surrogates)
     if settings.judges == "auto":
         free = [card for card in known if "judge" in card.roles and card.sha256 not in networks]
         # A network that others may attack is a poorer witness than one that nobody ever does.
         judges = [card for card in free if "surrogate" not in card.roles] or free
+        judges = [card for card in judges if card.name not in kin] or judges
     else:
         judges = [find_card(name) for name in settings.judges]
         separate(surrogates, judges)
@@ -76,7 +77,7 @@ def choose_cast(settings: ProtectSettings) -> Cast:
             require_role(card, role)
     thresholds = {card.name: _thresholds(card, settings.fmr) for card in (*judges, *surrogates)}
     attacked: list[RecognizerCard] = []
-    if not any(thresholds[card.name] for card in judges):
+    if not any(thresholds[card.name] for card in judges if card.name not in kin):
         attacked = [card for card in surrogates if "judge" in card.roles]
     if not judges and not attacked:
         raise RecognizerError(
@@ -87,7 +88,7 @@ def choose_cast(settings: ProtectSettings) -> Cast:
     return Cast(
         tuple(surrogates),
         everyone,
-        frozenset(card.name for card in attacked),
+        frozenset(card.name for card in everyone if card in attacked or card.name in kin),
         {card.name: thresholds[card.name] for card in everyone},
     )
 
