@@ -504,17 +504,11 @@ def test_ctrl_c_with_workers_leaves_no_half_file(folder: Path) -> None:
 
     for name in "abcd":
         Image.fromarray(skimage.data.astronaut()).save(f"{name}.png")
-    command = [
-        sys.executable,
-        "-c",
-        "from bauta.cli import main; main()",
-        "protect",
-        ".",
-        "-j",
-        "2",
-        "--steps",
-        "500",
-    ]
+    # What a shell starts in the background inherits deafness to SIGINT; whoever sits at a terminal does not.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bauta.cli import main; main()"
+    )
+    command = [sys.executable, "-c", program, "protect", ".", "-j", "2", "--steps", "500"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         scratch = Path("protected/.bauta")
         deadline = time.monotonic() + 60
