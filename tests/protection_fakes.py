@@ -185,12 +185,12 @@ def build_stage(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
             "detect_faces": stage.detect,
             "load_judge": FakeJudge,
             "load_surrogate": lambda card: card,
-            "threshold": stage.threshold,
         },
         "verification": {"detect_faces": stage.detect},
     }.items():
         for name, fake in names.items():
             monkeypatch.setattr(f"bauta.protection.{module}.{name}", fake)
+    monkeypatch.setattr("bauta.recognizers.calibration.threshold", stage.threshold)
     return stage
 
 

@@ -31,11 +31,10 @@ from bauta.benchmark.adaptive_cards import (
 )
 from bauta.benchmark.adaptive_recipe import AdaptiveRecipe, carried, read_recipe
 from bauta.benchmark.crowds import Source, draw_crowd, draw_pairs
-from bauta.benchmark.people import normalise_name
-from bauta.benchmark.protected import source_digest
 from bauta.benchmark.recipes import Dataset, Row
 from bauta.cli import run
 from bauta.errors import NumericalFailure, RoleRefused, UnknownRecognizer, UsageError
+from bauta.names import normalise_name
 from bauta.recognizers.calibration import Threshold
 from bauta.recognizers.cards import RecognizerCard
 from bauta.recognizers.surrogates import load_surrogate
@@ -109,8 +108,9 @@ def recognizers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (adaptive, protected):
             patch.setattr(module, "find_card", find)
-            patch.setattr(module, "threshold", limit)
             patch.setattr(module, "load_surrogate", load(module.load_surrogate))
+        for module in ("bauta.benchmark.adaptive", "bauta.recognizers.calibration"):
+            patch.setattr(f"{module}.threshold", limit)
         patch.setattr(adaptive, "load_judge", load(adaptive.load_judge))
         yield
 
@@ -316,18 +316,18 @@ def test_another_preprocessing_of_a_surrogate_makes_other_masks(monkeypatch: pyt
     ],
 )
 def test_what_decides_a_mask_or_an_attacker_is_in_its_key(places: tuple[str, ...], path: str) -> None:
-    package = Path(protected.bauta.__file__).parent
+    package = Path(cards.bauta.__file__).parent
     assert package / path in [source for place in places for source in cards.sources(package / place)]
 
 
 def test_data_of_the_package_counts_as_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protected.bauta, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(cards.bauta, "__file__", str(tmp_path / "__init__.py"))
     (tmp_path / "room" / "__pycache__").mkdir(parents=True)
     (tmp_path / "room" / "code.py").write_text("one = 1")
     digests = []
     for name in ("room/code.py", "room/targets.png", "room/__pycache__/code.pyc"):
         (tmp_path / name).write_bytes(b"changed")
-        digests.append([source_digest.__wrapped__(("room",)), cards.code.__wrapped__()["sha256"]])
+        digests.append([cards.source_digest.__wrapped__(("room",)), cards.source_digest.__wrapped__((".",))])
     assert digests[0] != digests[1] == digests[2]
     assert digests[0][0] != digests[1][0]
     assert digests[0][1] != digests[1][1]

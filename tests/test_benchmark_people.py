@@ -9,10 +9,10 @@ from bauta.benchmark.people import (
     excluded_names,
     names_of_list,
     names_of_pairs,
-    normalise_name,
     pairs_of_list,
 )
 from bauta.errors import UsageError
+from bauta.names import normalise_name
 
 
 @pytest.mark.parametrize(

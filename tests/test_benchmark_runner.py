@@ -54,7 +54,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
         "load_surrogate": lambda card: card,
     }
     for module, names in {
-        "measuring": list(fakes),
+        "measuring": ["detect_faces", "find_card", "load_judge", "load_surrogate"],
         "runner": ["find_card", "threshold"],
         "gallery": ["find_card", "load_judge"],
     }.items():
@@ -203,8 +203,7 @@ class TestRunRecipe:
 
         def keys(cosine: float) -> tuple[str, str]:
             limit = replace(stage.threshold(stage.find("both"), 1e-2), cosine=cosine)
-            for module in (measuring, protected):
-                monkeypatch.setattr(module, "threshold", lambda card, fmr: limit)
+            monkeypatch.setattr("bauta.recognizers.calibration.threshold", lambda card, fmr: limit)
             options = {"margin": margin}
             plan = measuring.Plan("tip-im", options, ("both",), ("judge_one",), ("saved",), "largest", 0, 1e-2)
             return plan.key, protected.Protection("tip-im", options, ("both",)).key

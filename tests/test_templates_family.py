@@ -258,7 +258,7 @@ def test_thresholds_are_measured_on_people_who_are_not_learned_from(
     assert float((scores[strangers] >= made.thresholds[1e-2]).float().mean()) < 0.05
     made.save(tmp_path / "made")
     assert load_protector(tmp_path / "made", made.recognizer).thresholds == made.thresholds
-    assert IdentityFeature(made.recognizer, split="8x27x27").thresholds == {}
+    assert IdentityFeature(made.recognizer, split="8x27x27").thresholds is None
 
 
 def test_masked_and_clean_are_not_taken_for_each_other() -> None:

@@ -42,7 +42,7 @@ from bauta.benchmark.adaptive_recipe import COMBINED, AdaptiveRecipe
 from bauta.benchmark.crowds import Crowd, draw_crowd, draw_pairs, stack
 from bauta.benchmark.images import ByteArray, digest_of
 from bauta.benchmark.people import assert_disjoint, excluded_names
-from bauta.benchmark.protected import protect, source_digest
+from bauta.benchmark.protected import protect
 from bauta.benchmark.recipes import Pair, Row
 from bauta.errors import NumericalFailure, RoleRefused, UnknownRecognizer, UsageError, WeightsCorrupt
 from bauta.faces.alignment import extract_crops
@@ -238,7 +238,7 @@ class _Workshop:
         return self.recipe.fine_tuning if kind == "fine-tuning" else self.recipe.student
 
     def _key(self, kind: str, photos: torch.Tensor) -> str:
-        facts = [source_digest(_TRAINING_CODE), kind, self._config(kind).to_dict(), self.start.card.digest]
+        facts = [cards.source_digest(_TRAINING_CODE), kind, self._config(kind).to_dict(), self.start.card.digest]
         total = hashlib.sha256(json.dumps([*facts, self.recipe.seed, self.sets.training.subjects]).encode())
         total.update(self.clean.numpy().tobytes())
         total.update(photos.numpy().tobytes())

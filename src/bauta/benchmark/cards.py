@@ -114,10 +114,17 @@ def timeless(card: Card) -> Card:
 def code() -> dict[str, str]:
     """Version, commit and digest of the code and its data; the commit is "" where there is no version control."""
     package = Path(bauta.__file__).parent
-    total = hashlib.sha256()
-    for path in sources(package):
-        total.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return {"bauta": bauta.__version__, "commit": _commit(package), "sha256": total.hexdigest()}
+    return {"bauta": bauta.__version__, "commit": _commit(package), "sha256": source_digest((".",))}
+
+
+@cache
+def source_digest(places: tuple[str, ...]) -> str:
+    """SHA-256 over files of the package, or all of folders, code and data."""
+    package, total = Path(bauta.__file__).parent, hashlib.sha256()
+    for place in places:
+        for path in sources(package / place):
+            total.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()
 
 
 def sources(place: Path) -> list[Path]:

@@ -11,9 +11,9 @@ import numpy as np
 
 from bauta.benchmark.datasets import read_people
 from bauta.benchmark.images import ByteArray, FaceImage, digest_of
-from bauta.benchmark.people import normalise_name
 from bauta.benchmark.recipes import Pair
 from bauta.errors import UsageError
+from bauta.names import normalise_name
 
 SHAPE = (112, 112, 3)
 

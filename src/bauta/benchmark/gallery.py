@@ -23,13 +23,13 @@ from bauta.benchmark.datasets import read_people
 from bauta.benchmark.identification import identification_ranks
 from bauta.benchmark.images import FaceImage, digest_of
 from bauta.benchmark.measuring import CROPS
-from bauta.benchmark.people import normalise_name
 from bauta.benchmark.protocols import Cell
 from bauta.benchmark.toys import composites_in_other_light
 from bauta.cloaks.tip_im import TipImConfig
 from bauta.errors import UsageError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.templates import ARCFACE_112
+from bauta.names import normalise_name
 from bauta.photo.files import write_atomically
 from bauta.recognizers import find_card, load_judge
 

@@ -48,7 +48,8 @@ from bauta.photo import Photo, read_photo
 from bauta.photo.files import write_atomically
 from bauta.protection.report import picture
 from bauta.protection.verification import cut, find_again, footprint
-from bauta.recognizers import Judge, Surrogate, find_card, load_judge, load_surrogate, threshold
+from bauta.recognizers import Judge, Surrogate, find_card, load_judge, load_surrogate
+from bauta.recognizers.calibration import calibrated
 
 FloatArray = NDArray[np.float32]
 Record = dict[str, Any]
@@ -97,12 +98,8 @@ class Plan:
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
-        """Cosines of the surrogates that were calibrated, by name."""
-        found = {}
-        for name in self.surrogates:
-            with contextlib.suppress(BautaError):
-                found[name] = threshold(find_card(name), self.fmr).cosine
-        return found
+        """See `calibrated`."""
+        return calibrated(map(find_card, self.surrogates), self.fmr)
 
     @cached_property
     def key(self) -> str:

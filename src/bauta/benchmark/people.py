@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bauta.errors import UsageError
-from bauta.names import normalise_name as normalise_name
+from bauta.names import normalise_name
 
 _PAIR = re.compile(r"\S.*?\s+\d+\s+(?:\S.*?\s+)?\d+")  # LFW's 'name n1 n2' or 'name1 n1 name2 n2'
 

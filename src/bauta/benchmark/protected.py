@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-import bauta
 from bauta.benchmark import cards, references
 from bauta.benchmark.images import ByteArray, decode
 from bauta.cloaks.view import cut_view
 from bauta.errors import BautaError, OutputError, UsageError
 from bauta.faces.templates import ARCFACE_112
 from bauta.photo.files import write_atomically
-from bauta.recognizers import Surrogate, find_card, load_surrogate, threshold
+from bauta.recognizers import Surrogate, find_card, load_surrogate
+from bauta.recognizers.calibration import calibrated
 
 SIDE = 112
 MASKS = ("cloaks", "objectives", "recognizers", "faces", "benchmark/references.py", "benchmark/protected.py")
@@ -64,12 +64,8 @@ class Protection:
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
-        """Cosines of the surrogates that were calibrated, by name."""
-        found = {}
-        for name in self.surrogates:
-            with suppress(BautaError):
-                found[name] = threshold(find_card(name), self.fmr).cosine
-        return found
+        """See `calibrated`."""
+        return calibrated(map(find_card, self.surrogates), self.fmr)
 
     @cached_property
     def key(self) -> str:
@@ -81,7 +77,7 @@ class Protection:
         facts = [self.method, self.settings, [find_card(name).digest for name in self.surrogates], self.seed, self.fmr]
         if self.settings.get("margin") is not None:  # then masks stop early by the thresholds
             facts.append(self.thresholds)
-        return hashlib.sha256(json.dumps([source_digest(MASKS), *facts], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([cards.source_digest(MASKS), *facts], sort_keys=True).encode()).hexdigest()
 
 
 def protect(
@@ -170,14 +166,3 @@ def _write(crops: ByteArray, paths: Sequence[Path]) -> None:
         stream = io.BytesIO()
         Image.fromarray(crop).save(stream, "PNG")
         write_atomically(path, stream.getvalue(), overwrite=True)
-
-
-@cache
-def source_digest(places: tuple[str, ...]) -> str:
-    """SHA-256 over sources of the package: files, or all of folders, their data too."""
-    package, total = Path(bauta.__file__).parent, hashlib.sha256()
-    for name in places:
-        place = package / name
-        for path in cards.sources(place):
-            total.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return total.hexdigest()

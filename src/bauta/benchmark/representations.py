@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-import bauta
+from bauta.benchmark import cards
 from bauta.benchmark.crowds import stack
 from bauta.benchmark.images import FaceImage, digest_of
 from bauta.errors import OutputError
@@ -181,21 +181,12 @@ def hash_seed(*facts: object) -> int:
 
 def protection_code() -> str:
     """SHA-256 over the sources that decide a representation."""
-    return _code(_ROOMS)
+    return cards.source_digest(_ROOMS)
 
 
 def attack_code() -> str:
     """SHA-256 over the sources that decide what an attacker of representations learns."""
-    return _code((*_ROOMS, "attacks"))
-
-
-@cache
-def _code(rooms: tuple[str, ...]) -> str:
-    package, total = Path(bauta.__file__).parent, hashlib.sha256()
-    for name in rooms:
-        for path in sorted((package / name).rglob("*.py")):
-            total.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return total.hexdigest()
+    return cards.source_digest((*_ROOMS, "attacks"))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:

@@ -29,6 +29,7 @@ from bauta.benchmark.representations import (
     write_tensors,
 )
 from bauta.benchmark.template_attacks import Outcome
+from bauta.benchmark.template_recipes import MATCHER, REFERENCES
 from bauta.benchmark.template_stage import Stage
 from bauta.templates.base import Protector
 from bauta.templates.representation import Storage
@@ -36,8 +37,6 @@ from bauta.templates.representation import Storage
 Floats = NDArray[Any]
 Record = dict[str, Any]
 SYSTEM = "system"
-MATCHER = "matcher"  # the way to link that needs no student
-REFERENCES = ("mean face", "another photo", "grey")  # no attacker may be called so: `template_recipes.RESERVED`
 BINS = 30  # of linkability; see `metrics.null_linkability` for what so few scores make of it
 IMAGE_BYTES = 3 * 112 * 112  # of a crop in 8 bits
 TEMPLATE_BYTES = 512 * 4  # of 512 numbers in float32

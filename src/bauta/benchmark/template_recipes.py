@@ -18,12 +18,15 @@ import numpy as np
 
 from bauta.benchmark.crowds import Crowd, Source
 from bauta.benchmark.datasets import PairSet, read_cfp, read_lfw
-from bauta.benchmark.people import OTHER_SPELLINGS, normalise_name
+from bauta.benchmark.people import OTHER_SPELLINGS
 from bauta.benchmark.recipe_files import build, carried_in, chosen_rows, read_table
 from bauta.errors import UsageError
+from bauta.names import normalise_name
 
 SetKind = Literal["lfw", "cfp-ff", "cfp-fp"]
-RESERVED = frozenset(("mean face", "another photo", "grey", "matcher", "numbers"))  # names of what cards also list
+REFERENCES = ("mean face", "another photo", "grey")
+MATCHER = "matcher"  # the way to link that needs no student
+RESERVED = {*REFERENCES, MATCHER, "numbers"}  # what cards list beside attackers
 AttackKind = Literal["picture", "decoder", "generative", "search", "student"]
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from bauta.benchmark.cards import Card
 from bauta.benchmark.report import percent
-from bauta.benchmark.template_measures import REFERENCES, SYSTEM
+from bauta.benchmark.template_measures import SYSTEM
+from bauta.benchmark.template_recipes import REFERENCES
 from bauta.errors import UsageError
 
 HEADER = (

@@ -14,13 +14,14 @@ from torch import Tensor
 from bauta.attacks.replay import Replay, Victims, load_evaluator
 from bauta.benchmark.crowds import draw_crowd
 from bauta.benchmark.datasets import PairSet
-from bauta.benchmark.people import assert_disjoint, excluded_names, normalise_name
+from bauta.benchmark.people import assert_disjoint, excluded_names
 from bauta.benchmark.representations import (
     Faces,
     read_faces,
 )
 from bauta.benchmark.template_recipes import TemplateRecipe, half
 from bauta.errors import UsageError
+from bauta.names import normalise_name
 from bauta.recognizers import find_card, threshold
 
 Record = dict[str, Any]

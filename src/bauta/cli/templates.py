@@ -144,9 +144,9 @@ def match(
     else:
         names, images = _faces(probes, aligned)
         scores = loaded.match_clean(stored.representation, images, secret)
-    limit = threshold
-    if limit is None and loaded.reads_alone:
-        limit = loaded.thresholds.get(fmr)
+    limit, own = threshold, loaded.thresholds
+    if limit is None and own is not None:
+        limit = own.get(fmr)
     elif limit is None:
         with suppress(NotCalibrated):
             limit = calibration.threshold(loaded.recognizer.card, fmr).cosine
@@ -173,7 +173,7 @@ def match(
             for name, nearest, score, decision in zip(names, place.tolist(), best.tolist(), decisions, strict=True)
         ],
     )
-    if limit is None and loaded.reads_alone:
+    if limit is None and own is not None:
         print(
             f"\nMasked faces have a recogniser of their own, for which no threshold is known at FMR {fmr:g}: measure "
             "one on people of yours, or take that of its result card (thresholds, system), and give --threshold."

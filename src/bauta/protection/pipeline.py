@@ -24,7 +24,7 @@ from bauta.protection.report import FaceResult, FileFacts, MaskFacts, Report, en
 from bauta.protection.roles import choose_cast
 from bauta.protection.settings import SELECTION_FMR, ProtectSettings
 from bauta.protection.verification import ORIGINAL, PanelMember, Reference, refuse_another_photo, verify_faces
-from bauta.recognizers.calibration import threshold
+from bauta.recognizers.calibration import calibrated
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import load_method
@@ -238,7 +238,7 @@ class Pipeline:
         self, photo: Photo, cuts: Sequence[tuple[FaceView, Placement]], progress: Progress
     ) -> tuple[FloatArray, list[MaskFacts | None]]:
         """The perturbation of the whole photo, and what each mask took."""
-        cloak = self._method(self.config, thresholds=self._surrogate_thresholds)
+        cloak = self._method(self.config, thresholds=calibrated(self.cast.surrogates, self.settings.fmr))
         generator = torch.Generator().manual_seed(self.settings.seed)
         delta = np.zeros_like(photo.pixels)
         facts: list[MaskFacts | None] = []
@@ -264,16 +264,6 @@ class Pipeline:
                 np.copyto(there, patch, where=np.abs(patch) > np.abs(there))
                 facts.append(MaskFacts(mask.iterations, mask.stopped, mask.seconds))
         return delta.clip(-1, 1), facts
-
-    @cached_property
-    def _surrogate_thresholds(self) -> dict[str, float]:
-        limits: dict[str, float] = {}
-        for card in self.cast.surrogates:
-            try:
-                limits[card.name] = threshold(card, self.settings.fmr).cosine
-            except NotCalibrated:
-                continue
-        return limits
 
     def _judge(
         self,

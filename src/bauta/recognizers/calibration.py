@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -165,6 +166,15 @@ def calibrate(
     }
     _keep(store or home() / "thresholds.json", card.sha256, entry)
     return tuple(_thresholds(entry))
+
+
+def calibrated(cards: Iterable[RecognizerCard], fmr: float) -> dict[str, float]:
+    """Cosines from which on recognisers match at a false match rate, by name; those that have none are left out."""
+    found = {}
+    for card in cards:
+        with suppress(NotCalibrated):
+            found[card.name] = threshold(card, fmr).cosine
+    return found
 
 
 def _thresholds(entry: dict[str, Any]) -> Iterator[Threshold]:

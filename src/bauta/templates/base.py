@@ -141,14 +141,10 @@ class Protector(ABC):
         return self.clean(images)
 
     @property
-    def reads_alone(self) -> bool:
-        """Whether templates are those of another network than `recognizer`, whose thresholds then do not hold."""
-        return False
-
-    @property
-    def thresholds(self) -> dict[float, float]:
-        """Cosines from which on a probe matches, by false match rate: of one that `reads_alone`, as far as known."""
-        return {}
+    def thresholds(self) -> dict[float, float] | None:
+        """Cosines from which on a probe matches, by false match rate, as far as known, where templates are those of
+        another network than `recognizer`; None where they are its own, and its thresholds hold."""
+        return None
 
     def match(self, gallery: Representation, probe: Representation, key: bytes | None = None) -> Tensor:
         """(N, M) cosines of the final templates of N gallery faces and M probes.

@@ -211,7 +211,7 @@ class HybridMask(Mixing):
     @property
     def affine(self) -> bool:
         """Unless each face is normalised by itself."""
-        return bool(self.config.normalise == "population")
+        return self.mask.near
 
     @property
     def near(self) -> bool:

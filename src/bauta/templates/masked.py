@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bauta import metrics
 from bauta.errors import UsageError, WeightsCorrupt
+from bauta.recognizers.calibration import FMRS
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
 from bauta.templates.base import SIDE, Protector, Provenance, unknown_generator
@@ -35,7 +36,6 @@ from bauta.templates.representation import Kind, Representation, Storage
 from bauta.templates.shadows import as_images, digest_of_pixels, plain_figures, require_faces
 
 WATCHED = 128  # faces from which thresholds are taken
-FMRS = (1e-2, 1e-3, 1e-4)
 FALSE_MATCHES = 5  # that must be among their scores for a threshold to mean something
 _THRESHOLD = "threshold_at_fmr_"
 HALF = torch.finfo(torch.float16).max
@@ -204,11 +204,6 @@ class MaskedRecognition(Protector):
         self.require_own(representation, key)
         with torch.no_grad():
             return torch.cat([self.read(part.float()) for part in _parts(representation.values())])
-
-    @property
-    def reads_alone(self) -> bool:
-        """True: masked faces have a network of their own; see `Protector.reads_alone`."""
-        return True
 
     @property
     def thresholds(self) -> dict[float, float]:

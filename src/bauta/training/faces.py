@@ -25,8 +25,9 @@ import torch
 from numpy.typing import NDArray
 
 from bauta.benchmark.images import ByteArray, decode, images_of_people
-from bauta.benchmark.people import lines_of, normalise_name
+from bauta.benchmark.people import lines_of
 from bauta.errors import OutputError, UsageError
+from bauta.names import normalise_name
 from bauta.photo.files import write_atomically
 
 SIDE = 112
