@@ -15,6 +15,7 @@ import pytest
 from bauta.errors import OutputError, UsageError
 from bauta.protection import batch
 from bauta.protection.batch import Outcome, collect, exit_code, plan, protect_photos
+from bauta.protection.records import scratch_prefix
 from bauta.protection.settings import ProtectSettings, Selection
 from protection_fakes import Negative, build_stage, read_json, write_photo
 
@@ -173,8 +174,8 @@ class TestOneFolder:
         gone.wait()
         scratch = Path("out/.bauta").absolute()
         folders = [
-            scratch / f"{batch._scratch_prefix()}{gone.pid}-x",
-            scratch / f"{batch._scratch_prefix()}{os.getppid()}-x",
+            scratch / f"{scratch_prefix()}{gone.pid}-x",
+            scratch / f"{scratch_prefix()}{os.getppid()}-x",
             scratch / f"part-elsewhere-{gone.pid}-x",
         ]
         for place in folders:

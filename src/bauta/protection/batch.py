@@ -17,10 +17,7 @@ import itertools
 import json
 import multiprocessing
 import os
-import platform
-import shutil
 import signal
-import sys
 import tempfile
 import threading
 import traceback
@@ -33,6 +30,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bauta.errors import BautaError, OutputError, OutputExists, UsageError
+from bauta.protection.records import (
+    RECORDS,
+    SCHEMA,
+    digest_of_file,
+    digest_of_path,
+    fitting_name,
+    read_record,
+    record_path,
+    remove_orphans,
+    scratch_prefix,
+    unchanged,
+)
 from bauta.version import __version__
 
 if TYPE_CHECKING:
@@ -47,13 +56,6 @@ WEAK = 7
 SERIOUSNESS = (130, 1, 2, 6, 5, 4, 3, WEAK, 0)
 """Exit codes, the most serious first: what concerns the whole run before what concerns a photo, and what left
 no protected photo before what left a weak one."""
-
-RECORDS = ".bauta"
-
-SCHEMA = "bauta.record/2"
-
-LONGEST_NAME = 255
-"""Bytes of a file name that file systems take."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def plan(sources: Sequence[tuple[Path, Path]]) -> list[Task]:
     for index in range(len(wholes)):
         place = Path(*wholes[index][-lengths[index] :])
         number = groups[name(index)].index(index) + 1
-        places.append(place if number == 1 else place.with_name(_fit(f"{place.stem}-{number}", place.suffix)))
+        places.append(place if number == 1 else place.with_name(fitting_name(f"{place.stem}-{number}", place.suffix)))
     stems = [str(place.with_name(place.stem)).casefold() for place in places]
     # A stem can be another's whole name too: a.jpg and a.jpg.png.
     taken = Counter(label for place, stem in zip(places, stems, strict=True) for label in {stem, str(place).casefold()})
@@ -232,16 +234,16 @@ class Workshop:
 
         photo = read_photo(task.source)
         target, known = self._place(task, photo)
-        ours = _unchanged(target.parent, known)
+        ours = unchanged(target.parent, known)
         if ours and ours == known["files"] and self._decided(photo).items() <= known.items():
             return _again(task.source, target, known)
         pages = self._report_names(task, target, ours) if self.reports else ()
-        record = _record_path(self.directory, target)
+        record = record_path(self.directory, target)
         target.parent.mkdir(parents=True, exist_ok=True)
         record.parent.mkdir(parents=True, exist_ok=True)
         # Everything is made beside the records and then moved, so that an interruption leaves no half file.
         with tempfile.TemporaryDirectory(
-            dir=self.directory / RECORDS, prefix=f"{_scratch_prefix()}{os.getpid()}-"
+            dir=self.directory / RECORDS, prefix=f"{scratch_prefix()}{os.getpid()}-"
         ) as scratch:
             draft = Path(scratch) / target.name
             report = self.pipeline.protect(photo, draft, progress=progress)
@@ -251,15 +253,15 @@ class Workshop:
                 files[path].write_text(text(), encoding="utf-8")
             page = next(iter(pages), None)
             outcome = _outcome(task.source, report, target, page)
-            ours = _unchanged(target.parent, known)  # asked again: the mask took its time
+            ours = unchanged(target.parent, known)  # asked again: the mask took its time
             note = Path(scratch) / "record"
             note.write_text(
                 json.dumps(
                     {
                         "schema": SCHEMA,
-                        "source": _path_digest(task.source),
+                        "source": digest_of_path(task.source),
                         **self._decided(photo),
-                        "files": {path.name: _digest(made) for path, made in files.items()},
+                        "files": {path.name: digest_of_file(made) for path, made in files.items()},
                         "earlier": ours,
                         "outcome": {
                             **outcome.to_dict(),
@@ -301,25 +303,25 @@ class Workshop:
         """
         place = self.directory / task.relative
         if photo.suffix != place.suffix:  # a JPEG called .png, or a name without an ending
-            place = place.with_name(_fit(place.name, photo.suffix))
+            place = place.with_name(fitting_name(place.name, photo.suffix))
         if os.path.realpath(place) in self.originals:
             raise OutputExists(f"{place} is an original and is never overwritten.", hint="Give another folder with -o.")
         target, number = place, 1
         while True:
-            known = _read_record(_record_path(self.directory, target))
-            ours = known.get("source") == _path_digest(task.source) or known.get("source_sha256") == photo.sha256
+            known = read_record(record_path(self.directory, target))
+            ours = known.get("source") == digest_of_path(task.source) or known.get("source_sha256") == photo.sha256
             if not os.path.lexists(target):
                 return target, known if ours else {}
-            if ours and target.name in _unchanged(target.parent, known):
+            if ours and target.name in unchanged(target.parent, known):
                 return target, known
             number += 1
-            target = place.with_name(_fit(f"{place.stem}-{number}", place.suffix))
+            target = place.with_name(fitting_name(f"{place.stem}-{number}", place.suffix))
 
     def _report_names(self, task: Task, target: Path, ours: Container[str]) -> tuple[Path, Path]:
         """Names of page and data: after the photo's stem or its whole name, or else the first number that is free."""
         numbered = (f"{target.name}-{number}" for number in itertools.count(2))
         for stem in itertools.chain([] if task.meets else [target.stem], [target.name], numbered):
-            page, data = (target.with_name(_fit(stem, ending)) for ending in (".report.html", ".report.json"))
+            page, data = (target.with_name(fitting_name(stem, ending)) for ending in (".report.html", ".report.json"))
             if all(path.name in ours or not os.path.lexists(path) for path in (page, data)):
                 break
         return page, data
@@ -374,7 +376,7 @@ def _base(path: Path) -> Path:
 
 
 def _is_product(directory: Path, path: Path) -> bool:
-    return path.name in _unchanged(path.parent, _read_record(_record_path(directory, path)))
+    return path.name in unchanged(path.parent, read_record(record_path(directory, path)))
 
 
 def write_report(report: Report, page: Path) -> None:
@@ -443,7 +445,7 @@ def protect_photos(
     if jobs < 1:
         raise UsageError(f"{jobs} jobs do nothing.", hint="Give --jobs 1 or more.")
     _make_folder(directory)
-    _remove_orphans(directory)
+    remove_orphans(directory)
     from bauta.protection.pipeline import Pipeline
 
     pipeline = Pipeline(settings)
@@ -498,7 +500,7 @@ def _in_processes(
             raise
         finally:
             executor.shutdown(cancel_futures=True)
-            _remove_orphans(workshop.directory)  # of workers that died
+            remove_orphans(workshop.directory)  # of workers that died
         return sorted(left)
 
     left = attempt(range(len(tasks)), jobs)
@@ -595,32 +597,6 @@ def _make_folder(directory: Path) -> None:
         ) from error
 
 
-def _scratch_prefix() -> str:
-    """How scratch folders begin, before the process id, which means something on its own machine only."""
-    return f"part-{hashlib.sha256(platform.node().encode()).hexdigest()[:8]}-"
-
-
-def _remove_orphans(directory: Path) -> None:
-    """Remove the scratch folders of processes that are gone: they may hold unprotected faces."""
-    prefix = _scratch_prefix()
-    for folder in (directory / RECORDS).glob(f"{prefix}*"):
-        process = folder.name.removeprefix(prefix).partition("-")[0]
-        if process.isdecimal() and not _is_running(int(process)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    """Whether there is a process of this id; on Windows, where signal 0 is Ctrl-C, nobody asks."""
-    if sys.platform != "win32":
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return False
-        except (PermissionError, OverflowError):  # somebody else's, or no id of ours
-            return True
-    return True
-
-
 def _fingerprint(pipeline: Pipeline, reports: bool) -> str:
     """Hash of everything but the photo that decides a product: settings, weights, references, version."""
     settings = pipeline.settings
@@ -637,7 +613,7 @@ def _fingerprint(pipeline: Pipeline, reports: bool) -> str:
         *(f"attacked {card.digest}" for card in pipeline.cast.surrogates),
         *(f"judge {card.digest} {pipeline.cast.thresholds[card.name]}" for card in pipeline.cast.judges),
         *(
-            f"{role} {_digest(path)}"
+            f"{role} {digest_of_file(path)}"
             for role, paths in (
                 ("only", settings.selection.only),
                 ("keep", settings.selection.keep),
@@ -647,57 +623,6 @@ def _fingerprint(pipeline: Pipeline, reports: bool) -> str:
         ),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _path_digest(path: Path) -> str:
-    """Tells sources apart without writing down where a person keeps photos."""
-    return hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fit(stem: str, ending: str) -> str:
-    """A file name that file systems take: a stem that is too long is cut and marked with its hash."""
-    if len(os.fsencode(stem + ending)) <= LONGEST_NAME:
-        return stem + ending
-    ending = f"~{hashlib.sha256(os.fsencode(stem)).hexdigest()[:16]}{ending}"
-    while stem and len(os.fsencode(stem + ending)) > LONGEST_NAME:
-        stem = stem[:-1]
-    return stem + ending
-
-
-def _record_path(directory: Path, target: Path) -> Path:
-    place = target.relative_to(directory)
-    return directory / RECORDS / place.with_name(_fit(place.name, ".json"))
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    """The record of a photo; empty when there is none that can be used."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    complete = (
-        isinstance(record, dict)
-        and record.get("schema") == SCHEMA
-        and {"source_sha256", "fingerprint", "files", "earlier", "outcome"} <= record.keys()
-    )
-    return record if complete else {}
-
-
-def _unchanged(folder: Path, known: dict[str, Any]) -> dict[str, str]:
-    """Names and hashes of the files in a folder that are as a record has them, new or as they were before."""
-    found = {}
-    for name in {**known.get("earlier", {}), **known.get("files", {})}:
-        path = folder / name
-        if path.is_file() and not path.is_symlink():
-            digest = _digest(path)
-            if digest in (known["files"].get(name), known["earlier"].get(name)):
-                found[name] = digest
-    return found
 
 
 def _again(source: Path, target: Path, known: dict[str, Any]) -> Outcome:
