@@ -17,10 +17,18 @@ from bauta.templates.base import load_protector
 from bauta.templates.dct import BlockDct
 from bauta.templates.hybrid_masking import HybridConfig, HybridMask, Strategy, region_strengths, strategy_terms
 from bauta.templates.masked import HybridMasking, MaskedRecognition
-from bauta.templates.mixing import Pool, draw_members, draw_shares, mixed, number_strangers
+from bauta.templates.mixing import draw_members, draw_shares, mixed, number_strangers
 from conftest import drawn, faces, toy_surrogate
 
-TOY = {"split": "8x27x27", "stem": 4, "stem_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1, "batch": 8, "pool": 6}
+TOY = {
+    "split": "8x27x27",
+    "stem": 4,
+    "stem_epochs": 1,
+    "epochs": 1,
+    "fine_tuning_epochs": 1,
+    "batch": 8,
+    "components": 6,
+}
 MASK = {"kept": 2, "choice": "energy"}
 PEOPLE = [f"person {number}" for number in range(8)]
 NOBODY = torch.empty(0, dtype=torch.int64)
@@ -83,12 +91,12 @@ def test_nobody_is_mixed_with_another_photo_of_their_own() -> None:
             assert len(set(people[row].tolist())) == 4
     with pytest.raises(UsageError, match="too small to mix 5"):
         draw_members(torch.full((6,), 5), people, "batch", drawn())
-    assert bool((draw_members(counts, people, "pool", drawn())[:, 1:] == -1).all())
+    assert bool((draw_members(counts, people, "strangers", drawn())[:, 1:] == -1).all())
 
 
 def test_every_place_of_a_stranger_gets_another_one() -> None:
     shares = draw_shares(torch.tensor([3, 2, 3]), 0.5, drawn())
-    members = draw_members(torch.tensor([3, 2, 3]), NOBODY, "pool", drawn())
+    members = draw_members(torch.tensor([3, 2, 3]), NOBODY, "strangers", drawn())
     numbered, needed = number_strangers(members, shares)
     assert needed == 5
     assert sorted(numbered[(numbered < 0) & (shares > 0)].tolist()) == [-5, -4, -3, -2, -1]
@@ -106,41 +114,18 @@ def test_by_the_law_of_power_others_weigh_the_same_however_many() -> None:
 
 @pytest.mark.parametrize("normalise", ["population", "face"])
 def test_a_mixture_is_the_mixture_of_masked_faces(normalise: str) -> None:
-    masking = HybridMask(HybridConfig(mixes=(3,), pool=4, normalise=normalise, steps=0, alone=0))
-    masking.pool.faces.copy_((faces(4, 9) * 255).byte())
+    masking = HybridMask(HybridConfig(mixes=(3,), components=4, normalise=normalise, steps=0, alone=0))
+    masking.strangers.learn(faces(4, 9))
     masking.mask.spread.copy_(torch.linspace(1, 40, 108))
     images = faces(2, 1)
-    made = masking.mixture(images, NOBODY, "pool", drawn())
+    made = masking.mixture(images, NOBODY, "strangers", drawn())
     state = drawn()
     draw_shares(made.counts, 0.6, state)
-    draw_members(made.counts, NOBODY, "pool", state)
-    strangers = masking.mask(masking.pool.draw(4, state), state)
+    draw_members(made.counts, NOBODY, "strangers", state)
+    strangers = masking.mask(masking.strangers.draw(4, state), state)
     members, _ = number_strangers(made.members, made.shares)
     wanted = mixed(masking.mask(images, state), members, made.shares, strangers)
     torch.testing.assert_close(made.values, wanted, atol=1e-3, rtol=0)
-
-
-def test_the_pool_holds_nobody_and_moves() -> None:
-    pool, images = Pool(5), faces(6, 1)
-    pool.fill(images, torch.arange(6), 0)
-    distances = (pool.faces[:, None].float() / 255 - images).abs().mean((2, 3, 4))
-    assert float(distances.min()) > 0.02
-    assert not torch.equal(pool.draw(1, drawn(1)), pool.draw(1, drawn(2)))
-    assert pool.draw(7, drawn()).shape == (7, 3, 112, 112)
-
-
-def test_the_pool_is_of_faces_in_which_the_recogniser_knows_nobody() -> None:
-    images, people = faces(12, 1), torch.arange(12)
-
-    def templates(given: torch.Tensor) -> torch.Tensor:
-        return functional.normalize(functional.avg_pool2d(given - 0.5, 8).flatten(1), dim=1)
-
-    free, held = Pool(6), Pool(6)
-    free.fill(images, people, 0)
-    assert held.fill(images, people, 0, templates=templates) == 1.0  # in such a recogniser every average is known
-    known = [float((templates(pool.faces.float() / 255) @ templates(images).T).amax(1).mean()) for pool in (free, held)]
-    assert known[1] < known[0] - 0.01  # and those that are known least are kept
-    assert Pool(6).fill(images, people, 0, templates=lambda given: torch.eye(4)[: len(given)]) == 0.0
 
 
 class Coarse:
@@ -158,12 +143,12 @@ class Coarse:
 
 @pytest.mark.parametrize("settings", [{}, {"signs": True}, {"eyes": 1.0}])
 def test_steps_bring_the_template_of_a_mixture_back(settings: dict[str, Any]) -> None:
-    masking = HybridMask(HybridConfig(mixes=(2,), pool=4, **settings))
-    masking.pool.faces.copy_((faces(4, 9) * 255).byte())
+    masking = HybridMask(HybridConfig(mixes=(2,), components=4, **settings))
+    masking.strangers.learn(faces(4, 9))
     images = faces(6, 1)
 
     def agreement(steps: int) -> torch.Tensor:
-        masking.config = HybridConfig(mixes=(2,), pool=4, steps=steps, **settings)
+        masking.config = HybridConfig(mixes=(2,), components=4, steps=steps, **settings)
         state, reader = drawn(), Coarse(masking)
         masking.draw_stored(images, state)  # signs of the face and of its mirror image are drawn after the mixture
         wanted = sum((reader.see(faces, state) for faces in (images, images.flip(3))), torch.zeros(1))
@@ -175,8 +160,8 @@ def test_steps_bring_the_template_of_a_mixture_back(settings: dict[str, Any]) ->
 
 
 def test_steps_stay_within_their_budget() -> None:
-    masking = HybridMask(HybridConfig(mixes=(2,), pool=4, steps=5, budget=3.0))
-    masking.pool.faces.copy_((faces(4, 9) * 255).byte())
+    masking = HybridMask(HybridConfig(mixes=(2,), components=4, steps=5, budget=3.0))
+    masking.strangers.learn(faces(4, 9))
     images, shown = faces(2, 1), []
     masking.single_unsigned = lambda pixels, _: shown.append(pixels) or masking.mask(pixels, drawn())  # type: ignore[method-assign]
     masking.stored(images, Coarse(masking), drawn())
@@ -187,19 +172,19 @@ def test_steps_stay_within_their_budget() -> None:
 
 
 def test_no_noise_is_drawn_twice() -> None:
-    masking = HybridMask(HybridConfig(mixes=(2,), pool=4, steps=2, eyes=1.0))
-    masking.pool.faces.copy_((faces(4, 9) * 255).byte())
+    masking = HybridMask(HybridConfig(mixes=(2,), components=4, steps=2, eyes=1.0))
+    masking.strangers.learn(faces(4, 9))
     eyes, state = region_strengths({"eyes": 1.0}) > 0.999, drawn()
     first, second = (masking.stored(faces(1), Coarse(masking), state)[:, :, eyes].flatten() for _ in range(2))
     assert float(torch.isin(second, first).float().mean()) < 0.01
 
 
 def test_what_is_stored_is_mixed_by_the_share_that_is_stored() -> None:
-    masking = HybridMask(HybridConfig(mixes=(2, 5), pool=4, stored_share=0.2))
+    masking = HybridMask(HybridConfig(mixes=(2, 5), components=4, stored_share=0.2))
     shares = masking.draw_stored(faces(8, 1), drawn()).shares
     power = shares[:, 1:].sum(1) / shares[:, 0] / ((shares > 0).sum(1) / 2).sqrt()
     torch.testing.assert_close(power, torch.full((8,), 4.0))
-    masking.config = HybridConfig(mixes=(2, 5), pool=4, stored_share=0.0)
+    masking.config = HybridConfig(mixes=(2, 5), components=4, stored_share=0.0)
     assert 0.5 <= float(masking.draw_stored(faces(8, 1), drawn()).shares[:, 0].max()) <= 0.8
 
 
@@ -271,7 +256,7 @@ def test_rows_with_one_mask_learn_it_once_and_mixtures_after_that(tmp_path: Path
     work = {"work": tmp_path}
     load_method("ppfr-fd").fit(
         faces(8, 1), recognizer=toy_surrogate(), generator=drawn(),
-        **{name: value for name, value in TOY.items() if name != "pool"}, **MASK, normalise="population",
+        **{name: value for name, value in TOY.items() if name != "components"}, **MASK, normalise="population",
         people=PEOPLE, **work,
     )  # fmt: skip
     early = {path.name for path in tmp_path.iterdir()}
@@ -371,7 +356,7 @@ def test_batches_too_small_to_mix_are_refused_before_anything_is_learned() -> No
 
 
 def test_a_share_of_faces_stays_alone_while_the_recogniser_learns() -> None:
-    masking = HybridMask(HybridConfig(mixes=(2, 3), pool=4, alone=0.5))
+    masking = HybridMask(HybridConfig(mixes=(2, 3), components=4, alone=0.5))
     masking.begin("fine-tuning")
     counts = masking.batch(faces(64, 1), NOBODY, drawn()).counts
     assert 16 < int((counts == 1).sum()) < 48

@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
         )
         return BautaError.exit_code
     if code == INTERRUPTED:  # Typer's own answer to Ctrl-C
-        show_error("interrupted", "Finished photos are kept; run the same command again to go on.")
+        show_error("interrupted", "What was finished is kept; run the same command again to go on.")
     return code if isinstance(code, int) else 0
 
 

@@ -36,8 +36,9 @@ from bauta.recognizers.splits import Front, list_cuts, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.templates.base import crops_of
 from bauta.templates.decoders import start_decoder
+from bauta.templates.draws import Draws
 from bauta.templates.learners import Learner, Progress, Schedule, require_finite, train
-from bauta.templates.local_features import Draws, LocalFeaturesConfig, compose, cut_bits
+from bauta.templates.local_features import LocalFeaturesConfig, compose, cut_bits
 from bauta.templates.shadows import CALIBRATION, as_images, digest_of_pixels
 
 EARLY_SIDE = 28  # of the layer in which local detail is compared, at least

@@ -33,7 +33,7 @@ FREQUENCIES = BLOCK * BLOCK
 CHANNELS = COLOURS * FREQUENCIES
 
 # Rows Y, Cb, Cr; JFIF 1.02, full range.
-_YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
 def dct_matrix(size: int = BLOCK) -> Tensor:
@@ -67,7 +67,7 @@ class BlockDct(nn.Module):
         kernels = torch.einsum("ui,vj->uvij", rows, rows).reshape(BLOCK * BLOCK, 1, BLOCK, BLOCK)
         # Frequency u of block i of an enlarged line, straight from the line: (8, 112, 112), three numbers in a row.
         analysis = torch.einsum("ur,irp->uip", rows, enlarge.reshape(SIDE, BLOCK, SIDE))
-        colour = torch.tensor(_YCBCR, dtype=torch.float64) * 255
+        colour = torch.tensor(YCBCR, dtype=torch.float64) * 255
         # Luma runs from 0 to 255 and is centred; 128 on every sample is 128 * 8 in the lowest coefficient.
         offset = torch.zeros(CHANNELS, dtype=torch.float64)
         offset[0] = -128 * BLOCK

@@ -200,7 +200,7 @@ class HybridMask(Mixing):
         return super().alike if self.config.signs else self.mask.alike
 
     def prepare(self, lesson: Lesson) -> dict[str, float]:
-        """Choose frequencies, and fill the pool; see `Masking.prepare`."""
+        """Choose frequencies, and learn what faces of nobody look like; see `Masking.prepare`."""
         return {**super().prepare(lesson), **self.mask.prepare(lesson)}
 
     def begin(self, stage: str) -> None:

@@ -22,14 +22,12 @@ looks; see docs/local-features.md for how far.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -40,6 +38,7 @@ from bauta.objectives.visibility import luminance
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import register
 from bauta.templates.base import SIDE, ImageProtector, Provenance
+from bauta.templates.draws import Draws
 from bauta.templates.learners import Progress, Schedule
 from bauta.templates.representation import Representation
 from bauta.templates.shadows import digest_of_pixels, plain_figures, require_faces
@@ -51,41 +50,6 @@ Preset = Literal["default", "accurate", "optimised"]
 FEWEST_SURROGATES = 3
 CHUNK = 32  # faces at a time
 NOISE_LEVELS = 255  # of the stored image
-
-
-class Draws:
-    """Random numbers for protection: a generator's in experiments, and else the operating system's, without a seed.
-
-    Args:
-        generator: Of an experiment that is to be repeated.
-    """
-
-    def __init__(self, generator: torch.Generator | None = None) -> None:
-        self.generator = generator
-
-    def uniform(self, *shape: int) -> Tensor:
-        """float32 in (0, 1)."""
-        if self.generator is not None:
-            return torch.rand(shape, generator=self.generator)
-        return self._bits(shape).float()
-
-    def normal(self, *shape: int) -> Tensor:
-        """float32 of mean 0 and deviation 1."""
-        if self.generator is not None:
-            return torch.randn(shape, generator=self.generator)
-        normal: Tensor = torch.special.ndtri(self._bits(shape)).float()
-        return normal
-
-    def whole(self, low: int, high: int, count: int) -> Tensor:
-        """(count,) whole numbers from low to high, both included."""
-        return (low + (self.uniform(count) * (high - low + 1)).long()).clamp_max(high)
-
-    @staticmethod
-    def _bits(shape: Sequence[int]) -> Tensor:
-        """float64 in (0, 1), 23 bits each, so that float32 never rounds them to 1."""
-        count = int(np.prod(shape))
-        numbers = np.frombuffer(secrets.token_bytes(4 * count), np.dtype("<u4")) >> np.uint32(9)
-        return torch.from_numpy((numbers.astype(np.float64) + 0.5) / (1 << 23)).reshape(tuple(shape))
 
 
 @dataclass(frozen=True)

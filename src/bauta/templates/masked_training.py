@@ -30,7 +30,6 @@ from bauta.errors import UsageError
 from bauta.photo.files import write_atomically
 from bauta.recognizers.splits import split_recognizer
 from bauta.recognizers.surrogates import Surrogate
-from bauta.templates.base import crops_of
 from bauta.templates.learners import Learner, Progress, Schedule, require_finite, train
 from bauta.templates.masked_network import MaskedNetwork
 from bauta.templates.masking import Lesson, Masked, Masking
@@ -120,12 +119,6 @@ class Classroom:
             values: Tensor = self.front(images)
         return values
 
-    def templates(self, images: Tensor) -> Tensor:
-        """The clean recogniser's templates."""
-        with torch.no_grad():
-            values: Tensor = self.recognizer(crops_of(images, self.recognizer.card.template))
-        return values
-
     def teach(self, method: str) -> dict[str, float]:
         """The stages, one after the other; figures of each."""
         training, masking, network = self.training, self.masking, self.network
@@ -137,7 +130,7 @@ class Classroom:
         name = f"{masking.alike[0]}-{early[:12]}"
         first = Schedule(training.stem_epochs, training.batch, 2 * training.rate, self.seed)
         lesson = Lesson(
-            self.pixels, self.people, self.features, self.templates, first, self.key, self.work, name, self.progress
+            self.pixels, self.people, self.features, first, self.key, self.work, name, self.progress
         )  # fmt: skip
         figures = {f"masking {what}": value for what, value in masking.prepare(lesson).items()}
         masking.train()

@@ -59,7 +59,6 @@ class Lesson:
         pixels: (N, 3, 112, 112) uint8, or float32 in [0, 1].
         people: (N,) int64, the person of each; empty when not known.
         features: The clean recogniser's early feature of images (n, 3, 112, 112), without a gradient.
-        templates: The same of its unit-norm templates (n, D).
         schedule: How long and how fast.
         key: What the faces and the recogniser are.
         work: Folder of checkpoints.
@@ -70,7 +69,6 @@ class Lesson:
     pixels: Tensor
     people: Tensor
     features: Callable[[Tensor], Tensor]
-    templates: Callable[[Tensor], Tensor]
     schedule: Schedule
     key: str
     work: Path | None

@@ -7,115 +7,28 @@ Mixtures of pixels are rows to compare with: mixup (Zhang et al. 2018), and with
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from bauta.errors import UsageError
 from bauta.templates.base import SIDE
 from bauta.templates.masking import Lesson, Masked, Masking, MaskingConfig, Reader, alone, stretched
 from bauta.templates.representation import Kind
-from bauta.templates.shadows import as_images
 from bauta.templates.steps import descend
+from bauta.templates.strangers import Strangers
 
 LARGEST_SHARE = 0.65  # of one of the others in a mixture of three or more, as in InstaHide
 FEWEST, MOST = 2, 6  # faces in a mixture: the range of adaptive hybrid masking
 MOMENTUM = 0.7  # of the steps towards the face's template
 ACROSS = 1.5  # times that all of them in one direction would cross the budget
 
-Partners = Literal["pool", "batch", "both"]
+Partners = Literal["strangers", "batch", "both"]
 Law = Literal["share", "power"]
-
-
-class Pool(nn.Module):
-    """Faces that no client has, to be mixed with theirs: averages of three people. Our design.
-
-    Mixing a face with those of other clients would keep them in its record; these stay when somebody leaves. They are
-    known to whoever has the protector: what hides is which were drawn, where they were moved and in what shares. People
-    know nobody in an average of three, but recognisers mostly know one of them (``docs/hybrid-masking.md``): other
-    three are drawn until the recogniser knows nobody either.
-
-    Args:
-        count: How many faces.
-    """
-
-    faces: Tensor
-    MEMBERS = 3
-    REACH = 6  # pixels that a face is moved at most
-    DRAWS = 32  # of the members of one face, at most; then the one that is known least is kept
-    UNKNOWN = 0.25  # largest cosine to a member's template; recognisers accept from about 0.3 on
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.register_buffer("faces", torch.zeros(count, 3, SIDE, SIDE, dtype=torch.uint8))
-
-    def fill(
-        self,
-        pixels: Tensor,
-        people: Tensor,
-        seed: int,
-        least: int = 2,
-        templates: Callable[[Tensor], Tensor] | None = None,
-    ) -> float:
-        """Average the faces of some people.
-
-        Args:
-            pixels: (N, 3, 112, 112) uint8, or float32 in [0, 1].
-            people: (N,) int64, the person of each; empty when not known.
-            seed: Of the draw.
-            least: How many people there must be.
-            templates: Of images, by the recogniser that shall know nobody; without it each face is drawn once.
-
-        Returns:
-            The share of faces in which the recogniser knows somebody all the same.
-
-        Raises:
-            UsageError: when there are fewer people, or fewer images when these are not known.
-        """
-        everybody = len(set(people.tolist())) if len(people) else len(pixels)
-        if everybody < max(least, 2):
-            raise UsageError(
-                f"{everybody} people are too few to mix {least} faces.", hint="Give more people, or mix fewer faces."
-            )
-        generator = torch.Generator().manual_seed(seed)
-        known = torch.full((len(self.faces),), torch.inf)
-        for place in range(len(self.faces)):
-            for _ in range(self.DRAWS):
-                members = as_images(pixels[self._members(people, len(pixels), generator)])
-                face = (members.mean(0) * 255).round().byte()
-                found = torch.zeros(())
-                if templates is not None:
-                    whole, *each = templates(torch.cat([as_images(face[None]), members]))
-                    found = (torch.stack(each) @ whole).max()
-                if found < known[place]:
-                    self.faces[place], known[place] = face, found
-                if known[place] <= self.UNKNOWN:
-                    break
-        return float((known > self.UNKNOWN).float().mean())
-
-    def _members(self, people: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """(3,) places of faces of as many people, or of fewer when there are no more."""
-        chosen: dict[int, int] = {}
-        for one in torch.randperm(count, generator=generator).tolist():
-            chosen.setdefault(int(people[one]) if len(people) else one, one)
-            if len(chosen) == self.MEMBERS:
-                break
-        return torch.tensor(list(chosen.values()))
-
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count, 3, 112, 112) in [0, 1], each drawn anew, mirrored or not, and moved a little."""
-        chosen = torch.randint(len(self.faces), (count,), generator=generator)
-        mirrored = torch.rand(count, generator=generator) < 0.5
-        moves = torch.randint(2 * self.REACH + 1, (count, 2), generator=generator).tolist()
-        drawn = torch.where(mirrored[:, None, None, None], self.faces[chosen].flip(3), self.faces[chosen])
-        wide = functional.pad(drawn.float() / 255, [self.REACH] * 4, mode="replicate")
-        return torch.stack(
-            [face[:, down : down + SIDE, right : right + SIDE] for face, (down, right) in zip(wide, moves, strict=True)]
-        )
 
 
 def draw_shares(
@@ -167,12 +80,12 @@ def draw_shares(
 
 
 def draw_members(counts: Tensor, people: Tensor, partners: Partners, generator: torch.Generator) -> Tensor:
-    """Who is mixed with whom: (N, most of counts) int64 places in the batch; -1 is a face of the pool.
+    """Who is mixed with whom: (N, most of counts) int64 places in the batch; -1 is a face of nobody.
 
     Args:
         counts: (N,) int64.
         people: (N,) int64, so that nobody is mixed with another photo of their own; empty when not known.
-        partners: Other faces of the ``batch``, of the ``pool``, or one or the other for each face (``both``).
+        partners: Other faces of the ``batch``, ``strangers``, or one or the other for each face (``both``).
         generator: Of the draw.
 
     Raises:
@@ -222,7 +135,7 @@ def mixed(own: Tensor, members: Tensor, shares: Tensor, strangers: Tensor) -> Te
         own: (N, C, H, W), the batch's faces.
         members: (N, K): a place in the batch, or -1 - j for stranger j.
         shares: (N, K); where it is 0 nothing is added.
-        strangers: (S, C, H, W), faces of the pool.
+        strangers: (S, C, H, W), faces of nobody.
     """
     rows = []
     for places, parts in zip(members.tolist(), shares.tolist(), strict=True):
@@ -241,7 +154,7 @@ class Drawn:
     Attributes:
         members: (N, K), see `number_strangers`.
         shares: (N, K), see `draw_shares`.
-        strangers: (S, 3, 112, 112) in [0, 1], of the pool.
+        strangers: (S, 3, 112, 112) in [0, 1], faces of nobody.
         counts: (N,) int64, faces in each mixture.
     """
 
@@ -260,8 +173,8 @@ class MixingConfig(MaskingConfig):
         most: The same at most.
         law: How these depend on the number of faces; see `draw_shares`.
         partners: Who is mixed in while the recogniser learns: others of the ``batch``, whose names count by their
-            shares, faces of nobody from the ``pool``, or ``both``. What is stored is mixed with the pool.
-        pool: Faces in the pool.
+            shares, faces of nobody (``strangers``), or ``both``. What is stored is mixed with strangers.
+        components: Eigenfaces that faces of nobody are drawn from.
         alone: Share of the faces that stay unmixed while the recogniser learns from mixtures; it must read both.
         signs: Whether every number then gets a random sign, as in InstaHide.
         stored_share: Share of the first face in what is stored, by the same law; 0 leaves it as it is learned from.
@@ -270,14 +183,14 @@ class MixingConfig(MaskingConfig):
     """
 
     RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "least": (0, 1), "most": (0, 1), "pool": (2, 4096), "alone": (0, 1), "stored_share": (0, 1), "steps": (0, 1000),
-        "budget": (0, 255),
+        "least": (0, 1), "most": (0, 1), "components": (1, 1024), "alone": (0, 1), "stored_share": (0, 1),
+        "steps": (0, 1000), "budget": (0, 255),
     }  # fmt: skip
     least: float = 0.6
     most: float = LARGEST_SHARE
     law: Law = "share"
-    partners: Partners = "pool"
-    pool: int = 64
+    partners: Partners = "strangers"
+    components: int = 64
     alone: float = 0.0
     signs: bool = False
     stored_share: float = 0.0
@@ -329,20 +242,23 @@ class Mixing(Masking):
         super().__init__()
         self.config = config
         self.stage = ""
-        self.pool = Pool(config.pool)
+        self.strangers = Strangers(config.components)
 
     def prepare(self, lesson: Lesson) -> dict[str, float]:
-        """Fill the pool; see `Masking.prepare`."""
+        """Learn what faces of nobody look like; see `Masking.prepare`."""
         most = max(self.choices)
-        if len(lesson.pixels) < most:
-            raise UsageError(f"{len(lesson.pixels)} images are too few to mix {most}.", hint="Give more images.")
-        if self.config.partners != "pool" and lesson.schedule.batch < most:
+        people = len(set(lesson.people.tolist())) if len(lesson.people) else len(lesson.pixels)
+        if people < most:
+            raise UsageError(
+                f"{people} people are too few to mix {most} faces.", hint="Give more people, or mix fewer faces."
+            )
+        if self.config.partners != "strangers" and lesson.schedule.batch < most:
             raise UsageError(
                 f"In batches of {lesson.schedule.batch} there are no {most} faces to mix.",
-                hint="Set a larger batch, or partners=pool.",
+                hint="Set a larger batch, or partners=strangers.",
             )
-        known = self.pool.fill(lesson.pixels, lesson.people, lesson.schedule.seed, most, lesson.templates)
-        return {"pool known": round(known, 4)}
+        self.strangers.learn(lesson.pixels)
+        return {}
 
     @property
     def choices(self) -> Sequence[int]:
@@ -442,13 +358,13 @@ class Mixing(Masking):
         shares = draw_shares(counts, limits[0], generator, most=limits[1], law=self.config.law)
         members = draw_members(counts, people, partners, generator)
         members, needed = number_strangers(members, shares)
-        return Drawn(members, shares, self.pool.draw(needed, generator) if needed else images[:0], counts)
+        return Drawn(members, shares, self.strangers.draw(needed, generator) if needed else images[:0], counts)
 
     def draw_stored(self, images: Tensor, generator: torch.Generator) -> Drawn:
-        """Who of the pool is mixed into what is stored, and how much."""
+        """Which faces of nobody are mixed into what is stored, and how much."""
         share = self.config.stored_share
         limits = (share, share) if share else (self.config.least, self.config.most)
-        return self.draw(images, torch.empty(0, dtype=torch.int64), "pool", generator, limits)
+        return self.draw(images, torch.empty(0, dtype=torch.int64), "strangers", generator, limits)
 
     def masked(self, images: Tensor, drawn: Drawn, generator: torch.Generator) -> Tensor:
         """Images mixed as drawn, masked and finished."""
@@ -470,7 +386,7 @@ class Mixing(Masking):
         return values
 
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Faces mixed with those of the pool, as they are stored but for the steps."""
+        """Faces mixed with strangers, as they are stored but for the steps."""
         return self.masked(images, self.draw_stored(images, generator), generator)
 
     def batch(self, images: Tensor, people: Tensor, generator: torch.Generator) -> Masked:

@@ -27,11 +27,12 @@ from bauta.errors import UsageError
 from bauta.objectives.transports import gaussian_blur
 from bauta.recognizers.surrogates import Surrogate
 from bauta.templates.base import SIDE, crops_of
+from bauta.templates.draws import Draws
 from bauta.templates.shadows import as_images
 from bauta.templates.steps import descend
 
 if TYPE_CHECKING:  # it imports this module
-    from bauta.templates.local_features import Draws, LocalFeaturesConfig
+    from bauta.templates.local_features import LocalFeaturesConfig
 
 MOMENTUM = 0.9
 SMOOTHED = 1.0  # deviation in pixels of the blur of gradients, for recognisers not asked (Dong et al. 2019)
@@ -85,16 +86,27 @@ class StandIns(nn.Module):
         self.mean.copy_(mean.reshape(self.mean.shape))
         self.components.copy_(eigenfaces.reshape(self.components.shape))
 
-    def draw(self, count: int, draws: Draws) -> Tensor:
+    def project(self, images: Tensor) -> Tensor:
+        """(N, 3, 112, 112): what mean and eigenfaces can say of faces (N, 3, 112, 112) in [0, 1]."""
+        eigenfaces = self.components.float().flatten(1)
+        offsets = functional.avg_pool2d(images, SIDE // COARSE) - self.mean.float()
+        lengths = eigenfaces.square().sum(1).clamp_min(1e-12)
+        return self._compose(offsets.flatten(1) @ eigenfaces.T / lengths)
+
+    def draw(self, count: int, draws: Draws, amount: float = AMOUNT) -> Tensor:
         """(count, 3, 112, 112) in [0, 1], which no face has a say in.
 
         Args:
             count: How many.
             draws: Randomness.
+            amount: Of each eigenface, in its deviations.
         """
-        amounts = AMOUNT * draws.normal(count, len(self.components)).clamp(-FURTHEST, FURTHEST)
+        amounts = amount * draws.normal(count, len(self.components)).clamp(-FURTHEST, FURTHEST)
+        return self._compose(amounts).clamp(0, 1)
+
+    def _compose(self, amounts: Tensor) -> Tensor:
         small = self.mean.float() + torch.einsum("nk,kchw->nchw", amounts, self.components.float())
-        return functional.interpolate(small, (SIDE, SIDE), mode="bicubic", align_corners=False).clamp(0, 1)
+        return functional.interpolate(small, (SIDE, SIDE), mode="bicubic", align_corners=False)
 
 
 def write_identity(
