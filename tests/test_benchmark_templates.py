@@ -153,7 +153,7 @@ def test_an_unprotected_feature_gives_the_face_away_and_a_constant_gives_nothing
 
 
 def test_masked_faces_are_compared_with_masked_faces_and_attacked_from_within(data: Path, tmp_path: Path) -> None:
-    options = {"split": "8x28x28", "stem": 4, "stem_epochs": 4, "epochs": 4, "fine_tuning_epochs": 1, "batch": 8,
+    options = {"masking_epochs": 4, "epochs": 4, "fine_tuning_epochs": 1, "batch": 8,
                "rate": 1e-2, "kept": 4, "choice": "energy"}  # fmt: skip
     network = {"decoder": "residual", "channels": 4, "epochs": 1, "batch": 8}
     attackers = (
@@ -232,7 +232,7 @@ def test_an_interrupted_run_goes_on(data: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_protector_that_was_half_written_is_written_again(data: Path, tmp_path: Path) -> None:
-    options = {"split": "8x28x28", "stem": 4, "stem_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1}
+    options = {"masking_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1}
     recipe = replace(QUICK, rows=(TemplateRow("noise", "gaussian-noise", options, attackers=("look",)),))
     run_toy(data, tmp_path, recipe)
     (card,) = tmp_path.rglob("protectors/*/card.toml")

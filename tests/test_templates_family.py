@@ -6,9 +6,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from bauta.attacks.optimise import view_of
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
@@ -26,18 +26,16 @@ from bauta.templates.frequency import (
     ShuffledMask,
     ShuffledResidue,
     SubsetConfig,
-    channels_of,
     laplace,
-    place,
 )
 from bauta.templates.learners import Schedule
 from bauta.templates.masked import MaskedRecognition, Unprotected
-from bauta.templates.masked_network import Stem
-from bauta.templates.masking import Lesson, stretched
+from bauta.templates.masked_network import Stem, second_differences
+from bauta.templates.masking import Lesson
 from bauta.templates.references import IdentityFeature
 from conftest import drawn, faces, toy_surrogate
 
-TOY = {"split": "8x27x27", "stem": 4, "stem_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1, "batch": 4}
+TOY = {"masking_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1, "batch": 4}
 
 
 def lesson(images: torch.Tensor, *, epochs: int = 1, rate: float = 1e-2) -> Lesson:
@@ -49,7 +47,7 @@ def lesson(images: torch.Tensor, *, epochs: int = 1, rate: float = 1e-2) -> Less
         return values
 
     nobody = torch.empty(0, dtype=torch.int64)
-    return Lesson(images, nobody, features, toy_surrogate(), Schedule(epochs, 4, rate), "toy", None, "toy", None)
+    return Lesson(images, nobody, features, Schedule(epochs, 4, rate), "toy", None, "toy", None)
 
 
 def fit(name: str = "unprotected", images: torch.Tensor | None = None, **options: Any) -> MaskedRecognition:
@@ -89,7 +87,7 @@ def test_shuffling_mixes_each_channel_with_its_neighbour() -> None:
     torch.testing.assert_close(masking(faces(1), drawn())[0], wanted, atol=1e-3, rtol=0)
 
 
-def test_normalised_over_all_faces_a_mask_is_linear_and_its_picture_leads_back() -> None:
+def test_normalised_over_all_faces_a_mask_is_linear() -> None:
     masking = ShuffledMask(ShuffleConfig(kept=12, choice="energy", normalise="population"))
     learned = faces(16, 1)
     masking.prepare(lesson(learned))
@@ -100,10 +98,6 @@ def test_normalised_over_all_faces_a_mask_is_linear_and_its_picture_leads_back()
     )
     deviation = masking(learned, drawn()).square().mean((0, 2, 3)).sqrt()[masking.spread > 2e-3]
     torch.testing.assert_close(deviation, torch.ones_like(deviation), atol=0.05, rtol=0)
-    chosen = masking.dct.linear(first, masking.chosen.tolist())
-    back = stretched(masking.dct.linear_inverse(place(chosen, channels_of(masking.chosen.tolist()))))
-    seen = masking.picture(masking(first, drawn()))
-    assert np.corrcoef(seen.flatten().numpy(), back.flatten().numpy())[0, 1] > 0.9
 
 
 def test_gates_learn_to_keep_little_energy() -> None:
@@ -112,17 +106,6 @@ def test_gates_learn_to_keep_little_energy() -> None:
         masking = ShuffledMask(ShuffleConfig(kept=8, penalty=penalty))
         kept[penalty] = masking.prepare(lesson(faces(8, 1), epochs=8))["energy kept"]
     assert kept[300.0] < kept[0.0]
-
-
-def test_without_a_shuffle_its_picture_shows_the_face() -> None:
-    images = faces()
-    plain = ShuffledMask(ShuffleConfig(kept=8, choice="energy", shuffle=False))
-    plain.prepare(lesson(images))
-    plain.chosen.copy_(torch.tensor([1, 2, 3, 8, 9, 10, 16, 17]))
-    picture = plain.picture(plain(images, drawn()))
-    assert picture.shape == (4, 3, 112, 112)
-    assert 0 <= float(picture.min()) <= float(picture.max()) <= 1
-    assert float(picture.std()) > 0.01
 
 
 # DCTDP
@@ -208,30 +191,66 @@ def test_the_picture_of_the_residue_is_what_the_rendering_lacks() -> None:
 # Recognisers of masked faces
 
 
-def test_the_linear_part_of_a_stem_is_solved_and_not_learned() -> None:
-    stem, wanted = Stem((5, 16, 16), (7, 8, 8), 5), torch.nn.Conv2d(5, 7, 3, stride=2, padding=1).requires_grad_(False)
-    values = 3 + 2 * torch.randn(40, 5, 16, 16, generator=drawn())
-    stem.calibrate([values])
-    inner = values - 3  # padding is zero after standardising, so that the border agrees
-    stem.mean.fill_(3)
-    stem.solve([(values, wanted(inner))], drawn())
-    assert float((stem.eval().requires_grad_(False)(values) - wanted(inner)).abs().max()) < 0.02
-    assert float((stem.linear.bias - wanted.bias).abs().max()) < 0.02
+def test_second_differences_are_integrated_to_the_image() -> None:
+    stem, images = Stem(3), faces(3, 1)
+    found = stem.integrate(torch.cat([second_differences(images), torch.zeros_like(images)], 1))
+    centred = images - images.mean((2, 3), keepdim=True) + 0.5
+    torch.testing.assert_close(found, centred, atol=1e-4, rtol=0)
+    wide = second_differences(torch.eye(112)[None, None])
+    assert float(wide[0, 0, 50, 50]) == 4
+    assert float(wide[0, 0, 50, 49]) == -2  # two neighbours of the diagonal
+    assert float(wide[0, 0, 0, 0]) == 2  # the border is repeated
+
+
+@pytest.mark.parametrize(("signs", "most"), [(False, 0.05), (True, 0.05)])
+def test_a_stem_finds_the_image_behind_a_mask(signs: bool, most: float) -> None:
+    """Of maps that look at neighbours, differently from place to place, on another scale, and without brightness."""
+    kernels = torch.randn(12, 3, 3, 3, generator=drawn())
+    kernels -= kernels.mean((2, 3), keepdim=True)
+    slope = 1 + 0.3 * torch.linspace(-1, 1, 112)
+
+    def mask(images: torch.Tensor) -> torch.Tensor:
+        values = 7 + 50 * slope * functional.conv2d(functional.pad(images, [1] * 4, mode="replicate"), kernels)
+        random = 2.0 * (torch.rand(values.shape, generator=drawn(4)) < 0.5) - 1
+        return (values + 40) * random if signs else values
+
+    learned, other = (
+        0.9 * faces(count, 1) + 0.1 * torch.rand(count, 3, 112, 112, generator=drawn()) for count in (16, 4)
+    )
+    stem = Stem(12, absolute=signs)
+    stem.solve([(mask(part), part) for part in learned.split(4)], drawn())
+    found = stem(mask(other)).detach()
+    found, wanted = (one - one.mean((2, 3), keepdim=True) for one in (found, other))
+    assert float((found - wanted).square().mean().sqrt()) < most
+    assert float(stem.level.mean()) == pytest.approx(float(learned.mean()), abs=1e-4)
 
 
 @pytest.mark.parametrize(("method", "least"), [("unprotected", 0.95), ("ppfr-fd", 0.5)])
 def test_a_masked_face_finds_its_clean_template(method: str, least: float) -> None:
     images = faces(24, 1)
     options = {"kept": 9, "choice": "energy"} if method == "ppfr-fd" else {}
-    made = fit(method, images, stem=16, epochs=2, rate=1e-3, **options)
+    made = fit(method, images, epochs=2, rate=1e-3, **options)
     cosines = made.probe(images) @ made.clean(images).T
     assert float(cosines.diagonal().mean()) > max(least, float(cosines.mean()) + 0.1)
+
+
+def test_what_one_sees_of_a_masked_face_is_the_picture_behind_it() -> None:
+    made = fit(
+        "ppfr-fd", 0.9 * faces(8, 1) + 0.1 * torch.rand(8, 3, 112, 112, generator=drawn()), normalise="population"
+    )
+    images = 0.9 * faces(2, 5) + 0.1 * torch.rand(2, 3, 112, 112, generator=drawn(1))
+    seen = made.to_image(made.protect(images, drawn()))
+    assert made.viewer is made.network.stem
+    assert float(seen.min()) >= 0
+    assert float(seen.max()) <= 1
+    assert float(torch.corrcoef(torch.stack([seen.flatten(), images.flatten()]))[0, 1]) > 0.7
+    assert fit("gaussian-noise").viewer is None
 
 
 def test_every_row_is_trained_alike() -> None:
     rows = [dict(fit(name, kept=2).provenance.training) if name == "ppfr-fd" else dict(fit(name).provenance.training)
             for name in ("unprotected", "ppfr-fd")]  # fmt: skip
-    for what in ("faces", "batch", "rate", "epochs", "stem_steps", "distillation_steps", "fine_tuning_steps"):
+    for what in ("faces", "batch", "rate", "epochs", "distillation_steps", "fine_tuning_steps"):
         assert rows[0][what] == rows[1][what]
 
 
@@ -303,7 +322,6 @@ def test_what_was_learned_under_other_names_is_not_taken_up(tmp_path: Path) -> N
     anew = fit(people=[f"{number % 2}" for number in range(8)])
     for name, value in anew.parts().items():
         torch.testing.assert_close(others.parts()[name], value, msg=name)
-    fit(people=names, stem=6, work=tmp_path)  # another width has checkpoints of its own
 
 
 def test_faces_at_the_door_are_masked_anew() -> None:
@@ -335,8 +353,8 @@ def test_parts_of_another_network_are_refused() -> None:
 @pytest.mark.parametrize(
     ("method", "options"),
     [("unprotected", {"sigma": 1.0}), ("unprotected", {"epochs": 0}), ("unprotected", {"storage": "uint8"}),
-     ("unprotected", {"split": "template"}), ("unprotected", {"people": ["a"] * 8}),
-     ("unprotected", {"people": ["a", "b"]}), ("unprotected", {"stem": 0}), ("gaussian-noise", {"sigma": -1.0}),
+     ("unprotected", {"people": ["a"] * 8}),
+     ("unprotected", {"people": ["a", "b"]}), ("gaussian-noise", {"sigma": -1.0}),
      ("ppfr-fd", {"kept": 64}), ("ppfr-fd", {"choice": "best"}), ("dctdp", {"grid": 5}), ("dctdp", {"budget": 0.0}),
      ("partialface", {"orders": 0}), ("minusface", {"width": 2}), ("mixup", {"mix": 7}), ("mixup", {"mix": "two"})],
 )  # fmt: skip
@@ -357,19 +375,26 @@ def test_the_search_sees_through_a_masking() -> None:
 
 @pytest.mark.parametrize("method", ["hybrid-masking", "mixup"])
 def test_the_search_for_a_template_mixes_no_strangers_in(method: str) -> None:
-    made = fit(method, **({"kept": 2, "mixes": [2]} if method == "hybrid-masking" else {}))
+    made = fit(
+        method, components=4, **({"kept": 9, "choice": "gates", "mixes": [2]} if method == "hybrid-masking" else {})
+    )
     view = view_of(made, "template")
-    torch.testing.assert_close(view(faces(2), drawn()), made.probe(faces(2)), atol=1e-4, rtol=0)
-    assert float((view(faces(2), drawn()) - made.network(made.mask(faces(2), drawn()))).abs().max()) > 1e-3
+    torch.testing.assert_close(
+        view(faces(2), drawn()), made.probe(faces(2)), atol=0.02, rtol=0
+    )  # the stem adds rounding up
+    assert float((view(faces(2), drawn()) - made.network(made.mask(faces(2), drawn()))).abs().max()) > 0.1
 
 
 @pytest.mark.parametrize(("method", "near"), [("hybrid-masking", True), ("ppfr-fd", False), ("gaussian-noise", False)])
 def test_faces_seen_at_once_are_seen_as_when_masked_first(method: str, near: bool) -> None:
-    made = fit(method, **({"kept": 3, "mixes": [2]} if method == "hybrid-masking" else {"kept": 3} if near else {}))
+    options: dict[str, Any] = (
+        {"kept": 9, "choice": "gates", "mixes": [2], "components": 4} if method == "hybrid-masking" else {}
+    )
+    made = fit(method, **options)
     assert made.masking.near is near
     images = faces(3).requires_grad_()
     once, twice = made.see(images, drawn()), made.read(made.masking.single(images, drawn()))
-    torch.testing.assert_close(once, twice, atol=1e-4, rtol=0)
+    torch.testing.assert_close(once, twice, atol=0.02, rtol=0)  # the stem adds rounding up
     wanted = torch.randn(once.shape, generator=drawn())
     first, second = (torch.autograd.grad((one * wanted).sum(), images)[0] for one in (once, twice))
-    torch.testing.assert_close(first, second, atol=1e-3 * float(second.abs().max()), rtol=0)
+    torch.testing.assert_close(first, second, atol=0.05 * float(second.abs().max()), rtol=0)

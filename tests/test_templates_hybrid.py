@@ -21,9 +21,7 @@ from bauta.templates.mixing import draw_members, draw_shares, mixed, number_stra
 from conftest import drawn, faces, toy_surrogate
 
 TOY = {
-    "split": "8x27x27",
-    "stem": 4,
-    "stem_epochs": 1,
+    "masking_epochs": 1,
     "epochs": 1,
     "fine_tuning_epochs": 1,
     "batch": 8,

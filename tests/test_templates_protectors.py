@@ -20,7 +20,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "advface": {"split": "8x27x27", "shadows": ["residual-4"], "iterations": 2, "epochs": 1, "batch": 4},
     "identity-feature": {"split": "8x27x27"},
 }
-MASKED = {"split": "8x27x27", "stem": 4, "stem_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1, "batch": 8}
+MASKED = {"masking_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1, "batch": 8}
 OPTIONS |= dict.fromkeys(("unprotected", "gaussian-noise", "mixup", "dctdp", "partialface"), MASKED)
 OPTIONS |= {
     "minusface": {**MASKED, "width": 4},

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bauta.attacks.cards import AttackerCard, Knowledge
 from bauta.attacks.generative import GenerativeConfig, fit_generative
@@ -41,6 +41,7 @@ from bauta.templates.representation import key_fingerprint
 Progress = Callable[[str, int, int], None]
 
 EXAMPLES = 64  # inputs by which a student standardises
+OF_PAIRS = ("images", "fresh", "draws", "shared", "pictures")  # options of what a decoder learns from
 PAPERS = {
     "picture": "our design",
     "decoder": "Ronneberger et al. 2015; Mai et al. 2018",
@@ -119,6 +120,8 @@ class Scene:
             assert made.values is not None
             return StoredPairs(made.values if every else made.values[index], pixels, key=self.unprotected.sha256)
         if attack.options.get("fresh", False):
+            if attack.options.get("pictures", False):
+                raise UsageError(f"{attack.name!r} cannot be fresh and read pictures.", hint="Choose one of them.")
             return OraclePairs(
                 self.protector, pixels, keys=lambda generator: self.own_key, about=key_fingerprint(self.own_key)
             )
@@ -127,7 +130,18 @@ class Scene:
         if attack.options.get("shared", False) or attack.options.get("draws", 1) > 1:
             values = self.drawn_otherwise(faces.images(index), attack, self.own_key, "attacker")
             return StoredPairs(values, pixels, key=f"{key} {_randomness(attack)}")
-        return StoredPairs(self.protected.values if every else self.protected.values[index], pixels, key=key)
+        values = self.protected.values if every else self.protected.values[index]
+        if attack.options.get("pictures", False):
+            return StoredPairs(self.seen(values), pixels, key=f"{key} pictures")
+        return StoredPairs(values, pixels, key=key)
+
+    def seen(self, values: Tensor) -> Tensor:
+        """Stored values (n, ...) by the protector's viewer, (n, 3, 112, 112) float32; as they are where it has none."""
+        viewer = self.protector.viewer
+        if viewer is None:
+            return values
+        with torch.no_grad():
+            return torch.cat([viewer(part.float()) for part in torch.split(values, CHUNK)])
 
     def drawn_otherwise(self, images: Tensor, attack: Attack, key: bytes | None, whose: str) -> Tensor:
         """(n, ...) float32: means of several protections of each face, or one with the randomness that all faces share.
@@ -199,15 +213,17 @@ def carry_out(attack: Attack, scene: Scene) -> Outcome:
 
 
 def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
-    options = {key: value for key, value in attack.options.items() if key not in ("images", "fresh", "draws", "shared")}
+    options = {key: value for key, value in attack.options.items() if key not in OF_PAIRS}
     schedule = _take(Schedule, options, {"seed": scene.seed})
     critic: dict[str, Any] = {key: options.pop(key) for key in ("adversarial", "critic_channels") if key in options}
     start = {"identity": 0.1} if attack.kind == "generative" else {}
     config = _build(ReconstructionConfig, start | options | {"schedule": schedule}, attack)
-    pairs = scene.pairs(attack)
     randomness = _randomness(attack)
+    pairs = scene.pairs(attack)
     if scene.victims is not None and (attack.options.get("shared", False) or attack.options.get("draws", 1) > 1):
         stolen = scene.drawn_otherwise(scene.victims[: attack.victims], attack, scene.key, "victims")
+    if attack.options.get("pictures", False):
+        stolen = scene.seen(stolen)
     if tuple(pairs.shape) != tuple(stolen.shape[1:]):
         raise UsageError(
             f"{attack.name!r} learned from {list(pairs.shape)}; {list(stolen.shape[1:])} is stored.",
@@ -221,7 +237,9 @@ def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
     fit = fit_reconstructor if attack.kind == "decoder" else fit_generative
     fitted = fit(pairs, whole, embed=embed, work=folder, name=about, progress=_named(scene.progress, attack.name))
     knowledge: Knowledge = "mechanism" if knows else "pairs" if attack.adaptive else "nothing"
-    card = _card(attack, knowledge, f"Network, sizes and schedule. {randomness}".strip(), scene, schedule)
+    card = _card(
+        attack, knowledge, f"Network, sizes and schedule. {randomness}".strip() + _reading(attack), scene, schedule
+    )
     return Outcome(card, fitted.reconstruct(stolen.float()), None, fitted.fitted)
 
 
@@ -248,9 +266,13 @@ def _randomness(attack: Attack) -> str:
     return "The attacker's faces are protected anew in every epoch." if fresh else ""
 
 
+def _reading(attack: Attack) -> str:
+    return " Reads the pictures that the protector's own stem makes." if attack.options.get("pictures", False) else ""
+
+
 def _student(attack: Attack, scene: Scene) -> Outcome:
     faces, index = scene.learned(attack)
-    options = {key: value for key, value in attack.options.items() if key != "images"}
+    options = {key: value for key, value in attack.options.items() if key not in ("images", "pictures")}
     config = _build(StudentConfig, options, attack)
     assert scene.protected.values is not None
     values = scene.protected.values
@@ -260,11 +282,15 @@ def _student(attack: Attack, scene: Scene) -> Outcome:
         parts = [protector.clean(faces.images(part)) for part in torch.split(index, 32)]
     targets = torch.cat(parts)
     about = [attack_code(), protector.sha256, key_fingerprint(scene.own_key)]
-    facts = [*about, faces.sha256, config.to_dict(), scene.seed, len(index)]
+    viewer = protector.viewer if attack.options.get("pictures", False) else None
+    facts = [*about, faces.sha256, config.to_dict(), scene.seed, len(index), viewer is not None]
     path = scene.work / "attackers" / f"student-{hash_seed(*facts):x}.safetensors"
     generator = torch.Generator().manual_seed(hash_seed(scene.seed, "student"))
-    some = inputs[:: max(1, len(inputs) // EXAMPLES)][:EXAMPLES]
-    start = start_from(protector.recognizer, inputs.shape[1:], generator, some)
+    if viewer is not None:  # a picture is what the teacher reads: there is nothing to put before it
+        start: nn.Module = nn.Sequential(viewer, protector.recognizer)
+    else:
+        some = inputs[:: max(1, len(inputs) // EXAMPLES)][:EXAMPLES]
+        start = start_from(protector.recognizer, inputs.shape[1:], generator, some)
     if path.exists():
         student = load_student(path, start)
     else:
@@ -274,7 +300,8 @@ def _student(attack: Attack, scene: Scene) -> Outcome:
         path.parent.mkdir(parents=True, exist_ok=True)
         student.save(path)
     schedule = Schedule(config.epochs, max(config.batch, 2), config.rate, scene.seed)
-    card = _card(attack, "pairs", "AdamW, sizes and schedule.", scene, schedule, student.fit.stopped)
+    ours = f"AdamW, sizes and schedule.{_reading(attack)}"
+    card = _card(attack, "pairs", ours, scene, schedule, student.fit.stopped)
     return Outcome(card, None, student, {"cosine": round(1 - student.fit.losses[-1], 6)})
 
 

@@ -24,7 +24,7 @@ import safetensors
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from bauta.errors import OutputError, UsageError, WeightsCorrupt, WeightsMissing
 from bauta.faces.alignment import similarity_matrix
@@ -123,6 +123,12 @@ class Protector(ABC):
     @abstractmethod
     def to_image(self, representation: Representation, key: bytes | None = None) -> Tensor:
         """(N, 3, 112, 112) in [0, 1]: what one sees who looks at the numbers as pictures, without training anything."""
+
+    @property
+    def viewer(self) -> nn.Module | None:
+        """A network from stored numbers (N, ...) to the pictures (N, 3, 112, 112) behind them, which nobody has to
+        train, since the protector comes with it; None where there is none."""
+        return None
 
     def clean(self, images: Tensor) -> Tensor:
         """(N, D) unit-norm templates of unprotected faces: the probes of one-sided matching."""

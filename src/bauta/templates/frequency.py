@@ -176,18 +176,6 @@ class ShuffledMask(Masking):
         normalised: Tensor = values / deviation.clamp_min(1e-3)
         return normalised
 
-    def picture(self, values: Tensor) -> Tensor:
-        """The picture that the kept channels are, undone as far as it can be by whoever has the protector."""
-        if self.config.shuffle:
-            count = self.shape[0]
-            values = values[:, self.second.argsort()]
-            mixing = torch.eye(count) + torch.eye(count).roll(1, 1)
-            undo = torch.linalg.pinv(mixing) * self.spread[self.second.argsort()]
-            values = torch.einsum("cd,ndhw->nchw", undo, values)[:, self.first.argsort()]
-        else:
-            values = values * self.spread[:, None, None]
-        return stretched(self.dct.linear_inverse(place(values, channels_of(self.chosen.tolist()))))
-
 
 def _reader(feature: Tensor, seed: int) -> tuple[Tensor, Tensor, nn.Conv2d]:
     """Mean and deviation of each channel of the clean recogniser's early feature, and a layer to read it with."""
@@ -316,10 +304,6 @@ class PrivacyBudget(Masking):
         location = self.location.repeat_interleave(each, 1).repeat_interleave(each, 2)
         return values + location + self.scales() * laplace(values.shape, generator)
 
-    def picture(self, values: Tensor) -> Tensor:
-        """The picture of the noisy coefficients."""
-        return stretched(self.dct.linear_inverse(place(values, channels_of(self.chosen))))
-
 
 def laplace(shape: torch.Size, generator: torch.Generator) -> Tensor:
     """Numbers of the Laplace distribution of location 0 and scale 1."""
@@ -400,11 +384,6 @@ class RandomSubset(Masking):
             frequencies = [self.subsets[subset][place] for place in self.permutations[order].tolist()]
             rows.append(self.dct.linear(image[None], frequencies)[0])
         return torch.stack(rows)
-
-    def picture(self, values: Tensor) -> Tensor:
-        """The picture of the coefficients as if they were those of the first subset and order."""
-        frequencies = [self.subsets[0][place] for place in self.permutations[0].tolist()]
-        return stretched(self.dct.linear_inverse(place(values, channels_of(frequencies))))
 
 
 # MinusFace

@@ -285,10 +285,6 @@ class HybridMask(Mixing):
         values: Tensor = self.mask(images, generator)
         return values
 
-    def picture(self, values: Tensor) -> Tensor:
-        """The picture of the mixture; see `ShuffledMask.picture`."""
-        return self.mask.picture(values.abs() if self.config.signs else values)
-
 
 @dataclass(frozen=True)
 class FixedMixConfig(HybridConfig):

@@ -1,9 +1,9 @@
 """An affine function of images that looks at neighbours only, as one matrix for each place.
 
 Masks of the block-DCT family are such functions: 108 maps of which each block was computed from 3x3 pixels of three
-colours, 27 numbers. Followed by a layer that makes 32 numbers of the 108, they are 32x27 weights a place, which is less
-work than the 108 maps. The weights differ from place to place, since the blocks do not lie alike on the pixels: a
-locally connected layer, not a convolution. Our design.
+colours. Followed by a layer that makes 6 numbers of 3x3 blocks, they see 5x5 pixels, 75 numbers, and are 6x75 weights a
+place, which is less work than the 108 maps. The weights differ from place to place, since the blocks do not lie alike
+on the pixels: a locally connected layer, not a convolution. Our design.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-REACH = 3  # pixels across that a place sees
+REACH = 5  # pixels across that a place sees
 
 
 class LocallyConnected(nn.Module):
     """Weights of its own for every place of an image.
 
     Args:
-        weights: (H W, 9 C, outputs), for each place those of its 3x3 pixels, colour by colour and row by row.
+        weights: (H W, 25 C, outputs), for each place those of its 5x5 pixels, colour by colour and row by row.
         bias: (outputs, H, W).
     """
 
@@ -40,7 +40,7 @@ class LocallyConnected(nn.Module):
         """The same function, found by asking it about combs of pixels of which each place sees one.
 
         Args:
-            function: From images (n, C, H, W) to values (n, outputs, H, W): affine, each place of 3x3 pixels.
+            function: From images (n, C, H, W) to values (n, outputs, H, W): affine, each place of 5x5 pixels.
             shape: (C, H, W) of its images.
         """
         colours, high, wide = shape
@@ -53,8 +53,8 @@ class LocallyConnected(nn.Module):
                     comb = torch.zeros(1, *shape)
                     comb[0, colour, down::REACH, across::REACH] = 1
                     answer = (function(comb)[0] - bias).permute(1, 2, 0)
-                    # Where each place has the tooth of this comb among its 3x3 pixels, which begin one before it.
-                    upper, left = (down - rows + 1) % REACH, (across - columns + 1) % REACH
+                    # Where each place has the tooth of this comb among its 5x5 pixels, which begin two before it.
+                    upper, left = (down - rows + REACH // 2) % REACH, (across - columns + REACH // 2) % REACH
                     found[rows[:, None], columns, colour, upper[:, None], left] = answer
         return cls(found.reshape(high * wide, colours * REACH * REACH, -1), bias)
 

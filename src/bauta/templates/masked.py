@@ -1,7 +1,7 @@
 """Recognisers of masked faces: the protectors that are a masking and the network that learned to read it.
 
-Here, unlike in `AdvFace`, the recogniser does not stay as it is. A masked face is nothing that it could read, so its
-body gets a new stem (`bauta.templates.masked_network`) and learns anew (`bauta.templates.masked_training`).
+Here, unlike in `AdvFace`, the recogniser does not stay as it is. A masked face is nothing that it could read, so a copy
+of it gets a stem (`bauta.templates.masked_network`) and learns anew (`bauta.templates.masked_training`).
 
 What is stored is the masked face. Whoever stands at the door is masked too, there, and not mixed with others, since
 nobody stores that: `Protector.probe`. The clean recogniser reads no masked face, and that of masked faces no other:
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bauta import metrics
 from bauta.errors import UsageError, WeightsCorrupt
@@ -28,7 +28,7 @@ from bauta.templates.frequency import PrivacyBudget, RandomSubset, ShuffledMask,
 from bauta.templates.hybrid_masking import FixedMixture, HybridMask
 from bauta.templates.learners import Progress
 from bauta.templates.locally_connected import LocallyConnected
-from bauta.templates.masked_network import MaskedNetwork, first_map
+from bauta.templates.masked_network import HALF, MaskedNetwork
 from bauta.templates.masked_training import Classroom, Training
 from bauta.templates.masking import GaussianNoise, Masking, Unmasked
 from bauta.templates.mixing import PixelMixing
@@ -38,7 +38,6 @@ from bauta.templates.shadows import as_images, digest_of_pixels, plain_figures, 
 WATCHED = 128  # faces from which thresholds are taken
 FALSE_MATCHES = 5  # that must be among their scores for a threshold to mean something
 _THRESHOLD = "threshold_at_fmr_"
-HALF = torch.finfo(torch.float16).max
 SMALL = 64  # elements up to which a learned tensor is kept in float32
 _CHUNK = 16
 _FIELDS = tuple(field.name for field in fields(Training))
@@ -51,8 +50,6 @@ class MaskedRecognition(Protector):
         recognizer: The clean recogniser that it was made of: `clean` is what that says.
         masking: In evaluation mode.
         network: Likewise.
-        split: Where the recogniser was cut.
-        stem: Channels inside the stem.
         storage: Type of the stored numbers, ``float32`` or ``float16``.
         provenance: Where the learned parts come from.
     """
@@ -65,8 +62,6 @@ class MaskedRecognition(Protector):
         masking: Masking,
         network: MaskedNetwork,
         *,
-        split: str,
-        stem: int,
         storage: Storage = "float16",
         provenance: Provenance | None = None,
     ) -> None:
@@ -75,7 +70,7 @@ class MaskedRecognition(Protector):
             raise UsageError(f"Masked faces are not stored as {storage!r}.", hint="Give float32 or float16.")
         self.masking, self.network = masking.eval().requires_grad_(False), network.eval()
         self.kind: Kind = masking.kind
-        self.split, self.stem, self.storage = split, stem, storage
+        self.storage = storage
         self._parts = _packed(masking, network)
         _load(masking, network, self._parts)  # compute with what is kept, not with what was rounded
         network.freeze()
@@ -89,8 +84,6 @@ class MaskedRecognition(Protector):
         recognizer: Surrogate,
         generator: torch.Generator,
         people: Sequence[str] = (),
-        split: str = "",
-        stem: int = 32,
         storage: Storage = "float16",
         licence: str = "not stated",
         data: str = "",
@@ -107,8 +100,6 @@ class MaskedRecognition(Protector):
             generator: Not drawn from; its seed is the schedule's.
             people: Name of the person on each image. Without names there is no margin to fine-tune with. With 40 and
                 more, one in twenty is not learned from but watched.
-            split: Where the recogniser is cut: what comes before is replaced; by default its first map.
-            stem: Channels inside the new stem.
             storage: Type of the stored numbers.
             licence: Terms of what is learned.
             data: What the images are, one line.
@@ -125,17 +116,14 @@ class MaskedRecognition(Protector):
         training = Training(**taught)
         config = cls.Made.Config.of(settings)
         require_faces(images)
-        if not 1 <= stem <= 1024:
-            raise UsageError(f"No stem has {stem!r} channels.", hint="Give 1 to 1024.")
         if people and len(people) != len(images):
             raise UsageError(f"{len(images)} faces have {len(people)} names.", hint="Name the person of each.")
         if people and len(set(people)) < 2:
             raise UsageError("All faces are of one person.", hint="Give faces of many people to learn from.")
         masking = cls.Made(config)
         seed = generator.initial_seed() % (1 << 31)
-        split = split or first_map(recognizer)
-        network = MaskedNetwork(recognizer, masking.shape, split, stem, seed)
-        room = Classroom(recognizer, images, list(people), masking, network, training, split, seed, work, progress)
+        network = MaskedNetwork(recognizer, masking.shape, absolute=masking.unsigned, images=masking.kind == "image")
+        room = Classroom(recognizer, images, list(people), masking, network, training, seed, work, progress)
         figures = room.teach(cls.card.name)
         provenance = Provenance(
             data=f"{data or f'{len(images)} faces'}, SHA-256 {digest_of_pixels(images)[:16]}",
@@ -148,7 +136,7 @@ class MaskedRecognition(Protector):
                 *((name.replace(" ", "_"), value) for name, value in plain_figures(figures).items()),
             ),
         )
-        made = cls(recognizer, masking, network, split=split, stem=stem, storage=storage, provenance=provenance)
+        made = cls(recognizer, masking, network, storage=storage, provenance=provenance)
         limits = made._calibrated(as_images(room.watched[:WATCHED]), room.watched_people[:WATCHED], seed)
         made.provenance = replace(provenance, training=(*provenance.training, *limits))
         return made
@@ -192,9 +180,9 @@ class MaskedRecognition(Protector):
         """Unit-norm templates (N, D) of faces (N, 3, 112, 112), each masked alone, under autograd."""
         if not self.masking.near:
             return self.read(self.masking.single(images, generator))
-        if self._first is None:  # mask and first layer as one, to rounding, and several times as fast
+        if self._first is None:  # mask and stem as one, to rounding, and several times as fast
             self._first = LocallyConnected.of(
-                lambda faces: self.network.stem.reduced(self.masking.single(faces, generator)), (3, SIDE, SIDE)
+                lambda faces: self.network.stem.differentiate(self.masking.single(faces, generator)), (3, SIDE, SIDE)
             )
         templates: Tensor = self.network.finish(self._first(images))
         return templates
@@ -220,14 +208,21 @@ class MaskedRecognition(Protector):
         return torch.cat([self.read(self.masking.single(part, drawn)) for part in _parts(images)])
 
     def to_image(self, representation: Representation, key: bytes | None = None) -> Tensor:
-        """The picture that the numbers are; see `Masking.picture`."""
+        """The picture that the numbers are, or that they are the mask of; see `Masking.picture` and `viewer`."""
         self.require_own(representation, key)
+        viewer = self.viewer
+        show = self.masking.picture if viewer is None else lambda values: viewer(values).clamp(0, 1)
         with torch.no_grad():
-            return torch.cat([self.masking.picture(part) for part in _parts(representation.values())])
+            return torch.cat([show(part) for part in _parts(representation.values())])
+
+    @property
+    def viewer(self) -> nn.Module | None:
+        """The stem, which undoes the mask as far as it can be undone; see `Protector.viewer`."""
+        return self.network.stem if self.kind == "frequency" else None
 
     def settings(self) -> dict[str, Any]:
         """Plain values."""
-        return {"split": self.split, "stem": self.stem, "storage": self.storage, **self.masking.config.to_dict()}
+        return {"storage": self.storage, **self.masking.config.to_dict()}
 
     def parts(self) -> dict[str, Tensor]:
         """What masking and recogniser learned, large tensors rounded to float16."""
@@ -240,19 +235,18 @@ class MaskedRecognition(Protector):
         """The protector again; see `Protector.restore`."""
         given = dict(settings)
         try:
-            split, stem, storage = given.pop("split"), given.pop("stem"), given.pop("storage")
+            storage = given.pop("storage")
         except KeyError as error:
             raise UsageError(f"The setting {error} is missing.", hint="Fit the protector again.") from error
         masking = cls.Made(cls.Made.Config.of(given))
         masking.require_parts({name.removeprefix(_MASKING): one for name, one in parts.items()})
-        network = MaskedNetwork(recognizer, masking.shape, split, stem)
+        network = MaskedNetwork(recognizer, masking.shape, absolute=masking.unsigned, images=masking.kind == "image")
         _load(masking, network, parts)
-        return cls(
-            recognizer, masking, network, split=split, stem=stem, storage=cast(Storage, storage), provenance=provenance
-        )
+        return cls(recognizer, masking, network, storage=cast(Storage, storage), provenance=provenance)
 
 
 _MASKING, _NETWORK = "masking.", "network."
+_STEM = f"{_NETWORK}stem."  # not rounded: what it gets wrong is added up over the whole face
 
 
 def _states(masking: Masking, network: MaskedNetwork) -> dict[str, Tensor]:
@@ -265,7 +259,7 @@ def _states(masking: Masking, network: MaskedNetwork) -> dict[str, Tensor]:
 def _packed(masking: Masking, network: MaskedNetwork) -> dict[str, Tensor]:
     return {
         name: value.detach().half()
-        if value.is_floating_point() and value.numel() > SMALL
+        if value.is_floating_point() and value.numel() > SMALL and not name.startswith(_STEM)
         else value.detach().clone().contiguous()
         for name, value in _states(masking, network).items()
     }

@@ -1,7 +1,8 @@
-"""Networks that read masked faces: a new stem before a copy of a recogniser's body. Our design."""
+"""Networks that read masked faces: a stem that undoes the mask as far as it can, and a copy of the recogniser."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,91 +12,155 @@ from torch.nn import functional
 from bauta.errors import NumericalFailure, UsageError
 from bauta.faces.templates import ARCFACE_112
 from bauta.recognizers.onnx_import import trainable_copy
-from bauta.recognizers.splits import list_cuts, split_recognizer
+from bauta.recognizers.splits import list_cuts
 from bauta.recognizers.surrogates import Surrogate
+from bauta.templates.dct import SIDE, dct_matrix
+
+WIDTH = 64  # directions of the channels that are looked at when the stem is solved
+PLACES = 1500  # of each face that are looked at
+RIDGE = 1e-7  # of the mean diagonal: directions that tell the same shall not quarrel
+FAINT = 1e-2  # mean square of a channel's level, in its deviations, from which on it tells the brightness
+HALF = torch.finfo(torch.float16).max
+MOST_GAIN = 4.0  # of a wave
+VARIANCE = 1e-9  # of all of it, below which a direction tells nothing
 
 
 class Stem(nn.Module):
-    """From values (N, C, H, W) to the first map (N, F, h, w) that the recogniser makes of a face.
+    """From masked faces (N, C, 112, 112) to the images (N, 3, 112, 112) that they are masks of, brightness aside.
 
-    Standardised channels, a 1x1 convolution to `width` channels, a strided 3x3 convolution, and beside that a branch
-    that is not linear and begins at nothing. Maskings are linear or nearly so, and so is the first map: `solve` finds
-    the linear part by least squares, where training from random weights would take most of the time there is. Our
-    design; the published methods widen the first convolution and train it from nothing.
+    Masks of the block-DCT family keep differences of neighbouring pixels and take brightness away: its lowest
+    frequencies are in none of their blocks, and only all blocks together tell them. So a local map finds the image's
+    second differences, and these are integrated::
+
+        v = (values - mean) / scale
+        L = sum_t p_t(place) * conv_t(v)                            p: 1, y, x, xy, y^2, x^2
+        x = inverse Laplacian of L + level + mean over places of bright(v)
+
+    The inverse is that of a border that repeats, each wave of it weighted by how much of it is found again (Wiener's
+    filter); it loses the mean, which `bright`, one number of each colour a place,
+    brings back where the mask has left it. The polynomials of the place are there because blocks do not lie alike on
+    the pixels everywhere. `solve` finds all by least squares, and nothing of the stem is learned otherwise. Our design;
+    the published methods widen the first convolution and train it from nothing.
+
+    Args:
+        channels: C.
+        absolute: Whether signs tell nothing, so that absolute values are read.
+        images: Whether values are those of images, which go on beyond the border; differences are none there.
     """
 
     mean: Tensor
     scale: Tensor
+    level: Tensor
+    local: Tensor
+    bright: Tensor
+    inverse: Tensor
+    terms: Tensor
+    waves: Tensor
 
-    def __init__(self, shape: tuple[int, int, int], feature: tuple[int, ...], width: int) -> None:
+    def __init__(self, channels: int, *, absolute: bool = False, images: bool = False) -> None:
         super().__init__()
-        outputs, self.side = feature[0], (feature[1], feature[2])
-        self.register_buffer("mean", torch.zeros(shape[0], 1, 1))
-        self.register_buffer("scale", torch.ones(shape[0], 1, 1))
-        self.stride = max(1, round(shape[1] / feature[1]))
-        self.reduce = nn.Conv2d(shape[0], width, 1, bias=False)
-        self.linear = nn.Conv2d(width, outputs, 3, stride=self.stride, padding=1)
-        self.branch = nn.Sequential(
-            nn.Conv2d(width, outputs, 3, stride=self.stride, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.PReLU(outputs),
-            nn.Conv2d(outputs, outputs, 1),
-        )
-        for parameter in self.branch[-1].parameters():
-            nn.init.zeros_(parameter)
-
-    def calibrate(self, parts: Sequence[Tensor]) -> None:
-        """Take mean and deviation of each channel from values (n, C, H, W)."""
-        means = torch.stack([part.mean((0, 2, 3)) for part in parts]).mean(0)
-        squares = torch.stack([part.square().mean((0, 2, 3)) for part in parts]).mean(0)
-        std = (squares - means.square()).clamp_min(0).sqrt()
-        self.mean.copy_(means[:, None, None])
-        self.scale.copy_(torch.where(std > 1e-6, std, torch.ones(1))[:, None, None])
+        self.absolute, self.border = absolute, "replicate" if images else "constant"
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("scale", torch.ones(channels, 1, 1))
+        self.register_buffer("level", torch.full((3, 1, 1), 0.5))
+        line = torch.linspace(-1, 1, SIDE)
+        y, x = line[:, None].expand(SIDE, SIDE), line.expand(SIDE, SIDE)
+        terms = torch.stack([torch.ones(SIDE, SIDE), y, x, x * y, y * y, x * x])
+        eigenvalues = 2 - 2 * torch.cos(math.pi * torch.arange(SIDE, dtype=torch.float64) / SIDE)
+        inverse = 1 / (eigenvalues[:, None] + eigenvalues)
+        inverse[0, 0] = 0
+        self.register_buffer("inverse", inverse.float())
+        for name, value in (("terms", terms), ("waves", dct_matrix(SIDE).float())):
+            self.register_buffer(name, value, persistent=False)
+        self.register_buffer("local", torch.zeros(3 * len(terms), channels, 3, 3))
+        self.register_buffer("bright", torch.zeros(3, channels, 1, 1))
 
     @torch.no_grad()
     def solve(self, pairs: Sequence[tuple[Tensor, Tensor]], generator: torch.Generator) -> None:
-        """Set the linear part to the least squares of features (n, F, h, w) on values (n, C, H, W).
+        """Take mean and deviation of each channel, the images' level, and the convolutions by least squares.
 
-        One place in four is looked at; a ridge of a thousandth keeps channels that tell the same from quarrelling. The
-        weights are then brought to `width` channels by their singular values.
+        Of values rounded to float16, as they are stored, lest the stem lives on what is rounded away.
+
+        Args:
+            pairs: Masked faces (n, C, 112, 112) and the images (n, 3, 112, 112) in [0, 1] behind them, in parts.
+            generator: Of the places that are looked at.
         """
-        channels, width, outputs = len(self.mean), self.reduce.out_channels, self.linear.out_channels
-        size = 9 * channels + 1
-        gram, cross = torch.zeros(size, size), torch.zeros(size, outputs)
-        for values, feature in pairs:
-            patches = functional.unfold((values - self.mean) / self.scale, 3, padding=1, stride=self.stride)
-            side = 1 + (values.shape[2] - 1) // self.stride
-            wanted = functional.adaptive_avg_pool2d(feature, (side, side)).flatten(2)
-            places = torch.randperm(patches.shape[2], generator=generator)[: max(1, patches.shape[2] // 4)]
-            rows = patches[:, :, places].transpose(1, 2).flatten(0, 1)
-            rows = torch.cat([rows, torch.ones(len(rows), 1)], 1)
+        pairs = [(values.clamp(-HALF, HALF).half().float(), images) for values, images in pairs]
+        read = [values.abs() if self.absolute else values for values, _ in pairs]
+        means = torch.stack([values.mean((0, 2, 3)) for values in read]).mean(0)
+        squares = torch.stack([values.square().mean((0, 2, 3)) for values in read]).mean(0)
+        std = (squares - means.square()).clamp_min(0).sqrt()
+        self.mean.copy_(means[:, None, None])
+        self.scale.copy_(torch.where(std > 1e-6, std, torch.ones(1))[:, None, None])
+        self.level.copy_(torch.stack([images.mean((0, 2, 3)) for _, images in pairs]).mean(0)[:, None, None])
+        standard = [(values - self.mean) / self.scale for values in read]
+        levels = torch.cat([values.mean((2, 3)) for values in standard]).double()
+        wanted = torch.cat([images.mean((2, 3)) - self.level[:, 0, 0] for _, images in pairs]).double()
+        shrunk = levels.T @ levels + FAINT * len(levels) * torch.eye(levels.shape[1], dtype=torch.float64)
+        self.bright.copy_(torch.linalg.solve(shrunk, levels.T @ wanted).T[:, :, None, None])
+        white = _whitening(standard)
+        channels, width, count = len(self.mean), white.shape[1], len(self.terms)
+        size = 9 * width * count
+        gram, cross = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, 3, dtype=torch.float64)
+        for values, (_, images) in zip(standard, pairs, strict=True):
+            places = torch.randperm(SIDE * SIDE, generator=generator)[:PLACES]
+            wide = functional.pad(torch.einsum("cw,ncij->nwij", white, values), [1] * 4, mode=self.border)
+            patches = functional.unfold(wide, 3)
+            seen = patches[:, :, places].transpose(1, 2)[:, :, None] * self.terms.flatten(1)[:, places].T[..., None]
+            rows = seen.flatten(2).flatten(0, 1)
+            wanted = second_differences(images).flatten(2)[:, :, places].transpose(1, 2).flatten(0, 1)
             gram += rows.T @ rows
-            cross += rows.T @ wanted[:, :, places].transpose(1, 2).flatten(0, 1)
-        gram += 1e-3 * gram.diagonal().mean() * torch.eye(size)
-        solved = torch.linalg.solve(gram.double(), cross.double()).float()
-        weight = solved[:-1].T.reshape(outputs, channels, 9)
-        left, _, _ = torch.linalg.svd(weight.transpose(0, 1).flatten(1), full_matrices=False)
-        kept = min(width, left.shape[1])
-        self.reduce.weight[:kept] = left[:, :kept].T[:, :, None, None]
-        self.linear.weight.zero_()
-        self.linear.weight[:, :kept] = torch.einsum("cr,ocp->orp", left[:, :kept], weight).reshape(outputs, kept, 3, 3)
-        assert self.linear.bias is not None
-        self.linear.bias.copy_(solved[-1])
+            cross += rows.T @ wanted
+        gram += RIDGE * gram.diagonal().mean().clamp_min(1e-12) * torch.eye(size, dtype=torch.float64)
+        solved = torch.linalg.solve(gram, cross).float().reshape(count, width, 9, 3)
+        weight = torch.einsum("twko,cw->otck", solved, white)
+        self.local.copy_(weight.reshape(3 * count, channels, 3, 3))
+        both, own = torch.zeros(SIDE, SIDE), torch.zeros(SIDE, SIDE)
+        for values, images in pairs:
+            found = self.waves @ self.differentiate(values)[:, :3] @ self.waves.T * self.inverse
+            both += (found * (self.waves @ images @ self.waves.T)).sum((0, 1))
+            own += found.square().sum((0, 1))
+        self.inverse.mul_((both / own.clamp_min(1e-12)).clamp(0, MOST_GAIN))
 
     def forward(self, values: Tensor) -> Tensor:
-        """The feature."""
-        return self.finish(self.reduced(values))
+        """The images, not clipped."""
+        return self.integrate(self.differentiate(values))
 
-    def reduced(self, values: Tensor) -> Tensor:
-        """The first layer, (N, width, H, W) and affine, of values that are not standardised first: they are many."""
-        weight = self.reduce.weight / self.scale[None]
-        return functional.conv2d(values, weight, -(weight * self.mean[None]).sum((1, 2, 3)))
+    def differentiate(self, values: Tensor) -> Tensor:
+        """(N, 6, 112, 112): the images' second differences, and what each place says of their brightness.
 
-    def finish(self, reduced: Tensor) -> Tensor:
-        """The feature, of what the first layer has made."""
-        reduced = reduced.contiguous(memory_format=torch.channels_last)
-        feature: Tensor = self.linear(reduced) + self.branch(reduced)
-        return feature if feature.shape[2:] == self.side else functional.adaptive_avg_pool2d(feature, self.side)
+        Affine in the values, unless these are read without signs.
+        """
+        standard = ((values.abs() if self.absolute else values) - self.mean) / self.scale
+        wide = functional.pad(standard, [1] * 4, mode=self.border)
+        found = functional.conv2d(wide, self.local).reshape(len(values), 3, len(self.terms), SIDE, SIDE)
+        return torch.cat([(found * self.terms).sum(2), functional.conv2d(standard, self.bright)], 1)
+
+    def integrate(self, differences: Tensor) -> Tensor:
+        """The images of what `differentiate` has found."""
+        second, bright = differences[:, :3], differences[:, 3:]
+        amplitudes = self.waves @ second @ self.waves.T * self.inverse
+        images: Tensor = self.waves.T @ amplitudes @ self.waves + self.level + bright.mean((2, 3), keepdim=True)
+        return images
+
+
+def second_differences(images: Tensor) -> Tensor:
+    """Four times each sample less its four neighbours, the border repeated: (N, C, H, W) as it was."""
+    wide = functional.pad(images, [1] * 4, mode="replicate")
+    around = wide[..., 1:-1, :-2] + wide[..., 1:-1, 2:] + wide[..., :-2, 1:-1] + wide[..., 2:, 1:-1]
+    differences: Tensor = 4 * images - around
+    return differences
+
+
+def _whitening(parts: Sequence[Tensor]) -> Tensor:
+    """(C, at most `WIDTH`): the strongest directions of channels, brought to one deviation."""
+    white: Tensor
+    rows = [part.transpose(0, 1).flatten(1) for part in parts]
+    moments = torch.stack([(row @ row.T).double() for row in rows]).sum(0)
+    values, vectors = torch.linalg.eigh(moments / sum(row.shape[1] for row in rows))
+    kept = values[-WIDTH:] > VARIANCE * values.sum()
+    white = (vectors[:, -WIDTH:][:, kept] / values[-WIDTH:][kept].sqrt()).float()
+    return white
 
 
 def first_map(recognizer: Surrogate) -> str:
@@ -113,47 +178,41 @@ def first_map(recognizer: Surrogate) -> str:
 
 
 class MaskedNetwork(nn.Module):
-    """A new stem, and a copy of the body of a recogniser.
+    """A stem, and a copy of the whole recogniser, which learns.
 
     Args:
         recognizer: The clean one; it stays as it is.
-        shape: Of what the stem reads, (C, H, W).
-        split: Where the recogniser is cut; see `bauta.recognizers.splits.find_cut`.
-        width: Channels inside the stem.
-        seed: Of the stem's weights.
+        shape: Of what the stem reads, (C, 112, 112).
+        absolute: See `Stem`.
+        images: See `Stem`.
 
     Raises:
-        UsageError: when it cannot be cut there into a stem of maps and a body.
+        UsageError: when the recogniser reads other crops, or the masked faces have another side.
     """
 
     def __init__(
-        self, recognizer: Surrogate, shape: tuple[int, int, int], split: str, width: int, seed: int = 0
+        self, recognizer: Surrogate, shape: tuple[int, int, int], *, absolute: bool = False, images: bool = False
     ) -> None:
         super().__init__()
-        front, back = split_recognizer(recognizer, split)
-        if back.layers is None or len(front.cut.shape) != 3:
-            raise UsageError(
-                f"A stem cannot end at {front.cut.name!r} {front.cut.depth}.",
-                hint="Cut at maps, such as its first one.",
-            )
         if recognizer.card.template != ARCFACE_112:
             raise UsageError(
                 f"{recognizer.card.name!r} reads other crops than {ARCFACE_112.name}.",
                 hint="Masked faces are aligned so: choose a recogniser that reads them.",
             )
+        if shape[1:] != (SIDE, SIDE):
+            raise UsageError(f"Masked faces have shape {list(shape)}.", hint=f"Their maps have {SIDE} pixels a side.")
         self.shape = shape
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.stem = Stem(shape, front.cut.shape, width)
-        self.body, self._weights = trainable_copy(back.layers)
+        self.stem = Stem(shape[0], absolute=absolute, images=images)
+        self.body, self._weights = trainable_copy(recognizer.network)
+        self._prepare = recognizer.prepare
         self.freeze()
 
     def learned(self) -> list[Tensor]:
-        """All that is learned."""
-        return [*self.stem.parameters(), *self._weights]
+        """All that is learned: the body, since the stem is solved."""
+        return self._weights
 
     def freeze(self, frozen: bool = True) -> None:
-        """Let nothing be learned, or all."""
+        """Let nothing be learned, or the body."""
         for weight in self.learned():
             weight.requires_grad_(not frozen)
 
@@ -169,11 +228,11 @@ class MaskedNetwork(nn.Module):
                 f"A recogniser of masked faces {list(self.shape)} was given {list(values.shape[1:])}.",
                 hint="Mask the face as this protector does.",
             )
-        return self.finish(self.stem.reduced(values))
+        return self.finish(self.stem.differentiate(values))
 
-    def finish(self, reduced: Tensor) -> Tensor:
-        """The same of what the first layer of the stem has made of them; raises `NumericalFailure` likewise."""
-        embeddings = self.body(self.stem.finish(reduced).contiguous(memory_format=torch.channels_last))
+    def finish(self, differences: Tensor) -> Tensor:
+        """The same of what the stem has found before it integrates; raises `NumericalFailure` likewise."""
+        embeddings = self.body(self._prepare(self.stem.integrate(differences)))
         if not bool(embeddings.isfinite().all()):
             raise NumericalFailure("A recogniser of masked faces answered with NaN or infinity.", hint="Check it.")
         return functional.normalize(embeddings, dim=1)

@@ -1,7 +1,7 @@
 """How recognisers of masked faces are taught, in three stages, each the same for every masking and the unmasked row:
 
-1. *stem*: the new stem finds the clean recogniser's first map in the masked face (least squares, then training);
-2. *distillation*: stem and body find its template (1 - cosine, on training faces);
+1. *stem*: least squares find the image behind the mask, as far as that can be done (`bauta.templates.masked_network`);
+2. *distillation*: a copy of the clean recogniser finds its template there (1 - cosine, on training faces);
 3. *fine-tuning*: the same, and the method's own loss, an ArcFace margin (Deng et al. 2019) on the names of all the
    faces in a mixture by their shares, its prototypes starting at the people's mean templates.
 
@@ -31,11 +31,11 @@ from bauta.photo.files import write_atomically
 from bauta.recognizers.splits import split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.templates.learners import Learner, Progress, Schedule, require_finite, train
-from bauta.templates.masked_network import MaskedNetwork
+from bauta.templates.masked_network import MaskedNetwork, first_map
 from bauta.templates.masking import Lesson, Masked, Masking
 from bauta.templates.shadows import as_images, digest_of_pixels
 
-SOLVED = 48  # faces on which the linear part of a stem is solved
+SOLVED = 24  # faces on which the stem is solved
 HIDDEN = 20  # one person in so many is watched and not learned from, where there are enough
 _CHUNK = 16
 
@@ -45,17 +45,17 @@ class Training:
     """How a recogniser of masked faces learns.
 
     Attributes:
-        stem_epochs: Passes over the faces in which the stem alone learns, and what a masking learns before.
+        masking_epochs: Passes over the faces in which a masking learns by itself, before anybody reads it.
         epochs: Passes of the distillation.
         fine_tuning_epochs: Passes with the method's loss.
         batch: Faces in a step.
-        rate: Learning rate at the start of the first two stages; in the third a quarter of it.
+        rate: Learning rate at the start of the distillation; in the fine-tuning a quarter of it.
         margin: Angle of the ArcFace margin, in radians.
         scale: Of the cosines in its loss.
         margin_weight: Of that loss, beside the distillation's.
     """
 
-    stem_epochs: int = 4
+    masking_epochs: int = 4
     epochs: int = 10
     fine_tuning_epochs: int = 4
     batch: int = 16
@@ -66,7 +66,7 @@ class Training:
 
     def __post_init__(self) -> None:
         checks = {
-            "stem_epochs": 1 <= self.stem_epochs <= 10_000,
+            "masking_epochs": 1 <= self.masking_epochs <= 10_000,
             "epochs": 1 <= self.epochs <= 10_000,
             "fine_tuning_epochs": 1 <= self.fine_tuning_epochs <= 10_000,
             "batch": 2 <= self.batch <= 65_536,
@@ -91,13 +91,13 @@ class Classroom:
         masking: Masking,
         network: MaskedNetwork,
         training: Training,
-        split: str,
         seed: int,
         work: Path | None,
         progress: Progress | None,
     ) -> None:
         self.recognizer, self.masking, self.network, self.training = recognizer, masking, network, training
         self.seed, self.work, self.progress = seed, work, progress
+        split = first_map(recognizer)
         self.front = split_recognizer(recognizer, split)[0]
         names = sorted(set(people))
         numbers = {name: place for place, name in enumerate(names)}
@@ -110,8 +110,7 @@ class Classroom:
         if people:  # numbered anew, for prototypes
             self.people = torch.unique(self.people, return_inverse=True)[1]
         who = hashlib.sha256(json.dumps(self.people.tolist()).encode()).hexdigest()[:16]
-        width = network.stem.reduce.out_channels
-        self.key = f"{recognizer.card.sha256} {digest_of_pixels(self.pixels)} {who} {split} {width}"
+        self.key = f"{recognizer.card.sha256} {digest_of_pixels(self.pixels)} {who} {split}"
 
     def features(self, images: Tensor) -> Tensor:
         """The clean recogniser's early feature."""
@@ -128,7 +127,7 @@ class Classroom:
             for facts in (masking.alike, [method, masking.config.to_dict()])
         )
         name = f"{masking.alike[0]}-{early[:12]}"
-        first = Schedule(training.stem_epochs, training.batch, 2 * training.rate, self.seed)
+        first = Schedule(training.masking_epochs, training.batch, 2 * training.rate, self.seed)
         lesson = Lesson(
             self.pixels, self.people, self.features, first, self.key, self.work, name, self.progress
         )  # fmt: skip
@@ -138,22 +137,17 @@ class Classroom:
         with torch.no_grad():
             index = torch.arange(0, len(self.pixels), max(1, len(self.pixels) // SOLVED))[:SOLVED]
             parts = [as_images(self.pixels[part]) for part in index.split(4)]  # type: ignore[no-untyped-call]
-            pairs = [(masking.single(part, generator), self.features(part)) for part in parts]
-            network.stem.calibrate([values for values, _ in pairs])
-            network.stem.solve(pairs, generator)
-            del pairs
+            network.stem.solve([(masking.single(part, generator), part) for part in parts], generator)
+        figures |= {f"stem {what}": value for what, value in self.watch().items()}
         targets = teacher_templates(self.recognizer, self.pixels, self.work, self.progress)
         for stage, schedule in {
-            "stem": first,
             "distillation": Schedule(training.epochs, training.batch, training.rate, self.seed + 1),
             "fine-tuning": Schedule(training.fine_tuning_epochs, training.batch, training.rate / 4, self.seed + 2),
         }.items():
             masking.begin(stage)
             network.freeze(False)
             digest, kept = (late, f"{method}-{late[:12]}") if stage == "fine-tuning" else (early, name)
-            learner = (
-                _StemLearner(self, schedule) if stage == "stem" else _Recognition(self, targets, schedule, stage)
-            )  # fmt: skip
+            learner = _Recognition(self, targets, schedule, stage)
             found = train(
                 learner, len(self.pixels), schedule, key=f"{digest} {stage}", work=self.work, name=f"{kept}-{stage}",
                 progress=self.progress,
@@ -194,31 +188,8 @@ def _watched(name: str) -> bool:
     return hashlib.sha256(f"watched {name}".encode()).digest()[0] * HIDDEN < 256
 
 
-class _StemLearner(Learner):
-    """The stem finds the clean recogniser's early feature in single masked faces."""
-
-    def __init__(self, room: Classroom, schedule: Schedule) -> None:
-        self.room = room
-        stem = room.network.stem
-        self.networks = {"stem": stem}
-        self.optimizers = {"stem": torch.optim.Adam(stem.parameters(), lr=schedule.rate)}
-        index = torch.arange(0, len(room.pixels), max(1, len(room.pixels) // 64))[:64]
-        feature = room.features(as_images(room.pixels[index]))
-        self.variance = feature.var((0, 2, 3), keepdim=True, correction=0).clamp_min(1e-8)
-
-    def step(self, index: Tensor, generator: torch.Generator) -> dict[str, float]:
-        """One step of Adam."""
-        images = _mirrored(as_images(self.room.pixels[index]), generator)[0]
-        with torch.no_grad():
-            values = self.room.masking.single(images, generator)
-        error = ((self.room.network.stem(values) - self.room.features(images)).square() / self.variance).mean()
-        losses = require_finite({"feature": error})
-        _move(self.optimizers["stem"], error)
-        return losses
-
-
 class _Recognition(Learner):
-    """Stem, body and what the masking learns: the distillation, and from the fine-tuning on the method's loss."""
+    """The body and what the masking learns: the distillation, and from the fine-tuning on the method's loss."""
 
     def __init__(self, room: Classroom, targets: Tensor, schedule: Schedule, stage: str) -> None:
         self.room, self.targets, self.stage = room, targets, stage
@@ -297,12 +268,6 @@ def _mirrored(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
     """A random half mirrored, and which: (N,) truth values."""
     chosen = torch.rand(len(images), generator=generator) < 0.5
     return torch.where(chosen[:, None, None, None], images.flip(3), images), chosen
-
-
-def _move(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
 
 
 def teacher_templates(

@@ -141,6 +141,11 @@ class Masking(nn.Module, ABC):
         """What is stored of faces (N, 3, 112, 112) in [0, 1]: (N, C, H, W), under autograd."""
 
     @property
+    def unsigned(self) -> bool:
+        """Whether signs are random, so that whoever reads looks at absolute values."""
+        return False
+
+    @property
     def near(self) -> bool:
         """Whether `single` draws nothing, and each place of it is an affine function of the 3x3 pixels there."""
         return False
@@ -200,9 +205,9 @@ class Masking(nn.Module, ABC):
             UsageError: when they were learned with other settings.
         """
 
-    @abstractmethod
     def picture(self, values: Tensor) -> Tensor:
-        """Values (N, C, H, W) as pictures (N, 3, 112, 112) in [0, 1]: what one sees who trains nothing."""
+        """Values (N, 3, 112, 112) of kind ``image`` as pictures in [0, 1]; what others show, a stem finds."""
+        return values.clamp(0, 1)
 
 
 def alone(values: Tensor) -> Masked:
@@ -234,10 +239,6 @@ class Unmasked(Masking):
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The image itself."""
         return images
-
-    def picture(self, values: Tensor) -> Tensor:
-        """The image itself."""
-        return values.clamp(0, 1)
 
 
 @dataclass(frozen=True)

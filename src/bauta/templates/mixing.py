@@ -302,6 +302,12 @@ class Mixing(Masking):
         return self.finished(self.single_unsigned(whole, generator), generator)
 
     @property
+    def unsigned(self) -> bool:
+        """See `Masking.unsigned`."""
+        signs: bool = self.config.signs
+        return signs
+
+    @property
     def affine(self) -> bool:
         """Whether masking mixed faces and mixing masked faces is the same."""
         return True
@@ -391,7 +397,7 @@ class Mixing(Masking):
 
     def batch(self, images: Tensor, people: Tensor, generator: torch.Generator) -> Masked:
         """Faces mixed with partners as the settings say, from the fine-tuning on; see `Masking.batch`."""
-        if self.stage in ("stem", "distillation"):
+        if self.stage == "distillation":
             return alone(self.single(images, generator))
         return self.mixture(images, people, self.config.partners, generator)
 

@@ -28,7 +28,7 @@ class Strangers(nn.Module):
     """The model.
 
     Args:
-        components: How many eigenfaces.
+        components: How many eigenfaces, at most as many as there are faces to learn from.
     """
 
     texture: Tensor
@@ -43,11 +43,11 @@ class Strangers(nn.Module):
 
         Args:
             pixels: (N, 3, 112, 112) uint8, or float32 in [0, 1].
-
-        Raises:
-            UsageError: when there are fewer faces than eigenfaces.
         """
-        self.smooth.learn(pixels)
+        found = StandIns(min(len(pixels), len(self.smooth.components)))
+        found.learn(pixels)
+        self.smooth.mean.copy_(found.mean)
+        self.smooth.components.zero_()[: len(found.components)] = found.components
         total = torch.zeros(3, SIDE, SIDE)
         for part in pixels.split(CHUNK):  # type: ignore[no-untyped-call]
             images = as_images(part)
