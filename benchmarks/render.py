@@ -238,6 +238,7 @@ TABLES = {
     "template-shipped": lambda: template_tables("advface-shipped"),
     "steps": steps_table,
     "hybrid": lambda: template_tables("hybrid-small"),
+    "hybrid-shipped": lambda: template_tables("hybrid-shipped"),
     "local-features": lambda: template_tables("local-features-small"),
     "ranking": lambda: ranking_table("hybrid-small", "local-features-small"),
 }

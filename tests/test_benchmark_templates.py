@@ -177,6 +177,28 @@ def test_masked_faces_are_compared_with_masked_faces_and_attacked_from_within(da
         assert found["score"]["mean"] == pytest.approx(0.2 * sum(parts[:2]) + 0.3 * sum(parts[2:]), abs=1e-4)
 
 
+def test_attackers_may_read_what_the_stem_makes_of_masked_faces(data: Path, tmp_path: Path) -> None:
+    options = {"masking_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1, "batch": 8, "kept": 6}
+    network = {"decoder": "residual", "channels": 4, "epochs": 1, "batch": 8}
+    attackers = (
+        Attack("raw", "decoder", adaptive=True, options=network),
+        Attack("pictures", "decoder", adaptive=True, options={**network, "pictures": True}),
+        Attack("student", "student", options={"epochs": 1, "rate": 1e-6, "pictures": True}),
+    )
+    recipe = replace(RECIPE, attackers=attackers, rows=(TemplateRow("masked", "ppfr-fd", options),), victims=3)
+    card = run_toy(data, tmp_path, recipe)["masked"]
+    linked = card["results"]["linkage"]
+    assert linked["student"]["face_template"]["auroc"] > 0.6  # it starts where the teacher is
+    choices = {attacker["name"]: attacker["ours"] for attacker in card["attackers"]}
+    assert "the protector's own stem" in choices["pictures"]
+    assert "the protector's own stem" in choices["student"]
+    assert "stem" not in choices["raw"]
+    contrary = {**network, "fresh": True, "pictures": True}
+    both = replace(recipe, attackers=(Attack("both", "decoder", adaptive=True, options=contrary),))
+    with pytest.raises(UsageError, match="cannot be fresh and read pictures"):
+        run_toy(data, tmp_path / "both", both)
+
+
 def test_a_card_says_who_attacked_with_what(data: Path, ran: Path) -> None:
     card = run_toy(data, ran)["feature"]
     by_name = {attacker["name"]: attacker for attacker in card["attackers"]}
