@@ -47,6 +47,8 @@ PACKAGE_DATA = (
     "bauta/recognizers/thresholds.json",
     "bauta/templates/shipped/advface-mobilefacenet/card.toml",
     "bauta/templates/shipped/advface-mobilefacenet/parts.safetensors",
+    "bauta/templates/shipped/hybrid-mobilefacenet/card.toml",
+    "bauta/templates/shipped/hybrid-mobilefacenet/parts.safetensors",
     "bauta/templates/shipped/local-features-mobilefacenet/card.toml",
     "bauta/templates/shipped/local-features-mobilefacenet/parts.safetensors",
     "bauta/py.typed",

@@ -68,6 +68,7 @@ class HybridConfig(ShuffleConfig, MixingConfig):
     law: Law = "power"
     stored_share: float = 0.2
     steps: int = 20
+    budget: float = 8.0
     alone: float = 0.75
     reward: Reward = "loss"
     recovery: float = 1.0

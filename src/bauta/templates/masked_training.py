@@ -49,8 +49,8 @@ class Training:
         epochs: Passes of the distillation.
         fine_tuning_epochs: Passes with the method's loss.
         batch: Faces in a step.
-        rate: Learning rate at the start of the distillation; in the fine-tuning a quarter of it. The default is for masks
-            that the stem undoes, where the recogniser starts near its goal.
+        rate: Learning rate at the start of the distillation; in the fine-tuning a quarter of it. The default is for
+            masks that the stem undoes, where the recogniser starts near its goal.
         margin: Angle of the ArcFace margin, in radians.
         scale: Of the cosines in its loss.
         margin_weight: Of that loss, beside the distillation's.
