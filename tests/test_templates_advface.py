@@ -389,7 +389,7 @@ def test_masked_faces_are_not_decided_by_the_clean_recognisers_threshold(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, gallery, people = str(place / "masked"), str(place / "gallery.safetensors"), str(place / "people")
-    options = ["split=4x27x27", "kept=2", "choice=energy", "stem=4", "batch=6", "masking_epochs=1", "epochs=1"]
+    options = ["kept=2", "choice=energy", "batch=6", "masking_epochs=1", "epochs=1"]
     settings = [part for option in options for part in ("--set", option)]
     fitting = ["templates", "fit", people, "--recognizer", "mine", "--method", "ppfr-fd", *settings, "-o", made]
     assert run(fitting) == 0
