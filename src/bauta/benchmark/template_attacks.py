@@ -119,8 +119,9 @@ class Scene:
             )
             assert made.values is not None
             return StoredPairs(made.values if every else made.values[index], pixels, key=self.unprotected.sha256)
+        viewer = self.viewer(attack)
         if attack.options.get("fresh", False):
-            if attack.options.get("pictures", False):
+            if viewer is not None:
                 raise UsageError(f"{attack.name!r} cannot be fresh and read pictures.", hint="Choose one of them.")
             return OraclePairs(
                 self.protector, pixels, keys=lambda generator: self.own_key, about=key_fingerprint(self.own_key)
@@ -129,19 +130,16 @@ class Scene:
         key = f"{self.protector.sha256} {key_fingerprint(self.own_key)}"
         if attack.options.get("shared", False) or attack.options.get("draws", 1) > 1:
             values = self.drawn_otherwise(faces.images(index), attack, self.own_key, "attacker")
-            return StoredPairs(values, pixels, key=f"{key} {_randomness(attack)}")
-        values = self.protected.values if every else self.protected.values[index]
-        if attack.options.get("pictures", False):
-            return StoredPairs(self.seen(values), pixels, key=f"{key} pictures")
+            key = f"{key} {_randomness(attack)}"
+        else:
+            values = self.protected.values if every else self.protected.values[index]
+        if viewer is not None:
+            values, key = _viewed(values, viewer), f"{key} pictures"
         return StoredPairs(values, pixels, key=key)
 
-    def seen(self, values: Tensor) -> Tensor:
-        """Stored values (n, ...) by the protector's viewer, (n, 3, 112, 112) float32; as they are where it has none."""
-        viewer = self.protector.viewer
-        if viewer is None:
-            return values
-        with torch.no_grad():
-            return torch.cat([viewer(part.float()) for part in torch.split(values, CHUNK)])
+    def viewer(self, attack: Attack) -> nn.Module | None:
+        """What an attacker looks at stored numbers with: the protector's viewer, if he asks for it and there is one."""
+        return self.protector.viewer if attack.options.get("pictures", False) else None
 
     def drawn_otherwise(self, images: Tensor, attack: Attack, key: bytes | None, whose: str) -> Tensor:
         """(n, ...) float32: means of several protections of each face, or one with the randomness that all faces share.
@@ -203,7 +201,8 @@ def carry_out(attack: Attack, scene: Scene) -> Outcome:
     if attack.kind == "picture":
         with torch.no_grad():
             images = scene.protector.to_image(again(scene.protector, stolen, scene.key), scene.key)
-        knowledge: Knowledge = "nothing" if scene.key is None else "key"
+        bare: Knowledge = "nothing" if scene.protector.viewer is None else "mechanism"
+        knowledge = bare if scene.key is None else "key"
         return Outcome(_card(attack, knowledge, "The stored numbers, looked at as a picture."), images, None, {})
     if attack.kind == "search":
         return _search(attack, scene, stolen)
@@ -222,8 +221,9 @@ def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
     pairs = scene.pairs(attack)
     if scene.victims is not None and (attack.options.get("shared", False) or attack.options.get("draws", 1) > 1):
         stolen = scene.drawn_otherwise(scene.victims[: attack.victims], attack, scene.key, "victims")
-    if attack.options.get("pictures", False):
-        stolen = scene.seen(stolen)
+    viewer = scene.viewer(attack)
+    if viewer is not None:
+        stolen = _viewed(stolen, viewer)
     if tuple(pairs.shape) != tuple(stolen.shape[1:]):
         raise UsageError(
             f"{attack.name!r} learned from {list(pairs.shape)}; {list(stolen.shape[1:])} is stored.",
@@ -236,10 +236,10 @@ def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
     folder, embed = scene.work / "attackers", scene.protector.probe if knows else scene.protector.clean
     fit = fit_reconstructor if attack.kind == "decoder" else fit_generative
     fitted = fit(pairs, whole, embed=embed, work=folder, name=about, progress=_named(scene.progress, attack.name))
-    knowledge: Knowledge = "mechanism" if knows else "pairs" if attack.adaptive else "nothing"
-    card = _card(
-        attack, knowledge, f"Network, sizes and schedule. {randomness}".strip() + _reading(attack), scene, schedule
-    )
+    inside = knows or viewer is not None
+    knowledge: Knowledge = "mechanism" if inside else "pairs" if attack.adaptive else "nothing"
+    ours = " ".join(filter(None, ("Network, sizes and schedule.", randomness, _reading(viewer))))
+    card = _card(attack, knowledge, ours, scene, schedule)
     return Outcome(card, fitted.reconstruct(stolen.float()), None, fitted.fitted)
 
 
@@ -266,8 +266,14 @@ def _randomness(attack: Attack) -> str:
     return "The attacker's faces are protected anew in every epoch." if fresh else ""
 
 
-def _reading(attack: Attack) -> str:
-    return " Reads the pictures that the protector's own stem makes." if attack.options.get("pictures", False) else ""
+def _viewed(values: Tensor, viewer: nn.Module) -> Tensor:
+    """Stored values (n, ...) as the viewer shows them, (n, 3, 112, 112) float32."""
+    with torch.no_grad():
+        return torch.cat([viewer(part.float()) for part in torch.split(values, CHUNK)])
+
+
+def _reading(viewer: nn.Module | None) -> str:
+    return "" if viewer is None else "Reads the pictures that the protector's own stem makes."
 
 
 def _student(attack: Attack, scene: Scene) -> Outcome:
@@ -282,7 +288,7 @@ def _student(attack: Attack, scene: Scene) -> Outcome:
         parts = [protector.clean(faces.images(part)) for part in torch.split(index, 32)]
     targets = torch.cat(parts)
     about = [attack_code(), protector.sha256, key_fingerprint(scene.own_key)]
-    viewer = protector.viewer if attack.options.get("pictures", False) else None
+    viewer = scene.viewer(attack)
     facts = [*about, faces.sha256, config.to_dict(), scene.seed, len(index), viewer is not None]
     path = scene.work / "attackers" / f"student-{hash_seed(*facts):x}.safetensors"
     generator = torch.Generator().manual_seed(hash_seed(scene.seed, "student"))
@@ -300,8 +306,9 @@ def _student(attack: Attack, scene: Scene) -> Outcome:
         path.parent.mkdir(parents=True, exist_ok=True)
         student.save(path)
     schedule = Schedule(config.epochs, max(config.batch, 2), config.rate, scene.seed)
-    ours = f"AdamW, sizes and schedule.{_reading(attack)}"
-    card = _card(attack, "pairs", ours, scene, schedule, student.fit.stopped)
+    ours = f"AdamW, sizes and schedule. {_reading(viewer)}".strip()
+    knowledge: Knowledge = "pairs" if viewer is None else "mechanism"
+    card = _card(attack, knowledge, ours, scene, schedule, student.fit.stopped)
     return Outcome(card, None, student, {"cosine": round(1 - student.fit.losses[-1], 6)})
 
 

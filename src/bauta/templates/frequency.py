@@ -38,22 +38,10 @@ _CHUNK = 8
 _STEP = 4  # every so many blocks are enough for statistics
 
 
-def channels_of(frequencies: list[int]) -> Tensor:
-    """Places among the 192 channels of these frequencies of Y, then of Cb, then of Cr."""
-    return torch.tensor([FREQUENCIES * colour + one for colour in range(COLOURS) for one in frequencies])
-
-
 def some_faces(pixels: Tensor, count: int = CALIBRATED) -> list[Tensor]:
     """At most `count` faces, spread evenly over the set, in chunks of images in [0, 1]."""
     index = torch.arange(0, len(pixels), max(1, len(pixels) // count))[:count]
     return [as_images(pixels[part]) for part in index.split(_CHUNK)]  # type: ignore[no-untyped-call]
-
-
-def place(values: Tensor, channels: Tensor) -> Tensor:
-    """Coefficients (N, 192, H, W) that are `values` in these channels and 0 elsewhere."""
-    whole = values.new_zeros(len(values), CHANNELS, *values.shape[2:])
-    whole[:, channels] = values
-    return whole
 
 
 # PPFR-FD

@@ -122,7 +122,7 @@ class MaskedRecognition(Protector):
             raise UsageError("All faces are of one person.", hint="Give faces of many people to learn from.")
         masking = cls.Made(config)
         seed = generator.initial_seed() % (1 << 31)
-        network = MaskedNetwork(recognizer, masking.shape, absolute=masking.unsigned, images=masking.kind == "image")
+        network = _network(recognizer, masking)
         room = Classroom(recognizer, images, list(people), masking, network, training, seed, work, progress)
         figures = room.teach(cls.card.name)
         provenance = Provenance(
@@ -240,13 +240,17 @@ class MaskedRecognition(Protector):
             raise UsageError(f"The setting {error} is missing.", hint="Fit the protector again.") from error
         masking = cls.Made(cls.Made.Config.of(given))
         masking.require_parts({name.removeprefix(_MASKING): one for name, one in parts.items()})
-        network = MaskedNetwork(recognizer, masking.shape, absolute=masking.unsigned, images=masking.kind == "image")
+        network = _network(recognizer, masking)
         _load(masking, network, parts)
         return cls(recognizer, masking, network, storage=cast(Storage, storage), provenance=provenance)
 
 
 _MASKING, _NETWORK = "masking.", "network."
 _STEM = f"{_NETWORK}stem."  # not rounded: what it gets wrong is added up over the whole face
+
+
+def _network(recognizer: Surrogate, masking: Masking) -> MaskedNetwork:
+    return MaskedNetwork(recognizer, masking.shape, absolute=masking.unsigned, images=masking.kind == "image")
 
 
 def _states(masking: Masking, network: MaskedNetwork) -> dict[str, Tensor]:

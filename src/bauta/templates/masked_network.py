@@ -12,7 +12,6 @@ from torch.nn import functional
 from bauta.errors import NumericalFailure, UsageError
 from bauta.faces.templates import ARCFACE_112
 from bauta.recognizers.onnx_import import trainable_copy
-from bauta.recognizers.splits import list_cuts
 from bauta.recognizers.surrogates import Surrogate
 from bauta.templates.dct import SIDE, dct_matrix
 
@@ -37,10 +36,10 @@ class Stem(nn.Module):
         x = inverse Laplacian of L + level + mean over places of bright(v)
 
     The inverse is that of a border that repeats, each wave of it weighted by how much of it is found again (Wiener's
-    filter); it loses the mean, which `bright`, one number of each colour a place,
-    brings back where the mask has left it. The polynomials of the place are there because blocks do not lie alike on
-    the pixels everywhere. `solve` finds all by least squares, and nothing of the stem is learned otherwise. Our design;
-    the published methods widen the first convolution and train it from nothing.
+    filter); it loses the mean, which `bright`, one number of each colour a place, brings back where the mask has left
+    it. The polynomials of the place are there because blocks do not lie alike on the pixels everywhere. `solve` finds
+    all by least squares, and nothing of the stem is learned otherwise. Our design; the published methods widen the
+    first convolution and train it from nothing.
 
     Args:
         channels: C.
@@ -77,7 +76,7 @@ class Stem(nn.Module):
 
     @torch.no_grad()
     def solve(self, pairs: Sequence[tuple[Tensor, Tensor]], generator: torch.Generator) -> None:
-        """Take mean and deviation of each channel, the images' level, and the convolutions by least squares.
+        """Take mean and deviation of each channel, the images' level, and all weights by least squares.
 
         Of values rounded to float16, as they are stored, lest the stem lives on what is rounded away.
 
@@ -85,40 +84,49 @@ class Stem(nn.Module):
             pairs: Masked faces (n, C, 112, 112) and the images (n, 3, 112, 112) in [0, 1] behind them, in parts.
             generator: Of the places that are looked at.
         """
-        pairs = [(values.clamp(-HALF, HALF).half().float(), images) for values, images in pairs]
-        read = [values.abs() if self.absolute else values for values, _ in pairs]
-        means = torch.stack([values.mean((0, 2, 3)) for values in read]).mean(0)
-        squares = torch.stack([values.square().mean((0, 2, 3)) for values in read]).mean(0)
+        values = [self._read(part.clamp(-HALF, HALF).half().float()) for part, _ in pairs]
+        images = [part for _, part in pairs]
+        means = torch.stack([part.mean((0, 2, 3)) for part in values]).mean(0)
+        squares = torch.stack([part.square().mean((0, 2, 3)) for part in values]).mean(0)
         std = (squares - means.square()).clamp_min(0).sqrt()
         self.mean.copy_(means[:, None, None])
         self.scale.copy_(torch.where(std > 1e-6, std, torch.ones(1))[:, None, None])
-        self.level.copy_(torch.stack([images.mean((0, 2, 3)) for _, images in pairs]).mean(0)[:, None, None])
-        standard = [(values - self.mean) / self.scale for values in read]
-        levels = torch.cat([values.mean((2, 3)) for values in standard]).double()
-        wanted = torch.cat([images.mean((2, 3)) - self.level[:, 0, 0] for _, images in pairs]).double()
-        shrunk = levels.T @ levels + FAINT * len(levels) * torch.eye(levels.shape[1], dtype=torch.float64)
-        self.bright.copy_(torch.linalg.solve(shrunk, levels.T @ wanted).T[:, :, None, None])
+        self.level.copy_(torch.stack([part.mean((0, 2, 3)) for part in images]).mean(0)[:, None, None])
+        standard = [(part - self.mean) / self.scale for part in values]
+        self._solve_brightness(standard, images)
+        self._solve_differences(standard, images, generator)
+        self._weigh_waves(standard, images)
+
+    def _solve_brightness(self, standard: Sequence[Tensor], images: Sequence[Tensor]) -> None:
+        levels = torch.cat([part.mean((2, 3)) for part in standard]).double()
+        wanted = torch.cat([part.mean((2, 3)) - self.level[:, 0, 0] for part in images]).double()
+        gram = levels.T @ levels + FAINT * len(levels) * torch.eye(levels.shape[1], dtype=torch.float64)
+        self.bright.copy_(torch.linalg.solve(gram, levels.T @ wanted).T[:, :, None, None])
+
+    def _solve_differences(
+        self, standard: Sequence[Tensor], images: Sequence[Tensor], generator: torch.Generator
+    ) -> None:
         white = _whitening(standard)
-        channels, width, count = len(self.mean), white.shape[1], len(self.terms)
+        (channels, width), count = white.shape, len(self.terms)
         size = 9 * width * count
         gram, cross = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, 3, dtype=torch.float64)
-        for values, (_, images) in zip(standard, pairs, strict=True):
+        for values, part in zip(standard, images, strict=True):
             places = torch.randperm(SIDE * SIDE, generator=generator)[:PLACES]
-            wide = functional.pad(torch.einsum("cw,ncij->nwij", white, values), [1] * 4, mode=self.border)
-            patches = functional.unfold(wide, 3)
+            patches = functional.unfold(self._bordered(torch.einsum("cw,ncij->nwij", white, values)), 3)
             seen = patches[:, :, places].transpose(1, 2)[:, :, None] * self.terms.flatten(1)[:, places].T[..., None]
             rows = seen.flatten(2).flatten(0, 1)
-            wanted = second_differences(images).flatten(2)[:, :, places].transpose(1, 2).flatten(0, 1)
             gram += rows.T @ rows
-            cross += rows.T @ wanted
+            cross += rows.T @ second_differences(part).flatten(2)[:, :, places].transpose(1, 2).flatten(0, 1)
         gram += RIDGE * gram.diagonal().mean().clamp_min(1e-12) * torch.eye(size, dtype=torch.float64)
         solved = torch.linalg.solve(gram, cross).float().reshape(count, width, 9, 3)
         weight = torch.einsum("twko,cw->otck", solved, white)
         self.local.copy_(weight.reshape(3 * count, channels, 3, 3))
+
+    def _weigh_waves(self, standard: Sequence[Tensor], images: Sequence[Tensor]) -> None:
         both, own = torch.zeros(SIDE, SIDE), torch.zeros(SIDE, SIDE)
-        for values, images in pairs:
-            found = self.waves @ self.differentiate(values)[:, :3] @ self.waves.T * self.inverse
-            both += (found * (self.waves @ images @ self.waves.T)).sum((0, 1))
+        for values, part in zip(standard, images, strict=True):
+            found = self.waves @ self._differences(values) @ self.waves.T * self.inverse
+            both += (found * (self.waves @ part @ self.waves.T)).sum((0, 1))
             own += found.square().sum((0, 1))
         self.inverse.mul_((both / own.clamp_min(1e-12)).clamp(0, MOST_GAIN))
 
@@ -131,10 +139,8 @@ class Stem(nn.Module):
 
         Affine in the values, unless these are read without signs.
         """
-        standard = ((values.abs() if self.absolute else values) - self.mean) / self.scale
-        wide = functional.pad(standard, [1] * 4, mode=self.border)
-        found = functional.conv2d(wide, self.local).reshape(len(values), 3, len(self.terms), SIDE, SIDE)
-        return torch.cat([(found * self.terms).sum(2), functional.conv2d(standard, self.bright)], 1)
+        standard = (self._read(values) - self.mean) / self.scale
+        return torch.cat([self._differences(standard), functional.conv2d(standard, self.bright)], 1)
 
     def integrate(self, differences: Tensor) -> Tensor:
         """The images of what `differentiate` has found."""
@@ -142,6 +148,17 @@ class Stem(nn.Module):
         amplitudes = self.waves @ second @ self.waves.T * self.inverse
         images: Tensor = self.waves.T @ amplitudes @ self.waves + self.level + bright.mean((2, 3), keepdim=True)
         return images
+
+    def _read(self, values: Tensor) -> Tensor:
+        return values.abs() if self.absolute else values
+
+    def _bordered(self, values: Tensor) -> Tensor:
+        return functional.pad(values, [1] * 4, mode=self.border)
+
+    def _differences(self, standard: Tensor) -> Tensor:
+        found = functional.conv2d(self._bordered(standard), self.local)
+        shared: Tensor = (found.reshape(len(standard), 3, len(self.terms), SIDE, SIDE) * self.terms).sum(2)
+        return shared
 
 
 def second_differences(images: Tensor) -> Tensor:
@@ -154,27 +171,12 @@ def second_differences(images: Tensor) -> Tensor:
 
 def _whitening(parts: Sequence[Tensor]) -> Tensor:
     """(C, at most `WIDTH`): the strongest directions of channels, brought to one deviation."""
-    white: Tensor
     rows = [part.transpose(0, 1).flatten(1) for part in parts]
     moments = torch.stack([(row @ row.T).double() for row in rows]).sum(0)
     values, vectors = torch.linalg.eigh(moments / sum(row.shape[1] for row in rows))
     kept = values[-WIDTH:] > VARIANCE * values.sum()
-    white = (vectors[:, -WIDTH:][:, kept] / values[-WIDTH:][kept].sqrt()).float()
+    white: Tensor = (vectors[:, -WIDTH:][:, kept] / values[-WIDTH:][kept].sqrt()).float()
     return white
-
-
-def first_map(recognizer: Surrogate) -> str:
-    """Name of the first place where a recogniser of faces can be cut and makes maps smaller than the face.
-
-    Raises:
-        UsageError: when it has none.
-    """
-    for cut in list_cuts(recognizer):
-        if len(cut.shape) == 3 and cut.shape[1] < recognizer.card.template.height:
-            return cut.name
-    raise UsageError(
-        f"{recognizer.card.name!r} makes no maps that a stem could end at.", hint="Choose a convolutional recogniser."
-    )
 
 
 class MaskedNetwork(nn.Module):

@@ -28,10 +28,10 @@ from torch.nn import functional
 from bauta import metrics
 from bauta.errors import UsageError
 from bauta.photo.files import write_atomically
-from bauta.recognizers.splits import split_recognizer
+from bauta.recognizers.splits import list_cuts, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.templates.learners import Learner, Progress, Schedule, require_finite, train
-from bauta.templates.masked_network import MaskedNetwork, first_map
+from bauta.templates.masked_network import MaskedNetwork
 from bauta.templates.masking import Lesson, Masked, Masking
 from bauta.templates.shadows import as_images, digest_of_pixels
 
@@ -98,7 +98,7 @@ class Classroom:
     ) -> None:
         self.recognizer, self.masking, self.network, self.training = recognizer, masking, network, training
         self.seed, self.work, self.progress = seed, work, progress
-        split = first_map(recognizer)
+        split = _first_map(recognizer)
         self.front = split_recognizer(recognizer, split)[0]
         names = sorted(set(people))
         numbers = {name: place for place, name in enumerate(names)}
@@ -187,6 +187,21 @@ class Classroom:
 
 def _watched(name: str) -> bool:
     return hashlib.sha256(f"watched {name}".encode()).digest()[0] * HIDDEN < 256
+
+
+def _first_map(recognizer: Surrogate) -> str:
+    """Name of the first place where a recogniser of faces can be cut and makes maps smaller than the face.
+
+    Raises:
+        UsageError: when it has none.
+    """
+    for cut in list_cuts(recognizer):
+        if len(cut.shape) == 3 and cut.shape[1] < recognizer.card.template.height:
+            return cut.name
+    raise UsageError(
+        f"{recognizer.card.name!r} makes no maps that a mask could learn from.",
+        hint="Choose a convolutional recogniser.",
+    )
 
 
 class _Recognition(Learner):
