@@ -34,7 +34,7 @@ from bauta.templates.masked import MaskedRecognition
 from bauta.templates.shadows import as_images
 
 CHUNK = 8
-SETTINGS = ((0.0, 0), (0.2, 0), (0.2, 6), (0.2, 12), (0.2, 20), (0.12, 20))  # share, 0 as while learning; steps
+SETTINGS = ((0.2, 4), (0.2, 8), (0.2, 12), (0.2, 20), (0.12, 12), (0.3, 12))  # share; steps
 
 
 def chosen(subjects: tuple[str, ...], each: int, others: int) -> list[int]:
@@ -96,7 +96,9 @@ def main() -> None:
         masking.config = replace(config, stored_share=share, steps=steps)
         generator = torch.Generator().manual_seed(options.seed)
         with torch.no_grad():
-            gallery = torch.cat([protector.read(masking.stored(part, protector, generator)) for part in parts])
+            reader = protector.reader
+            stored = [masking.stored(part, reader, generator) for part in parts]
+            gallery = torch.cat([reader.read(reader.unmask(part)) for part in stored])
             shares = masking.draw_stored(images, generator).shares
         power = (shares[:, 1:].square().sum(1) / shares[:, 0].square()).mean()
         found = {**figures_of(gallery), "power_of_others": round(float(power), 2)}

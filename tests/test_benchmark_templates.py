@@ -182,8 +182,9 @@ def test_attackers_may_read_what_the_stem_makes_of_masked_faces(data: Path, tmp_
     network = {"decoder": "residual", "channels": 4, "epochs": 1, "batch": 8}
     attackers = (
         Attack("raw", "decoder", adaptive=True, options=network),
-        Attack("pictures", "decoder", adaptive=True, options={**network, "pictures": True}),
-        Attack("student", "student", options={"epochs": 1, "rate": 1e-6, "pictures": True}),
+        Attack("pictures", "decoder", adaptive=True, options={**network, "reads": "pictures"}),
+        Attack("student", "student", options={"epochs": 1, "rate": 1e-6, "reads": "pictures"}),
+        Attack("inverter", "decoder", options={**network, "decoder": "deconvolution", "reads": "templates"}),
     )
     recipe = replace(RECIPE, attackers=attackers, rows=(TemplateRow("masked", "ppfr-fd", options),), victims=3)
     card = run_toy(data, tmp_path, recipe)["masked"]
@@ -193,10 +194,22 @@ def test_attackers_may_read_what_the_stem_makes_of_masked_faces(data: Path, tmp_
     assert "the protector's own stem" in choices["pictures"]
     assert "the protector's own stem" in choices["student"]
     assert "stem" not in choices["raw"]
-    contrary = {**network, "fresh": True, "pictures": True}
+    assert "templates" in choices["inverter"]
+    assert {one["name"]: one["knowledge"] for one in card["attackers"]} == {
+        "raw": "pairs", "pictures": "mechanism", "student": "mechanism", "inverter": "mechanism",
+    }  # fmt: skip
+    contrary = {**network, "fresh": True, "reads": "pictures"}
     both = replace(recipe, attackers=(Attack("both", "decoder", adaptive=True, options=contrary),))
-    with pytest.raises(UsageError, match="cannot be fresh and read pictures"):
+    with pytest.raises(UsageError, match="can be fresh with numbers only"):
         run_toy(data, tmp_path / "both", both)
+    for kind, adaptive, reads in (
+        ("decoder", True, "templates"),
+        ("student", False, "templates"),
+        ("decoder", True, "x"),
+    ):
+        wrong = replace(recipe, attackers=(Attack("wrong", kind, adaptive=adaptive, options={"reads": reads}),))
+        with pytest.raises(UsageError, match=r"templates himself|cannot read"):
+            run_toy(data, tmp_path / f"{kind} {reads}", wrong)
 
 
 def test_a_card_says_who_attacked_with_what(data: Path, ran: Path) -> None:

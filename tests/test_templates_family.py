@@ -291,7 +291,7 @@ def test_masked_and_clean_are_not_taken_for_each_other() -> None:
     with pytest.raises(UsageError, match=r"'gaussian-noise'.*not 'unprotected'"):
         other.match(other.protect(faces(), drawn()), stored)
     with pytest.raises(UsageError, match="was given"):
-        fit("partialface").read(faces())
+        fit("partialface").network.read(fit("partialface").network.unmask(faces()))
 
 
 def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,7 +393,7 @@ def test_faces_seen_at_once_are_seen_as_when_masked_first(method: str, near: boo
     made = fit(method, **options)
     assert made.masking.near is near
     images = faces(3).requires_grad_()
-    once, twice = made.see(images, drawn()), made.read(made.masking.single(images, drawn()))
+    once, twice = made.see(images, drawn()), made.network(made.masking.single(images, drawn()))
     torch.testing.assert_close(once, twice, atol=0.02, rtol=0)  # the stem adds rounding up
     wanted = torch.randn(once.shape, generator=drawn())
     first, second = (torch.autograd.grad((one * wanted).sum(), images)[0] for one in (once, twice))

@@ -41,7 +41,8 @@ from bauta.templates.representation import key_fingerprint
 Progress = Callable[[str, int, int], None]
 
 EXAMPLES = 64  # inputs by which a student standardises
-OF_PAIRS = ("images", "fresh", "draws", "shared", "pictures")  # options of what a decoder learns from
+OF_PAIRS = ("images", "fresh", "draws", "shared", "reads")  # options of what a decoder learns from
+READS = ("numbers", "pictures", "templates")
 PAPERS = {
     "picture": "our design",
     "decoder": "Ronneberger et al. 2015; Mai et al. 2018",
@@ -121,8 +122,8 @@ class Scene:
             return StoredPairs(made.values if every else made.values[index], pixels, key=self.unprotected.sha256)
         viewer = self.viewer(attack)
         if attack.options.get("fresh", False):
-            if viewer is not None:
-                raise UsageError(f"{attack.name!r} cannot be fresh and read pictures.", hint="Choose one of them.")
+            if _reads(attack) != "numbers":
+                raise UsageError(f"{attack.name!r} can be fresh with numbers only.", hint="Choose one of them.")
             return OraclePairs(
                 self.protector, pixels, keys=lambda generator: self.own_key, about=key_fingerprint(self.own_key)
             )
@@ -139,7 +140,24 @@ class Scene:
 
     def viewer(self, attack: Attack) -> nn.Module | None:
         """What an attacker looks at stored numbers with: the protector's viewer, if he asks for it and there is one."""
-        return self.protector.viewer if attack.options.get("pictures", False) else None
+        return self.protector.viewer if _reads(attack) == "pictures" else None
+
+    def templates(self, attack: Attack) -> Pairs:
+        """Templates that the protector's own recogniser makes of the attacker's faces: nobody has to protect them."""
+        faces, index = self.learned(attack)
+        facts = [protection_code(), self.protector.sha256, faces.sha256, self.seed]
+        path = self.work / "representations" / f"probes-{hash_seed(*facts):x}.safetensors"
+        kept = read_tensors(path)
+        if kept is None:
+            generator, parts = torch.Generator().manual_seed(hash_seed(self.seed, "probes")), []
+            with torch.no_grad():
+                for part in torch.split(torch.arange(len(faces)), CHUNK):
+                    parts.append(self.protector.probe(faces.images(part), generator))
+                    self.progress(f"{attack.name}: templates", int(part[-1]) + 1, len(faces))
+            kept = {"values": torch.cat(parts)}
+            write_tensors(path, kept)
+        key = f"{self.protector.sha256} templates"
+        return StoredPairs(kept["values"][index], faces.pixels[index], key=key)
 
     def drawn_otherwise(self, images: Tensor, attack: Attack, key: bytes | None, whose: str) -> Tensor:
         """(n, ...) float32: means of several protections of each face, or one with the randomness that all faces share.
@@ -218,12 +236,15 @@ def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
     start = {"identity": 0.1} if attack.kind == "generative" else {}
     config = _build(ReconstructionConfig, start | options | {"schedule": schedule}, attack)
     randomness = _randomness(attack)
-    pairs = scene.pairs(attack)
+    reads = _reads(attack)
+    pairs = scene.templates(attack) if reads == "templates" else scene.pairs(attack)
     if scene.victims is not None and (attack.options.get("shared", False) or attack.options.get("draws", 1) > 1):
         stolen = scene.drawn_otherwise(scene.victims[: attack.victims], attack, scene.key, "victims")
     viewer = scene.viewer(attack)
     if viewer is not None:
         stolen = _viewed(stolen, viewer)
+    if reads == "templates":
+        stolen = scene.protector.templates(again(scene.protector, stolen, scene.key), scene.key)
     if tuple(pairs.shape) != tuple(stolen.shape[1:]):
         raise UsageError(
             f"{attack.name!r} learned from {list(pairs.shape)}; {list(stolen.shape[1:])} is stored.",
@@ -236,9 +257,12 @@ def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
     folder, embed = scene.work / "attackers", scene.protector.probe if knows else scene.protector.clean
     fit = fit_reconstructor if attack.kind == "decoder" else fit_generative
     fitted = fit(pairs, whole, embed=embed, work=folder, name=about, progress=_named(scene.progress, attack.name))
-    inside = knows or viewer is not None
+    inside = knows or viewer is not None or reads == "templates"
     knowledge: Knowledge = "mechanism" if inside else "pairs" if attack.adaptive else "nothing"
-    ours = " ".join(filter(None, ("Network, sizes and schedule.", randomness, _reading(viewer))))
+    if reads == "templates" and scene.key is not None:
+        knowledge = "key"
+    what = "Reads the templates that the protector's own reader finds." if reads == "templates" else _reading(viewer)
+    ours = " ".join(filter(None, ("Network, sizes and schedule.", randomness, what)))
     card = _card(attack, knowledge, ours, scene, schedule)
     return Outcome(card, fitted.reconstruct(stolen.float()), None, fitted.fitted)
 
@@ -266,6 +290,22 @@ def _randomness(attack: Attack) -> str:
     return "The attacker's faces are protected anew in every epoch." if fresh else ""
 
 
+def _reads(attack: Attack) -> str:
+    """What a decoder or a student reads: the stored numbers, the pictures or the templates behind them.
+
+    Raises:
+        UsageError: when it is something else, or options contradict each other.
+    """
+    reads = attack.options.get("reads", "numbers")
+    if reads not in READS or (attack.kind == "student" and reads == "templates"):
+        raise UsageError(f"{attack.name!r} cannot read {reads!r}.", hint=f"It may be one of {', '.join(READS)}.")
+    if reads == "templates" and attack.adaptive:
+        raise UsageError(
+            f"{attack.name!r} makes templates himself and has nothing protected.", hint="Set adaptive to false."
+        )
+    return str(reads)
+
+
 def _viewed(values: Tensor, viewer: nn.Module) -> Tensor:
     """Stored values (n, ...) as the viewer shows them, (n, 3, 112, 112) float32."""
     with torch.no_grad():
@@ -278,7 +318,7 @@ def _reading(viewer: nn.Module | None) -> str:
 
 def _student(attack: Attack, scene: Scene) -> Outcome:
     faces, index = scene.learned(attack)
-    options = {key: value for key, value in attack.options.items() if key not in ("images", "pictures")}
+    options = {key: value for key, value in attack.options.items() if key not in ("images", "reads")}
     config = _build(StudentConfig, options, attack)
     assert scene.protected.values is not None
     values = scene.protected.values

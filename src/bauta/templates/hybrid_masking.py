@@ -67,8 +67,9 @@ class HybridConfig(ShuffleConfig, MixingConfig):
     most: float = 0.8
     law: Law = "power"
     stored_share: float = 0.2
-    steps: int = 20
+    steps: int = 12
     budget: float = 8.0
+    apart: float = 1.0
     alone: float = 0.75
     reward: Reward = "loss"
     recovery: float = 1.0

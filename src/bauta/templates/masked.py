@@ -23,12 +23,12 @@ from bauta.errors import UsageError, WeightsCorrupt
 from bauta.recognizers.calibration import FMRS
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
-from bauta.templates.base import SIDE, Protector, Provenance, unknown_generator
+from bauta.templates.base import Protector, Provenance, unknown_generator
 from bauta.templates.frequency import PrivacyBudget, RandomSubset, ShuffledMask, ShuffledResidue
 from bauta.templates.hybrid_masking import FixedMixture, HybridMask
 from bauta.templates.learners import Progress
-from bauta.templates.locally_connected import LocallyConnected
 from bauta.templates.masked_network import HALF, MaskedNetwork
+from bauta.templates.masked_reader import MaskedReader
 from bauta.templates.masked_training import Classroom, Training
 from bauta.templates.masking import GaussianNoise, Masking, Unmasked
 from bauta.templates.mixing import PixelMixing
@@ -74,7 +74,7 @@ class MaskedRecognition(Protector):
         self._parts = _packed(masking, network)
         _load(masking, network, self._parts)  # compute with what is kept, not with what was rounded
         network.freeze()
-        self._first: LocallyConnected | None = None
+        self.reader = MaskedReader(network, masking)
 
     @classmethod
     def fit(
@@ -122,7 +122,7 @@ class MaskedRecognition(Protector):
             raise UsageError("All faces are of one person.", hint="Give faces of many people to learn from.")
         masking = cls.Made(config)
         seed = generator.initial_seed() % (1 << 31)
-        network = _network(recognizer, masking)
+        network = _network(recognizer, masking)  # a reader of its own comes later, when there is something to read
         room = Classroom(recognizer, images, list(people), masking, network, training, seed, work, progress)
         figures = room.teach(cls.card.name)
         provenance = Provenance(
@@ -166,32 +166,21 @@ class MaskedRecognition(Protector):
         self.require_images(images)
         self.require_key(key)
         with torch.no_grad():
-            values = torch.cat([self.masking.stored(part, self, generator) for part in _parts(images)])
+            values = torch.cat([self.masking.stored(part, self.reader, generator) for part in _parts(images)])
         if self.storage == "float16":  # much noise may be larger than the largest number there is
             values = values.clamp(-HALF, HALF)
         return self.represent(values).stored_as(self.storage)
 
-    def read(self, values: Tensor) -> Tensor:
-        """Unit-norm templates (N, D) of masked faces (N, C, H, W), under autograd."""
-        templates: Tensor = self.network(values)
-        return templates
-
     def see(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Unit-norm templates (N, D) of faces (N, 3, 112, 112), each masked alone, under autograd."""
-        if not self.masking.near:
-            return self.read(self.masking.single(images, generator))
-        if self._first is None:  # mask and stem as one, to rounding, and several times as fast
-            self._first = LocallyConnected.of(
-                lambda faces: self.network.stem.differentiate(self.masking.single(faces, generator)), (3, SIDE, SIDE)
-            )
-        templates: Tensor = self.network.finish(self._first(images))
-        return templates
+        """Unit-norm templates (N, D) of faces (N, 3, 112, 112), each masked alone as at the door, under autograd."""
+        return self.reader.recognise(self.reader.look(images, generator))
 
     def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:
         """Templates of masked faces by the recogniser that reads them; see `Protector.templates`."""
         self.require_own(representation, key)
         with torch.no_grad():
-            return torch.cat([self.read(part.float()) for part in _parts(representation.values())])
+            parts = _parts(representation.values())
+            return torch.cat([self.network.read(self.network.unmask(part.float())) for part in parts])
 
     @property
     def thresholds(self) -> dict[float, float]:
@@ -205,7 +194,7 @@ class MaskedRecognition(Protector):
         """Templates of faces that are masked to be compared, and not stored; see `Protector.probe`."""
         self.require_images(images)
         drawn = unknown_generator() if generator is None else generator
-        return torch.cat([self.read(self.masking.single(part, drawn)) for part in _parts(images)])
+        return torch.cat([self.network(self.masking.single(part, drawn)) for part in _parts(images)])
 
     def to_image(self, representation: Representation, key: bytes | None = None) -> Tensor:
         """The picture that the numbers are, or that they are the mask of; see `Masking.picture` and `viewer`."""
@@ -240,7 +229,7 @@ class MaskedRecognition(Protector):
             raise UsageError(f"The setting {error} is missing.", hint="Fit the protector again.") from error
         masking = cls.Made(cls.Made.Config.of(given))
         masking.require_parts({name.removeprefix(_MASKING): one for name, one in parts.items()})
-        network = _network(recognizer, masking)
+        network = _network(recognizer, masking, apart=masking.apart)
         _load(masking, network, parts)
         return cls(recognizer, masking, network, storage=cast(Storage, storage), provenance=provenance)
 
@@ -249,8 +238,10 @@ _MASKING, _NETWORK = "masking.", "network."
 _STEM = f"{_NETWORK}stem."  # not rounded: what it gets wrong is added up over the whole face
 
 
-def _network(recognizer: Surrogate, masking: Masking) -> MaskedNetwork:
-    return MaskedNetwork(recognizer, masking.shape, absolute=masking.unsigned, images=masking.kind == "image")
+def _network(recognizer: Surrogate, masking: Masking, *, apart: bool = False) -> MaskedNetwork:
+    return MaskedNetwork(
+        recognizer, masking.shape, absolute=masking.unsigned, images=masking.kind == "image", apart=apart
+    )  # fmt: skip
 
 
 def _states(masking: Masking, network: MaskedNetwork) -> dict[str, Tensor]:
@@ -281,7 +272,7 @@ def _load(masking: Masking, network: MaskedNetwork, parts: Mapping[str, Tensor])
             )
         with torch.no_grad():
             value.copy_(parts[name])
-    network.body.float()  # an imported body forgets what it had computed from other weights
+    network.forget_plans()
 
 
 def _parts(values: Tensor) -> tuple[Tensor, ...]:

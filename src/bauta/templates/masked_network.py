@@ -180,20 +180,30 @@ def _whitening(parts: Sequence[Tensor]) -> Tensor:
 
 
 class MaskedNetwork(nn.Module):
-    """A stem, and a copy of the whole recogniser, which learns.
+    """A stem, and a copy of the whole recogniser, which learns; where stored faces are hidden from it, a second one.
+
+    The second, the *reader*, finds a template in what is stored where the first, which recognises whoever stands at the
+    door, finds none: see `bauta.templates.mixing.Mixing.stored`. Without one the first reads both.
 
     Args:
         recognizer: The clean one; it stays as it is.
         shape: Of what the stem reads, (C, 112, 112).
         absolute: See `Stem`.
         images: See `Stem`.
+        apart: Whether there is a reader.
 
     Raises:
         UsageError: when the recogniser reads other crops, or the masked faces have another side.
     """
 
     def __init__(
-        self, recognizer: Surrogate, shape: tuple[int, int, int], *, absolute: bool = False, images: bool = False
+        self,
+        recognizer: Surrogate,
+        shape: tuple[int, int, int],
+        *,
+        absolute: bool = False,
+        images: bool = False,
+        apart: bool = False,
     ) -> None:
         super().__init__()
         if recognizer.card.template != ARCFACE_112:
@@ -206,35 +216,68 @@ class MaskedNetwork(nn.Module):
         self.shape = shape
         self.stem = Stem(shape[0], absolute=absolute, images=images)
         self.body, self._weights = trainable_copy(recognizer.network)
+        self.reader: nn.Module | None = None
+        self._reader_weights: list[Tensor] = []
+        if apart:
+            self.start_reader()
         self._prepare = recognizer.prepare
         self.freeze()
 
-    def learned(self) -> list[Tensor]:
-        """All that is learned: the body, since the stem is solved."""
-        return self._weights
+    def start_reader(self) -> None:
+        """Let the reader begin with what the body has learned."""
+        self.reader, self._reader_weights = trainable_copy(self.body)
 
-    def freeze(self, frozen: bool = True) -> None:
-        """Let nothing be learned, or the body."""
-        for weight in self.learned():
-            weight.requires_grad_(not frozen)
+    def learned(self, *, reader: bool = False) -> list[Tensor]:
+        """All that is learned of the body, or of the reader; the stem is solved."""
+        return self._reader_weights if reader else self._weights
 
-    def forward(self, values: Tensor) -> Tensor:
-        """Unit-norm templates (N, D) of masked faces (N, C, H, W), under autograd.
+    def freeze(self) -> None:
+        """Let nothing be learned."""
+        for weight in (*self._weights, *self._reader_weights):
+            weight.requires_grad_(False)
+
+    def unfreeze(self, *, reader: bool = False) -> None:
+        """Let the body be learned, or the reader."""
+        for weight in self.learned(reader=reader):
+            weight.requires_grad_(True)
+
+    def forget_plans(self) -> None:
+        """Compute nothing any more from weights as they were: an imported network remembers."""
+        for network in filter(None, (self.body, self.reader)):
+            network.float()
+
+    def unmask(self, values: Tensor) -> Tensor:
+        """The images (N, 3, 112, 112) behind masked faces (N, C, H, W), as far as the stem finds them, not clipped.
 
         Raises:
-            UsageError: when they have another shape, as clean faces do.
-            NumericalFailure: when the network answers with NaN or infinity.
+            UsageError: when the masked faces have another shape, as clean faces do.
         """
         if tuple(values.shape[1:]) != self.shape:
             raise UsageError(
                 f"A recogniser of masked faces {list(self.shape)} was given {list(values.shape[1:])}.",
                 hint="Mask the face as this protector does.",
             )
-        return self.finish(self.stem.differentiate(values))
+        images: Tensor = self.stem(values)
+        return images
 
-    def finish(self, differences: Tensor) -> Tensor:
-        """The same of what the stem has found before it integrates; raises `NumericalFailure` likewise."""
-        embeddings = self.body(self._prepare(self.stem.integrate(differences)))
+    def recognise(self, images: Tensor) -> Tensor:
+        """Unit-norm templates (N, D) of images that the stem has found, under autograd.
+
+        Raises:
+            NumericalFailure: when the network answers with NaN or infinity.
+        """
+        return self._templates(self.body, images)
+
+    def read(self, images: Tensor) -> Tensor:
+        """The same by the reader of what is stored, where there is one; raises `NumericalFailure` likewise."""
+        return self._templates(self.body if self.reader is None else self.reader, images)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`recognise` of masked faces (N, C, H, W); raises as that and `unmask`."""
+        return self.recognise(self.unmask(values))
+
+    def _templates(self, network: nn.Module, images: Tensor) -> Tensor:
+        embeddings = network(self._prepare(images))
         if not bool(embeddings.isfinite().all()):
             raise NumericalFailure("A recogniser of masked faces answered with NaN or infinity.", hint="Check it.")
         return functional.normalize(embeddings, dim=1)

@@ -1,9 +1,11 @@
-"""How recognisers of masked faces are taught, in three stages, each the same for every masking and the unmasked row:
+"""How recognisers of masked faces are taught, in stages, each the same for every masking and the unmasked row:
 
 1. *stem*: least squares find the image behind the mask, as far as that can be done (`bauta.templates.masked_network`);
 2. *distillation*: a copy of the clean recogniser finds its template there (1 - cosine, on training faces);
 3. *fine-tuning*: the same, and the method's own loss, an ArcFace margin (Deng et al. 2019) on the names of all the
-   faces in a mixture by their shares, its prototypes starting at the people's mean templates.
+   faces in a mixture by their shares, its prototypes starting at the people's mean templates;
+4. *reading*, where what is stored is hidden from the recogniser at the door (`Masking.apart`): a second copy learns to
+   find the template in mixtures that a few steps drive towards it, and away from it for the first.
 
 The published methods train for weeks on millions of faces from nothing. Ours start from a recogniser, since we have
 thousands; compare a row with the unmasked row of the same training, and with no published figure. Stages and sizes are
@@ -32,10 +34,13 @@ from bauta.recognizers.splits import list_cuts, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.templates.learners import Learner, Progress, Schedule, require_finite, train
 from bauta.templates.masked_network import MaskedNetwork
+from bauta.templates.masked_reader import MaskedReader
 from bauta.templates.masking import Lesson, Masked, Masking
+from bauta.templates.mixing import Mixing
 from bauta.templates.shadows import as_images, digest_of_pixels
 
 SOLVED = 24  # faces on which the stem is solved
+READ = 5  # steps towards a template in the mixtures that a reader learns from
 HIDDEN = 20  # one person in so many is watched and not learned from, where there are enough
 _CHUNK = 16
 
@@ -46,19 +51,23 @@ class Training:
 
     Attributes:
         masking_epochs: Passes over the faces in which a masking learns by itself, before anybody reads it.
+        masking_rate: Learning rate in these.
         epochs: Passes of the distillation.
         fine_tuning_epochs: Passes with the method's loss.
+        reading_epochs: Passes in which the reader of what is stored learns, where it is another network.
         batch: Faces in a step.
-        rate: Learning rate at the start of the distillation; in the fine-tuning a quarter of it. The default is for
-            masks that the stem undoes, where the recogniser starts near its goal.
+        rate: Learning rate at the start of the distillation; in the fine-tuning a quarter of it, in the reading twice
+            as much. The default is for recognisers that start near their goal.
         margin: Angle of the ArcFace margin, in radians.
         scale: Of the cosines in its loss.
         margin_weight: Of that loss, beside the distillation's.
     """
 
     masking_epochs: int = 4
+    masking_rate: float = 2e-3
     epochs: int = 10
     fine_tuning_epochs: int = 4
+    reading_epochs: int = 1
     batch: int = 16
     rate: float = 1e-4
     margin: float = 0.4
@@ -68,8 +77,10 @@ class Training:
     def __post_init__(self) -> None:
         checks = {
             "masking_epochs": 1 <= self.masking_epochs <= 10_000,
+            "masking_rate": 0 < self.masking_rate < 1,
             "epochs": 1 <= self.epochs <= 10_000,
             "fine_tuning_epochs": 1 <= self.fine_tuning_epochs <= 10_000,
+            "reading_epochs": 1 <= self.reading_epochs <= 10_000,
             "batch": 2 <= self.batch <= 65_536,
             "rate": 0 < self.rate < 1,
             "margin": 0 <= self.margin < 1.5,
@@ -128,7 +139,7 @@ class Classroom:
             for facts in (masking.alike, [method, masking.config.to_dict()])
         )
         name = f"{masking.alike[0]}-{early[:12]}"
-        first = Schedule(training.masking_epochs, training.batch, 2 * training.rate, self.seed)
+        first = Schedule(training.masking_epochs, training.batch, training.masking_rate, self.seed)
         lesson = Lesson(
             self.pixels, self.people, self.features, first, self.key, self.work, name, self.progress
         )  # fmt: skip
@@ -146,7 +157,7 @@ class Classroom:
             "fine-tuning": Schedule(training.fine_tuning_epochs, training.batch, training.rate / 4, self.seed + 2),
         }.items():
             masking.begin(stage)
-            network.freeze(False)
+            network.unfreeze()
             digest, kept = (late, f"{method}-{late[:12]}") if stage == "fine-tuning" else (early, name)
             learner = _Recognition(self, targets, schedule, stage)
             found = train(
@@ -158,10 +169,26 @@ class Classroom:
             figures |= {f"{stage} {what}": value for what, value in found.items()}
             figures |= {f"{stage} {what}": value for what, value in self.watch().items()}
         masking.begin("")
+        if isinstance(masking, Mixing) and masking.apart:
+            masking.eval()
+            network.start_reader()
+            schedule = Schedule(training.reading_epochs, training.batch, 2 * training.rate, self.seed + 3)
+            reading = _Reading(network, masking, self.pixels, schedule)
+            found = train(
+                reading, len(self.pixels), schedule, key=f"{late} reading", work=self.work,
+                name=f"{method}-{late[:12]}-reading", progress=self.progress,
+            )  # fmt: skip
+            network.freeze()
+            figures |= {f"reading {what}": value for what, value in found.items()}
+            figures |= {f"reading {what}": value for what, value in self.watch(reading.reader).items()}
         return {what.replace("-", "_"): value for what, value in figures.items()}
 
-    def watch(self) -> dict[str, float]:
-        """How faces of people who are not learned from are told apart: stored against probe, and stored both."""
+    def watch(self, reader: MaskedReader | None = None) -> dict[str, float]:
+        """How faces of people who are not learned from are told apart: stored against probe, and stored both.
+
+        Args:
+            reader: Who reads what is stored, when all is learned; before, one network reads both.
+        """
         pairs = self.watched_people[:, None] == self.watched_people
         other = ~torch.eye(len(pairs), dtype=torch.bool)
         if not len(pairs) or not bool((pairs & other).any()) or bool(pairs.all()):
@@ -172,7 +199,10 @@ class Classroom:
             stored, shown = [], []
             for part in self.watched.split(_CHUNK):  # type: ignore[no-untyped-call]
                 images = as_images(part)
-                stored.append(self.network(self.masking(images, generator)))
+                if reader is None:
+                    stored.append(self.network(self.masking(images, generator)))
+                else:
+                    stored.append(reader.read(reader.unmask(self.masking.stored(images, reader, generator))))
                 shown.append(self.network(self.masking.single(images, generator)))
             found = {}
             for name, probes in (("one sided", torch.cat(shown)), ("two sided", torch.cat(stored))):
@@ -271,6 +301,37 @@ class _Recognition(Learner):
             loss = functional.cross_entropy(training.scale * with_margin, labels, reduction="none")
             total, weight = total + loss * shares * known, weight + shares * known
         return total / weight
+
+
+class _Reading(Learner):
+    """The reader of what is stored, and how far the templates are that it finds there."""
+
+    def __init__(self, network: MaskedNetwork, masking: Mixing, pixels: Tensor, schedule: Schedule) -> None:
+        assert network.reader is not None
+        self.network, self.masking, self.pixels = network, masking, pixels
+        self.reader = MaskedReader(network, masking)
+        network.unfreeze(reader=True)
+        self.networks = {"reader": network.reader}
+        learned = network.learned(reader=True)
+        self.optimizers = {"reader": torch.optim.AdamW(learned, lr=schedule.rate, weight_decay=1e-4)}
+
+    def step(self, index: Tensor, generator: torch.Generator) -> dict[str, float]:
+        """A few steps for the mixtures, and one for the reader."""
+        images, _ = _mirrored(as_images(self.pixels[index]), generator)
+        with torch.no_grad():
+            wanted = self.masking.wanted(images, self.reader, generator)
+        values = self.masking.hide(images, wanted, self.reader, generator, READ)
+        pictures = self.network.unmask(values.detach())
+        with torch.no_grad():
+            seen = (self.network.recognise(pictures) * wanted).sum(1).mean()
+        distance = (1 - (self.network.read(pictures) * wanted).sum(1)).mean()
+        numbers = require_finite({"distance": distance, "seen at the door": seen})
+        (optimizer,) = self.optimizers.values()
+        optimizer.zero_grad(set_to_none=True)
+        distance.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.learned(reader=True), 5.0)
+        optimizer.step()
+        return numbers
 
 
 def _shared(distances: Tensor, masked: Masked) -> Tensor:

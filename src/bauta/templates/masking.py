@@ -25,13 +25,19 @@ from bauta.templates.representation import Kind
 
 
 class Reader(Protocol):
-    """A recogniser of masked faces, as a masking may ask it for help."""
+    """Recognisers of masked faces, as a masking may ask them for help; all under autograd."""
 
-    def read(self, values: Tensor) -> Tensor:
-        """Unit-norm templates (N, D) of masked faces (N, C, H, W), under autograd."""
+    def look(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """What the stem finds of faces (N, 3, 112, 112), each masked alone; `Masking.single` says how."""
 
-    def see(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """The same of faces (N, 3, 112, 112) in [0, 1], each masked alone; `Masking.single` says how."""
+    def unmask(self, values: Tensor) -> Tensor:
+        """What the stem finds of masked faces (N, C, H, W): (N, 3, 112, 112)."""
+
+    def recognise(self, images: Tensor) -> Tensor:
+        """Unit-norm templates (N, D) of what the stem has found, as at the door."""
+
+    def read(self, images: Tensor) -> Tensor:
+        """The same as of what is stored, which another network may read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,12 +156,17 @@ class Masking(nn.Module, ABC):
         """Whether `single` draws nothing, and each place of it is an affine function of the 3x3 pixels there."""
         return False
 
+    @property
+    def apart(self) -> bool:
+        """Whether another network reads what is stored than the one at the door, which finds nobody in it."""
+        return False
+
     def stored(self, images: Tensor, reader: Reader, generator: torch.Generator) -> Tensor:
         """What is stored of faces, for maskings that ask the recogniser of masked faces for help.
 
         Args:
             images: (N, 3, 112, 112) in [0, 1].
-            reader: The recogniser.
+            reader: The recognisers.
             generator: Of everything random.
         """
         values: Tensor = self(images, generator)

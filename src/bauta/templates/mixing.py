@@ -180,11 +180,13 @@ class MixingConfig(MaskingConfig):
         stored_share: Share of the first face in what is stored, by the same law; 0 leaves it as it is learned from.
         steps: Steps that bring the template of what is stored back to that of the face; see `Mixing.stored`.
         budget: How far they may change a sample of the mixture, in 1/255.
+        apart: Weight with which the steps also drive the mixture away from the face for the recogniser at the door;
+            another network then learns to read what is stored. With 0 one network reads both.
     """
 
     RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {
         "least": (0, 1), "most": (0, 1), "components": (1, 1024), "alone": (0, 1), "stored_share": (0, 1),
-        "steps": (0, 1000), "budget": (0, 255),
+        "steps": (0, 1000), "budget": (0, 255), "apart": (0, 1000),
     }  # fmt: skip
     least: float = 0.6
     most: float = LARGEST_SHARE
@@ -196,6 +198,7 @@ class MixingConfig(MaskingConfig):
     stored_share: float = 0.0
     steps: int = 0
     budget: float = 2.0
+    apart: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -269,18 +272,41 @@ class Mixing(Masking):
         """Mixtures are for the fine-tuning, and for what is stored."""
         self.stage = stage
 
-    def stored(self, images: Tensor, reader: Reader, generator: torch.Generator) -> Tensor:
-        """A mixture of the share that is stored, changed a little until the recogniser knows the face in it.
+    @property
+    def apart(self) -> bool:
+        """See `Masking.apart`."""
+        return bool(self.config.steps and self.config.apart)
 
-        What it shall know is the mean of the templates of the face and of its mirror image, since a record has room for
-        one template only, and the mean is the better one. The change is made in pixels, so that a mixture stays the
-        mask of some picture and nothing can be told apart by not being one. Our design; see `Masking.stored`.
+    def stored(self, images: Tensor, reader: Reader, generator: torch.Generator) -> Tensor:
+        """A mixture of the share that is stored, changed a little until its reader finds the face's template in it.
+
+        The change is made in pixels, so that a mixture stays the mask of some picture and nothing can be told apart by
+        not being one. With `apart` it is also one after which the recogniser at the door finds nobody like the face in
+        it, so that the picture does not pass there. Our design; see `Masking.stored`.
+        """
+        if not self.config.steps:
+            return self.masked(images, self.draw_stored(images, generator), generator)
+        return self.hide(images, self.wanted(images, reader, generator), reader, generator, self.config.steps)
+
+    def wanted(self, images: Tensor, reader: Reader, generator: torch.Generator) -> Tensor:
+        """(N, D): the means of the templates of faces and of their mirror images, as at the door; a record has room for
+        one only, and the mean is better than either."""
+        seen, mirrored = (reader.recognise(reader.look(faces, generator)) for faces in (images, images.flip(3)))
+        return functional.normalize(seen + mirrored, dim=1)
+
+    def hide(
+        self, images: Tensor, wanted: Tensor, reader: Reader, generator: torch.Generator, steps: int
+    ) -> Tensor:  # fmt: skip
+        """Mixtures (N, C, H, W) of faces in which the reader finds the templates that are wanted.
+
+        Args:
+            images: (N, 3, 112, 112) in [0, 1].
+            wanted: (N, D), unit norm.
+            reader: The recognisers.
+            generator: Of everything random.
+            steps: Of the gradient's sign.
         """
         config, drawn = self.config, self.draw_stored(images, generator)
-        if not config.steps:
-            return self.masked(images, drawn, generator)
-        seen, mirrored = (reader.see(faces, generator) for faces in (images, images.flip(3)))
-        wanted = functional.normalize(seen + mirrored, dim=1)
         state = generator.get_state()
 
         def again() -> torch.Generator:  # what else is random is the same in each step
@@ -290,16 +316,22 @@ class Mixing(Masking):
             drawing = again()
             return self.finished(self.single_unsigned(pixels, drawing), drawing)
 
-        def seen_in(pixels: Tensor) -> Tensor:
-            return reader.see(pixels, again()) if self.plain else reader.read(shown(pixels))
+        def loss(pixels: Tensor, _: int) -> Tensor:
+            pictures = reader.look(pixels, again()) if self.plain else reader.unmask(shown(pixels))
+            distance = -(reader.read(pictures) * wanted).sum()
+            if not config.apart:
+                return distance
+            seen = (reader.recognise(pictures) * wanted).sum(1).clamp_min(0)
+            both: Tensor = distance + config.apart * seen.sum()
+            return both
 
         whole = descend(
-            mixed(images, drawn.members, drawn.shares, drawn.strangers),
-            lambda pixels, _: -(seen_in(pixels) * wanted).sum(),
-            budget=config.budget / 255, iterations=config.steps, across=ACROSS, decay=MOMENTUM,
+            mixed(images, drawn.members, drawn.shares, drawn.strangers), loss,
+            budget=config.budget / 255, iterations=steps, across=ACROSS, decay=MOMENTUM,
         )  # fmt: skip
         # As shown last, but by the generator itself: what is drawn after it must not be drawn once more.
-        return self.finished(self.single_unsigned(whole, generator), generator)
+        values: Tensor = self.finished(self.single_unsigned(whole, generator), generator)
+        return values
 
     @property
     def unsigned(self) -> bool:
