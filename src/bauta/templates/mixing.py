@@ -180,7 +180,7 @@ class MixingConfig(MaskingConfig):
         stored_share: Share of the first face in what is stored, by the same law; 0 leaves it as it is learned from.
         steps: Steps that bring the template of what is stored back to that of the face; see `Mixing.stored`.
         budget: How far they may change a sample of the mixture, in 1/255.
-        apart: Weight with which the steps also drive the mixture away from the face for the recogniser at the door;
+        apart: Weight with which the steps also keep the recogniser at the door from finding the face, or its opposite;
             another network then learns to read what is stored. With 0 one network reads both.
     """
 
@@ -281,8 +281,9 @@ class Mixing(Masking):
         """A mixture of the share that is stored, changed a little until its reader finds the face's template in it.
 
         The change is made in pixels, so that a mixture stays the mask of some picture and nothing can be told apart by
-        not being one. With `apart` it is also one after which the recogniser at the door finds nobody like the face in
-        it, so that the picture does not pass there. Our design; see `Masking.stored`.
+        not being one. With `apart` it is also one in which the recogniser at the door finds a stranger, neither like
+        the face nor its opposite, so that the picture does not pass there and tells nobody whose it is. Our design; see
+        `Masking.stored`.
         """
         if not self.config.steps:
             return self.masked(images, self.draw_stored(images, generator), generator)
@@ -321,7 +322,8 @@ class Mixing(Masking):
             distance = -(reader.read(pictures) * wanted).sum()
             if not config.apart:
                 return distance
-            seen = (reader.recognise(pictures) * wanted).sum(1).clamp_min(0)
+            # Towards 0 from both sides: whoever is less like the face than a stranger is linked as well as who is more.
+            seen = (reader.recognise(pictures) * wanted).sum(1).abs()
             both: Tensor = distance + config.apart * seen.sum()
             return both
 
