@@ -34,7 +34,7 @@ from bauta.templates.masked import MaskedRecognition
 from bauta.templates.shadows import as_images
 
 CHUNK = 8
-SETTINGS = ((0.2, 4), (0.2, 8), (0.2, 12), (0.2, 20), (0.12, 12), (0.3, 12))  # share; steps
+SETTINGS = ((0.1, 4), (0.1, 8), (0.1, 12), (0.1, 20), (0.05, 12), (0.2, 12))  # share; steps
 
 
 def chosen(subjects: tuple[str, ...], each: int, others: int) -> list[int]:

@@ -206,6 +206,19 @@ def steps_table() -> str:
     return "\n".join(lines)
 
 
+def pictures_table() -> str:
+    """How well recognisers tell whose the pictures of stored mixtures are."""
+    found = card("mixture-pictures")
+    names = list(found["changes"][0]["by"])
+    lines = [
+        f"| the stem's picture, {found['victims']} victims | {' | '.join(names)} |",
+        f"|---|{'---|' * len(names)}",
+    ]
+    cells = [[f"{row['by'][name]['auroc']:.2f}" for name in names] for row in found["changes"]]
+    lines += [f"| {row['change']} | {' | '.join(one)} |" for row, one in zip(found["changes"], cells, strict=True)]
+    return "\n".join(lines)
+
+
 def template_cards(name: str) -> list[dict[str, Any]]:
     from bauta.benchmark.template_recipes import read_template_recipe
 
@@ -237,6 +250,7 @@ TABLES = {
     "template-accuracy": lambda: template_tables("advface-accuracy"),
     "template-shipped": lambda: template_tables("advface-shipped"),
     "steps": steps_table,
+    "pictures": pictures_table,
     "hybrid": lambda: template_tables("hybrid-small"),
     "hybrid-shipped": lambda: template_tables("hybrid-shipped"),
     "local-features": lambda: template_tables("local-features-small"),

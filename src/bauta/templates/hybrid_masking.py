@@ -66,7 +66,7 @@ class HybridConfig(ShuffleConfig, MixingConfig):
     least: float = 0.5
     most: float = 0.8
     law: Law = "power"
-    stored_share: float = 0.2
+    stored_share: float = 0.1
     steps: int = 12
     budget: float = 8.0
     apart: float = 1.0
