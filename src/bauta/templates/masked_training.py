@@ -199,8 +199,9 @@ class Classroom:
             stored, shown = [], []
             for part in self.watched.split(_CHUNK):  # type: ignore[no-untyped-call]
                 images = as_images(part)
-                if reader is None:
-                    stored.append(self.network(self.masking(images, generator)))
+                if reader is None:  # mixtures that only a reader reads are not to be read yet
+                    made = self.masking.single if self.masking.apart else self.masking
+                    stored.append(self.network(made(images, generator)))
                 else:
                     stored.append(reader.read(reader.unmask(self.masking.stored(images, reader, generator))))
                 shown.append(self.network(self.masking.single(images, generator)))
