@@ -184,7 +184,7 @@ def test_steps_bring_it_to_the_reader_and_away_from_the_door() -> None:
 
 def test_a_reader_of_what_is_stored_learns_after_everything_else() -> None:
     """In a toy it does not have to be good: it is another network than the door's, which has learned what it had."""
-    together, apart = fit(mixes=[2, 4], apart=0.0), fit(mixes=[2, 4])
+    together, apart = (fit(mixes=[2, 4], alone=1.0, apart=weight) for weight in (0.0, 1.0))
     assert "reading_distance" not in dict(together.provenance.training)
     assert {"reading_distance", "reading_seen_at_the_door"} <= dict(apart.provenance.training).keys()
     body = {name: value for name, value in apart.parts().items() if not name.startswith("network.reader.")}
@@ -196,6 +196,13 @@ def test_a_reader_of_what_is_stored_learns_after_everything_else() -> None:
     stored = apart.protect(faces(2), drawn())
     assert float((apart.templates(stored) - apart.network(stored.values())).abs().max()) > 1e-4
     torch.testing.assert_close(together.probe(faces(2)), apart.probe(faces(2)))
+
+
+def test_a_door_with_a_reader_learns_from_no_mixture_and_the_strategy_plays_on() -> None:
+    together, apart = (dict(fit(mixes=[2, 4], alone=0.0, apart=weight).provenance.training) for weight in (0.0, 1.0))
+    assert together["fine_tuning_distance"] > 0.1
+    assert apart["fine_tuning_distance"] == apart["fine_tuning_margin"] == 0
+    assert apart["fine_tuning_strategy"] != 0
 
 
 def test_steps_stay_within_their_budget() -> None:

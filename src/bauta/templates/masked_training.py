@@ -5,7 +5,8 @@
 3. *fine-tuning*: the same, and the method's own loss, an ArcFace margin (Deng et al. 2019) on the names of all the
    faces in a mixture by their shares, its prototypes starting at the people's mean templates;
 4. *reading*, where what is stored is hidden from the recogniser at the door (`Masking.apart`): a second copy learns to
-   find the template in mixtures that a few steps drive towards it, and away from it for the first.
+   find the template in mixtures that a few steps drive towards it, and to a stranger's likeness for the first, which
+   then has learned from no mixture.
 
 The published methods train for weeks on millions of faces from nothing. Ours start from a recogniser, since we have
 thousands; compare a row with the unmasked row of the same training, and with no published figure. Stages and sizes are
@@ -271,11 +272,13 @@ class _Recognition(Learner):
         embeddings = room.network(masked.values)
         wanted = self.targets[mirrored.long(), index]
         each = _shared(1 - embeddings @ wanted.T, masked)
-        terms = {"distance": each.mean()}
+        # With a reader the door never meets a mixture: it learns from single faces, and a strategy plays against it.
+        met = masked.counts == 1 if room.masking.apart else torch.ones(len(images), dtype=torch.bool)
+        terms = {"distance": (each * met).sum() / met.sum().clamp_min(1)}
         own = 1 - (embeddings * wanted).sum(1).detach()
         if self.margin is not None and room.training.margin_weight:
             losses = self._margins(embeddings, people, masked)
-            terms["margin"] = room.training.margin_weight * losses.mean()
+            terms["margin"] = room.training.margin_weight * (losses * met).sum() / met.sum().clamp_min(1)
             own = losses.detach()
         terms |= room.masking.feedback(masked, images, own)
         numbers = require_finite(terms)
