@@ -1,7 +1,8 @@
 """Recognisers of masked faces: the protectors that are a masking and the network that learned to read it.
 
 Here, unlike in `AdvFace`, the recogniser does not stay as it is. A masked face is nothing that it could read, so a copy
-of it gets a stem (`bauta.templates.masked_network`) and learns anew (`bauta.templates.masked_training`).
+of it gets a stem (`bauta.templates.masked_network`) and learns anew (`bauta.templates.masked_training`). Where stored
+faces are hidden from it, a second copy, the reader, finds their templates (`bauta.templates.masked_reader`).
 
 What is stored is the masked face. Whoever stands at the door is masked too, there, and not mixed with others, since
 nobody stores that: `Protector.probe`. The clean recogniser reads no masked face, and that of masked faces no other:

@@ -175,7 +175,8 @@ class MixingConfig(MaskingConfig):
         partners: Who is mixed in while the recogniser learns: others of the ``batch``, whose names count by their
             shares, faces of nobody (``strangers``), or ``both``. What is stored is mixed with strangers.
         components: Eigenfaces that faces of nobody are drawn from.
-        alone: Share of the faces that stay unmixed while the recogniser learns from mixtures; it must read both.
+        alone: Share of the faces that stay unmixed while the recogniser learns from mixtures; it must read both, or,
+            with a reader of what is stored, these alone.
         signs: Whether every number then gets a random sign, as in InstaHide.
         stored_share: Share of the first face in what is stored, by the same law; 0 leaves it as it is learned from.
         steps: Steps that bring the template of what is stored back to that of the face; see `Mixing.stored`.
