@@ -20,17 +20,7 @@ from bauta.benchmark.recipes import read_recipe as read_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = tuple(
-    ROOT / name
-    for name in (
-        "README.md",
-        "docs/results.md",
-        "docs/adaptive-attackers.md",
-        "docs/template-attackers.md",
-        "docs/hybrid-masking.md",
-        "docs/local-features.md",
-    )
-)
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 RECIPES = ("lfw", "surrogates", "robustness", "visibility")
 LABELS = {
     "default": "**default: what a fresh install does**",
@@ -253,6 +243,7 @@ TABLES = {
     "pictures": pictures_table,
     "hybrid": lambda: template_tables("hybrid-small"),
     "hybrid-shipped": lambda: template_tables("hybrid-shipped"),
+    "hybrid-shipped-ranking": lambda: ranking_table("hybrid-shipped"),
     "local-features": lambda: template_tables("local-features-small"),
     "ranking": lambda: ranking_table("hybrid-small", "local-features-small"),
 }
