@@ -1,4 +1,6 @@
-"""Write the tables of README and docs from the result cards: `python benchmarks/render.py [--check] [--take CARD ...]`.
+"""Write tables and plots of README and docs from the result cards.
+
+    python benchmarks/render.py [--check] [--take CARD ...]
 
 Everything between ``<!-- results:NAME -->`` and ``<!-- end -->`` is replaced. With --check nothing is written, and the
 exit code says whether all documents are what the cards say. --take copies finished cards to ``benchmarks/results``
@@ -20,6 +22,7 @@ from bauta.benchmark.recipes import read_recipe as read_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+PICTURE_FOLDER = ROOT / "docs" / "images"
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 RECIPES = ("lfw", "surrogates", "robustness", "visibility")
 LABELS = {
@@ -249,6 +252,16 @@ TABLES = {
 }
 
 
+def trade_off(name: str) -> str:
+    """Accuracy lost and SSIM recovered of the rows of a recipe, as a picture."""
+    from bauta.benchmark.template_report import trade_off_svg
+
+    return trade_off_svg(template_cards(name))
+
+
+PICTURES = {"masked-faces": lambda: trade_off("hybrid-small")}
+
+
 def render(text: str) -> str:
     """A document with its tables replaced."""
     for name, table in TABLES.items():
@@ -282,6 +295,12 @@ def main() -> int:
         changed |= before != after
         if not options.check:
             path.write_text(after, encoding="utf-8")
+    for name, picture in PICTURES.items():
+        path = PICTURE_FOLDER / f"{name}.svg"
+        drawn = picture()
+        changed |= not path.exists() or path.read_text(encoding="utf-8") != drawn
+        if not options.check:
+            path.write_text(drawn, encoding="utf-8")
     return int(options.check and changed)
 
 

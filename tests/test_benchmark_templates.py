@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import tomllib
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -34,7 +37,15 @@ from bauta.benchmark.template_recipes import (
     read_template_recipe,
     some_pairs,
 )
-from bauta.benchmark.template_report import RANKING_HEADER, markdown, ranking_rows, rows, to_html
+from bauta.benchmark.template_report import (
+    RANKING_HEADER,
+    markdown,
+    ranking_rows,
+    rows,
+    to_html,
+    trade_off,
+    trade_off_svg,
+)
 from bauta.benchmark.template_stage import draw_victims, set_up
 from bauta.benchmark.templates import run_template_recipe
 from bauta.cli import run
@@ -314,6 +325,42 @@ def test_the_ranking_puts_the_least_recovered_first_and_ranks_each_column(data: 
     ]
     assert {cells[RANKING_HEADER.index("bytes")][-3:] for cells in ranked} == {"(1)"}
     assert "| row | loss, one-sided |" in markdown([feature, better, feature])
+
+
+def test_the_trade_off_is_drawn_as_ranked(data: Path, ran: Path) -> None:
+    feature = next(card for name, card in run_toy(data, ran).items() if name == "feature")
+    cards = [feature, copy.deepcopy(feature), copy.deepcopy(feature)]
+    for number, card in enumerate(cards):
+        card["name"] = f"toy/row {number}"
+        for accuracy in card["results"]["accuracy"].values():
+            accuracy["one-sided"]["loss"]["mean"] = (0.0, 0.04, 0.16)[number]
+        card["results"]["recovery"]["adaptive decoder"]["ssim"] = {"mean": 0.9 - 0.2 * number, "low": 0.42, "high": 1.0}
+    drawn = trade_off(cards)
+    assert drawn is not None
+    assert drawn["attacker"] == "adaptive decoder"
+    points = {point.label: point for point in drawn["points"]}
+    assert [points[f"row {number}"].x for number in range(3)] == pytest.approx([0.2, 0.6, 1.0])  # roots of -1, 0, 4, 16
+    mean_face = feature["results"]["recovery"]["mean face"]["ssim"]["mean"]
+    lowest = math.floor(10 * min(0.42, mean_face)) / 10
+    heights = [(0.9 - 0.2 * number - lowest) / (1 - lowest) for number in range(3)]
+    assert [points[f"row {number}"].y for number in range(3)] == pytest.approx(heights)
+    assert drawn["mean_face"] == pytest.approx((mean_face - lowest) / (1 - lowest))
+    assert drawn["ticks"][0] == (0.0, "-1")
+    assert drawn["ticks"][-1] == (pytest.approx((1 + 10**0.5) / 5), "10")
+    svg = trade_off_svg(cards)
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
+    assert svg in to_html(cards)
+    with pytest.raises(UsageError, match="no learned attacker in common"):
+        trade_off_svg(cards[:2])
+
+
+def test_labels_that_would_cover_each_other_are_moved_to_the_nearest_free_height(data: Path, ran: Path) -> None:
+    feature = next(card for name, card in run_toy(data, ran).items() if name == "feature")
+    drawn = trade_off([feature] * 12)
+    assert drawn is not None
+    heights = sorted(point.label_y for point in drawn["points"])
+    assert all(after - before > 0.0499 for before, after in pairwise(heights))
+    assert max(abs(point.label_y - point.y) for point in drawn["points"]) < 0.31
 
 
 def test_rows_are_compared_with_the_baseline_pair_by_pair(data: Path, ran: Path, tmp_path: Path) -> None:

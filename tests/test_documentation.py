@@ -224,6 +224,8 @@ def test_the_result_tables_are_those_of_the_cards() -> None:
     for document in render.DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         assert render.render(text) == text, "run: python benchmarks/render.py"
+    for name, picture in render.PICTURES.items():
+        assert (render.PICTURE_FOLDER / f"{name}.svg").read_text(encoding="utf-8") == picture()
 
 
 def test_every_method_is_named_in_the_page_of_its_kind() -> None:

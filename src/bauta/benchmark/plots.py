@@ -1,4 +1,4 @@
-"""What the page draws: success against SSIM, histograms of similarities, detection error trade-offs.
+"""What the pages draw: success or loss against SSIM, histograms of similarities, detection error trade-offs.
 
 Every function gives plain numbers as shares of a plot's sides, from its lower left corner; the template scales them.
 """
@@ -21,15 +21,15 @@ _LOWEST = 1e-4  # false match rate at which the axis of a trade-off may begin
 
 @dataclass(frozen=True)
 class Point:
-    """A row in the plot of success against SSIM; lengths are shares of the plot's sides, from its lower left corner.
+    """A row in a plot of two figures; lengths are shares of the plot's sides, from its lower left corner.
 
     Attributes:
         label: Of the row.
-        x: SSIM.
-        y: Dodging success.
-        left: Lower end of SSIM's interval.
+        x: The figure across.
+        y: The figure upwards.
+        left: Lower end of the interval across.
         right: Upper end.
-        low: Lower end of the success' interval.
+        low: Lower end of the interval upwards.
         high: Upper end.
         label_y: Where the label stands.
     """
@@ -49,7 +49,7 @@ def success_against_ssim(
 ) -> dict[str, Any] | None:
     """Points of `Point` and ticks of the axis; None when no card has both figures.
 
-    Labels of points that lie close together are moved apart, lowest first.
+    Labels of points that lie close together are moved apart.
 
     Args:
         cards: The cards.
@@ -87,15 +87,60 @@ def success_against_ssim(
     }
 
 
+def recovery_against_loss(
+    found: Sequence[tuple[str, float, Mapping[str, float]]], mean_face: float
+) -> dict[str, Any] | None:
+    """Points of `Point`, ticks of both axes and the height of the mean face; None for fewer than three rows.
+
+    Across are points of accuracy lost, as square roots, so that rows that lose much leave room for those that do not.
+
+    Args:
+        found: Of each row its label, points of accuracy lost, and an interval of SSIM.
+        mean_face: SSIM of the mean face.
+    """
+    if len(found) < 3:
+        return None
+    start = _root(min(-1.0, *(lost for _, lost, _ in found)))
+    width = _root(max(2.0, *(lost for _, lost, _ in found))) - start
+    tenths = math.floor(10 * min(mean_face, *(seen["low"] for _, _, seen in found)))
+
+    def across(lost: float) -> float:
+        return (_root(lost) - start) / width
+
+    def upwards(similarity: float) -> float:
+        return (10 * similarity - tenths) / (10 - tenths)
+
+    points = [
+        Point(
+            label,
+            across(lost),
+            upwards(seen["mean"]),
+            across(lost),
+            across(lost),
+            *map(upwards, (seen["low"], seen["high"])),
+        )
+        for label, lost, seen in found
+    ]
+    return {
+        "points": _apart(points),
+        "ticks": [(across(lost), f"{lost:g}") for lost in (-1, 0, 1, 2, 5, 10, 20, 50) if 0 <= across(lost) <= 1],
+        "heights": [(upwards(tenth / 10), f"{tenth / 10:g}") for tenth in range(tenths, 11)],
+        "mean_face": upwards(mean_face),
+    }
+
+
+def _root(value: float) -> float:
+    return math.copysign(math.sqrt(abs(value)), value)
+
+
 def _apart(points: Sequence[Point]) -> list[Point]:
     """The points with labels of which none covers another: as tall as 5 % of the plot, as wide as 20 %."""
     placed: list[Point] = []
     for point in sorted(points, key=lambda point: point.y):
-        height = point.y
-        for other in sorted(placed, key=lambda other: other.label_y):
-            if abs(other.x - point.x) < 0.2 and abs(other.label_y - height) < 0.05:
-                height = other.label_y + 0.05
-        placed.append(replace(point, label_y=height))
+        near = [other.label_y for other in placed if abs(other.x - point.x) < 0.2]
+        heights = (point.y + 0.05 * side * step for step in range(len(near) + 1) for side in (1, -1))
+        free = (height for height in heights if all(abs(height - other) > 0.0499 for other in near))
+        placed.append(replace(point, label_y=next(free)))
     return placed
 
 

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from bauta.benchmark import plots
 from bauta.benchmark.cards import Card
 from bauta.benchmark.report import percent
 from bauta.benchmark.template_measures import SYSTEM
 from bauta.benchmark.template_recipes import REFERENCES
 from bauta.errors import UsageError
+
+if TYPE_CHECKING:
+    import jinja2
 
 HEADER = (
     "row", "accuracy, one-sided", "loss", "two-sided", "bytes", "of an image", "of a template", "ms to enrol",
@@ -157,14 +160,10 @@ def ranking_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     Returns:
         Rows in the order of `RANKING_HEADER`; none for fewer than three cards, or without an attacker in common.
     """
-    met = [
-        [one["name"] for one in card["attackers"] if one["adaptive"] and one["name"] in card["results"]["recovery"]]
-        for card in cards
-    ]
-    common = [name for name in (met[0] if met else []) if all(name in names for names in met)]
-    if len(cards) < 3 or not common:
+    attacker = _met_by_all(cards)
+    if attacker is None:
         return []
-    figures = [_ranked_figures(card, common[0]) for card in cards]
+    figures = [_ranked_figures(card, attacker) for card in cards]
     columns = [[one[place] for one in figures] for place in range(len(RANKING_HEADER) - 1)]
     places = [[1 + sum(other < value for other in column) for value in column] for column in columns]
     digits = (2, 2, 3, 1, 3, 3, 0, 0)
@@ -176,6 +175,41 @@ def ranking_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
         )
         for row in order
     ]
+
+
+def trade_off(cards: Sequence[Card]) -> dict[str, Any] | None:
+    """The two first figures of the ranking as `bauta.benchmark.plots.recovery_against_loss`, one-sided."""
+    attacker = _met_by_all(cards)
+    if attacker is None:
+        return None
+    found = [
+        (_label(card, cards), _ranked_figures(card, attacker)[0], card["results"]["recovery"][attacker]["ssim"])
+        for card in cards
+    ]
+    drawn = plots.recovery_against_loss(found, cards[0]["results"]["recovery"]["mean face"]["ssim"]["mean"])
+    return drawn and drawn | {"attacker": attacker}
+
+
+def trade_off_svg(cards: Sequence[Card]) -> str:
+    """The same as a picture, complete in itself.
+
+    Raises:
+        UsageError: for fewer than three cards, or without an attacker in common.
+    """
+    drawn = trade_off(cards)
+    if drawn is None:
+        raise UsageError("These cards have no learned attacker in common.", hint="Give three rows of one recipe.")
+    return _template("trade_off.svg.j2").render(plot=drawn)
+
+
+def _met_by_all(cards: Sequence[Card]) -> str | None:
+    """The first learned attacker whom all rows met; None, too, for fewer than three."""
+    met = [
+        [one["name"] for one in card["attackers"] if one["adaptive"] and one["name"] in card["results"]["recovery"]]
+        for card in cards
+    ]
+    common = [name for name in (met[0] if met else []) if all(name in names for names in met)]
+    return common[0] if common and len(cards) >= 3 else None
 
 
 def _ranked_figures(card: Card, attacker: str) -> tuple[float, ...]:
@@ -256,20 +290,23 @@ def to_html(cards: Sequence[Card]) -> str:
     Raises:
         UsageError: when there is no card.
     """
-    import jinja2
-
-    found = tables(cards)
-    source = resources.files("bauta.benchmark").joinpath("template_report.html.j2").read_text(encoding="utf-8")
-    page = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(source)
-    return page.render(
+    return _template("template_report.html.j2").render(
         cards=cards,
-        tables=found,
+        tables=tables(cards),
+        plot=trade_off(cards),
         notes=note(cards),
         details=[{"card": card, "label": _label(card, cards)} for card in cards],
         percent=percent,
     )
+
+
+def _template(name: str) -> jinja2.Template:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("bauta", "benchmark"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    ).get_template(name)  # fmt: skip
 
 
 def _label(card: Card, cards: Sequence[Card]) -> str:
