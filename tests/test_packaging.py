@@ -31,6 +31,7 @@ PACKAGE_DATA = (
     "bauta/benchmark/template_card.schema.json",
     "bauta/benchmark/template_recipes/advface.toml",
     "bauta/benchmark/template_report.html.j2",
+    "bauta/benchmark/trade_off.svg.j2",
     "bauta/cloaks/composites.json",
     "bauta/cloaks/composites.png",
     "bauta/protection/report.html.j2",

@@ -87,10 +87,8 @@ def success_against_ssim(
     }
 
 
-def recovery_against_loss(
-    found: Sequence[tuple[str, float, Mapping[str, float]]], mean_face: float
-) -> dict[str, Any] | None:
-    """Points of `Point`, ticks of both axes and the height of the mean face; None for fewer than three rows.
+def recovery_against_loss(found: Sequence[tuple[str, float, Mapping[str, float]]], mean_face: float) -> dict[str, Any]:
+    """Points of `Point`, ticks of both axes and the height of the mean face.
 
     Across are points of accuracy lost, as square roots, so that rows that lose much leave room for those that do not.
 
@@ -98,8 +96,6 @@ def recovery_against_loss(
         found: Of each row its label, points of accuracy lost, and an interval of SSIM.
         mean_face: SSIM of the mean face.
     """
-    if len(found) < 3:
-        return None
     start = _root(min(-1.0, *(lost for _, lost, _ in found)))
     width = _root(max(2.0, *(lost for _, lost, _ in found))) - start
     tenths = math.floor(10 * min(mean_face, *(seen["low"] for _, _, seen in found)))
@@ -111,15 +107,8 @@ def recovery_against_loss(
         return (10 * similarity - tenths) / (10 - tenths)
 
     points = [
-        Point(
-            label,
-            across(lost),
-            upwards(seen["mean"]),
-            across(lost),
-            across(lost),
-            *map(upwards, (seen["low"], seen["high"])),
-        )
-        for label, lost, seen in found
+        Point(label, x, upwards(seen["mean"]), x, x, upwards(seen["low"]), upwards(seen["high"]))
+        for label, x, seen in ((label, across(lost), seen) for label, lost, seen in found)
     ]
     return {
         "points": _apart(points),

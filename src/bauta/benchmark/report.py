@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from bauta.benchmark import plots
@@ -18,6 +17,7 @@ from bauta.benchmark.protocols import Cell
 from bauta.benchmark.quality import MEASURES
 from bauta.benchmark.results import still_recognised
 from bauta.errors import UsageError
+from bauta.protection.pages import page_template
 
 Interval = Mapping[str, float]
 
@@ -113,14 +113,8 @@ def to_html(cards: Sequence[Card]) -> str:
     Raises:
         UsageError: when there is no card.
     """
-    import jinja2
-
     first, *further = tables(cards)
-    source = resources.files("bauta.benchmark").joinpath("report.html.j2").read_text(encoding="utf-8")
-    page = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(source)
-    return page.render(
+    return page_template("benchmark", "report.html.j2").render(
         cards=cards,
         table=first,
         further=further,

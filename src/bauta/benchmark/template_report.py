@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bauta.benchmark import plots
 from bauta.benchmark.cards import Card
@@ -15,9 +15,7 @@ from bauta.benchmark.report import percent
 from bauta.benchmark.template_measures import SYSTEM
 from bauta.benchmark.template_recipes import REFERENCES
 from bauta.errors import UsageError
-
-if TYPE_CHECKING:
-    import jinja2
+from bauta.protection.pages import page_template
 
 HEADER = (
     "row", "accuracy, one-sided", "loss", "two-sided", "bytes", "of an image", "of a template", "ms to enrol",
@@ -186,8 +184,8 @@ def trade_off(cards: Sequence[Card]) -> dict[str, Any] | None:
         (_label(card, cards), _ranked_figures(card, attacker)[0], card["results"]["recovery"][attacker]["ssim"])
         for card in cards
     ]
-    drawn = plots.recovery_against_loss(found, cards[0]["results"]["recovery"]["mean face"]["ssim"]["mean"])
-    return drawn and drawn | {"attacker": attacker}
+    mean_face = cards[0]["results"]["recovery"]["mean face"]["ssim"]["mean"]
+    return plots.recovery_against_loss(found, mean_face) | {"attacker": attacker}
 
 
 def trade_off_svg(cards: Sequence[Card]) -> str:
@@ -199,7 +197,7 @@ def trade_off_svg(cards: Sequence[Card]) -> str:
     drawn = trade_off(cards)
     if drawn is None:
         raise UsageError("These cards have no learned attacker in common.", hint="Give three rows of one recipe.")
-    return _template("trade_off.svg.j2").render(plot=drawn)
+    return page_template("benchmark", "trade_off.svg.j2").render(plot=drawn)
 
 
 def _met_by_all(cards: Sequence[Card]) -> str | None:
@@ -290,7 +288,7 @@ def to_html(cards: Sequence[Card]) -> str:
     Raises:
         UsageError: when there is no card.
     """
-    return _template("template_report.html.j2").render(
+    return page_template("benchmark", "template_report.html.j2").render(
         cards=cards,
         tables=tables(cards),
         plot=trade_off(cards),
@@ -298,15 +296,6 @@ def to_html(cards: Sequence[Card]) -> str:
         details=[{"card": card, "label": _label(card, cards)} for card in cards],
         percent=percent,
     )
-
-
-def _template(name: str) -> jinja2.Template:
-    import jinja2
-
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("bauta", "benchmark"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    ).get_template(name)  # fmt: skip
 
 
 def _label(card: Card, cards: Sequence[Card]) -> str:

@@ -26,6 +26,7 @@ from PIL import Image
 
 from bauta.photo import Photo
 from bauta.protection.conditions import CONDITIONS, SAVED
+from bauta.protection.pages import page_template
 from bauta.protection.roles import Cast
 from bauta.protection.settings import ProtectSettings
 from bauta.protection.verification import ORIGINAL, FaceVerification, cut, footprint, worst
@@ -327,16 +328,10 @@ class Report:
 
     def to_html(self) -> str:
         """`report.html`, complete in itself."""
-        import jinja2
-
-        source = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
         script = resources.files(__package__).joinpath("report.js").read_text(encoding="utf-8").strip()
-        page = jinja2.Environment(
-            autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        ).from_string(source)
         same_size = self.original.shape == self.saved.shape
         factor = amplification(self.original, self.saved) if same_size else 0
-        return page.render(
+        return page_template("protection", "report.html.j2").render(
             report=self,
             data=self.to_dict(),
             conditions=CONDITIONS,
