@@ -101,7 +101,7 @@ class LocalFeaturesConfig:
     reach: float = 0.2
     channels: int = 16
     surrogates: tuple[str, ...] = ()
-    epsilon: float = 16.0
+    epsilon: float = 8.0
     iterations: int = 30
     asked: int = 2
     components: int = 64

@@ -7,9 +7,10 @@ nobody named.
 ::
 
     y0 = mean face + eigenfaces in random amounts                        drawn for each face, and forgotten
-    y  = argmax  sum_s cos(f_s(y), f_s(x))   with |y - y0| <= epsilon    by steps of the gradient's sign
+    y  = argmax  sum_s cos(f_s(y), m_s(x))   with |y - y0| <= epsilon    by steps of the gradient's sign
+    m_s(x) = the mean of f_s(x) and f_s of x mirrored                    made a unit vector
 
-The photo x enters by its templates f_s(x) and in no other way: what is stored is made of these and of random numbers.
+The photo x enters by the templates m_s(x) and in no other way: what is stored is made of these and of random numbers.
 Whoever has it can therefore learn of the photo what the templates tell, and nothing else, whatever he trains.
 """
 
@@ -36,12 +37,13 @@ if TYPE_CHECKING:  # it imports this module
 
 MOMENTUM = 0.9
 SMOOTHED = 1.0  # deviation in pixels of the blur of gradients, for recognisers not asked (Dong et al. 2019)
-REACH = 3  # pixels that the image is moved at most before it is looked at (input diversity, Xie et al. 2019)
+REACH = 3.0  # pixels that the image is moved at most before it is looked at (input diversity, Xie et al. 2019)
+TURNED = 0.06  # at most, in radians, and of its size made larger or smaller
 COARSE = 56  # side in pixels of the eigenfaces
 LEARNED = 2000  # faces that these are taken from at most
 AMOUNT = 0.6  # of each eigenface's deviation: the whole makes faces that stand out, and are harder to overwrite
 FURTHEST = 2.0  # deviations
-ACROSS = 3  # times that all steps in one direction would cross the budget
+ACROSS = 2  # times that all steps in one direction would cross the budget
 
 
 class StandIns(nn.Module):
@@ -116,7 +118,7 @@ def write_identity(
 
     Args:
         stand_ins: (N, 3, 112, 112) in [0, 1].
-        images: (N, 3, 112, 112) in [0, 1], ArcFace crops; only their templates are used.
+        images: (N, 3, 112, 112) in [0, 1], ArcFace crops; only their templates, and their mirror images', are used.
         surrogates: Recognisers; `config.asked` of them, in turn, are asked in each iteration.
         config: Its epsilon, iterations and asked.
         draws: Of how the images are moved.
@@ -128,13 +130,10 @@ def write_identity(
         NumericalFailure: when a surrogate's gradient is NaN or infinite.
     """
     with torch.no_grad():
-        wanted = [one(crops_of(images, one.card.template)) for one in surrogates]
+        wanted = [_template(images, one) for one in surrogates]
 
     def distance(found: Tensor, iteration: int) -> Tensor:
-        down, across = draws.whole(-REACH, REACH, 2).tolist()
-        mirrored = bool(draws.uniform(1) < 0.5)
-        seen = _moved(found, down, across)
-        seen = seen.flip(3) if mirrored else seen
+        seen = _moved(found, draws)
         asked = [(iteration * config.asked + place) % len(surrogates) for place in range(config.asked)]
         distances = [
             1 - (surrogates[one](crops_of(seen, surrogates[one].card.template)) * wanted[one]).sum(1) for one in asked
@@ -147,7 +146,22 @@ def write_identity(
     )  # fmt: skip
 
 
-def _moved(images: Tensor, down: int, across: int) -> Tensor:
-    """Images moved by whole pixels, their borders repeated."""
-    side, wide = images.shape[3], functional.pad(images, [REACH] * 4, mode="replicate")
-    return wide[:, :, REACH - down : REACH - down + side, REACH - across : REACH - across + side]
+def _template(images: Tensor, surrogate: Surrogate) -> Tensor:
+    """(N, dim): the mean template of each photo and its mirror image, which tells less of one photo's accidents."""
+    both = [surrogate(crops_of(one, surrogate.card.template)) for one in (images, images.flip(3))]
+    return functional.normalize(both[0] + both[1], dim=1)
+
+
+def _moved(images: Tensor, draws: Draws) -> Tensor:
+    """Images moved, turned, made larger or smaller and perhaps mirrored, all alike, their borders repeated."""
+    down, across, larger, turned = (2 * draws.uniform(4) - 1).tolist()
+    shift = 2 * REACH / SIDE  # in half sides
+    movement = torch.tensor(
+        [[1 + TURNED * larger, TURNED * turned, shift * across], [-TURNED * turned, 1 + TURNED * larger, shift * down]]
+    )
+    if bool(draws.uniform(1) < 0.5):
+        movement[:, 0] = -movement[:, 0]
+    places = functional.affine_grid(
+        movement.to(images).expand(len(images), 2, 3), list(images.shape), align_corners=False
+    )
+    return functional.grid_sample(images, places, padding_mode="border", align_corners=False)
