@@ -23,6 +23,7 @@ from bauta.benchmark import templates
 from bauta.benchmark.cards import TEMPLATES, read_card, timeless, write_card
 from bauta.benchmark.crowds import Source
 from bauta.benchmark.datasets import read_lfw
+from bauta.benchmark.plots import recovery_against_loss
 from bauta.benchmark.template_measures import summarise
 from bauta.benchmark.template_recipes import (
     MATCHER,
@@ -39,6 +40,7 @@ from bauta.benchmark.template_recipes import (
 )
 from bauta.benchmark.template_report import (
     RANKING_HEADER,
+    gallery,
     markdown,
     ranking_rows,
     rows,
@@ -361,6 +363,50 @@ def test_labels_that_would_cover_each_other_are_moved_to_the_nearest_free_height
     heights = sorted(point.label_y for point in drawn["points"])
     assert all(after - before > 0.0499 for before, after in pairwise(heights))
     assert max(abs(point.label_y - point.y) for point in drawn["points"]) < 0.31
+
+
+def test_labels_cover_no_point_of_another_row() -> None:
+    """A row a little to the right and as high, where the label of the first would stand."""
+    seen = {"mean": 0.7, "low": 0.69, "high": 0.71}
+    drawn = recovery_against_loss([("a long row", 0.0, seen), ("another", 0.02, seen), ("far", 16.0, seen)], 0.4)
+    first, second, third = drawn["points"]
+    assert 0 < second.x - first.x < 0.1
+    assert abs(first.label_y - second.y) > 0.0299
+    assert abs(first.label_y - second.label_y) > 0.0499
+    assert third.label_y == third.y
+
+
+def test_one_victim_is_shown_as_every_row_stores_them(data: Path, ran: Path) -> None:
+    cards = list(run_toy(data, ran).values())
+    shown = gallery(cards)
+    assert shown is not None
+    assert list(shown["references"]) == ["original", "mean face"]
+    assert [label for label, _ in shown["rows"]] == [card["name"].partition("/")[2] for card in cards]
+    for card, (_, pictures) in zip(cards, shown["rows"], strict=True):
+        kept = card["examples"][0]["pictures"]
+        assert pictures == [kept.get(name) for name in shown["columns"]]
+    page = to_html(cards)
+    assert page.count(shown["references"]["original"]) == 1 + len(cards)  # on top, and with each row's other victims
+    assert gallery(cards[:1]) is None
+    other = copy.deepcopy(cards[1])
+    other["examples"][0]["pictures"]["original"] = "data:image/jpeg;base64,"
+    assert gallery([cards[0], other]) is None
+    bare = copy.deepcopy(cards)
+    for card in bare:
+        card["examples"] = []
+    assert gallery(bare) is None
+    assert "One person" not in to_html(bare)
+
+
+def test_long_tables_are_folded_and_names_are_shown_once(data: Path, ran: Path) -> None:
+    cards = list(run_toy(data, ran).values())
+    assert '<details class="table">' not in to_html(cards)
+    many = [copy.deepcopy(card) for card in cards * 13]
+    page = to_html(many)
+    folded = page.split('<details class="table">')[1:]
+    assert folded
+    assert all(int(part.partition(" lines")[0].rpartition(">")[2]) > 24 for part in folded)
+    assert '<th class="again">' in to_html(cards)
 
 
 def test_rows_are_compared_with_the_baseline_pair_by_pair(data: Path, ran: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -123,14 +124,29 @@ def _root(value: float) -> float:
 
 
 def _apart(points: Sequence[Point]) -> list[Point]:
-    """The points with labels of which none covers another: as tall as 5 % of the plot, as wide as 20 %."""
+    """The points with labels that cover neither each other nor a point of another row.
+
+    Labels stand to the right of their points, and are as tall as 5 % of the plot.
+    """
     placed: list[Point] = []
     for point in sorted(points, key=lambda point: point.y):
-        near = [other.label_y for other in placed if abs(other.x - point.x) < 0.2]
-        heights = (point.y + 0.05 * side * step for step in range(len(near) + 1) for side in (1, -1))
-        free = (height for height in heights if all(abs(height - other) > 0.0499 for other in near))
+        wide = _label_width(point)
+        near = [other.label_y for other in placed if -_label_width(other) < other.x - point.x < wide]
+        dots = [other.y for other in points if other is not point and 0 <= other.x - point.x < wide]
+        heights = (point.y + 0.025 * side * step for step in count() for side in (1, -1))
+        free = (
+            height
+            for height in heights
+            if all(abs(height - other) > 0.0499 for other in near)
+            and all(abs(height - other) > 0.0299 for other in dots)
+        )
         placed.append(replace(point, label_y=next(free)))
     return placed
+
+
+def _label_width(point: Point) -> float:
+    """Of a label and its distance from the point, as a share of a plot's width."""
+    return 0.03 + 0.012 * len(point.label)
 
 
 def similarities(judge: Mapping[str, Any], usable: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

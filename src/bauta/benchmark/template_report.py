@@ -124,6 +124,8 @@ LINKAGE_HEADER = (
 )  # fmt: skip
 
 
+_BESIDE = ("original", "mean face")  # the pictures that are the same for every row
+
 PRIVACY_HEADER = ("row", "attacker", "S1", "S2", "S3", "S4", "composite score")
 
 
@@ -256,8 +258,8 @@ def note(cards: Sequence[Card]) -> list[str]:
 def tables(cards: Sequence[Card]) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
     """Title, header and rows of every table that has rows."""
     every = (
-        ("Does it still recognise, and what is it worth", HEADER, rows),
         ("All in one, with ranks", RANKING_HEADER, ranking_rows),
+        ("Does it still recognise, and what is it worth", HEADER, rows),
         ("How often it is right", ACCURACY_HEADER, accuracy_rows),
         ("What protection costs a recogniser trained alike", BASELINE_HEADER, baseline_rows),
         ("Do other recognisers accept the stored image", BLACK_BOX_HEADER, black_box_rows),
@@ -282,6 +284,24 @@ def as_markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def gallery(cards: Sequence[Card]) -> dict[str, Any] | None:
+    """One victim as every row stores and attackers draw them, side by side.
+
+    Returns:
+        ``references``, pictures of the original and the mean face by name; ``columns``, names of the others; ``rows``
+        of a label and a picture, or None, for each column. None when fewer than two cards show the same victim.
+    """
+    shown = [(card, card["examples"][0]["pictures"]) for card in cards if card["examples"]]
+    if not shown:
+        return None
+    first = shown[0][1]
+    shown = [(card, pictures) for card, pictures in shown if pictures["original"] == first["original"]]
+    columns = list(dict.fromkeys(name for _, pictures in shown for name in pictures if name not in _BESIDE))
+    rows = [(_label(card, cards), [pictures.get(name) for name in columns]) for card, pictures in shown]
+    references = {name: first[name] for name in _BESIDE}
+    return {"references": references, "columns": columns, "rows": rows} if len(rows) > 1 else None
+
+
 def to_html(cards: Sequence[Card]) -> str:
     """The page, complete in itself.
 
@@ -292,6 +312,7 @@ def to_html(cards: Sequence[Card]) -> str:
         cards=cards,
         tables=tables(cards),
         plot=trade_off(cards),
+        gallery=gallery(cards),
         notes=note(cards),
         details=[{"card": card, "label": _label(card, cards)} for card in cards],
         percent=percent,
