@@ -199,6 +199,19 @@ def steps_table() -> str:
     return "\n".join(lines)
 
 
+def budget_table() -> str:
+    """What recognisers that nobody named lose, and what is drawn, at several budgets of the optimised mode."""
+    found = card("local-features-budget")
+    lines = [
+        f"| `epsilon`, {found['faces']} faces | loss, one-sided | two-sided | cosine to the photo | of the way to it |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found["settings"]:
+        losses = f"{row['loss_one_sided']:.2f} | {row['loss_two_sided']:.2f}"
+        lines.append(f"| {row['epsilon']:g} | {losses} | {row['agreement']:.3f} | {100 * row['drawn']:.1f} % |")
+    return "\n".join(lines)
+
+
 def pictures_table() -> str:
     """How well recognisers tell whose the pictures of stored mixtures are."""
     found = card("mixture-pictures")
@@ -244,6 +257,7 @@ TABLES = {
     "template-shipped": lambda: template_tables("advface-shipped"),
     "steps": steps_table,
     "pictures": pictures_table,
+    "budget": budget_table,
     "hybrid": lambda: template_tables("hybrid-small"),
     "hybrid-shipped": lambda: template_tables("hybrid-shipped"),
     "hybrid-shipped-ranking": lambda: ranking_table("hybrid-shipped"),

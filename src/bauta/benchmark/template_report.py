@@ -102,7 +102,7 @@ def linkage_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     ]
 
 
-BLACK_BOX_HEADER = ("row", "set", "recogniser", "clean", "one-sided", "two-sided", "two-sided loss")
+BLACK_BOX_HEADER = ("row", "set", "recogniser", "clean", "one-sided", "loss", "two-sided", "loss")
 
 
 def black_box_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
@@ -112,10 +112,11 @@ def black_box_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
         seen = card["results"].get("black_box", {"judges": {}, "mean_loss": {}})
         for judge, sets in seen["judges"].items():
             for name, modes in sets.items():
-                shown = [percent(modes[mode]["accuracy"]) for mode in ("clean", "one-sided", "two-sided")]
-                found.append((_label(card, cards), name, judge, *shown, _points(modes["two-sided"]["loss"])))
+                shown = [cell for mode in MODES for cell in _accuracy_and_loss(modes[mode])]
+                found.append((_label(card, cards), name, judge, percent(modes["clean"]["accuracy"]), *shown))
         for name, losses in seen["mean_loss"].items():
-            found.append((_label(card, cards), name, "mean of all", "-", "-", "-", _points(losses["two-sided"])))
+            shown = [cell for mode in MODES for cell in ("-", _points(losses[mode]))]
+            found.append((_label(card, cards), name, "mean of all", "-", *shown))
     return found
 
 
