@@ -11,7 +11,6 @@ Decoders are untrained: speed does not see that.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from bauta.recognizers.surrogates import load_surrogate
 from bauta.templates.advface import AdvFace, AdvFaceConfig, ChannelStatistics
 from bauta.templates.decoders import SIDE, start_decoder
 from bauta.templates.shadows import Shadow
+from figures import keep
 
 
 def protector_of(recognizer: str, split: str, preset: str, shadows: list[str]) -> AdvFace:
@@ -108,10 +108,7 @@ def main() -> None:
         "ratio_to_shadow_passes": round(bare, 3),
         "ratio_to_all_passes": round(full, 3),
     }
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if options.output:
-        options.output.write_text(text + "\n", encoding="utf-8")
+    keep(figures, options.output)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """What the budget of the optimised local features is worth: recognisers that nobody named, and what is drawn.
 
 Faces are those of the recipe's attackers' half, whom the model of faces of nobody did not learn from and no table tests
-on: up to 4 of everybody with several, and of 30 others one. Losses are in points of 1 - the half total error rate at
-the best threshold for these pairs, the mean over the recognisers, which must be neither surrogates nor judges. Drawn is
-how far an image was moved from the face of nobody towards the photo: the share of their difference in brightness,
-blurred so that texture does not count, that the change makes up.
+on: up to 4 of everybody with several, and of 30 others one. A surrogate that ships (`chip_resnet`) learned from photos
+of the same people: compare these losses with each other, not with those of the tables. They are in points of 1 - the
+half total error rate at the best threshold for these pairs, the mean over the recognisers, which must be neither
+surrogates nor judges, nor have taught a surrogate. Drawn is how far an image was moved from the face of nobody towards
+the photo: the share of their difference in brightness, blurred for texture not to count, that the change makes up.
 
     BAUTA_MODELS=MODELS python benchmarks/local_features_budget.py DATA --recognizers first second third
 """
@@ -12,7 +13,6 @@ blurred so that texture does not count, that the change makes up.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,9 +29,8 @@ from bauta.recognizers.surrogates import load_surrogate
 from bauta.templates.base import crops_of, load_protector
 from bauta.templates.draws import Draws
 from bauta.templates.local_features import LocalFeatures, cut_bits
-from bauta.templates.shadows import as_images
 from bauta.templates.stand_ins import write_identity
-from mixture_steps import accuracy, chosen
+from figures import accuracy, faces_of, keep
 
 CHUNK = 32
 BLUR = 2.0  # deviation in pixels
@@ -67,10 +66,7 @@ def main() -> None:
         raise SystemExit(f"{taken[0]} is a surrogate or a judge.")
     judges = [load_judge(name) for name in options.recognizers]
     people = set_up(recipe, options.data).attackers
-    places = torch.tensor(chosen(people.subjects, 4, 30))
-    names = np.array([people.subjects[place] for place in places.tolist()])
-    same = names[:, None] == names
-    images = as_images(people.pixels[places])
+    images, same = faces_of(people, 4, 30)
     parts: tuple[Tensor, ...] = images.split(CHUNK)  # type: ignore[no-untyped-call]
     clean = [embed(judge, images) for judge in judges]
     alone = [accuracy((one @ one.T).numpy(), same)[0] for one in clean]
@@ -98,17 +94,14 @@ def main() -> None:
         "recipe": recipe.name,
         "people": people.name,
         "sha256": people.sha256,
-        "faces": len(places),
+        "faces": len(images),
         "protector": protector.sha256,
         "recognizers": {judge.card.name: judge.card.sha256 for judge in judges},
         "seed": options.seed,
         "accuracy": round(float(np.mean(alone)), 4),
         "settings": rows,
     }
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if options.output:
-        options.output.write_text(text + "\n", encoding="utf-8")
+    keep(figures, options.output)
 
 
 if __name__ == "__main__":

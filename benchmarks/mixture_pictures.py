@@ -11,7 +11,6 @@ alike than strangers. The protector's own reader stands beside them, and readers
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from bauta.recognizers.surrogates import load_surrogate
 from bauta.registry import load_method
 from bauta.templates.base import load_protector
 from bauta.templates.masked import MaskedRecognition
+from figures import keep
 
 PURIFIERS = ("purify-blur", "purify-jpeg", "purify-bit-depth", "purify-total-variation", "purify-denoiser")
 Change = Callable[[Tensor], Tensor]
@@ -108,8 +108,7 @@ def main() -> None:
         "seed": options.seed,
         "changes": rows,
     }
-    if options.output:
-        options.output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    keep(figures, options.output)
 
 
 if __name__ == "__main__":

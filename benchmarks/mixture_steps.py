@@ -14,44 +14,23 @@ squared shares over its own).
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from bauta import metrics
 from bauta.benchmark.template_recipes import read_template_recipe
 from bauta.benchmark.template_stage import set_up
 from bauta.recognizers.surrogates import load_surrogate
 from bauta.templates.base import load_protector
 from bauta.templates.hybrid_masking import HybridMask
 from bauta.templates.masked import MaskedRecognition
-from bauta.templates.shadows import as_images
+from figures import accuracy, faces_of, keep
 
 CHUNK = 8
 SETTINGS = ((0.1, 4), (0.1, 8), (0.1, 12), (0.1, 20), (0.05, 12), (0.2, 12))  # share; steps
-
-
-def chosen(subjects: tuple[str, ...], each: int, others: int) -> list[int]:
-    """Places of up to `each` faces of everybody with several, and of one face of `others` more."""
-    found: dict[str, list[int]] = {}
-    for place, name in enumerate(subjects):
-        found.setdefault(name, []).append(place)
-    several = [place for places in found.values() if len(places) > 1 for place in places[:each]]
-    return several + [places[0] for places in found.values() if len(places) == 1][:others]
-
-
-def accuracy(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[float, float]:
-    """1 - half total error rate at the best threshold, and true accepts at FMR 1e-2, of a matrix of scores."""
-    genuine, impostor = scores[same & ~np.eye(len(same), dtype=bool)], scores[~same]
-    limits = np.quantile(impostor, np.linspace(0.5, 0.9999, 500))
-    best = max(float((genuine >= one).mean() + (impostor < one).mean()) / 2 for one in limits)
-    return best, float((genuine >= metrics.threshold_at_fmr(impostor, 0.01)).mean())
 
 
 def main() -> None:
@@ -69,10 +48,7 @@ def main() -> None:
         raise SystemExit(f"{options.protector} mixes no masked faces.")
     masking = protector.masking
     people = set_up(recipe, options.data).attackers
-    places = torch.tensor(chosen(people.subjects, 8, 30))
-    names = np.array([people.subjects[place] for place in places.tolist()])
-    same = names[:, None] == names
-    images = as_images(people.pixels[places])
+    images, same = faces_of(people, 8, 30)
     parts: tuple[Tensor, ...] = images.split(CHUNK)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         probes = protector.probe(images)
@@ -108,16 +84,13 @@ def main() -> None:
         "recipe": recipe.name,
         "people": people.name,
         "sha256": people.sha256,
-        "faces": len(places),
+        "faces": len(images),
         "protector": protector.sha256,
         "seed": options.seed,
         "without_mixing": {"accuracy": round(alone[0], 4), "accepted": round(alone[1], 4)},
         "settings": rows,
     }
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if options.output:
-        options.output.write_text(text + "\n", encoding="utf-8")
+    keep(figures, options.output)
 
 
 if __name__ == "__main__":
