@@ -79,11 +79,28 @@ def test_at_the_feature_itself_there_is_no_gradient(fitted: AdvFace) -> None:
     features = fitted.front(faces(2))
     wanted = fitted.shadows[0](features)
     std = fitted.statistics.std[None, :, None, None]
-    here = protector._shadow_gradient(torch.zeros_like(features), std, [features], wanted, None)
+    here = protector._shadow_gradient(torch.zeros_like(features), protector._shown([features], std), wanted, None)
     assert float(here.abs().max()) == 0
     shadow_feature = fitted.front(fitted.crops(wanted))
-    moved = protector._shadow_gradient(torch.zeros_like(features), std, [shadow_feature], wanted, None)
+    moved = protector._shadow_gradient(
+        torch.zeros_like(features), protector._shown([shadow_feature], std), wanted, None
+    )
     assert float(moved.abs().max()) > 0
+
+
+def test_the_gradient_is_that_of_the_whole_shadow(fitted: AdvFace) -> None:
+    protector = changed(fitted, structure=0.0)
+    features = fitted.front(faces(2))
+    wanted = fitted.shadows[0](features)
+    anchor = fitted.front(fitted.crops(wanted))
+    std = fitted.statistics.std[None, :, None, None]
+    noise = 0.3 * torch.randn(features.shape, generator=drawn())
+    found = protector._shadow_gradient(noise, protector._shown([anchor], std), wanted, None)
+    variable = noise.clone().requires_grad_()
+    loss = (fitted.shadows[0](anchor + variable * std) - wanted).square().mean((1, 2, 3)).sum()
+    (gradient,) = torch.autograd.grad(loss, variable)
+    expected = gradient / gradient.abs().mean((1, 2, 3), keepdim=True)
+    assert torch.allclose(found, expected, atol=1e-4, rtol=1e-3)
 
 
 def test_more_iterations_hide_more(fitted: AdvFace) -> None:

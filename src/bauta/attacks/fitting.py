@@ -178,5 +178,5 @@ def weights_sha256(network: nn.Module) -> str:
     total = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        total.update(value.detach().contiguous().numpy().tobytes())
+        total.update(value.detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()

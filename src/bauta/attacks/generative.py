@@ -26,7 +26,7 @@ from bauta.attacks.reconstruct import (
 )
 from bauta.errors import UsageError
 from bauta.templates.decoders import SIDE
-from bauta.templates.learners import Learner, Progress, require_finite, train
+from bauta.templates.learners import CPU, Learner, Progress, require_finite, train
 
 _CONDITION = 8  # channels of the projected representation
 
@@ -97,12 +97,20 @@ class AdversarialDecoding(Learner):
         critic: Reads images and standardised representations.
         loss: Of the decoder beside the critic.
         config: Weights and rate.
+        device: Where to learn.
     """
 
     def __init__(
-        self, pairs: Pairs, decoder: nn.Sequential, critic: PatchCritic, loss: ImageLoss, config: GenerativeConfig
+        self,
+        pairs: Pairs,
+        decoder: nn.Sequential,
+        critic: PatchCritic,
+        loss: ImageLoss,
+        config: GenerativeConfig,
+        device: torch.device = CPU,
     ) -> None:
-        self.pairs, self.decoder, self.critic, self.loss, self.config = pairs, decoder, critic, loss, config
+        self.pairs, self.decoder, self.critic = pairs, decoder.to(device), critic.to(device)
+        self.loss, self.config, self.device = loss, config, device
         rate = config.decoder.schedule.rate
         self.networks = {"decoder": decoder, "critic": critic}
         self.optimizers = {
@@ -112,8 +120,8 @@ class AdversarialDecoding(Learner):
 
     def step(self, index: Tensor, generator: torch.Generator) -> dict[str, float]:
         """One step of the critic, then one of the decoder."""
-        standard = self.decoder[0](self.pairs.representations(index, generator))
-        wanted = self.pairs.images(index)
+        standard = self.decoder[0](self.pairs.representations(index, generator).to(self.device))
+        wanted = self.pairs.images(index).to(self.device)
         images = self.decoder[1:](standard)
         real, made = self.critic(wanted, standard), self.critic(images.detach(), standard)
         critic = (functional.relu(1 - real) + functional.relu(1 + made)).mean()
@@ -138,6 +146,7 @@ def fit_generative(
     config: GenerativeConfig,
     *,
     embed: Callable[[Tensor], Tensor] | None = None,
+    device: torch.device = CPU,
     work: Path | None = None,
     name: str = "generative",
     progress: Progress | None = None,
@@ -148,7 +157,7 @@ def fit_generative(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(schedule.seed)
         critic = PatchCritic(pairs.shape, config.critic_channels)
-    learner = AdversarialDecoding(pairs, decoder, critic, ImageLoss(config.decoder, embed), config)
+    learner = AdversarialDecoding(pairs, decoder, critic, ImageLoss(config.decoder, embed), config, device)
     key = f"{pairs.key} {config.to_dict()}"
     fitted = train(learner, len(pairs), schedule, key=key, work=work, name=name, progress=progress)
     return Reconstructor(decoder, config, fitted)

@@ -9,6 +9,7 @@ settings, mirrored photos, the resizing of features to the teacher's crop, and t
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ class Student:
             OutputError: when it cannot be written.
         """
         losses = " ".join(map(repr, self.fit.losses))
-        state = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+        state = {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()}
         content = safetensors.torch.save(state, {"losses": losses, "stopped": self.fit.stopped})
         write_atomically(path, content, overwrite=True)
 
@@ -105,6 +106,7 @@ def fit_student(
     config: StudentConfig,
     generator: torch.Generator,
     progress: Progress | None = None,
+    device: torch.device | None = None,
 ) -> Student:
     """Train a student to answer protected inputs with the teacher's embeddings of the clean photos.
 
@@ -115,6 +117,7 @@ def fit_student(
         config: Settings.
         generator: Of the order and the mirroring.
         progress: Called with steps done and steps in all.
+        device: Where to learn; where `start` is by default.
 
     Returns:
         The student; that of the last good epoch when the loss was not finite later on.
@@ -132,10 +135,11 @@ def fit_student(
         raise UsageError("The targets are not all of length 1.", hint="Give unit-norm embeddings.")
     if config.flip and inputs[torch.zeros(1, dtype=torch.long)].dim() != 4:
         raise UsageError("Only images can be mirrored.", hint="Leave out flip.")
-    network, weights = trainable_copy(start)
+    where = device or device_of(start)
+    network, weights = trainable_copy(start.to(where))
 
     def loss(index: Tensor) -> Tensor:
-        batch = images(inputs[index])
+        batch = images(inputs[index].to(where))
         if config.flip:
             batch = mirrored(batch, generator)
         answers = network(batch)
@@ -144,7 +148,7 @@ def fit_student(
                 f"The student answers with shape {tuple(answers.shape)}, the targets have {targets.shape[1]} numbers.",
                 hint="Start from a network of the teacher's dimension.",
             )
-        return 1 - (functional.normalize(answers, dim=1) * targets[index]).sum(1).mean()
+        return 1 - (functional.normalize(answers, dim=1) * targets[index].to(where)).sum(1).mean()
 
     done = fit(network, weights, loss, len(targets), config, generator, progress)
     return Student(network.eval().requires_grad_(False), done)
@@ -152,13 +156,13 @@ def fit_student(
 
 def mirrored(batch: Tensor, generator: torch.Generator) -> Tensor:
     """Images (N, C, H, W) of which a random half is mirrored."""
-    chosen = torch.rand(len(batch), generator=generator) < 0.5
+    chosen = (torch.rand(len(batch), generator=generator) < 0.5).to(batch.device)
     return torch.where(chosen[:, None, None, None], batch.flip(3), batch)
 
 
 @torch.no_grad()
 def embed(network: nn.Module, inputs: Inputs, *, batch: int = 64) -> Tensor:
-    """Unit-norm embeddings (N, D) of inputs by any network.
+    """Unit-norm embeddings (N, D) of inputs by any network, wherever that is.
 
     Raises:
         UsageError: when there are none.
@@ -167,10 +171,17 @@ def embed(network: nn.Module, inputs: Inputs, *, batch: int = 64) -> Tensor:
     if not len(inputs):
         raise UsageError("There is nothing to embed.", hint="Give at least one input.")
     parts = torch.split(torch.arange(len(inputs)), batch)
-    found = torch.cat([network(images(inputs[index])) for index in parts])
+    where = device_of(network)
+    found = torch.cat([network(images(inputs[index].to(where))) for index in parts]).cpu()
     if not found.isfinite().all():
         raise NumericalFailure("A network answered with NaN or infinity.", hint="Check its training and the inputs.")
     return functional.normalize(found, dim=1)
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where its first tensor is; the CPU when it has none."""
+    first = next(itertools.chain(network.parameters(), network.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def start_from(

@@ -153,18 +153,19 @@ def search(
             unlocked = getattr(protector, "features", None)  # what a key locked is read with it
             wanted = stored.values() if unlocked is None else unlocked(stored, key)
     count, total = len(wanted), config.starts * config.iterations
+    wanted, device = wanted.to(protector.device), protector.device
     best = Found(
         mean_face.repeat(count, 1, 1, 1), torch.full((count,), torch.inf), torch.zeros(count, dtype=torch.int64)
     )
     for start in range(config.starts):
         noise = torch.randn(count, 3, SIDE // 8, SIDE // 8, generator=generator) * (0.5 if start else 0.0)
         smooth = functional.interpolate(noise, (SIDE, SIDE), mode="bicubic", align_corners=False)
-        logits = (torch.logit(mean_face.clamp(0.02, 0.98)) + smooth).requires_grad_(True)
+        logits = (torch.logit(mean_face.clamp(0.02, 0.98)) + smooth).to(device).requires_grad_(True)
         optimizer = torch.optim.Adam([logits], lr=config.rate)
         for step in range(config.iterations):
             images = torch.sigmoid(logits)
             across, down = images.diff(dim=3).abs().mean((1, 2, 3)), images.diff(dim=2).abs().mean((1, 2, 3))
-            away = (images - mean_face).square().mean((1, 2, 3))
+            away = (images - mean_face.to(device)).square().mean((1, 2, 3))
             loss = _distance(view, images, wanted, config, generator)
             loss = (loss + config.variation * (across + down) + config.prior * away).sum()
             if not bool(loss.isfinite()):
@@ -176,7 +177,8 @@ def search(
                 progress("search", start * config.iterations + step + 1, total)
         with torch.no_grad():
             images = torch.sigmoid(logits)
-            distance = _distance(view, images, wanted, config, generator)
+            distance = _distance(view, images, wanted, config, generator).cpu()
+            images = images.cpu()
         better = distance < best.distance
         best = Found(
             torch.where(better[:, None, None, None], images, best.images),
@@ -190,7 +192,7 @@ def _distance(
     view: View, images: Tensor, wanted: Tensor, config: OptimisationConfig, generator: torch.Generator
 ) -> Tensor:
     """(N,), the mean over draws."""
-    total = torch.zeros(len(images))
+    total = torch.zeros(len(images), device=images.device)
     for _ in range(config.draws):
         seen = view(images, generator)
         if config.level == "template":

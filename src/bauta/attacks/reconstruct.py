@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bauta.errors import UsageError
 from bauta.templates.decoders import Decoder, start_decoder
-from bauta.templates.learners import Learner, Progress, Schedule, require_finite, train
+from bauta.templates.learners import CPU, Learner, Progress, Schedule, require_finite, train
 
 _CHUNK = 32
 
@@ -131,17 +131,20 @@ class Decoding(Learner):
         decoder: Maps representations to images in [0, 1].
         loss: Between its images and the true ones.
         rate: Of Adam.
+        device: Where to learn.
     """
 
-    def __init__(self, pairs: Pairs, decoder: nn.Module, loss: ImageLoss, rate: float) -> None:
-        self.pairs, self.decoder, self.loss = pairs, decoder, loss
+    def __init__(
+        self, pairs: Pairs, decoder: nn.Module, loss: ImageLoss, rate: float, device: torch.device = CPU
+    ) -> None:
+        self.pairs, self.decoder, self.loss, self.device = pairs, decoder.to(device), loss, device
         self.networks = {"decoder": decoder}
         self.optimizers = {"decoder": torch.optim.Adam(decoder.parameters(), lr=rate)}
 
     def step(self, index: Tensor, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam."""
-        images = self.decoder(self.pairs.representations(index, generator))
-        terms = self.loss.terms(images, self.pairs.images(index))
+        images = self.decoder(self.pairs.representations(index, generator).to(self.device))
+        terms = self.loss.terms(images, self.pairs.images(index).to(self.device))
         losses = require_finite(terms)
         optimizer = self.optimizers["decoder"]
         optimizer.zero_grad(set_to_none=True)
@@ -154,13 +157,13 @@ class Reconstructor:
     """A fitted decoder.
 
     Attributes:
-        decoder: The network.
+        decoder: The network, on the CPU.
         config: How it learned.
         fitted: Mean losses of the last epoch, steps and seconds.
     """
 
     def __init__(self, decoder: nn.Module, config: Any, fitted: Mapping[str, float]) -> None:
-        self.decoder = decoder.eval().requires_grad_(False)
+        self.decoder = decoder.cpu().eval().requires_grad_(False)
         self.config, self.fitted = config, dict(fitted)
 
     @torch.no_grad()
@@ -174,6 +177,7 @@ def fit_reconstructor(
     config: ReconstructionConfig,
     *,
     embed: Callable[[Tensor], Tensor] | None = None,
+    device: torch.device = CPU,
     work: Path | None = None,
     name: str = "decoder",
     progress: Progress | None = None,
@@ -184,6 +188,7 @@ def fit_reconstructor(
         pairs: Representations and images of the attacker's own people.
         config: The decoder and how it learns.
         embed: As for `ImageLoss`.
+        device: Where to learn.
         work: Folder of the checkpoint; see `bauta.templates.learners.train`.
         name: Of the checkpoint.
         progress: Called with the name, the steps done, and the steps there are.
@@ -194,7 +199,7 @@ def fit_reconstructor(
         WeightsCorrupt: when the checkpoint is damaged.
     """
     decoder = begin(pairs, config.decoder, config.channels, config.schedule.seed)
-    learner = Decoding(pairs, decoder, ImageLoss(config, embed), config.schedule.rate)
+    learner = Decoding(pairs, decoder, ImageLoss(config, embed), config.schedule.rate, device)
     key = f"{pairs.key} {config.to_dict()}"
     fitted = train(learner, len(pairs), config.schedule, key=key, work=work, name=name, progress=progress)
     return Reconstructor(decoder, config, fitted)

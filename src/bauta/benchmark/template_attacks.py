@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bauta.attacks.cards import AttackerCard, Knowledge
 from bauta.attacks.generative import GenerativeConfig, fit_generative
-from bauta.attacks.link import Student, StudentConfig, fit_student, load_student, start_from
+from bauta.attacks.link import Student, StudentConfig, device_of, fit_student, load_student, start_from
 from bauta.attacks.optimise import OptimisationConfig, search
 from bauta.attacks.oracle import OraclePairs, StoredPairs
 from bauta.attacks.reconstruct import Pairs, ReconstructionConfig, fit_reconstructor
@@ -256,7 +256,10 @@ def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
     knows = bool(attack.options.get("fresh", False))  # who protects anew in every step has the protector itself
     folder, embed = scene.work / "attackers", scene.protector.probe if knows else scene.protector.clean
     fit = fit_reconstructor if attack.kind == "decoder" else fit_generative
-    fitted = fit(pairs, whole, embed=embed, work=folder, name=about, progress=_named(scene.progress, attack.name))
+    fitted = fit(
+        pairs, whole, embed=embed, device=scene.protector.device, work=folder, name=about,
+        progress=_named(scene.progress, attack.name),
+    )  # fmt: skip
     inside = knows or viewer is not None or reads == "templates"
     knowledge: Knowledge = "mechanism" if inside else "pairs" if attack.adaptive else "nothing"
     if reads == "templates" and scene.key is not None:
@@ -308,8 +311,9 @@ def _reads(attack: Attack) -> str:
 
 def _viewed(values: Tensor, viewer: nn.Module) -> Tensor:
     """Stored values (n, ...) as the viewer shows them, (n, 3, 112, 112) float32."""
+    where = device_of(viewer)
     with torch.no_grad():
-        return torch.cat([viewer(part.float()) for part in torch.split(values, CHUNK)])
+        return torch.cat([viewer(part.float().to(where)).cpu() for part in torch.split(values, CHUNK)])
 
 
 def _reading(viewer: nn.Module | None) -> str:

@@ -48,7 +48,7 @@ from bauta.errors import UsageError
 from bauta.protection.report import picture
 from bauta.recognizers import find_card, load_surrogate
 from bauta.registry import load_method
-from bauta.templates.base import Protector, load_protector
+from bauta.templates.base import Protector, find_device, load_protector
 
 Record = dict[str, Any]
 Progress = Callable[[str, int, int], None]
@@ -64,6 +64,7 @@ def run_template_recipe(
     work: Path | None = None,
     examples: int = 6,
     command: str = "",
+    device: str = "cpu",
     progress: Progress = lambda what, done, total: None,
 ) -> list[Path]:
     """Run a recipe, and write a result card for each row. Interrupted, it goes on where it stopped.
@@ -75,6 +76,7 @@ def run_template_recipe(
         work: Folder of representations, attackers' checkpoints and fitted protectors; OUTPUT/.work by default.
         examples: Of how many victims to keep pictures.
         command: As it was given.
+        device: Where protectors and attackers compute, such as ``cuda``; judges stay on the CPU.
         progress: Called with what is done, how far it is, and how far it goes.
 
     Returns:
@@ -97,7 +99,7 @@ def run_template_recipe(
             path = output / f"{recipe.name}-{row.name}.json"
             card = run_row(
                 stage, row, data, path, work=work, baseline=baseline, examples=examples, command=command,
-                progress=progress,
+                device=device, progress=progress,
             )  # fmt: skip
             if row.name == recipe.baseline:
                 baseline = card
@@ -117,6 +119,7 @@ def run_row(
     baseline: cards.Card | None = None,
     examples: int = 6,
     command: str = "",
+    device: str = "cpu",
     progress: Progress = lambda what, done, total: None,
 ) -> cards.Card:
     """Run one row and write its card; a finished card of the same row is read and nothing is run.
@@ -130,6 +133,7 @@ def run_row(
         baseline: Card of the row that this one is compared with pair by pair.
         examples: Of how many victims to keep pictures.
         command: As it was given.
+        device: Where protector and attackers compute.
         progress: Called with what is done, how far it is, and how far it goes.
 
     Raises:
@@ -141,7 +145,8 @@ def run_row(
     def say(what: str, done: int, total: int) -> None:
         progress(f"{row.name}: {what}", done, total)
 
-    protector = make_protector(stage, row, data, work, say)
+    where = find_device(device)
+    protector = make_protector(stage, row, data, work, say, device).to(where)
     if taught := sorted(set(protector.teachers) & set(recipe.judges)):
         raise UsageError(
             f"Row {row.name!r}: {taught[0]} helped to fit the protector and cannot judge it.",
@@ -264,6 +269,7 @@ def run_row(
                 "command": command,
                 "seconds": round(time.monotonic() - began, 2),
                 "machine": cards.machine(),
+                "device": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
             },
         },
         cards.TEMPLATES,
@@ -291,7 +297,9 @@ def with_fitted(recipe: TemplateRecipe, place: Path) -> TemplateRecipe:
     return replace(recipe, rows=(*(one for one in recipe.rows if one.name == recipe.baseline), row))
 
 
-def make_protector(stage: Stage, row: TemplateRow, data: Path, work: Path, progress: Progress) -> Protector:
+def make_protector(
+    stage: Stage, row: TemplateRow, data: Path, work: Path, progress: Progress, device: str = "cpu"
+) -> Protector:
     """The protector of a row: loaded, or fitted on the protectors' half of the people and kept.
 
     Raises:
@@ -310,7 +318,8 @@ def make_protector(stage: Stage, row: TemplateRow, data: Path, work: Path, progr
         return kept
     method = load_method(row.method)
     options: dict[str, Any] = {}
-    if "people" in inspect.signature(method.fit).parameters:  # it learns
+    known = inspect.signature(method.fit).parameters
+    if "people" in known:  # it learns
         learning = {name: row.options.get(name) for name in ("split", "epochs", "batch", "rate")}
         shared = hashlib.sha256(json.dumps([*facts[:1], *facts[3:], learning, stage.recipe.seed]).encode()).hexdigest()
         options = {
@@ -318,6 +327,7 @@ def make_protector(stage: Stage, row: TemplateRow, data: Path, work: Path, progr
             "data": stage.makers.name,
             "work": work / "learned" / shared[:24],  # rows with the same parts learn them once
             "progress": progress,
+            **({"device": device} if "device" in known else {}),
         }
     generator = torch.Generator().manual_seed(hash_seed(stage.recipe.seed, "fit"))
     images = stage.makers.pixels if options else stage.makers.images(slice(0, 2))

@@ -48,6 +48,7 @@ def fit(
         typer.Option(metavar="DIR", help="Checkpoints; run again, it goes on there. OUTPUT/.work by default."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, or cuda.")] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the protector that is there.")] = False,
 ) -> None:
     """Fit a protector to a recogniser. Interrupted, it goes on where it stopped."""
@@ -66,6 +67,7 @@ def fit(
             work=work,
             overwrite=overwrite,
             settings=settings(setting or []),
+            device=device,
             progress=bar.stage,
         )
     show_facts([("protector", output), ("sha256", protector.sha256)])

@@ -36,6 +36,7 @@ def attack(
         typer.Option(metavar="DIR", help="What was computed; run again, it goes on there. OUTPUT/.work by default."),
     ] = None,
     examples: Annotated[int, typer.Option(help="Of how many victims each card keeps pictures.")] = 6,
+    device: Annotated[str, typer.Option(help="Where protectors and attackers compute: cpu, or cuda.")] = "cpu",
 ) -> None:
     """Verify, recover, replay and link: a result card for each row. Interrupted, it goes on where it stopped."""
     from bauta.benchmark.cards import TEMPLATES, read_card
@@ -53,8 +54,9 @@ def attack(
         chosen = chosen if names == "auto" else chosen.only(tuple(names))
     with ProgressBar(1) as bar:
         written = run_template_recipe(
-            chosen, data, output, work=work, examples=examples, command=command_line(), progress=bar.stage
-        )
+            chosen, data, output, work=work, examples=examples, command=command_line(), device=device,
+            progress=bar.stage,
+        )  # fmt: skip
     _show([read_card(path, TEMPLATES) for path in written])
     print()
     for path in written:

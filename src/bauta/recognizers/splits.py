@@ -101,7 +101,8 @@ def list_cuts(recognizer: Surrogate | RecognizerCard | str) -> list[CutPoint]:
     """
     surrogate = recognizer if isinstance(recognizer, Surrogate) else load_surrogate(recognizer)
     template, network = surrogate.card.template, surrogate.network
-    image = surrogate.prepare(torch.full((1, 3, template.height, template.width), 0.5))
+    grey = torch.full((1, 3, template.height, template.width), 0.5)
+    image = surrogate.prepare(grey.to(surrogate.mean.device))
     cuts = []
     with torch.no_grad():
         if isinstance(network, ImportedNetwork):

@@ -38,8 +38,8 @@ from bauta.errors import UsageError, WeightsCorrupt
 from bauta.recognizers.splits import TEMPLATE, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
-from bauta.templates.base import Protector, Provenance, crops_of
-from bauta.templates.decoders import SIDE, fused, start_decoder
+from bauta.templates.base import Protector, Provenance, crops_of, find_device
+from bauta.templates.decoders import SIDE, Standardise, fused, start_decoder
 from bauta.templates.learners import Progress, Schedule
 from bauta.templates.representation import Kind, Representation, Storage
 from bauta.templates.shadows import (
@@ -53,6 +53,7 @@ from bauta.templates.shadows import (
 )
 
 CHUNK = 4  # faces at a time: more outgrow the processor's cache
+DEVICE_CHUNK = 64  # on an accelerator
 KEPT = 0.1  # loss of cosine at which the identity term of weight 1 weighs as much as the shadows
 LARGEST_ROTATION = 4096  # longest template that a key rotates; it takes the cube of the length
 SMALL = 64  # elements up to which a learned tensor is kept in float32
@@ -200,7 +201,7 @@ class AdvFace(Protector):
         self,
         recognizer: Surrogate,
         config: AdvFaceConfig,
-        shadows: Sequence[nn.Module],
+        shadows: Sequence[nn.Sequential],
         statistics: ChannelStatistics,
         *,
         provenance: Provenance | None = None,
@@ -236,6 +237,7 @@ class AdvFace(Protector):
         data: str = "",
         work: Path | None = None,
         progress: Progress | None = None,
+        device: str = "cpu",
         **settings: Any,
     ) -> AdvFace:
         """Train the shadow decoders, or go on training them.
@@ -254,6 +256,7 @@ class AdvFace(Protector):
             data: What the images are, one line.
             work: Folder of the checkpoints.
             progress: Called with a stage, steps done and steps in all.
+            device: Where to train, such as ``cuda``; the protector is on the CPU all the same.
             settings: Fields of `AdvFaceConfig` that differ from the preset's.
 
         Raises:
@@ -268,19 +271,21 @@ class AdvFace(Protector):
             raise UsageError(f"{len(images)} faces have {len(people)} names.", hint="Name the person of each.")
         if people and len(set(people)) < 2:
             raise UsageError("All faces are of one person.", hint="Give faces of many people to learn from.")
+        where = find_device(device)
         front, _ = split_recognizer(recognizer, config.split)
+        front.to(where)
 
         def features(part: Tensor) -> Tensor:
             with torch.no_grad():
-                values: Tensor = front(crops_of(part, recognizer.card.template))
-            return values
+                values: Tensor = front(crops_of(part.to(where), recognizer.card.template))
+            return values.to(part.device)
 
         key = f"{recognizer.card.sha256} {front.cut.name}"
-        shadows: list[nn.Module] = []
+        shadows: list[nn.Sequential] = []
         training: dict[str, Any] = {}
         for text in config.shadows:
             shadow, figures = fit_shadow(
-                Shadow.parse(text), features, images, schedule, key=key, work=work, progress=progress
+                Shadow.parse(text), features, images, schedule, key=key, device=where, work=work, progress=progress
             )
             shadows.append(shadow)
             training |= {f"{text}_{name}": value for name, value in plain_figures(figures).items()}
@@ -296,6 +301,7 @@ class AdvFace(Protector):
             ),
         )
         statistics = ChannelStatistics.of(calibration(features, images)[0])
+        front.to("cpu")  # it shares the recogniser
         return cls(recognizer, config, shadows, statistics, provenance=provenance)
 
     def protect(self, images: Tensor, generator: torch.Generator, key: bytes | None = None) -> Representation:
@@ -312,15 +318,29 @@ class AdvFace(Protector):
         """
         self.require_images(images)
         self.require_key(key)
+        parts = self._parts_of(images)
         with torch.no_grad():
-            features = [self.front(self.crops(part)) for part in _parts(images)]
+            features = [self.front(self.crops(part)) for part in parts]
         stored = torch.cat([self.disturb(part, generator) for part in features])
         low, high = self.statistics.low, self.statistics.high
         if key is not None:
             stored = self.lock(stored, key)
             reach = ((torch.stack([low, high]) - self.statistics.mean) / self.statistics.std).abs().max()
             low, high = -reach.expand(stored.shape[1]), reach.expand(stored.shape[1])
-        return self.represent(stored, key).stored_as(self.config.storage, low=low, high=high)
+        return self.represent(stored, key).stored_as(self.config.storage, low=low.cpu(), high=high.cpu())
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move recogniser, front, back, shadows and statistics; see `Protector.to`."""
+        for network in (self.front, self.back, *self.shadows):
+            network.to(device)
+        kept = {field.name: getattr(self.statistics, field.name).to(device) for field in fields(self.statistics)}
+        self.statistics = ChannelStatistics(**kept)
+        return super().to(device)
+
+    def _parts_of(self, values: Tensor) -> list[Tensor]:
+        """Values on the networks' device, so many at a time as suit it."""
+        count = CHUNK if self.device.type == "cpu" else DEVICE_CHUNK
+        return [part.to(self.device) for part in torch.split(values, count)]
 
     def disturb(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """Features (N, ...) with adversarial noise, within `epsilon` standard deviations of each channel.
@@ -333,7 +353,8 @@ class AdvFace(Protector):
         if features.dim() == 4:
             features = features.contiguous(memory_format=torch.channels_last)
         if config.noise:
-            features = features + config.noise * std * torch.randn(features.shape, generator=generator)
+            drawn = torch.randn(features.shape, generator=generator).to(features.device)
+            features = features + config.noise * std * drawn
             if config.in_range:
                 features = torch.minimum(
                     torch.maximum(features, self._by_channel(self.statistics.low)),
@@ -346,15 +367,17 @@ class AdvFace(Protector):
             else:
                 anchors = [features] * len(self.shadows)
             template = self.back(features) if config.identity else None
+            shown = self._shown(anchors, std)
         bounds = self._bounds(features, std)
         known = moments(wanted) if config.structure else None
         # In standard deviations, in which every channel has the same budget.
         noise = torch.zeros_like(features)
         if config.anchor == "self":
-            noise = config.epsilon * config.step * (2 * torch.rand(features.shape, generator=generator) - 1)
+            drawn = torch.rand(features.shape, generator=generator).to(features.device)
+            noise = config.epsilon * config.step * (2 * drawn - 1)
         momentum, identity = torch.zeros_like(features), torch.zeros_like(features)
         for iteration in range(config.iterations):
-            gradient = self._shadow_gradient(noise, std, anchors, wanted, known)
+            gradient = self._shadow_gradient(noise, shown, wanted, known)
             if template is not None and iteration >= config.identity_every:  # at first there is nothing to keep
                 if iteration % config.identity_every == 0:
                     identity = self._identity_gradient(features, noise, std, template)
@@ -364,25 +387,36 @@ class AdvFace(Protector):
             noise = self._project(self._stepped(noise, gradient), bounds)
         return features + noise * std
 
+    def _shown(self, anchors: Sequence[Tensor], std: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """For each shadow, its anchor as the layers behind its first read it, and what one `std` is there.
+
+        The first layer standardises. Done once, it is saved in every pass, forward and backward.
+        """
+        found = []
+        for shadow, anchor in zip(self.shadows, anchors, strict=True):
+            first = shadow[0]
+            assert isinstance(first, Standardise)
+            found.append((first(anchor), std / first.scale))
+        return found
+
     def _shadow_gradient(
         self,
         noise: Tensor,
-        std: Tensor,
-        anchors: Sequence[Tensor],
+        shown: Sequence[tuple[Tensor, Tensor]],
         wanted: Tensor,
         known: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         """Of what each shadow's images lose, which is to grow; every shadow has the same say."""
         with torch.enable_grad():
-            variables = [torch.addcmul(anchor, noise, std).requires_grad_() for anchor in anchors]
-            decoded = [shadow(variable) for shadow, variable in zip(self.shadows, variables, strict=True)]
+            variables = [torch.addcmul(anchor, noise, spread).requires_grad_() for anchor, spread in shown]
+            decoded = [shadow[1:](variable) for shadow, variable in zip(self.shadows, variables, strict=True)]
         lost = lost_gradient(
             torch.cat([image.detach().contiguous() for image in decoded]), wanted, self.config.structure, known
         )
         together: Tensor | None = None
-        for image, variable, part in zip(decoded, variables, lost.chunk(len(decoded)), strict=True):
+        for image, variable, part, (_, spread) in zip(decoded, variables, lost.chunk(len(decoded)), shown, strict=True):
             (gradient,) = torch.autograd.grad(image, variable, part)
-            levelled = _levelled(gradient, std)
+            levelled = _levelled(gradient, spread)
             together = levelled if together is None else together.add_(levelled)
         assert together is not None
         return together.div_(len(self.shadows))
@@ -422,12 +456,13 @@ class AdvFace(Protector):
     def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:
         """Templates of the stored features, by the unchanged recogniser; see `Protector.templates`."""
         with torch.no_grad():
-            return torch.cat([self.back(part) for part in _parts(self.features(representation, key))])
+            return torch.cat([self.back(part) for part in self._parts_of(self.features(representation, key))]).cpu()
 
     def to_image(self, representation: Representation, key: bytes | None = None) -> Tensor:
         """What the first shadow decoder sees in it, as the paper shows its features; see `Protector.to_image`."""
         with torch.no_grad():
-            return torch.cat([self.shadows[0](part) for part in _parts(self.features(representation, key))])
+            parts = self._parts_of(self.features(representation, key))
+            return torch.cat([self.shadows[0](part) for part in parts]).cpu()
 
     def features(self, representation: Representation, key: bytes | None = None) -> Tensor:
         """The stored features (N, ...) float32, unlocked.
@@ -437,7 +472,7 @@ class AdvFace(Protector):
         """
         self.require_own(representation, key)
         values = representation.values()
-        return values if key is None else self.unlock(values, key)
+        return values if key is None else self.unlock(values.to(self.device), key).cpu()
 
     def lock(self, features: Tensor, key: bytes) -> Tensor:
         """Features (N, ...) made unreadable without the key; our design, and no encryption.
@@ -461,9 +496,9 @@ class AdvFace(Protector):
     def _turn(self, values: Tensor, key: bytes, *, back: bool) -> Tensor:
         flat = values.flatten(1)
         if self.kind == "template" and flat.shape[1] <= LARGEST_ROTATION:
-            matrix = _rotation(key, flat.shape[1])
+            matrix = _rotation(key, flat.shape[1]).to(flat.device)
             return (flat @ (matrix if back else matrix.T)).reshape(values.shape)
-        order, signs = _signed_permutation(key, flat.shape[1])
+        order, signs = (one.to(flat.device) for one in _signed_permutation(key, flat.shape[1]))
         turned = flat[:, torch.argsort(order)] * signs if back else (flat * signs)[:, order]
         return turned.reshape(values.shape)
 
@@ -502,26 +537,22 @@ class AdvFace(Protector):
         return cls(recognizer, config, shadows, statistics, provenance=provenance)
 
 
-def _parts(values: Tensor) -> tuple[Tensor, ...]:
-    parts: tuple[Tensor, ...] = values.split(CHUNK)  # type: ignore[no-untyped-call]
-    return parts
-
-
 def _levelled(gradient: Tensor, std: Tensor) -> Tensor:
     """Gradient by a feature, turned into that by its noise in `std` and brought to mean absolute value 1, in place."""
-    total = gradient.abs().mul_(std).sum(tuple(range(1, gradient.dim())), keepdim=True)
-    return gradient.mul_(std * (gradient[0].numel() / total.clamp_min(1e-20)))
+    gradient = gradient.mul_(std)
+    total = gradient.abs().sum(tuple(range(1, gradient.dim())), keepdim=True)
+    return gradient.mul_(gradient[0].numel() / total.clamp_min(1e-20))
 
 
 SQUARE, EVERY = 8, 4  # structure is compared in squares of so many pixels, every so many
 
 
 @cache
-def _squares() -> Tensor:
+def _squares(device: torch.device) -> Tensor:
     """(112, 27): sums of a line's squares."""
     first = EVERY * torch.arange((SIDE - SQUARE) // EVERY + 1)
     place = torch.arange(SIDE)[:, None] - first
-    return ((place >= 0) & (place < SQUARE)).float()
+    return ((place >= 0) & (place < SQUARE)).float().to(device)
 
 
 def _strips(images: Tensor) -> Tensor:
@@ -532,12 +563,12 @@ def _strips(images: Tensor) -> Tensor:
 def _pooled(images: Tensor) -> Tensor:
     """Means of squares (..., 27, 27) of images (..., 112, 112)."""
     strips = _strips(images).sum(-2)
-    return (strips[..., 1:, :] + strips[..., :-1, :]) @ _squares() / SQUARE**2
+    return (strips[..., 1:, :] + strips[..., :-1, :]) @ _squares(images.device) / SQUARE**2
 
 
 def _spread(means: Tensor) -> Tensor:
     """What `_pooled` does, transposed: (..., 27, 27) to (..., 28, 1, 112), the same for all lines of a strip."""
-    wide = functional.pad(means @ _squares().T / SQUARE**2, (0, 0, 1, 1))
+    wide = functional.pad(means @ _squares(means.device).T / SQUARE**2, (0, 0, 1, 1))
     return (wide[..., 1:, :] + wide[..., :-1, :]).unsqueeze(-2)
 
 

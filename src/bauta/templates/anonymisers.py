@@ -34,7 +34,7 @@ from bauta.objectives.transports import gaussian_blur
 from bauta.objectives.visibility import luminance, ssim_map
 from bauta.recognizers.splits import Front, list_cuts, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
-from bauta.templates.base import crops_of
+from bauta.templates.base import crops_of, find_device
 from bauta.templates.decoders import start_decoder
 from bauta.templates.draws import Draws
 from bauta.templates.learners import Learner, Progress, Schedule, require_finite, train
@@ -279,7 +279,7 @@ def fit_anonymiser(
         UsageError: when there is no such device, or the checkpoint is of others.
         NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
     """
-    learner = _Game(config, losses, surrogates, pixels, schedule, _device(device))
+    learner = _Game(config, losses, surrogates, pixels, schedule, find_device(device))
     hashes = [surrogate.card.sha256 for surrogate in surrogates]
     facts = [config.to_dict(), asdict(losses), hashes, digest_of_pixels(pixels)]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -294,12 +294,3 @@ def _early_layers(surrogate: Surrogate) -> Front | None:
     """The surrogate up to the deepest place where it can be cut and maps are still large; None where there is none."""
     sides = [cut for cut in list_cuts(surrogate) if len(cut.shape) == 3 and min(cut.shape[1:]) >= EARLY_SIDE]
     return split_recognizer(surrogate, sides[-1].name)[0] if sides else None
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"Nothing can be trained on {name!r}: {error}", hint="Leave device out, or cpu.") from error
-    return device

@@ -130,11 +130,21 @@ class Protector(ABC):
         train, since the protector comes with it; None where there is none."""
         return None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are. Faces, representations and templates are handed over on the CPU all the same."""
+        return self.recognizer.mean.device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the networks, in place; files, digests and what is stored do not depend on where they are."""
+        self.recognizer.to(device)
+        return self
+
     def clean(self, images: Tensor) -> Tensor:
-        """(N, D) unit-norm templates of unprotected faces: the probes of one-sided matching."""
+        """(N, D) unit-norm templates of unprotected faces, on the images' device: the probes of one-sided matching."""
         self.require_images(images)
-        embeddings: Tensor = self.recognizer(self.crops(images))
-        return embeddings
+        embeddings: Tensor = self.recognizer(self.crops(images.to(self.device)))
+        return embeddings.to(images.device)
 
     def probe(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(N, D) unit-norm templates of faces that are only compared, as the matcher makes them: `clean`, unless the
@@ -224,7 +234,7 @@ class Protector(ABC):
         """The float32 tensor (N, ...) as this protector's representation."""
         card = self.recognizer.card
         return Representation(
-            tensor=tensor.detach(),
+            tensor=tensor.detach().cpu(),
             kind=self.kind,
             recognizer=card.name,
             recognizer_sha256=card.sha256,
@@ -319,13 +329,29 @@ class ImageProtector(Protector):
     def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:
         """Templates of the stored images, by the unchanged recogniser; see `Protector.templates`."""
         self.require_own(representation, key)
-        templates: Tensor = self.recognizer(self.crops(representation.values()))
-        return templates
+        templates: Tensor = self.recognizer(self.crops(representation.values().to(self.device)))
+        return templates.cpu()
 
     def to_image(self, representation: Representation, key: bytes | None = None) -> Tensor:
         """The stored image itself; see `Protector.to_image`."""
         self.require_own(representation, key)
         return representation.values().clamp(0, 1)
+
+
+def find_device(name: str) -> torch.device:
+    """A device on which something can be computed.
+
+    Raises:
+        UsageError: when there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise UsageError(
+            f"Nothing can be computed on {name!r}: {str(error).splitlines()[0]}", hint="Leave device out, or say cpu."
+        ) from error
+    return device
 
 
 def unknown_generator() -> torch.Generator:

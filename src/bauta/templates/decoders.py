@@ -290,7 +290,7 @@ class _MapDecoder(nn.Module):
         return picture
 
 
-def fused(network: nn.Module) -> nn.Module:
+def fused(network: nn.Sequential) -> nn.Sequential:
     """The same decoder with each batch normalisation folded into the convolution before it, in evaluation mode."""
     copied = copy.deepcopy(network).eval()
     for part in list(copied.modules()):

@@ -29,6 +29,8 @@ from bauta.photo.files import write_atomically
 
 Progress = Callable[[str, int, int], None]
 
+CPU = torch.device("cpu")
+
 _METADATA = "bauta.checkpoint"
 
 
@@ -70,10 +72,12 @@ class Learner(ABC):
     Attributes:
         networks: By name; they are put into training mode, and into evaluation mode when all is learned.
         optimizers: By name.
+        device: Where the networks are; pairs come from the CPU.
     """
 
     networks: Mapping[str, nn.Module]
     optimizers: Mapping[str, torch.optim.Optimizer]
+    device: torch.device = CPU
 
     @abstractmethod
     def step(self, index: Tensor, generator: torch.Generator) -> dict[str, float]:

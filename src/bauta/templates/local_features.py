@@ -460,10 +460,20 @@ class LocalFeatures(ImageProtector):
                 )
         return found
 
+    def to(self, device: torch.device | str) -> Self:
+        """Move recogniser, network and surrogates; faces of nobody are drawn on the CPU. See `Protector.to`."""
+        if self.anonymiser is not None:
+            self.anonymiser.to(device)
+        if self.stand_ins is not None:
+            for surrogate in self.surrogates:
+                surrogate.to(device)
+        return super().to(device)
+
     def anonymise(self, images: Tensor, draws: Draws) -> Tensor:
         """(N, 3, 112, 112) in [0, 1] of faces of that shape: the output, in `bits` of each colour."""
+        images = images.to(self.device)
         if self.stand_ins is not None:
-            nobody = self.stand_ins.draw(len(images), draws)
+            nobody = self.stand_ins.draw(len(images), draws).to(self.device)
             return cut_bits(write_identity(nobody, images, self.surrogates, self.config, draws), self.config.bits)
         mixed, field = compose(images, self.config, draws)
         if self.anonymiser is not None:

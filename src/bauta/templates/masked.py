@@ -157,6 +157,16 @@ class MaskedRecognition(Protector):
             if len(scores) * fmr >= FALSE_MATCHES
         ]
 
+    def to(self, device: torch.device | str) -> Self:
+        """Masked faces are computed on the CPU; see `Protector.to`.
+
+        Raises:
+            UsageError: when another device is asked for.
+        """
+        if torch.device(device).type != "cpu":
+            raise UsageError(f"{self.name} computes on the CPU only, not on {device}.", hint="Leave device out.")
+        return super().to(device)
+
     def mask(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Faces (N, 3, 112, 112) masked, under autograd: (N, C, H, W), before the recogniser is asked about any."""
         values: Tensor = self.masking(images, generator)

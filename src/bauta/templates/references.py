@@ -49,13 +49,19 @@ class IdentityFeature(Protector):
         self.require_images(images)
         self.require_key(key)
         with torch.no_grad():
-            return self.represent(self.front(self.crops(images)))
+            return self.represent(self.front(self.crops(images.to(self.device))))
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move recogniser, front and back; see `Protector.to`."""
+        for network in (self.front, self.back):
+            network.to(device)
+        return super().to(device)
 
     def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:
         """Templates of the stored features; see `Protector.templates`."""
         self.require_own(representation, key)
-        templates: Tensor = self.back(representation.values())
-        return templates
+        templates: Tensor = self.back(representation.values().to(self.device))
+        return templates.cpu()
 
     def to_image(self, representation: Representation, key: bytes | None = None) -> Tensor:
         """The mean over channels as a grey picture, each stretched to [0, 1]; see `Protector.to_image`."""

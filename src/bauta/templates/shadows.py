@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from bauta.errors import UsageError
 from bauta.templates.decoders import SIDE, Decoder, start_decoder
-from bauta.templates.learners import Learner, Progress, Schedule, require_finite, train
+from bauta.templates.learners import CPU, Learner, Progress, Schedule, require_finite, train
 
 CALIBRATION = 256  # faces from which the statistics of features are taken
 
@@ -27,7 +27,7 @@ _CHUNK = 32
 _SHADOW = re.compile(r"([a-z]+)(?:-(\d{1,4}))?(?:-noise-(\d+(?:\.\d+)?))?")
 
 Features = Callable[[Tensor], Tensor]
-"""(N, 3, 112, 112) in [0, 1] to features (N, ...), without a gradient."""
+"""(N, 3, 112, 112) in [0, 1] to features (N, ...) on the same device, without a gradient."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,13 @@ class Shadow:
 class _Regression(Learner):
     """The squared error of decoded faces, each mirrored half of the times."""
 
-    def __init__(self, shadow: Shadow, features: Features, pixels: Tensor, schedule: Schedule) -> None:
+    def __init__(
+        self, shadow: Shadow, features: Features, pixels: Tensor, schedule: Schedule, device: torch.device
+    ) -> None:
         values, mean_face = calibration(features, pixels)
-        self.network = start_decoder(shadow.decoder, values, mean_face, shadow.channels, schedule.seed)
-        self.spread = shadow.noise * channel_std(values)
+        self.device = device
+        self.network = start_decoder(shadow.decoder, values, mean_face, shadow.channels, schedule.seed).to(device)
+        self.spread = (shadow.noise * channel_std(values)).to(device)
         self.features, self.pixels = features, pixels
         self.networks = {"decoder": self.network}
         self.optimizers = {"decoder": torch.optim.Adam(self.network.parameters(), lr=schedule.rate)}
@@ -87,8 +90,9 @@ class _Regression(Learner):
         images = as_images(self.pixels[index])
         mirrored = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
         images = torch.where(mirrored, images.flip(3), images)
+        images = images.to(self.device)
         values = self.features(images)
-        values = values + self.spread * torch.randn(values.shape, generator=generator)
+        values = values + self.spread * torch.randn(values.shape, generator=generator).to(self.device)
         loss = functional.mse_loss(self.network(values), images)
         losses = require_finite({"squared error": loss})
         optimizer = self.optimizers["decoder"]
@@ -105,6 +109,7 @@ def fit_shadow(
     schedule: Schedule,
     *,
     key: str,
+    device: torch.device = CPU,
     work: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[nn.Sequential, dict[str, float]]:
@@ -116,20 +121,21 @@ def fit_shadow(
         pixels: (N, 3, 112, 112) uint8, or float32 in [0, 1].
         schedule: How long and how fast.
         key: What `features` is.
+        device: Where to learn; the recogniser behind `features` must be there.
         work: Folder of the checkpoint.
         progress: See `bauta.templates.learners.train`.
 
     Returns:
-        The decoder in evaluation mode, and the figures of the training.
+        The decoder in evaluation mode, on the CPU, and the figures of the training.
 
     Raises:
         UsageError: when there are too few faces, or the checkpoint is of others.
         NumericalFailure: when the loss is no number; the checkpoint keeps the last good state.
     """
-    learner = _Regression(shadow, features, pixels, schedule)
+    learner = _Regression(shadow, features, pixels, schedule, device)
     whole = f"{key} {asdict(shadow)} {digest_of_pixels(pixels)}"
     figures = train(learner, len(pixels), schedule, key=whole, work=work, name=f"shadow-{shadow}", progress=progress)
-    return learner.network, figures
+    return learner.network.cpu(), figures
 
 
 def calibration(features: Features, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from bauta.benchmark.people import assert_disjoint, excluded_names
 from bauta.errors import OutputExists, UsageError
 from bauta.recognizers.surrogates import load_surrogate
 from bauta.registry import load_method
-from bauta.templates.base import Protector
+from bauta.templates.base import Protector, find_device
 from bauta.templates.learners import Progress
 from bauta.training.faces import pack
 
@@ -32,6 +32,7 @@ def fit_protector(
     work: Path | None = None,
     overwrite: bool = False,
     settings: Mapping[str, Any] | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> Protector:
     """Pack the faces, fit the protector, write it; interrupted, it goes on where it stopped.
@@ -49,6 +50,7 @@ def fit_protector(
         work: Folder of packed faces and checkpoints; OUTPUT/.work by default.
         overwrite: Whether a protector in `output` may be replaced.
         settings: Given to the method's `fit`.
+        device: Where to train, such as ``cuda``, if the method can.
         progress: Called with a stage, steps done and steps in all.
 
     Raises:
@@ -60,6 +62,10 @@ def fit_protector(
     made = load_method(method, kind="protector")
     if (output / "card.toml").exists() and not overwrite:
         raise OutputExists(f"{output} holds a protector.", hint="Give another folder, or --overwrite.")
+    known = inspect.signature(made.fit).parameters
+    if device != "cpu" and "device" not in known:
+        raise UsageError(f"{method} learns on the CPU only, not on {device!r}.", hint="Leave device out.")
+    find_device(device)
     surrogate = load_surrogate(recognizer)
     for path in (*sources, *exclude):
         if not path.exists():
@@ -75,7 +81,9 @@ def fit_protector(
     images = torch.from_numpy(np.ascontiguousarray(faces.pixels[chosen].transpose(0, 3, 1, 2)))
     generator = torch.Generator().manual_seed(seed)
     options = dict(settings or {})
-    if "people" in inspect.signature(made.fit).parameters:  # it learns
+    if "device" in known:
+        options = {"device": device} | options
+    if "people" in known:  # it learns
         names = ", ".join(path.name for path in sources)
         data = f"{names}: {len(images)} faces of {len(set(people))} people"
         options |= {"people": people, "licence": licence, "data": data, "work": folder, "progress": progress}
