@@ -56,7 +56,7 @@ def test_a_fitted_protector_protects_on_a_device_and_is_read_on_the_cpu(device: 
         assert torch.allclose(there.templates(stored, key), templates, atol=2e-3)
         assert torch.allclose(there.features(stored, key), features, atol=2e-3)
         noise = (features - there.front(there.crops(images))) / there.statistics.std[:, None, None]
-        assert 0.3 < float(noise.abs().max()) < 0.65 + 0.1 * 6
+        assert 0.3 < float(noise.abs().max()) < there.config.epsilon + 6 * there.config.noise
         there.to(device)
     assert torch.allclose(there.clean(images), there.to("cpu").clean(images), atol=2e-3)
 

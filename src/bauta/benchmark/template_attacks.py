@@ -119,7 +119,8 @@ class Scene:
                 progress=lambda done, total: self.progress("unprotected features", done, total),
             )
             assert made.values is not None
-            return StoredPairs(made.values if every else made.values[index], pixels, key=self.unprotected.sha256)
+            values = made.values if every else made.values[index]
+            return StoredPairs(values.to(self.protector.device), pixels, key=self.unprotected.sha256)
         viewer = self.viewer(attack)
         if attack.options.get("fresh", False):
             if _reads(attack) != "numbers":
@@ -136,7 +137,7 @@ class Scene:
             values = self.protected.values if every else self.protected.values[index]
         if viewer is not None:
             values, key = _viewed(values, viewer), f"{key} pictures"
-        return StoredPairs(values, pixels, key=key)
+        return StoredPairs(values.to(self.protector.device), pixels, key=key)
 
     def viewer(self, attack: Attack) -> nn.Module | None:
         """What an attacker looks at stored numbers with: the protector's viewer, if he asks for it and there is one."""

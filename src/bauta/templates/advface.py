@@ -70,8 +70,8 @@ class AdvFaceConfig:
         step: Length of a step, as a share of epsilon.
         iterations: Steps.
         norm: ``linf`` is the box; ``l2`` is the ball of the same root mean square.
-        structure: Weight of the structural similarity of shadow and reconstructed image (small squares, contrast and
-            structure only), beside the squared error. The error alone is won by wrong brightness, which leaves features
+        structure: Weight of the structural similarity of shadow and reconstructed image (small squares in grey, contrast
+            and structure only), beside the squared error. The error alone is won by wrong brightness, which leaves features
             of the face to be seen.
         identity: Weight of the term that keeps the template: it pulls as hard as the shadows do where the cosine
             between the templates of the stored and of the clean feature has fallen by 0.1.
@@ -88,13 +88,13 @@ class AdvFaceConfig:
 
     split: str = "64x56x56"
     shadows: tuple[str, ...] = ("residual-32", "unet-16")
-    epsilon: float = 0.65
-    step: float = 0.15
-    iterations: int = 14
+    epsilon: float = 0.7
+    step: float = 0.1
+    iterations: int = 20
     norm: Literal["linf", "l2"] = "linf"
     structure: float = 1.0
     identity: float = 0.1
-    identity_every: int = 5
+    identity_every: int = 7
     anchor: Literal["shadow", "self"] = "shadow"
     momentum: float = 0.9
     noise: float = 0.0
@@ -404,7 +404,7 @@ class AdvFace(Protector):
         noise: Tensor,
         shown: Sequence[tuple[Tensor, Tensor]],
         wanted: Tensor,
-        known: tuple[Tensor, Tensor] | None,
+        known: tuple[Tensor, Tensor, Tensor] | None,
     ) -> Tensor:
         """Of what each shadow's images lose, which is to grow; every shadow has the same say."""
         with torch.enable_grad():
@@ -572,19 +572,20 @@ def _spread(means: Tensor) -> Tensor:
     return (wide[..., 1:, :] + wide[..., :-1, :]).unsqueeze(-2)
 
 
-def moments(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and variances of squares."""
-    means = _pooled(image)
-    return means, _pooled(image.square()) - means.square()
+def moments(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Images (N, 3, 112, 112) in grey, and the means and variances of their squares."""
+    grey = image.mean(1, keepdim=True)
+    means = _pooled(grey)
+    return grey, means, _pooled(grey.square()) - means.square()
 
 
 def lost_gradient(
-    decoded: Tensor, image: Tensor, structure: float, known: tuple[Tensor, Tensor] | None = None
+    decoded: Tensor, image: Tensor, structure: float, known: tuple[Tensor, Tensor, Tensor] | None = None
 ) -> Tensor:
     """Gradient by decoded images (N, 3, 112, 112) of their squared error less `structure` times their similarity.
 
-    That is SSIM over squares without its term of luminance, a / b with a = 2 cov + c and b = var + var' + c. Written
-    out, since most of the time beside the networks' passes went into differentiating it.
+    That is SSIM over squares in grey without its term of luminance, a / b with a = 2 cov + c and b = var + var' + c.
+    Written out, since most of the time beside the networks' passes went into differentiating it.
 
     Args:
         decoded: The images.
@@ -595,13 +596,14 @@ def lost_gradient(
     gradient = (decoded - image).mul_(2 / decoded[0].numel())
     if known is None or not structure:
         return gradient
-    other, theirs = known
-    means, squares, products = _pooled(torch.stack([decoded, decoded.square(), decoded * image]))
+    grey, other, theirs = known
+    shown = decoded.mean(1, keepdim=True)
+    means, squares, products = _pooled(torch.stack([shown, shown.square(), shown * grey]))
     inverse = 1 / (squares - means.square() + theirs + 0.0009)
     ratio = (2 * (products - means * other) + 0.0009) * inverse.square()
     by_image, by_decoded, constant = _spread(torch.stack([inverse, ratio, means * ratio - other * inverse]))
-    similar = torch.addcmul(constant, by_image, _strips(image)).sub_(by_decoded * _strips(decoded)).flatten(-3, -2)
-    return gradient.sub_(similar, alpha=2 * structure / inverse[0].numel())
+    similar = torch.addcmul(constant, by_image, _strips(grey)).sub_(by_decoded * _strips(shown)).flatten(-3, -2)
+    return gradient.sub_(similar, alpha=2 * structure / (inverse[0].numel() * decoded.shape[1]))
 
 
 def _root_mean_square(values: Tensor) -> Tensor:
