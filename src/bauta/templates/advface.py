@@ -70,9 +70,9 @@ class AdvFaceConfig:
         step: Length of a step, as a share of epsilon.
         iterations: Steps.
         norm: ``linf`` is the box; ``l2`` is the ball of the same root mean square.
-        structure: Weight of the structural similarity of shadow and reconstructed image (small squares in grey, contrast
-            and structure only), beside the squared error. The error alone is won by wrong brightness, which leaves features
-            of the face to be seen.
+        structure: Weight of the structural similarity of shadow and reconstructed image (small squares in grey,
+            contrast and structure only), beside the squared error. The error alone is won by wrong brightness, which
+            leaves features of the face to be seen.
         identity: Weight of the term that keeps the template: it pulls as hard as the shadows do where the cosine
             between the templates of the stored and of the clean feature has fallen by 0.1.
         identity_every: Iterations between two looks at that cosine; in between, its last gradient is used again.
