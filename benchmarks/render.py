@@ -255,6 +255,7 @@ TABLES = {
     "template-settings": lambda: template_tables("advface-settings"),
     "template-accuracy": lambda: template_tables("advface-accuracy"),
     "template-shipped": lambda: template_tables("advface-shipped"),
+    "template-full": lambda: template_tables("advface"),
     "steps": steps_table,
     "pictures": pictures_table,
     "budget": budget_table,
