@@ -17,9 +17,10 @@ from bauta.cli.run import run
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
 from bauta.recognizers.cards import format_card
 from bauta.templates import learners
-from bauta.templates.advface import AdvFace, AdvFaceConfig, lost_gradient, moments
+from bauta.templates.advface import AdvFace, AdvFaceConfig
 from bauta.templates.base import load_protector
 from bauta.templates.decoders import fused, start_decoder
+from bauta.templates.image_loss import lost_gradient, moments
 from bauta.templates.shadows import Shadow, fit_shadow
 from bauta.templates.verbs import names_of_photos
 from conftest import drawn, faces, toy_surrogate

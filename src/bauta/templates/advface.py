@@ -21,18 +21,14 @@ E is the front of the recogniser, F its back, S a shadow decoder, std the deviat
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bauta.errors import UsageError, WeightsCorrupt
 from bauta.recognizers.splits import TEMPLATE, split_recognizer
@@ -40,6 +36,8 @@ from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
 from bauta.templates.base import Protector, Provenance, crops_of, find_device
 from bauta.templates.decoders import SIDE, Standardise, fused, start_decoder
+from bauta.templates.image_loss import lost_gradient, moments
+from bauta.templates.keys import turn
 from bauta.templates.learners import Progress, Schedule
 from bauta.templates.representation import Kind, Representation, Storage
 from bauta.templates.shadows import (
@@ -55,7 +53,6 @@ from bauta.templates.shadows import (
 CHUNK = 4  # faces at a time: more outgrow the processor's cache
 DEVICE_CHUNK = 64  # on an accelerator
 KEPT = 0.1  # loss of cosine at which the identity term of weight 1 weighs as much as the shadows
-LARGEST_ROTATION = 4096  # longest template that a key rotates; it takes the cube of the length
 SMALL = 64  # elements up to which a learned tensor is kept in float32
 
 
@@ -483,24 +480,15 @@ class AdvFace(Protector):
         has the key gains and loses nothing, and who can enrol faces of his own learns the key's map from some tens of
         them. Equal faces stay equal under one key.
         """
-        return self._turn(self._standardised(features), key, back=False)
+        return turn(self._standardised(features), key, rotated=self.kind == "template")
 
     def unlock(self, values: Tensor, key: bytes) -> Tensor:
         """What `lock` locked."""
-        statistics = self.statistics
-        return self._turn(values, key, back=True) * self._by_channel(statistics.std) + self._by_channel(statistics.mean)
+        standardised = turn(values, key, rotated=self.kind == "template", back=True)
+        return standardised * self._by_channel(self.statistics.std) + self._by_channel(self.statistics.mean)
 
     def _standardised(self, features: Tensor) -> Tensor:
         return (features - self._by_channel(self.statistics.mean)) / self._by_channel(self.statistics.std)
-
-    def _turn(self, values: Tensor, key: bytes, *, back: bool) -> Tensor:
-        flat = values.flatten(1)
-        if self.kind == "template" and flat.shape[1] <= LARGEST_ROTATION:
-            matrix = _rotation(key, flat.shape[1]).to(flat.device)
-            return (flat @ (matrix if back else matrix.T)).reshape(values.shape)
-        order, signs = (one.to(flat.device) for one in _signed_permutation(key, flat.shape[1]))
-        turned = flat[:, torch.argsort(order)] * signs if back else (flat * signs)[:, order]
-        return turned.reshape(values.shape)
 
     def _by_channel(self, values: Tensor) -> Tensor:
         return values.reshape(1, -1, *[1] * (len(self.front.cut.shape) - 1))
@@ -544,68 +532,6 @@ def _levelled(gradient: Tensor, std: Tensor) -> Tensor:
     return gradient.mul_(gradient[0].numel() / total.clamp_min(1e-20))
 
 
-SQUARE, EVERY = 8, 4  # structure is compared in squares of so many pixels, every so many
-
-
-@cache
-def _squares(device: torch.device) -> Tensor:
-    """(112, 27): sums of a line's squares."""
-    first = EVERY * torch.arange((SIDE - SQUARE) // EVERY + 1)
-    place = torch.arange(SIDE)[:, None] - first
-    return ((place >= 0) & (place < SQUARE)).float().to(device)
-
-
-def _strips(images: Tensor) -> Tensor:
-    """Images (..., 112, W) as (..., 28, 4, W): two strips of lines, one below the other, are as high as a square."""
-    return images.reshape(*images.shape[:-2], -1, EVERY, images.shape[-1])
-
-
-def _pooled(images: Tensor) -> Tensor:
-    """Means of squares (..., 27, 27) of images (..., 112, 112)."""
-    strips = _strips(images).sum(-2)
-    return (strips[..., 1:, :] + strips[..., :-1, :]) @ _squares(images.device) / SQUARE**2
-
-
-def _spread(means: Tensor) -> Tensor:
-    """What `_pooled` does, transposed: (..., 27, 27) to (..., 28, 1, 112), the same for all lines of a strip."""
-    wide = functional.pad(means @ _squares(means.device).T / SQUARE**2, (0, 0, 1, 1))
-    return (wide[..., 1:, :] + wide[..., :-1, :]).unsqueeze(-2)
-
-
-def moments(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Images (N, 3, 112, 112) in grey, and the means and variances of their squares."""
-    grey = image.mean(1, keepdim=True)
-    means = _pooled(grey)
-    return grey, means, _pooled(grey.square()) - means.square()
-
-
-def lost_gradient(
-    decoded: Tensor, image: Tensor, structure: float, known: tuple[Tensor, Tensor, Tensor] | None = None
-) -> Tensor:
-    """Gradient by decoded images (N, 3, 112, 112) of their squared error less `structure` times their similarity.
-
-    That is SSIM over squares in grey without its term of luminance, a / b with a = 2 cov + c and b = var + var' + c.
-    Written out, since most of the time beside the networks' passes went into differentiating it.
-
-    Args:
-        decoded: The images.
-        image: What they are compared with.
-        structure: Weight.
-        known: Moments of `image`; not needed without weight.
-    """
-    gradient = (decoded - image).mul_(2 / decoded[0].numel())
-    if known is None or not structure:
-        return gradient
-    grey, other, theirs = known
-    shown = decoded.mean(1, keepdim=True)
-    means, squares, products = _pooled(torch.stack([shown, shown.square(), shown * grey]))
-    inverse = 1 / (squares - means.square() + theirs + 0.0009)
-    ratio = (2 * (products - means * other) + 0.0009) * inverse.square()
-    by_image, by_decoded, constant = _spread(torch.stack([inverse, ratio, means * ratio - other * inverse]))
-    similar = torch.addcmul(constant, by_image, _strips(grey)).sub_(by_decoded * _strips(shown)).flatten(-3, -2)
-    return gradient.sub_(similar, alpha=2 * structure / (inverse[0].numel() * decoded.shape[1]))
-
-
 def _root_mean_square(values: Tensor) -> Tensor:
     return values.square().mean(tuple(range(1, values.dim())), keepdim=True).sqrt()
 
@@ -626,24 +552,3 @@ def _state_of(parts: Mapping[str, Tensor], place: int) -> dict[str, Tensor]:
         for name, value in parts.items()
         if name.startswith(start)
     }
-
-
-def _expand(key: bytes, what: str, count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """`count` numbers of 64 bits that only the key tells."""
-    content = hashlib.shake_256(f"bauta advface {what} ".encode() + key).digest(8 * count)
-    return np.frombuffer(content, np.dtype("<u8"))
-
-
-def _signed_permutation(key: bytes, count: int) -> tuple[Tensor, Tensor]:
-    order = np.argsort(_expand(key, "order", count), kind="stable")
-    signs = 1.0 - 2.0 * (_expand(key, "signs", count) & np.uint64(1))
-    return torch.from_numpy(order.astype(np.int64)), torch.from_numpy(signs.astype(np.float32))
-
-
-def _rotation(key: bytes, size: int) -> Tensor:
-    """(size, size) orthogonal, evenly distributed (QR of Gaussian numbers, Mezzadri 2007)."""
-    uniform = (_expand(key, "rotation", 2 * size * size).astype(np.float64) + 0.5) / 2.0**64
-    first, second = uniform.reshape(2, size, size)
-    normal = np.sqrt(-2 * np.log(first)) * np.cos(2 * np.pi * second)
-    q, r = np.linalg.qr(normal)
-    return torch.from_numpy((q * np.sign(np.diag(r))).astype(np.float32))
