@@ -54,6 +54,7 @@ from bauta.cli import run
 from bauta.errors import NotCalibrated, UsageError
 from bauta.recognizers.calibration import Threshold
 
+NEEDS_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DECODER = {"decoder": "residual", "channels": 8, "epochs": 6, "batch": 8, "rate": 1e-2}
 SEARCH = {"level": "representation", "iterations": 40, "starts": 1, "rate": 0.2, "variation": 0.1}
 
@@ -256,6 +257,22 @@ def test_a_finished_row_is_not_run_again_and_a_repeated_run_says_the_same(
     assert timeless(first) == timeless(second)
     monkeypatch.setattr(templates, "carry_out", lambda *_: pytest.fail("ran again"))
     run_toy(data, tmp_path / "one", recipe)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_A_GPU)])
+def test_all_attackers_run_on_a_device_and_the_card_says_which(data: Path, tmp_path: Path, device: str) -> None:
+    few = {"epochs": 1, "batch": 8}
+    attackers = (
+        Attack("look", "picture"),
+        Attack("clean decoder", "decoder", options={**DECODER, **few}),
+        Attack("GAN", "generative", adaptive=True, options={**DECODER, **few}),
+        Attack("search", "search", options={**SEARCH, "iterations": 2}, victims=3),
+        Attack("student", "student", options={**few, "images": 8}),
+    )
+    rows = (TemplateRow("advface", "advface", {"split": "1", "shadows": ["residual-8"], "iterations": 2, **few}),)
+    card = run_toy(data, tmp_path, replace(RECIPE, attackers=attackers, rows=rows), device=device)["advface"]
+    assert card["run"]["device"] == ("cpu" if device == "cpu" else torch.cuda.get_device_name())
+    assert {one["name"] for one in card["attackers"]} == {one.name for one in attackers}
 
 
 def test_an_interrupted_run_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
