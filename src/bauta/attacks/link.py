@@ -80,13 +80,13 @@ class Student:
         write_atomically(path, content, overwrite=True)
 
 
-def load_student(path: Path, start: nn.Module) -> Student:
-    """A student that was saved, on a copy of the network it started from.
+def load_student(path: Path, start: nn.Module, device: torch.device | None = None) -> Student:
+    """A student that was saved, on a copy of the network it started from, there or on another device.
 
     Raises:
         WeightsCorrupt: when the file cannot be read or belongs to another network.
     """
-    network: nn.Module = copy.deepcopy(start)
+    network: nn.Module = copy.deepcopy(start).to(device or device_of(start))
     try:
         with safetensors.safe_open(path, "pt") as file:
             facts = file.metadata()
@@ -136,7 +136,7 @@ def fit_student(
     if config.flip and inputs[torch.zeros(1, dtype=torch.long)].dim() != 4:
         raise UsageError("Only images can be mirrored.", hint="Leave out flip.")
     where = device or device_of(start)
-    network, weights = trainable_copy(start.to(where))
+    network, weights = trainable_copy(copy.deepcopy(start).to(where))  # the teacher in it stays where it is
 
     def loss(index: Tensor) -> Tensor:
         batch = images(inputs[index].to(where))

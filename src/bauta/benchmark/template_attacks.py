@@ -343,11 +343,12 @@ def _student(attack: Attack, scene: Scene) -> Outcome:
         some = inputs[:: max(1, len(inputs) // EXAMPLES)][:EXAMPLES]
         start = start_from(protector.recognizer, inputs.shape[1:], generator, some)
     if path.exists():
-        student = load_student(path, start)
+        student = load_student(path, start, protector.device)
     else:
         student = fit_student(
-            inputs, targets, start, config, generator, lambda done, total: scene.progress(attack.name, done, total)
-        )
+            inputs, targets, start, config, generator, lambda done, total: scene.progress(attack.name, done, total),
+            device=protector.device,
+        )  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         student.save(path)
     schedule = Schedule(config.epochs, max(config.batch, 2), config.rate, scene.seed)
