@@ -285,7 +285,9 @@ def test_a_damaged_protector_is_refused(tmp_path: Path) -> None:
     protector.save(tmp_path)
     card, parts = tmp_path / "card.toml", tmp_path / "parts.safetensors"
     text, content = card.read_text(), parts.read_bytes()
-    card.write_text(text.replace("epsilon = 0.65", "epsilon = 0.1"))
+    edited = text.replace(f"epsilon = {protector.settings()['epsilon']}", "epsilon = 0.1")
+    assert edited != text
+    card.write_text(edited)
     with pytest.raises(WeightsCorrupt, match="settings and parts"):
         load_protector(tmp_path, protector.recognizer)
     for wrong in ("schema = 2", "epsilon = ["):
