@@ -82,7 +82,7 @@ def test_attackers_learn_on_a_device_and_answer_on_the_cpu(device: str) -> None:
 
 
 def test_what_is_no_device_is_refused() -> None:
-    for name in ("nonsense", "cpu:x", *(() if torch.cuda.is_available() else ("cuda",))):
+    for name in ("nonsense", "cpu:x", "meta", *(() if torch.cuda.is_available() else ("cuda",))):
         with pytest.raises(UsageError, match=name):
             find_device(name)
 

@@ -290,7 +290,7 @@ def test_faces_and_surrogates_that_cannot_teach_are_refused(toys: dict[str, Surr
         fit(**LEARNED, **QUICK, people=["a", "b"])
     with pytest.raises(UsageError, match="shape"):
         fit(**LEARNED, **QUICK, images=torch.zeros(4, 3, 96, 96))
-    with pytest.raises(UsageError, match="Nothing can be trained on 'moon'"):
+    with pytest.raises(UsageError, match="Nothing can be computed on 'moon'"):
         fit(**LEARNED, **QUICK, device="moon")
 
 

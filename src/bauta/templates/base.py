@@ -346,7 +346,7 @@ def find_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # `meta` makes tensors, and no numbers
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         raise UsageError(
             f"Nothing can be computed on {name!r}: {str(error).splitlines()[0]}", hint="Leave device out, or say cpu."
