@@ -136,7 +136,7 @@ def fit_student(
     if config.flip and inputs[torch.zeros(1, dtype=torch.long)].dim() != 4:
         raise UsageError("Only images can be mirrored.", hint="Leave out flip.")
     where = device or device_of(start)
-    network, weights = trainable_copy(copy.deepcopy(start).to(where))  # the teacher in it stays where it is
+    network, weights = trainable_copy(start, where)
 
     def loss(index: Tensor) -> Tensor:
         batch = images(inputs[index].to(where))

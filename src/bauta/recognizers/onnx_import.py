@@ -436,14 +436,17 @@ def _join_pairs(
     return list(kept.values())
 
 
-def trainable_copy(network: nn.Module) -> tuple[nn.Module, list[Tensor]]:
-    """A copy of a network and its weights, which ask for their gradient; the original stays as it is.
+def trainable_copy(network: nn.Module, device: torch.device | None = None) -> tuple[nn.Module, list[Tensor]]:
+    """A copy of a network, on another device if one is named, and its weights, which ask for their gradient; the
+    original stays as and where it is.
 
     In the copy, parts that were imported from ONNX give up their convolutions and linear layers; batch
     normalisation is folded into these already, so the copy has no running statistics to spoil. Modules stay in
     training or evaluation mode as they were.
     """
     made = copy.deepcopy(network)
+    if device is not None:
+        made.to(device)
     weights: list[Tensor] = list(made.parameters())
     for module in made.modules():
         if isinstance(module, ImportedNetwork):

@@ -72,12 +72,10 @@ class Learner(ABC):
     Attributes:
         networks: By name; they are put into training mode, and into evaluation mode when all is learned.
         optimizers: By name.
-        device: Where the networks are; pairs come from the CPU.
     """
 
     networks: Mapping[str, nn.Module]
     optimizers: Mapping[str, torch.optim.Optimizer]
-    device: torch.device = CPU
 
     @abstractmethod
     def step(self, index: Tensor, generator: torch.Generator) -> dict[str, float]:
