@@ -17,10 +17,10 @@ from bauta.cli.run import run
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
 from bauta.recognizers.cards import format_card
 from bauta.templates import learners
-from bauta.templates.advface import AdvFace, AdvFaceConfig
+from bauta.templates.advface import AdvFace, AdvFaceConfig, _shadow_gradient
 from bauta.templates.base import load_protector
 from bauta.templates.decoders import fused, start_decoder
-from bauta.templates.image_loss import lost_gradient, moments
+from bauta.templates.image_loss import Reference
 from bauta.templates.shadows import Shadow, fit_shadow
 from bauta.templates.verbs import names_of_photos
 from conftest import drawn, faces, toy_surrogate
@@ -78,15 +78,13 @@ def test_values_stay_in_the_range_of_clean_ones(fitted: AdvFace) -> None:
 def test_at_the_feature_itself_there_is_no_gradient(fitted: AdvFace) -> None:
     protector = changed(fitted, structure=0.0)
     features = fitted.front(faces(2))
-    wanted = fitted.shadows[0](features)
-    std = fitted.statistics.std[None, :, None, None]
-    here = protector._shadow_gradient(torch.zeros_like(features), protector._shown([features], std), wanted, None)
-    assert float(here.abs().max()) == 0
-    shadow_feature = fitted.front(fitted.crops(wanted))
-    moved = protector._shadow_gradient(
-        torch.zeros_like(features), protector._shown([shadow_feature], std), wanted, None
-    )
-    assert float(moved.abs().max()) > 0
+    std, nothing = fitted.statistics.std[None, :, None, None], torch.zeros_like(features)
+    shadow = fitted.shadows[0]
+    with torch.no_grad():
+        here = changed(protector, anchor="self")._cycle(shadow, features, std)
+        moved = protector._cycle(shadow, features, std)
+    assert float(_shadow_gradient(nothing, [here]).abs().max()) == 0
+    assert float(_shadow_gradient(nothing, [moved]).abs().max()) > 0
 
 
 def test_the_gradient_is_that_of_the_whole_shadow(fitted: AdvFace) -> None:
@@ -96,7 +94,9 @@ def test_the_gradient_is_that_of_the_whole_shadow(fitted: AdvFace) -> None:
     anchor = fitted.front(fitted.crops(wanted))
     std = fitted.statistics.std[None, :, None, None]
     noise = 0.3 * torch.randn(features.shape, generator=drawn())
-    found = protector._shadow_gradient(noise, protector._shown([anchor], std), wanted, None)
+    with torch.no_grad():
+        cycle = protector._cycle(fitted.shadows[0], features, std)
+    found = _shadow_gradient(noise, [cycle])
     variable = noise.clone().requires_grad_()
     loss = (fitted.shadows[0](anchor + variable * std) - wanted).square().mean((1, 2, 3)).sum()
     (gradient,) = torch.autograd.grad(loss, variable)
@@ -160,10 +160,10 @@ def test_the_gradient_of_what_shadows_lose_is_that_of_grey_squares_compared() ->
     similar = (2 * (squares(shown * wanted) - means * other) + 0.0009) / (spread + 0.0009)
     loss = (decoded - image).square().mean((1, 2, 3)) - 0.7 * similar.mean((1, 2, 3))
     (expected,) = torch.autograd.grad(loss.sum(), decoded)
-    found = lost_gradient(decoded.detach(), image, 0.7, moments(image))
+    found = Reference.of(image, 0.7).lost_gradient(decoded.detach())
     torch.testing.assert_close(found, expected, atol=1e-3 * float(expected.abs().max()), rtol=0)
     plain = 2 * (decoded - image).detach() / image[0].numel()
-    torch.testing.assert_close(lost_gradient(decoded.detach(), image, 0.0), plain)
+    torch.testing.assert_close(Reference.of(image, 0.0).lost_gradient(decoded.detach()), plain)
 
 
 def test_a_face_does_not_depend_on_its_batch(fitted: AdvFace) -> None:

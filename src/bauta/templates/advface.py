@@ -36,7 +36,7 @@ from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
 from bauta.templates.base import Protector, Provenance, crops_of, find_device
 from bauta.templates.decoders import SIDE, Standardise, fused, start_decoder
-from bauta.templates.image_loss import lost_gradient, moments
+from bauta.templates.image_loss import Reference
 from bauta.templates.keys import turn
 from bauta.templates.learners import Progress, Schedule
 from bauta.templates.representation import Kind, Representation, Storage
@@ -177,6 +177,31 @@ class ChannelStatistics:
         places = [0, *range(2, values.dim())]
         std = channel_std(values).flatten().clamp_min(1e-6)
         return cls(values.mean(places), std, values.amin(places), values.amax(places))
+
+
+@dataclass(frozen=True, eq=False)
+class _Cycle:
+    """A shadow decoder in front of its shadow images.
+
+    Attributes:
+        decode: Its layers but the first, which standardises: done once, that is saved in every pass.
+        anchor: (N, ...), what the noise is added to, standardised.
+        spread: What one deviation of the noise is there.
+        wanted: The shadow images.
+    """
+
+    decode: nn.Module
+    anchor: Tensor
+    spread: Tensor
+    wanted: Reference
+
+    def gradient(self, noise: Tensor) -> Tensor:
+        """Of what the reconstructed images lose, which is to grow, by noise (N, ...)."""
+        with torch.enable_grad():
+            variable = torch.addcmul(self.anchor, noise, self.spread).requires_grad_()
+            decoded = self.decode(variable)
+        (gradient,) = torch.autograd.grad(decoded, variable, self.wanted.lost_gradient(decoded.detach()))
+        return gradient
 
 
 @register("advface", kind="protector")
@@ -358,15 +383,9 @@ class AdvFace(Protector):
                     self._by_channel(self.statistics.high),
                 )
         with torch.no_grad():
-            wanted = torch.cat([shadow(features).contiguous() for shadow in self.shadows])  # the shadow images
-            if config.anchor == "shadow":
-                anchors = [self.front(self.crops(images)) for images in wanted.chunk(len(self.shadows))]
-            else:
-                anchors = [features] * len(self.shadows)
+            cycles = [self._cycle(shadow, features, std) for shadow in self.shadows]
             template = self.back(features) if config.identity else None
-            shown = self._shown(anchors, std)
         bounds = self._bounds(features, std)
-        known = moments(wanted) if config.structure else None
         # In standard deviations, in which every channel has the same budget.
         noise = torch.zeros_like(features)
         if config.anchor == "self":
@@ -374,7 +393,7 @@ class AdvFace(Protector):
             noise = config.epsilon * config.step * (2 * drawn - 1)
         momentum, identity = torch.zeros_like(features), torch.zeros_like(features)
         for iteration in range(config.iterations):
-            gradient = self._shadow_gradient(noise, shown, wanted, known)
+            gradient = _shadow_gradient(noise, cycles)
             if template is not None and iteration >= config.identity_every:  # at first there is nothing to keep
                 if iteration % config.identity_every == 0:
                     identity = self._identity_gradient(features, noise, std, template)
@@ -384,39 +403,13 @@ class AdvFace(Protector):
             noise = self._project(self._stepped(noise, gradient), bounds)
         return features + noise * std
 
-    def _shown(self, anchors: Sequence[Tensor], std: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """For each shadow, its anchor as the layers behind its first read it, and what one `std` is there.
-
-        The first layer standardises. Done once, it is saved in every pass, forward and backward.
-        """
-        found = []
-        for shadow, anchor in zip(self.shadows, anchors, strict=True):
-            first = shadow[0]
-            assert isinstance(first, Standardise)
-            found.append((first(anchor), std / first.scale))
-        return found
-
-    def _shadow_gradient(
-        self,
-        noise: Tensor,
-        shown: Sequence[tuple[Tensor, Tensor]],
-        wanted: Tensor,
-        known: tuple[Tensor, Tensor, Tensor] | None,
-    ) -> Tensor:
-        """Of what each shadow's images lose, which is to grow; every shadow has the same say."""
-        with torch.enable_grad():
-            variables = [torch.addcmul(anchor, noise, spread).requires_grad_() for anchor, spread in shown]
-            decoded = [shadow[1:](variable) for shadow, variable in zip(self.shadows, variables, strict=True)]
-        lost = lost_gradient(
-            torch.cat([image.detach().contiguous() for image in decoded]), wanted, self.config.structure, known
-        )
-        together: Tensor | None = None
-        for image, variable, part, (_, spread) in zip(decoded, variables, lost.chunk(len(decoded)), shown, strict=True):
-            (gradient,) = torch.autograd.grad(image, variable, part)
-            levelled = _levelled(gradient, spread)
-            together = levelled if together is None else together.add_(levelled)
-        assert together is not None
-        return together.div_(len(self.shadows))
+    def _cycle(self, shadow: nn.Sequential, features: Tensor, std: Tensor) -> _Cycle:
+        """What a shadow makes of features, and where the noise that it is to be misled by is added."""
+        images = shadow(features)
+        anchor = self.front(self.crops(images)) if self.config.anchor == "shadow" else features
+        first = shadow[0]
+        assert isinstance(first, Standardise)
+        return _Cycle(shadow[1:], first(anchor), std / first.scale, Reference.of(images, self.config.structure))
 
     def _identity_gradient(self, features: Tensor, noise: Tensor, std: Tensor, template: Tensor) -> Tensor:
         """Of 1 - cosine to the clean template, levelled, and as long as that is large."""
@@ -523,6 +516,16 @@ class AdvFace(Protector):
         except (KeyError, RuntimeError) as error:
             raise WeightsCorrupt(f"The learned parts of AdvFace do not fit: {error}", hint="Fit it again.") from error
         return cls(recognizer, config, shadows, statistics, provenance=provenance)
+
+
+def _shadow_gradient(noise: Tensor, cycles: Sequence[_Cycle]) -> Tensor:
+    """The mean of their gradients, levelled: every shadow has the same say."""
+    together: Tensor | None = None
+    for cycle in cycles:  # one after the other: what a pass has left in the cache is what its way back needs
+        gradient = _levelled(cycle.gradient(noise), cycle.spread)
+        together = gradient if together is None else together.add_(gradient)
+    assert together is not None
+    return together.div_(len(cycles))
 
 
 def _levelled(gradient: Tensor, std: Tensor) -> Tensor:

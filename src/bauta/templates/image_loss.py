@@ -5,70 +5,79 @@ The gradient is written out, since most of the time beside the networks' passes 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from bauta.templates.decoders import SIDE
 
 SQUARE, EVERY = 8, 4  # structure is compared in squares of so many pixels, every so many
+_LEAST = 0.0009  # of the variances together, 0.03 squared as in SSIM
 
 
 @cache
-def _squares(device: torch.device) -> Tensor:
-    """(112, 27): sums of a line's squares."""
+def _means(device: torch.device) -> tuple[Tensor, Tensor]:
+    """(112, 27), means over the squares of a line, and the same transposed."""
     first = EVERY * torch.arange((SIDE - SQUARE) // EVERY + 1)
     place = torch.arange(SIDE)[:, None] - first
-    return ((place >= 0) & (place < SQUARE)).float().to(device)
-
-
-def _strips(images: Tensor) -> Tensor:
-    """Images (..., 112, W) as (..., 28, 4, W): two strips of lines, one below the other, are as high as a square."""
-    return images.reshape(*images.shape[:-2], -1, EVERY, images.shape[-1])
+    across = (((place >= 0) & (place < SQUARE)).float() / SQUARE).to(device)
+    return across, across.T.contiguous()
 
 
 def _pooled(images: Tensor) -> Tensor:
     """Means of squares (..., 27, 27) of images (..., 112, 112)."""
-    strips = _strips(images).sum(-2)
-    return (strips[..., 1:, :] + strips[..., :-1, :]) @ _squares(images.device) / SQUARE**2
+    across, down = _means(images.device)
+    return down @ (images @ across)
 
 
 def _spread(means: Tensor) -> Tensor:
-    """What `_pooled` does, transposed: (..., 27, 27) to (..., 28, 1, 112), the same for all lines of a strip."""
-    wide = functional.pad(means @ _squares(means.device).T / SQUARE**2, (0, 0, 1, 1))
-    return (wide[..., 1:, :] + wide[..., :-1, :]).unsqueeze(-2)
+    """What `_pooled` does, transposed: (..., 27, 27) to (..., 112, 112)."""
+    across, down = _means(means.device)
+    return across @ (means @ down)
 
 
-def moments(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Images (N, 3, 112, 112) in grey, and the means and variances of their squares."""
-    grey = image.mean(1, keepdim=True)
-    means = _pooled(grey)
-    return grey, means, _pooled(grey.square()) - means.square()
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Images that others are compared with.
 
-
-def lost_gradient(
-    decoded: Tensor, image: Tensor, structure: float, known: tuple[Tensor, Tensor, Tensor] | None = None
-) -> Tensor:
-    """Gradient by decoded images (N, 3, 112, 112) of their squared error less `structure` times their similarity.
-
-    That is SSIM over squares in grey without its term of luminance, a / b with a = 2 cov + c and b = var + var' + c.
-
-    Args:
-        decoded: The images.
-        image: What they are compared with.
-        structure: Weight.
-        known: Moments of `image`; not needed without weight.
+    Attributes:
+        images: (N, 3, 112, 112).
+        grey: (N, 112, 112).
+        means: (N, 27, 27), of their squares in grey.
+        variances: (N, 27, 27).
+        structure: Weight of the similarity.
     """
-    gradient = (decoded - image).mul_(2 / decoded[0].numel())
-    if known is None or not structure:
-        return gradient
-    grey, other, theirs = known
-    shown = decoded.mean(1, keepdim=True)
-    means, squares, products = _pooled(torch.stack([shown, shown.square(), shown * grey]))
-    inverse = 1 / (squares - means.square() + theirs + 0.0009)
-    ratio = (2 * (products - means * other) + 0.0009) * inverse.square()
-    by_image, by_decoded, constant = _spread(torch.stack([inverse, ratio, means * ratio - other * inverse]))
-    similar = torch.addcmul(constant, by_image, _strips(grey)).sub_(by_decoded * _strips(shown)).flatten(-3, -2)
-    return gradient.sub_(similar, alpha=2 * structure / (inverse[0].numel() * decoded.shape[1]))
+
+    images: Tensor
+    grey: Tensor
+    means: Tensor
+    variances: Tensor
+    structure: float
+
+    @classmethod
+    def of(cls, images: Tensor, structure: float) -> Reference:
+        """Images (N, 3, 112, 112), and what is known of them."""
+        images = images.contiguous()
+        grey = images.mean(1)
+        means, squares = _pooled(torch.stack([grey, grey.square()]))
+        return cls(images, grey, means, squares - means.square(), structure)
+
+    def lost_gradient(self, decoded: Tensor) -> Tensor:
+        """Gradient by decoded images (N, 3, 112, 112) of their squared error less `structure` times their similarity.
+
+        That is SSIM over squares in grey without its term of luminance, a / b with a = 2 cov + c, b = var + var' + c.
+        """
+        decoded = decoded.contiguous()
+        gradient = torch.sub(decoded, self.images).mul_(2 / decoded[0].numel())
+        if not self.structure:
+            return gradient
+        shown = decoded.mean(1)
+        means, squares, products = _pooled(torch.stack([shown, shown * shown, shown * self.grey]))
+        inverse = squares.add_(self.variances).addcmul_(means, means, value=-1).add_(_LEAST).reciprocal_()
+        ratio = products.addcmul_(means, self.means, value=-1).mul_(2).add_(_LEAST).mul_(inverse).mul_(inverse)
+        constant = (means * ratio).addcmul_(self.means, inverse, value=-1)
+        by_grey, by_shown, similar = _spread(torch.stack([inverse, ratio, constant]))
+        similar.addcmul_(by_grey, self.grey).addcmul_(by_shown, shown, value=-1)
+        return gradient.sub_(similar.unsqueeze(1), alpha=2 * self.structure / (inverse[0].numel() * decoded.shape[1]))
