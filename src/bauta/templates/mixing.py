@@ -25,7 +25,7 @@ from bauta.templates.strangers import Strangers
 LARGEST_SHARE = 0.65  # of one of the others in a mixture of three or more, as in InstaHide
 FEWEST, MOST = 2, 6  # faces in a mixture: the range of adaptive hybrid masking
 MOMENTUM = 0.7  # of the steps towards the face's template
-ACROSS = 1.5  # times that all of them in one direction would cross the budget
+ACROSS = 2.25  # times that all of them in one direction would cross the budget
 
 Partners = Literal["strangers", "batch", "both"]
 Law = Literal["share", "power"]
@@ -331,6 +331,7 @@ class Mixing(Masking):
         whole = descend(
             mixed(images, drawn.members, drawn.shares, drawn.strangers), loss,
             budget=config.budget / 255, iterations=steps, across=ACROSS, decay=MOMENTUM,
+            shrinking=True,
         )  # fmt: skip
         # As shown last, but by the generator itself: what is drawn after it must not be drawn once more.
         values: Tensor = self.finished(self.single_unsigned(whole, generator), generator)

@@ -21,6 +21,7 @@ def descend(
     low: float | None = None,
     high: float | None = None,
     smooth: Callable[[Tensor], Tensor] | None = None,
+    shrinking: bool = False,
 ) -> Tensor:
     """Images near others that make a loss small.
 
@@ -35,6 +36,8 @@ def descend(
         low: What no sample falls below.
         high: What no sample rises above.
         smooth: What is done to each gradient first.
+        shrinking: Whether steps become shorter, each by the same length, down to nearly nothing: steps of one length
+            end by swinging around what they look for. Our design.
 
     Returns:
         (N, 3, H, W), nowhere further than `budget` from the start.
@@ -42,12 +45,12 @@ def descend(
     Raises:
         NumericalFailure: when a gradient is NaN or infinite.
     """
-    step = min(budget, across * budget / iterations)
+    shares = [iterations - one for one in range(iterations)] if shrinking else [1] * iterations
     least, most = start - budget, start + budget
     least = least if low is None else least.clamp_min(low)
     most = most if high is None else most.clamp_max(high)
     found, momentum = start, torch.zeros_like(start)
-    for iteration in range(iterations):
+    for iteration, share in enumerate(shares):
         with torch.enable_grad():
             variable = found.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(loss(variable, iteration), variable)
@@ -56,5 +59,6 @@ def descend(
         if smooth is not None:
             gradient = smooth(gradient)
         momentum = decay * momentum + gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-20)
-        found = (found - step * momentum.sign()).clamp(least, most)
+        step = min(1.0, across * share / sum(shares))
+        found = (found - step * budget * momentum.sign()).clamp(least, most)
     return found
