@@ -30,7 +30,7 @@ from bauta.templates.masked import MaskedRecognition
 from figures import accuracy, faces_of, keep
 
 CHUNK = 8
-SETTINGS = ((0.1, 4), (0.1, 8), (0.1, 12), (0.1, 20), (0.05, 12), (0.2, 12))  # share; steps
+SETTINGS = ((0.1, 4), (0.1, 8), (0.1, 12), (0.1, 16), (0.1, 20), (0.05, 16), (0.2, 16))  # share; steps
 
 
 def main() -> None:

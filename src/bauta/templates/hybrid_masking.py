@@ -67,7 +67,7 @@ class HybridConfig(ShuffleConfig, MixingConfig):
     most: float = 0.8
     law: Law = "power"
     stored_share: float = 0.1
-    steps: int = 12
+    steps: int = 16
     budget: float = 8.0
     apart: float = 1.0
     alone: float = 0.75
