@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from bauta.errors import UsageError
-from bauta.recognizers.splits import find_cut, list_cuts, split_recognizer
+from bauta.recognizers.splits import CutPoint, find_cut, list_cuts, split_recognizer
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from conftest import toy_surrogate
 from recognizer_builders import card_of
@@ -89,6 +89,11 @@ def test_a_shape_means_its_deepest_cut(branching: Surrogate) -> None:
     assert find_cut(cuts, "4x1x1").name == "pooled"
     assert find_cut(cuts, "template").shape == (8,)
     assert find_cut(cuts, "joined").depth == "4x28x28"
+    maps = [CutPoint("a", (8, 28, 28)), CutPoint("b", (64, 14, 14)), CutPoint("c", (16, 14, 14))]
+    maps += [CutPoint("d", (16, 14, 14)), CutPoint("e", (8, 7, 7)), CutPoint("f", (14,)), CutPoint("template", (4,))]
+    assert [find_cut(maps, size).name for size in ("14x14", "15x9", "7x7", "2x2")] == ["d", "a", "e", "e"]
+    with pytest.raises(UsageError, match="29x29"):
+        find_cut(maps, "29x29")
 
 
 @pytest.mark.parametrize("split", ["4x27x27", "left", "y", "8", ""])

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
+from operator import ge
 
 import torch
 from torch import Tensor, nn
@@ -117,11 +119,12 @@ def list_cuts(recognizer: Surrogate | RecognizerCard | str) -> list[CutPoint]:
 
 
 def find_cut(cuts: Sequence[CutPoint], split: str) -> CutPoint:
-    """The cut of that name, or the last, which is the deepest, of that shape.
+    """The cut of that name or shape; of several the last, which is the deepest.
 
     Args:
         cuts: From `list_cuts`.
-        split: ``template``, a tensor's name, or a shape such as ``64x56x56``.
+        split: ``template``, a tensor's name, a shape such as ``64x56x56``, or the least size of a map such as
+            ``14x14``: of those maps the one of the fewest numbers.
 
     Raises:
         UsageError: when there is none; the hint lists the shapes there are.
@@ -129,9 +132,14 @@ def find_cut(cuts: Sequence[CutPoint], split: str) -> CutPoint:
     for cut in cuts:
         if cut.name == split:
             return cut
-    for cut in reversed(cuts):
-        if _SHAPE.fullmatch(split) and cut.depth == split and cut.name != TEMPLATE:
-            return cut
+    features = [cut for cut in reversed(cuts) if cut.name != TEMPLATE]
+    if _SHAPE.fullmatch(split):
+        least = tuple(map(int, split.split("x")))
+        if exact := [cut for cut in features if cut.shape == least]:
+            return exact[0]
+        maps = [cut for cut in features if len(cut.shape) == 3 and all(map(ge, cut.shape[1:], least))]
+        if len(least) == 2 and maps:
+            return min(maps, key=lambda cut: prod(cut.shape))
     depths = ", ".join(dict.fromkeys(cut.depth for cut in cuts if cut.name != TEMPLATE))
     raise UsageError(f"The recogniser cannot be cut at {split!r}.", hint=f"Choose {TEMPLATE}, or one of {depths}.")
 

@@ -61,7 +61,7 @@ class AdvFaceConfig:
     """Settings of AdvFace.
 
     Attributes:
-        split: Where the recogniser is cut; see `bauta.recognizers.splits.find_cut`.
+        split: Where the recogniser is cut; see `bauta.recognizers.splits.find_cut`. The paper's feature is 64x56x56.
         shadows: The decoders to defend against; see `Shadow.parse`.
         epsilon: Half side of the box around each number, in standard deviations of its channel.
         step: Length of a step, as a share of epsilon.
@@ -83,7 +83,7 @@ class AdvFaceConfig:
         storage: Type of the stored numbers.
     """
 
-    split: str = "64x56x56"
+    split: str = "14x14"
     shadows: tuple[str, ...] = ("residual-32", "unet-16")
     epsilon: float = 0.7
     step: float = 0.1
@@ -123,6 +123,7 @@ class AdvFaceConfig:
     def paper(cls) -> AdvFaceConfig:
         """What is known of the paper: one shadow, no further terms. Its budget and number of steps are ours."""
         return cls(
+            split="64x56x56",
             shadows=("residual-32",),
             epsilon=0.5,
             step=0.125,
