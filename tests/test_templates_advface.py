@@ -16,6 +16,7 @@ from torch.nn import functional
 from bauta.cli.run import run
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
 from bauta.recognizers.cards import format_card
+from bauta.recognizers.splits import find_cut, list_cuts
 from bauta.templates import learners
 from bauta.templates.advface import AdvFace, AdvFaceConfig, _shadow_gradient
 from bauta.templates.base import load_protector
@@ -251,6 +252,11 @@ def test_the_paper_preset_is_what_is_known() -> None:
     paper = AdvFaceConfig.paper()
     assert (len(paper.shadows), paper.identity, paper.momentum, paper.anchor) == (1, 0.0, 0.0, "shadow")
     assert paper.split == "64x56x56"
+
+
+@pytest.mark.parametrize(("recognizer", "shape"), [("mobilefacenet", (128, 14, 14)), ("dlib_resnet", (64, 17, 17))])
+def test_the_default_cut_is_found_in_recognisers_of_other_shapes(recognizer: str, shape: tuple[int, ...]) -> None:
+    assert find_cut(list_cuts(recognizer), AdvFaceConfig().split).shape == shape
 
 
 @pytest.mark.parametrize(
