@@ -13,7 +13,7 @@ from PIL import Image
 
 from bauta import __version__
 from bauta.cli import main, run
-from bauta.cli.values import box, names, seconds
+from bauta.cli.values import box, chosen, names, seconds
 from bauta.errors import UsageError
 from bauta.protection.settings import ProtectSettings
 from protection_fakes import Negative, build_stage, write_photo
@@ -336,6 +336,13 @@ def test_boxes_and_names() -> None:
     for text in ("", "a,,b", ","):
         with pytest.raises(UsageError):
             names(text)
+
+
+def test_an_option_given_again_adds_names() -> None:
+    assert chosen(["a,b", "c"]) == ("a", "b", "c")
+    assert chosen(None) is chosen(["auto"]) is None
+    with pytest.raises(UsageError, match="empty name"):
+        chosen(["a", ""])
 
 
 def test_help_shows_the_extra_that_training_needs(capsys: pytest.CaptureFixture[str]) -> None:

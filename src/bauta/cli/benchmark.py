@@ -26,6 +26,10 @@ LpipsFile = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--lpips", metavar="FILE", help="Weights of LPIPS on AlexNet (safetensors), to measure it too."),
 ]
+Rows = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(metavar="NAMES", help="Rows to run, separated by commas; may be repeated; all by default."),
+]
 Examples = Annotated[int, typer.Option(help="Of how many faces each card keeps pictures.")]
 Cards = Annotated[list[Path], typer.Argument(help="Result cards.", show_default=False)]
 
@@ -40,10 +44,7 @@ def run(
         typer.Option(metavar="DIR", help="Folder of the recipe's data set."),
     ] = None,
     output: Output = Path("out/bench"),
-    rows: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="NAMES", help="Rows to run, separated by commas; all by default."),
-    ] = None,
+    rows: Rows = None,
     pairs: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Run on the first so many pairs only."),
@@ -61,9 +62,8 @@ def run(
     from bauta.benchmark.runner import run_recipe
 
     chosen = read_recipe(recipe)
-    if rows is not None:
-        names = values.names(rows)
-        chosen = chosen if names == "auto" else chosen.only(tuple(names))
+    if (names := values.chosen(rows)) is not None:
+        chosen = chosen.only(names)
     if pairs is not None:
         chosen = replace(chosen, pairs=pairs)
     with ProgressBar(1) as bar:
@@ -91,10 +91,7 @@ def adaptive(
     ] = "lfw",
     data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the recipe's sets.", show_default=False)] = ...,  # type: ignore[assignment]
     output: Output = Path("out/bench"),
-    rows: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="NAMES", help="Rows to run, separated by commas; all by default."),
-    ] = None,
+    rows: Rows = None,
     work: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -108,8 +105,8 @@ def adaptive(
     from bauta.benchmark.adaptive_recipe import read_recipe
 
     chosen = read_recipe(recipe)
-    if rows is not None and (names := values.names(rows)) != "auto":
-        chosen = chosen.only(tuple(names))
+    if (names := values.chosen(rows)) is not None:
+        chosen = chosen.only(names)
     with ProgressBar(1) as bar:
         written = run_adaptive(chosen, data, output, work=work, command=command_line(), progress=bar.stage)
     read = [adaptive_cards.read_card(path) for path in written]

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from bauta.cli import values
+from bauta.cli.benchmark import Rows, command_line
 from bauta.cli.console import ProgressBar, clean, show_table
 from bauta.errors import OutputError, UsageError
 
@@ -27,10 +28,7 @@ def attack(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the result cards.")] = Path(
         "out/templates"
     ),
-    rows: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="NAMES", help="Rows to run, separated by commas; all by default."),
-    ] = None,
+    rows: Rows = None,
     work: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(metavar="DIR", help="What was computed; run again, it goes on there. OUTPUT/.work by default."),
@@ -42,16 +40,14 @@ def attack(
     from bauta.benchmark.cards import TEMPLATES, read_card
     from bauta.benchmark.template_recipes import read_template_recipe
     from bauta.benchmark.templates import run_template_recipe, with_fitted
-    from bauta.cli.benchmark import command_line
 
     chosen = read_template_recipe(recipe)
     if protector is not None and rows is not None:
         raise UsageError("Rows and a protector cannot be asked for together.", hint="Leave out one of them.")
     if protector is not None:
         chosen = with_fitted(chosen, protector.resolve() if protector.exists() else protector)
-    if rows is not None:
-        names = values.names(rows)
-        chosen = chosen if names == "auto" else chosen.only(tuple(names))
+    if (names := values.chosen(rows)) is not None:
+        chosen = chosen.only(names)
     with ProgressBar(1) as bar:
         written = run_template_recipe(
             chosen, data, output, work=work, examples=examples, command=command_line(), device=device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from bauta.errors import UsageError
@@ -49,3 +50,13 @@ def names(text: str) -> tuple[str, ...] | Literal["auto"]:
     if not all(found):
         raise UsageError(f"{text!r} holds an empty name.", hint="Separate names by single commas.")
     return found
+
+
+def chosen(options: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Names of an option that may be repeated, each with several separated by commas; None for all.
+
+    Raises:
+        UsageError: when a name is empty.
+    """
+    found = "auto" if options is None else names(",".join(options))
+    return None if found == "auto" else tuple(found)
