@@ -137,9 +137,10 @@ def find_cut(cuts: Sequence[CutPoint], split: str) -> CutPoint:
         least = tuple(map(int, split.split("x")))
         if exact := [cut for cut in features if cut.shape == least]:
             return exact[0]
-        maps = [cut for cut in features if len(cut.shape) == 3 and all(map(ge, cut.shape[1:], least))]
-        if len(least) == 2 and maps:
-            return min(maps, key=lambda cut: prod(cut.shape))
+        if len(least) == 2:
+            maps = [cut for cut in features if len(cut.shape) == 3 and all(map(ge, cut.shape[1:], least))]
+            if maps:
+                return min(maps, key=lambda cut: prod(cut.shape))
     depths = ", ".join(dict.fromkeys(cut.depth for cut in cuts if cut.name != TEMPLATE))
     raise UsageError(f"The recogniser cannot be cut at {split!r}.", hint=f"Choose {TEMPLATE}, or one of {depths}.")
 
