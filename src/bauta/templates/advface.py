@@ -11,7 +11,7 @@ key, and the storage forms.
 
     x_s = S(z)                  the shadow image: the server never sees the face
     z_s = E(x_s)                its feature; at z itself the loss has no gradient
-    repeat: x_r = S(z_s + d)
+    repeat: x_r = S(z_s + d)    of each shadow; the first has made x_s
             J   = |x_r - x_s|^2 - structure * ssim(x_r, x_s) - identity * (1 - cos(F(z + d), F(z)))
             d   = project(d + step * std * sign(dJ/dd))       each term's gradient first brought to one length
     store z + d
@@ -35,8 +35,8 @@ from bauta.recognizers.splits import TEMPLATE, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
 from bauta.templates.base import Protector, Provenance, crops_of, find_device
-from bauta.templates.decoders import SIDE, Standardise, fused, start_decoder
-from bauta.templates.image_loss import Reference
+from bauta.templates.decoders import SIDE, Face, Standardise, fused, start_decoder
+from bauta.templates.image_loss import ImageLoss
 from bauta.templates.keys import turn
 from bauta.templates.learners import Progress, Schedule
 from bauta.templates.representation import Kind, Representation, Storage
@@ -62,7 +62,7 @@ class AdvFaceConfig:
 
     Attributes:
         split: Where the recogniser is cut; see `bauta.recognizers.splits.find_cut`. The paper's feature is 64x56x56.
-        shadows: The decoders to defend against; see `Shadow.parse`.
+        shadows: The decoders to defend against; see `Shadow.parse`. The first makes the shadow image.
         epsilon: Half side of the box around each number, in standard deviations of its channel.
         step: Length of a step, as a share of epsilon.
         iterations: Steps.
@@ -85,13 +85,13 @@ class AdvFaceConfig:
 
     split: str = "14x14"
     shadows: tuple[str, ...] = ("residual-32", "unet-16")
-    epsilon: float = 0.7
+    epsilon: float = 0.6
     step: float = 0.1
     iterations: int = 20
     norm: Literal["linf", "l2"] = "linf"
     structure: float = 1.0
     identity: float = 0.1
-    identity_every: int = 7
+    identity_every: int = 14
     anchor: Literal["shadow", "self"] = "shadow"
     momentum: float = 0.9
     noise: float = 0.0
@@ -182,27 +182,33 @@ class ChannelStatistics:
 
 @dataclass(frozen=True, eq=False)
 class _Cycle:
-    """A shadow decoder in front of its shadow images.
+    """What the shadows make of the shadow feature and noise, which is to lose the shadow image.
 
     Attributes:
-        decode: Its layers but the first, which standardises: done once, that is saved in every pass.
-        anchor: (N, ...), what the noise is added to, standardised.
-        spread: What one deviation of the noise is there.
-        wanted: The shadow images.
+        decoders: Of each shadow the layers between the first, which standardises and is done once, and the last, which
+            the loss does.
+        anchors: Of each, the shadow feature (N, ...), standardised.
+        spreads: Of each, what one deviation of the noise is there.
+        lost: Compares with the shadow images.
     """
 
-    decode: nn.Module
-    anchor: Tensor
-    spread: Tensor
-    wanted: Reference
+    decoders: Sequence[nn.Module]
+    anchors: Sequence[Tensor]
+    spreads: Sequence[Tensor]
+    lost: ImageLoss
 
     def gradient(self, noise: Tensor) -> Tensor:
-        """Of what the reconstructed images lose, which is to grow, by noise (N, ...)."""
+        """Of what is lost, by noise (N, ...): the shadows' together, levelled, so that each has the same say."""
         with torch.enable_grad():
-            variable = torch.addcmul(self.anchor, noise, self.spread).requires_grad_()
-            decoded = self.decode(variable)
-        (gradient,) = torch.autograd.grad(decoded, variable, self.wanted.lost_gradient(decoded.detach()))
-        return gradient
+            variables = [
+                torch.addcmul(anchor, noise, spread).requires_grad_()
+                for anchor, spread in zip(self.anchors, self.spreads, strict=True)
+            ]
+            logits = [decode(variable) for decode, variable in zip(self.decoders, variables, strict=True)]
+        # All at once: the loss's small operations are half as many.
+        gradients = torch.autograd.grad(logits, variables, self.lost.gradients([one.detach() for one in logits]))
+        levelled = [_levelled(gradient, spread) for gradient, spread in zip(gradients, self.spreads, strict=True)]
+        return sum(levelled[1:], start=levelled[0]).div_(len(levelled))
 
 
 @register("advface", kind="protector")
@@ -384,7 +390,7 @@ class AdvFace(Protector):
                     self._by_channel(self.statistics.high),
                 )
         with torch.no_grad():
-            cycles = [self._cycle(shadow, features, std) for shadow in self.shadows]
+            cycle = self._cycle(features, std)
             template = self.back(features) if config.identity else None
         bounds = self._bounds(features, std)
         # In standard deviations, in which every channel has the same budget.
@@ -394,7 +400,7 @@ class AdvFace(Protector):
             noise = config.epsilon * config.step * (2 * drawn - 1)
         momentum, identity = torch.zeros_like(features), torch.zeros_like(features)
         for iteration in range(config.iterations):
-            gradient = _shadow_gradient(noise, cycles)
+            gradient = cycle.gradient(noise)
             if template is not None and iteration >= config.identity_every:  # at first there is nothing to keep
                 if iteration % config.identity_every == 0:
                     identity = self._identity_gradient(features, noise, std, template)
@@ -404,13 +410,19 @@ class AdvFace(Protector):
             noise = self._project(self._stepped(noise, gradient), bounds)
         return features + noise * std
 
-    def _cycle(self, shadow: nn.Sequential, features: Tensor, std: Tensor) -> _Cycle:
-        """What a shadow makes of features, and where the noise that it is to be misled by is added."""
-        images = shadow(features)
+    def _cycle(self, features: Tensor, std: Tensor) -> _Cycle:
+        """What the first shadow makes of features, and where the noise that all are to be misled by is added."""
+        images = self.shadows[0](features)
         anchor = self.front(self.crops(images)) if self.config.anchor == "shadow" else features
-        first = shadow[0]
-        assert isinstance(first, Standardise)
-        return _Cycle(shadow[1:], first(anchor), std / first.scale, Reference.of(images, self.config.structure))
+        decoders, anchors, spreads, starts = [], [], [], []
+        for first, network, last in self.shadows:
+            assert isinstance(first, Standardise)
+            assert isinstance(last, Face)
+            decoders.append(network)
+            anchors.append(first(anchor))
+            spreads.append(std / first.scale)
+            starts.append(last.start)
+        return _Cycle(decoders, anchors, spreads, ImageLoss(images, starts, self.config.structure))
 
     def _identity_gradient(self, features: Tensor, noise: Tensor, std: Tensor, template: Tensor) -> Tensor:
         """Of 1 - cosine to the clean template, levelled, and as long as that is large."""
@@ -519,21 +531,11 @@ class AdvFace(Protector):
         return cls(recognizer, config, shadows, statistics, provenance=provenance)
 
 
-def _shadow_gradient(noise: Tensor, cycles: Sequence[_Cycle]) -> Tensor:
-    """The mean of their gradients, levelled: every shadow has the same say."""
-    together: Tensor | None = None
-    for cycle in cycles:  # one after the other: what a pass has left in the cache is what its way back needs
-        gradient = _levelled(cycle.gradient(noise), cycle.spread)
-        together = gradient if together is None else together.add_(gradient)
-    assert together is not None
-    return together.div_(len(cycles))
-
-
 def _levelled(gradient: Tensor, std: Tensor) -> Tensor:
-    """Gradient by a feature, turned into that by its noise in `std` and brought to mean absolute value 1, in place."""
+    """Gradient by a feature, turned into that by its noise in `std` and brought to root mean square 1, in place."""
     gradient = gradient.mul_(std)
-    total = gradient.abs().sum(tuple(range(1, gradient.dim())), keepdim=True)
-    return gradient.mul_(gradient[0].numel() / total.clamp_min(1e-20))
+    length = torch.linalg.vector_norm(gradient, dim=tuple(range(1, gradient.dim())), keepdim=True)
+    return gradient.mul_(math.sqrt(gradient[0].numel()) / length.clamp_min(1e-20))
 
 
 def _root_mean_square(values: Tensor) -> Tensor:

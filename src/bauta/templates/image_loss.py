@@ -1,11 +1,12 @@
-"""What reconstructed images lose against shadow images: squared error, and structure in grey. Our design.
+"""What faces that shadows reconstruct lose against a shadow image: squared error, and structure in grey. Our design.
 
-The gradient is written out, since most of the time beside the networks' passes went into differentiating it.
+The gradient is written out and works on planes of one colour, since most of the time beside the networks' passes went
+into differentiating it and into changing layouts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -26,58 +27,72 @@ def _means(device: torch.device) -> tuple[Tensor, Tensor]:
     return across, across.T.contiguous()
 
 
-def _pooled(images: Tensor) -> Tensor:
-    """Means of squares (..., 27, 27) of images (..., 112, 112)."""
-    across, down = _means(images.device)
-    return down @ (images @ across)
+def _pooled(planes: Tensor) -> Tensor:
+    """Means of squares (..., 27, 27) of planes (..., 112, 112)."""
+    across, down = _means(planes.device)
+    lines = planes.reshape(-1, SIDE) @ across
+    return torch.bmm(down.expand(len(lines) // SIDE, -1, -1), lines.view(-1, *across.shape)).view(
+        *planes.shape[:-2], len(down), len(down)
+    )
 
 
 def _spread(means: Tensor) -> Tensor:
     """What `_pooled` does, transposed: (..., 27, 27) to (..., 112, 112)."""
     across, down = _means(means.device)
-    return across @ (means @ down)
+    lines = means.reshape(-1, len(down)) @ down
+    return torch.bmm(across.expand(len(lines) // len(down), -1, -1), lines.view(-1, *down.shape)).view(
+        *means.shape[:-2], SIDE, SIDE
+    )
 
 
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """Images that others are compared with.
+class ImageLoss:
+    """Compares images with what several decoders reconstruct of them; it keeps its working memory.
 
-    Attributes:
+    Args:
         images: (N, 3, 112, 112).
-        grey: (N, 112, 112).
-        means: (N, 27, 27), of their squares in grey.
-        variances: (N, 27, 27).
-        structure: Weight of the similarity.
+        starts: Of each decoder the logits that its own are added to before the sigmoid, (3, 112, 112).
+        structure: Weight of the structural similarity.
     """
 
-    images: Tensor
-    grey: Tensor
-    means: Tensor
-    variances: Tensor
-    structure: float
+    def __init__(self, images: Tensor, starts: Sequence[Tensor], structure: float) -> None:
+        self.structure = structure
+        self.images = images.transpose(0, 1)[:, None].contiguous()  # (3, 1, N, 112, 112)
+        self.starts = [start[:, None].contiguous() for start in starts]
+        shape = (len(starts), len(images), SIDE, SIDE)
+        self.colours = images.new_empty(3, *shape)
+        if structure:
+            self.grey = self.images.mean(0)
+            self.means, squares = _pooled(torch.stack([self.grey, self.grey.square()]))
+            self.variances = squares - self.means.square() + _LEAST
+            self.maps = images.new_empty(3, *shape)  # grey, its square, its product with the images' grey
 
-    @classmethod
-    def of(cls, images: Tensor, structure: float) -> Reference:
-        """Images (N, 3, 112, 112), and what is known of them."""
-        images = images.contiguous()
-        grey = images.mean(1)
-        means, squares = _pooled(torch.stack([grey, grey.square()]))
-        return cls(images, grey, means, squares - means.square(), structure)
+    def gradients(self, logits: Sequence[Tensor]) -> list[Tensor]:
+        """Of what is lost, by each decoder's logits (N, 3, 112, 112); half as long as there are numbers in an image.
 
-    def lost_gradient(self, decoded: Tensor) -> Tensor:
-        """Gradient by decoded images (N, 3, 112, 112) of their squared error less `structure` times their similarity.
-
-        That is SSIM over squares in grey without its term of luminance, a / b with a = 2 cov + c, b = var + var' + c.
+        Lost is the mean squared error less `structure` times the similarity, that is SSIM over squares in grey without
+        its term of luminance: a / b with a = 2 cov + c, b = var + var' + c.
         """
-        decoded = decoded.contiguous()
-        gradient = torch.sub(decoded, self.images).mul_(2 / decoded[0].numel())
-        if not self.structure:
-            return gradient
-        shown = decoded.mean(1)
-        means, squares, products = _pooled(torch.stack([shown, shown * shown, shown * self.grey]))
-        inverse = squares.add_(self.variances).addcmul_(means, means, value=-1).add_(_LEAST).reciprocal_()
+        colours = self.colours
+        for place, (one, start) in enumerate(zip(logits, self.starts, strict=True)):
+            torch.add(one.transpose(0, 1), start, out=colours[:, place])
+        colours.sigmoid_()
+        lost = colours - self.images
+        if self.structure:
+            similar = self._similar_gradient()
+            lost.sub_(similar, alpha=self.structure * SIDE**2 / self.means[0, 0].numel())
+        lost = torch.ops.aten.sigmoid_backward(lost, colours)
+        return [lost[:, place].transpose(0, 1) for place in range(len(logits))]
+
+    def _similar_gradient(self) -> Tensor:
+        """Of half the sum of the squares' similarities, by the grey of `colours`: (decoders, N, 112, 112)."""
+        grey, square, product = self.maps
+        torch.mean(self.colours, 0, out=grey)
+        torch.mul(grey, grey, out=square)
+        torch.mul(grey, self.grey, out=product)
+        means, squares, products = _pooled(self.maps)
+        inverse = squares.add_(self.variances).addcmul_(means, means, value=-1).reciprocal_()
         ratio = products.addcmul_(means, self.means, value=-1).mul_(2).add_(_LEAST).mul_(inverse).mul_(inverse)
         constant = (means * ratio).addcmul_(self.means, inverse, value=-1)
-        by_grey, by_shown, similar = _spread(torch.stack([inverse, ratio, constant]))
-        similar.addcmul_(by_grey, self.grey).addcmul_(by_shown, shown, value=-1)
-        return gradient.sub_(similar.unsqueeze(1), alpha=2 * self.structure / (inverse[0].numel() * decoded.shape[1]))
+        by_wanted, by_grey, rest = _spread(torch.stack([inverse, ratio, constant]))
+        similar: Tensor = rest.addcmul_(by_wanted, self.grey).addcmul_(by_grey, grey, value=-1)
+        return similar
