@@ -21,7 +21,7 @@ from bauta.templates import learners
 from bauta.templates.advface import AdvFace, AdvFaceConfig
 from bauta.templates.base import load_protector
 from bauta.templates.decoders import fused, start_decoder
-from bauta.templates.image_loss import ImageLoss
+from bauta.templates.shadow_loss import ShadowLoss
 from bauta.templates.shadows import Shadow, fit_shadow
 from bauta.templates.verbs import names_of_photos
 from conftest import drawn, faces, toy_surrogate
@@ -166,7 +166,7 @@ def test_the_gradient_of_what_shadows_lose_is_that_of_grey_squares_compared(stru
     loss = sum(lost(torch.sigmoid(one + start)) for one, start in zip(logits, starts, strict=True))
     assert isinstance(loss, torch.Tensor)
     expected = torch.autograd.grad(loss * image.numel() / 2, logits)
-    compared = ImageLoss(image, starts, structure)
+    compared = ShadowLoss(image, starts, structure)
     for _ in range(2):  # working memory carries nothing over
         found = compared.gradients([one.detach() for one in logits])
         for one, wanted in zip(found, expected, strict=True):

@@ -36,10 +36,10 @@ from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
 from bauta.templates.base import Protector, Provenance, crops_of, find_device
 from bauta.templates.decoders import SIDE, Face, Standardise, fused, start_decoder
-from bauta.templates.image_loss import ImageLoss
 from bauta.templates.keys import turn
 from bauta.templates.learners import Progress, Schedule
 from bauta.templates.representation import Kind, Representation, Storage
+from bauta.templates.shadow_loss import ShadowLoss
 from bauta.templates.shadows import (
     Shadow,
     calibration,
@@ -195,7 +195,7 @@ class _Cycle:
     decoders: Sequence[nn.Module]
     anchors: Sequence[Tensor]
     spreads: Sequence[Tensor]
-    lost: ImageLoss
+    lost: ShadowLoss
 
     def gradient(self, noise: Tensor) -> Tensor:
         """Of what is lost, by noise (N, ...): the shadows' together, levelled, so that each has the same say."""
@@ -422,7 +422,7 @@ class AdvFace(Protector):
             anchors.append(first(anchor))
             spreads.append(std / first.scale)
             starts.append(last.start)
-        return _Cycle(decoders, anchors, spreads, ImageLoss(images, starts, self.config.structure))
+        return _Cycle(decoders, anchors, spreads, ShadowLoss(images, starts, self.config.structure))
 
     def _identity_gradient(self, features: Tensor, noise: Tensor, std: Tensor, template: Tensor) -> Tensor:
         """Of 1 - cosine to the clean template, levelled, and as long as that is large."""

@@ -45,7 +45,7 @@ def _spread(means: Tensor) -> Tensor:
     )
 
 
-class ImageLoss:
+class ShadowLoss:
     """Compares images with what several decoders reconstruct of them; it keeps its working memory.
 
     Args:
