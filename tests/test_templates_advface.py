@@ -99,7 +99,7 @@ def test_the_gradient_is_that_of_the_whole_shadow(fitted: AdvFace) -> None:
     variable = noise.clone().requires_grad_()
     loss = (fitted.shadows[0](anchor + variable * std) - wanted).square().mean((1, 2, 3)).sum()
     (gradient,) = torch.autograd.grad(loss, variable)
-    expected = gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt()
+    expected = gradient / gradient.square().sum((1, 2, 3), keepdim=True).sqrt()
     assert torch.allclose(found, expected, atol=1e-4, rtol=1e-3)
 
 

@@ -207,8 +207,10 @@ class _Cycle:
             logits = [decode(variable) for decode, variable in zip(self.decoders, variables, strict=True)]
         # All at once: the loss's small operations are half as many.
         gradients = torch.autograd.grad(logits, variables, self.lost.gradients([one.detach() for one in logits]))
-        levelled = [_levelled(gradient, spread) for gradient, spread in zip(gradients, self.spreads, strict=True)]
-        return sum(levelled[1:], start=levelled[0]).div_(len(levelled))
+        together, *others = (_levelled(*one) for one in zip(gradients, self.spreads, strict=True))
+        for other in others:
+            together.add_(other)
+        return together.div_(len(gradients))
 
 
 @register("advface", kind="protector")
@@ -532,10 +534,10 @@ class AdvFace(Protector):
 
 
 def _levelled(gradient: Tensor, std: Tensor) -> Tensor:
-    """Gradient by a feature, turned into that by its noise in `std` and brought to root mean square 1, in place."""
+    """Gradient by a feature, turned into that by its noise in `std` and brought to length 1, in place."""
     gradient = gradient.mul_(std)
     length = torch.linalg.vector_norm(gradient, dim=tuple(range(1, gradient.dim())), keepdim=True)
-    return gradient.mul_(math.sqrt(gradient[0].numel()) / length.clamp_min(1e-20))
+    return gradient.div_(length.clamp_min_(1e-20))
 
 
 def _root_mean_square(values: Tensor) -> Tensor:

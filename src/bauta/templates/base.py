@@ -254,7 +254,7 @@ class Protector(ABC):
                 f"Faces have shape {list(images.shape)}.",
                 hint="Give (N, 3, 112, 112), aligned to the ArcFace template.",
             )
-        if images.dtype != torch.float32 or not bool(((images >= 0) & (images <= 1)).all()):
+        if images.dtype != torch.float32 or not 0 <= images.min() <= images.max() <= 1:
             raise UsageError(f"Faces are {images.dtype} or leave [0, 1].", hint="Give float32 RGB in [0, 1].")
 
     def require_key(self, key: bytes | None) -> None:

@@ -1,7 +1,7 @@
 """What faces that shadows reconstruct lose against a shadow image: squared error, and structure in grey. Our design.
 
-The gradient is written out and works on planes of one colour, since most of the time beside the networks' passes went
-into differentiating it and into changing layouts.
+The gradient is written out, works on planes of one colour and in memory that is kept, since most of the time beside
+the networks' passes went into differentiating it, changing layouts and making room.
 """
 
 from __future__ import annotations
@@ -27,26 +27,37 @@ def _means(device: torch.device) -> tuple[Tensor, Tensor]:
     return across, across.T.contiguous()
 
 
-def _pooled(planes: Tensor) -> Tensor:
-    """Means of squares (..., 27, 27) of planes (..., 112, 112)."""
-    across, down = _means(planes.device)
-    lines = planes.reshape(-1, SIDE) @ across
-    return torch.bmm(down.expand(len(lines) // SIDE, -1, -1), lines.view(-1, *across.shape)).view(
-        *planes.shape[:-2], len(down), len(down)
-    )
+class _Squares:
+    """Means over the squares of planes, and the way back.
 
+    Args:
+        planes: How many, whatever they are of.
+        like: Where and of which type.
+    """
 
-def _spread(means: Tensor) -> Tensor:
-    """What `_pooled` does, transposed: (..., 27, 27) to (..., 112, 112)."""
-    across, down = _means(means.device)
-    lines = means.reshape(-1, len(down)) @ down
-    return torch.bmm(across.expand(len(lines) // len(down), -1, -1), lines.view(-1, *down.shape)).view(
-        *means.shape[:-2], SIDE, SIDE
-    )
+    def __init__(self, planes: int, like: Tensor) -> None:
+        self.across, self.down = _means(like.device)
+        count = len(self.down)
+        self._lines = like.new_empty(planes, SIDE, count)
+        self._pooled = like.new_empty(planes, count, count)
+        self._half = like.new_empty(planes, count, SIDE)
+        self._spread = like.new_empty(planes, SIDE, SIDE)
+
+    def pool(self, planes: Tensor) -> Tensor:
+        """(..., 27, 27), means of (..., 112, 112), until the next call."""
+        torch.mm(planes.view(-1, SIDE), self.across, out=self._lines.view(-1, len(self.down)))
+        torch.bmm(self.down.expand(len(self._lines), -1, -1), self._lines, out=self._pooled)
+        return self._pooled.view(*planes.shape[:-2], *self._pooled.shape[1:])
+
+    def spread(self, means: Tensor) -> Tensor:
+        """(..., 112, 112), what `pool` does, transposed, to (..., 27, 27), until the next call."""
+        torch.mm(means.view(-1, len(self.down)), self.down, out=self._half.view(-1, SIDE))
+        torch.bmm(self.across.expand(len(self._half), -1, -1), self._half, out=self._spread)
+        return self._spread.view(*means.shape[:-2], SIDE, SIDE)
 
 
 class ShadowLoss:
-    """Compares images with what several decoders reconstruct of them; it keeps its working memory.
+    """Compares images with what several decoders reconstruct of them.
 
     Args:
         images: (N, 3, 112, 112).
@@ -58,41 +69,47 @@ class ShadowLoss:
         self.structure = structure
         self.images = images.transpose(0, 1)[:, None].contiguous()  # (3, 1, N, 112, 112)
         self.starts = [start[:, None].contiguous() for start in starts]
-        shape = (len(starts), len(images), SIDE, SIDE)
-        self.colours = images.new_empty(3, *shape)
+        count, shape = len(starts) * len(images), (len(starts), len(images), SIDE, SIDE)
+        self._colours, self._lost = images.new_empty(3, *shape), images.new_empty(3, *shape)
+        self._gradient = images.new_empty(*shape, 3)  # channels last, as the decoders want it
         if structure:
             self.grey = self.images.mean(0)
-            self.means, squares = _pooled(torch.stack([self.grey, self.grey.square()]))
-            self.variances = squares - self.means.square() + _LEAST
-            self.maps = images.new_empty(3, *shape)  # grey, its square, its product with the images' grey
+            means, squares = _Squares(2 * len(images), images).pool(torch.stack([self.grey, self.grey.square()]))
+            self.means, self.variances = means, squares - means.square() + _LEAST
+            self._maps = images.new_empty(3, *shape)  # grey, its square, its product with the images' grey
+            self._small = images.new_empty(3, *shape[:2], *means.shape[2:])
+            self._squares = _Squares(3 * count, images)
 
     def gradients(self, logits: Sequence[Tensor]) -> list[Tensor]:
-        """Of what is lost, by each decoder's logits (N, 3, 112, 112); half as long as there are numbers in an image.
+        """Of what is lost, by each decoder's logits (N, 3, 112, 112), until the next call.
 
-        Lost is the mean squared error less `structure` times the similarity, that is SSIM over squares in grey without
-        its term of luminance: a / b with a = 2 cov + c, b = var + var' + c.
+        They are half as long as there are numbers in an image. Lost is the mean squared error less `structure` times
+        the similarity, that is SSIM over squares in grey without its term of luminance: a / b with a = 2 cov + c,
+        b = var + var' + c.
         """
-        colours = self.colours
+        colours = self._colours
         for place, (one, start) in enumerate(zip(logits, self.starts, strict=True)):
             torch.add(one.transpose(0, 1), start, out=colours[:, place])
         colours.sigmoid_()
-        lost = colours - self.images
+        lost = torch.sub(colours, self.images, out=self._lost)
         if self.structure:
-            similar = self._similar_gradient()
-            lost.sub_(similar, alpha=self.structure * SIDE**2 / self.means[0, 0].numel())
-        lost = torch.ops.aten.sigmoid_backward(lost, colours)
-        return [lost[:, place].transpose(0, 1) for place in range(len(logits))]
+            lost.sub_(self._similar_gradient(), alpha=self.structure * SIDE**2 / self.means[0, 0].numel())
+        planes = self._gradient.permute(4, 0, 1, 2, 3)
+        torch.ops.aten.sigmoid_backward.grad_input(lost, colours, grad_input=planes)
+        return [gradient.permute(0, 3, 1, 2) for gradient in self._gradient]
 
     def _similar_gradient(self) -> Tensor:
-        """Of half the sum of the squares' similarities, by the grey of `colours`: (decoders, N, 112, 112)."""
-        grey, square, product = self.maps
-        torch.mean(self.colours, 0, out=grey)
+        """Of half the sum of the squares' similarities, by grey: (decoders, N, 112, 112)."""
+        grey, square, product = self._maps
+        torch.mean(self._colours, 0, out=grey)
         torch.mul(grey, grey, out=square)
         torch.mul(grey, self.grey, out=product)
-        means, squares, products = _pooled(self.maps)
-        inverse = squares.add_(self.variances).addcmul_(means, means, value=-1).reciprocal_()
-        ratio = products.addcmul_(means, self.means, value=-1).mul_(2).add_(_LEAST).mul_(inverse).mul_(inverse)
-        constant = (means * ratio).addcmul_(self.means, inverse, value=-1)
-        by_wanted, by_grey, rest = _spread(torch.stack([inverse, ratio, constant]))
-        similar: Tensor = rest.addcmul_(by_wanted, self.grey).addcmul_(by_grey, grey, value=-1)
-        return similar
+        means, squares, products = self._squares.pool(self._maps)
+        inverse, ratio, constant = self._small
+        torch.reciprocal(squares.add_(self.variances).addcmul_(means, means, value=-1), out=inverse)  # 1 / b
+        covariance = products.addcmul_(means, self.means, value=-1)
+        torch.mul(covariance.add_(_LEAST / 2).mul_(inverse), inverse, out=ratio).mul_(-2)  # -a / b²
+        torch.mul(means, ratio, out=constant).addcmul_(self.means, inverse).neg_()
+        by_wanted, by_grey, similar = self._squares.spread(self._small)
+        gradient: Tensor = similar.addcmul_(by_wanted, self.grey).addcmul_(by_grey, grey)
+        return gradient
