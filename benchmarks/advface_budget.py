@@ -41,7 +41,7 @@ DECODERS = {"known": "residual", "unknown": "deconvolution"}
 SETTINGS = (  # epsilon, iterations, iterations between looks
     *((epsilon, 20, 7) for epsilon in (0.4, 0.5, 0.6, 0.7, 0.8)),
     *((0.6, 20, every) for every in (20, 10, 12, 14)),  # the first never looks
-    *((0.6, 10, 7), (0.6, 14, 9), (0.6, 30, 20)),
+    *((0.6, 10, 7), (0.6, 14, 9), (0.6, 16, 11), (0.6, 30, 20)),
 )  # fmt: skip
 
 

@@ -212,6 +212,33 @@ def budget_table() -> str:
     return "\n".join(lines)
 
 
+def advface_budget_table() -> str:
+    """What AdvFace's budget, steps and looks leave of accuracy, and of the face."""
+    found = card("advface-budget")
+    people, faces = found["tested"]
+    lines = [
+        f"| `epsilon`, {faces} faces of {people} people | `iterations` | look every | loss, one- and two-sided | d' |"
+        " cosine to the template | known and unknown decoder: passes | cosine to the person | SSIM |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    clean = found["unprotected"]
+    for row in (clean, *found["settings"]):
+        decoded = [
+            ", ".join(shown(row[f"{name}_{what}"]) for name in ("known", "unknown"))
+            for what, shown in (("passes", "{:.1%}".format), ("cosine", "{:.2f}".format), ("ssim", "{:.3f}".format))
+        ]
+        if row is clean:
+            cells = ["not protected", "", "", "", f"{row['distance']:.2f}", ""]
+        else:
+            every = row["identity_every"] if row["identity_every"] < row["iterations"] else "never"
+            losses = f"{row['loss_one_sided']:.2f}, {row['loss_two_sided']:.2f}"
+            distances = f"{row['distance_one_sided']:.2f}, {row['distance_two_sided']:.2f}"
+            agreement = f"{row['agreement']:.3f}"
+            cells = [f"{row['epsilon']:g}", str(row["iterations"]), str(every), losses, distances, agreement]
+        lines.append(f"| {' | '.join([*cells, *decoded])} |")
+    return "\n".join(lines)
+
+
 def pictures_table() -> str:
     """How well recognisers tell whose the pictures of stored mixtures are."""
     found = card("mixture-pictures")
@@ -259,6 +286,7 @@ TABLES = {
     "steps": steps_table,
     "pictures": pictures_table,
     "budget": budget_table,
+    "advface-budget": advface_budget_table,
     "hybrid": lambda: template_tables("hybrid-small"),
     "hybrid-shipped": lambda: template_tables("hybrid-shipped"),
     "hybrid-shipped-ranking": lambda: ranking_table("hybrid-shipped"),
