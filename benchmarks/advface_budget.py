@@ -73,6 +73,7 @@ def main() -> None:
     protector = load_protector(options.protector, load_surrogate(recipe.recognizer))
     if not isinstance(protector, AdvFace):
         raise SystemExit(f"{options.protector} is no AdvFace.")
+    fitted = protector.sha256
     people = set_up(recipe, options.data).attackers
     names = np.array(people.subjects)
     found, counts = np.unique(names, return_counts=True)
@@ -135,7 +136,8 @@ def main() -> None:
         "learnt": len(learnt),
         "channels": options.channels,
         "epochs": options.epochs,
-        "protector": protector.settings() | {"recognizer": protector.recognizer.card.sha256},
+        "protector": fitted,
+        "recognizer": protector.recognizer.card.sha256,
         "seed": options.seed,
         "accuracy": round(alone, 4),
         "unprotected": unprotected,

@@ -223,9 +223,13 @@ def advface_budget_table() -> str:
     ]
     clean = found["unprotected"]
     for row in (clean, *found["settings"]):
+        passes, cosines, similar = (
+            [row[f"{name}_{what}"] for name in ("known", "unknown")] for what in ("passes", "cosine", "ssim")
+        )
         decoded = [
-            ", ".join(shown(row[f"{name}_{what}"]) for name in ("known", "unknown"))
-            for what, shown in (("passes", "{:.1%}".format), ("cosine", "{:.2f}".format), ("ssim", "{:.3f}".format))
+            ", ".join(f"{100 * one:.0f}" for one in passes) + " %",
+            ", ".join(f"{one:.2f}" for one in cosines),
+            ", ".join(f"{one:.3f}" for one in similar),
         ]
         if row is clean:
             cells = ["not protected", "", "", "", f"{row['distance']:.2f}", ""]
