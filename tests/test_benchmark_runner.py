@@ -512,6 +512,8 @@ class TestCommands:
         assert run(words) == 0
         assert "same  10 of 10  0.0 (0.0-0.0)" in capsys.readouterr().out
         assert run([*words[:4], "-o", "cards", "--name", "a/b"]) == 2
+        assert run([*words, "--surrogates", "auto"]) == 2  # that was once read as four names
+        assert "Name the --surrogates" in capsys.readouterr().err
 
 
 class TestRecipes:

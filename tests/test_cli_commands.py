@@ -202,6 +202,12 @@ class TestVerify:
         assert run(["verify", "a.png", "a.png", "--json"]) == 7
         assert json.loads(capsys.readouterr().out)["schema"] == "bauta.report/1"
 
+    def test_an_option_that_is_repeated_adds(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        write_photo(Path("a.png"), "anna")
+        assert run(["verify", "a.png", "a.png", "--json", "--judges", "judge_one", "--judges", "judge_two"]) == 7
+        faces = json.loads(capsys.readouterr().out)["faces"]
+        assert {row["judge"] for face in faces for row in face["comparisons"]} == {"judge_one", "judge_two"}
+
     def test_bad_input(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         write_photo(Path("a.png"), "anna")
         write_photo(Path("wide.png"), "anna", "bert")
@@ -331,11 +337,11 @@ def test_durations() -> None:
 
 def test_boxes_and_names() -> None:
     assert box("1,2.5, 3,4") == (1, 2.5, 3, 4)
-    assert names("auto") == "auto"
-    assert names("a, b") == ("a", "b")
+    assert names(["auto"]) == names(None) == "auto"
+    assert names(["a, b", "c"]) == ("a", "b", "c")
     for text in ("", "a,,b", ","):
         with pytest.raises(UsageError):
-            names(text)
+            names([text])
 
 
 def test_an_option_given_again_adds_names() -> None:

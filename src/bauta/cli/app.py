@@ -54,10 +54,19 @@ References = Annotated[
         "--reference", metavar="PHOTO", help="Another photo of the person, to judge against. May be repeated."
     ),
 ]
-Surrogates = Annotated[str, typer.Option(help="Recognisers to attack, separated by commas, or auto.", metavar="NAMES")]
+Surrogates = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        help="Recognisers to attack, separated by commas; may be repeated.", metavar="NAMES", show_default="auto"
+    ),
+]
 Judges = Annotated[
-    str,
-    typer.Option(help="Recognisers that check the result and are never attacked, or auto.", metavar="NAMES"),
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        help="Recognisers that check the result and are never attacked; may be repeated.",
+        metavar="NAMES",
+        show_default="auto",
+    ),
 ]
 
 
@@ -114,8 +123,8 @@ def protect(
         ),
     ] = None,
     reference: References = None,
-    surrogates: Surrogates = "auto",
-    judges: Judges = "auto",
+    surrogates: Surrogates = None,
+    judges: Judges = None,
     mode: Annotated[
         Optional[Literal["dodge", "impersonate", "combined"]],  # noqa: UP045
         typer.Option(
@@ -239,10 +248,14 @@ def verify(
     ],
     reference: References = None,
     surrogates: Annotated[
-        str,
-        typer.Option(help="Recognisers that the mask was made against; they confirm nothing.", metavar="NAMES"),
-    ] = "auto",
-    judges: Judges = "auto",
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            help="Recognisers that the mask was made against; they confirm nothing. May be repeated.",
+            metavar="NAMES",
+            show_default="auto",
+        ),
+    ] = None,
+    judges: Judges = None,
     report: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(metavar="FILE.html", help="Write the report here, and its data beside it as .json."),
@@ -534,7 +547,7 @@ def calibrate(
     cards = (
         [card for card in list_recognizers() if card.weights.is_file()]
         if which == "all"
-        else [find_card(one) for one in values.names(which)]
+        else [find_card(one) for one in values.names([which])]
     )
     left_out = excluded_names([exclude] if exclude else [])
     rows = []

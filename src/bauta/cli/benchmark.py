@@ -129,11 +129,18 @@ def folder(
         typer.Option(metavar="DIR", help="Other photos of the people, PERSON/photo.jpg or PERSON.jpg."),
     ] = None,
     judges: Annotated[
-        str, typer.Option(metavar="NAMES", help="Recognisers that judge, or auto for all that are calibrated.")
-    ] = "auto",
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="NAMES",
+            help="Recognisers that judge; may be repeated.",
+            show_default="all that are calibrated",
+        ),
+    ] = None,
     surrogates: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="NAMES", help="Recognisers that the outputs were made against, as far as you know."),
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="NAMES", help="Recognisers that the outputs were made against, as far as you know; may be repeated."
+        ),
     ] = None,
     name: Annotated[str, typer.Option(help="What to call the method.")] = "",
     output: Output = Path("out/bench"),
@@ -148,16 +155,18 @@ def folder(
     called = name or outputs.resolve().name
     if not called or set(called) & set("/\\") or called.startswith("."):
         raise UsageError(f"A method cannot be called {called!r}.", hint="Give --name; it names a file.")
-    named = values.names(judges)
+    named, attacked = values.chosen(judges), values.chosen(surrogates)
+    if surrogates is not None and attacked is None:
+        raise UsageError("Nobody here knows what the outputs were made against.", hint="Name the --surrogates.")
     path = output / f"folder-{called}.json"
     with ProgressBar(1) as bar:
         card = run_folders(
             originals,
             outputs,
             path,
-            judges=_calibrated() if named == "auto" else tuple(named),
+            judges=named or _calibrated(),
             references=references,
-            surrogates=() if surrogates is None else tuple(values.names(surrogates)),
+            surrogates=attacked or (),
             name=called,
             work=work,
             jobs=jobs,
@@ -174,22 +183,34 @@ def folder(
 def recognizers(
     data: Annotated[Path, typer.Option(metavar="DIR", help="Folder with lfw_112, and cfp_112 for FF and FP.")],
     names: Annotated[
-        str, typer.Option("--recognizers", metavar="NAMES", help="Separated by commas, or auto for all that are here.")
-    ] = "auto",
-    protocols: Annotated[str, typer.Option(metavar="NAMES", help="Of lfw, FF and FP.")] = "lfw",
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--recognizers",
+            metavar="NAMES",
+            help="Separated by commas; may be repeated.",
+            show_default="all that are here",
+        ),
+    ] = None,
+    protocols: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="NAMES", help="Of lfw, FF and FP; may be repeated.", show_default="lfw"),
+    ] = None,
     output: Output = Path("out/bench"),
 ) -> None:
     """Measure how well recognisers recognise clean faces: LFW and CFP, with the time over bare forward passes."""
     from bauta.benchmark.accuracy import run_recognizers, table
     from bauta.recognizers import list_recognizers
 
-    chosen = values.names(names)
-    if chosen == "auto":
-        chosen = tuple(card.name for card in list_recognizers() if card.weights.is_file())
+    chosen = values.chosen(names) or tuple(card.name for card in list_recognizers() if card.weights.is_file())
     path = output / "recognizers.json"
     with ProgressBar(1) as bar:
         card = run_recognizers(
-            chosen, data, path, protocol_names=tuple(protocols.split(",")), command=command_line(), progress=bar.stage
+            chosen,
+            data,
+            path,
+            protocol_names=values.chosen(protocols) or ("lfw",),
+            command=command_line(),
+            progress=bar.stage,
         )
     header, found = table(card)
     show_table(tuple(name.upper() for name in header), found)

@@ -38,12 +38,13 @@ def box(text: str) -> tuple[float, float, float, float]:
     return x, y, width, height
 
 
-def names(text: str) -> tuple[str, ...] | Literal["auto"]:
-    """Names separated by commas, or ``auto``.
+def names(options: Sequence[str] | None) -> tuple[str, ...] | Literal["auto"]:
+    """Names of an option that may be repeated, each time with several separated by commas; ``auto`` where not given.
 
     Raises:
         UsageError: when a name is empty.
     """
+    text = "auto" if options is None else ",".join(options)
     if text.strip() == "auto":
         return "auto"
     found = tuple(part.strip() for part in text.split(","))
@@ -53,10 +54,10 @@ def names(text: str) -> tuple[str, ...] | Literal["auto"]:
 
 
 def chosen(options: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Names of an option that may be repeated, each with several separated by commas; None for all.
+    """The same, but None for all.
 
     Raises:
         UsageError: when a name is empty.
     """
-    found = "auto" if options is None else names(",".join(options))
-    return None if found == "auto" else tuple(found)
+    found = names(options)
+    return None if found == "auto" else found
