@@ -81,12 +81,10 @@ def main() -> None:
     images = torch.rand(options.faces, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         features = protector.front(protector.crops(images))
-    looks = len(range(config.identity_every, config.iterations, config.identity_every)) if config.identity else 0
-
     work = {
         "protect": lambda: protector.protect(images, torch.Generator().manual_seed(0)),
         "shadow passes": passes(protector.shadows, features, config.iterations),
-        "back passes": passes([protector.back], features, looks),
+        "back passes": passes([protector.back], features, len(config.looks)),
     }
     times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(options.rounds + 1):

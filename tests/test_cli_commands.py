@@ -339,7 +339,7 @@ def test_boxes_and_names() -> None:
     assert box("1,2.5, 3,4") == (1, 2.5, 3, 4)
     assert names(["auto"]) == names(None) == "auto"
     assert names(["a, b", "c"]) == ("a", "b", "c")
-    for text in ("", "a,,b", ","):
+    for text in ("", "a,,b", ",", "a,auto"):
         with pytest.raises(UsageError):
             names([text])
 

@@ -60,6 +60,9 @@ def check(content: bytes, *, shape: Any = IMAGE, positive: bool = False) -> None
         for ours, theirs in zip(found, expected, strict=True):
             assert ours.shape == theirs.shape
             np.testing.assert_allclose(ours.detach().numpy(), theirs, rtol=1e-4, atol=1e-4)
+        with torch.no_grad():
+            for ours, theirs in zip(network.outputs(image), expected, strict=True):
+                np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-4, atol=1e-4)
         (gradient,) = torch.autograd.grad(sum(y.sum() for y in found), image, allow_unused=True)
         assert gradient is None or gradient.isfinite().all()
 

@@ -103,6 +103,25 @@ def test_the_gradient_is_that_of_the_whole_shadow(fitted: AdvFace) -> None:
     assert torch.allclose(found, expected, atol=1e-4, rtol=1e-3)
 
 
+def test_each_shadow_has_the_same_say_and_the_first_makes_the_image(fitted: AdvFace) -> None:
+    other = start_decoder("unet", 3 * fitted.front(faces(8, 5)) + 1, faces(1, 6)[0], 8, 4).eval()
+    config = AdvFaceConfig.of({**fitted.config.to_dict(), "shadows": ["residual-8", "unet-8"], "structure": 0.0})
+    protector = AdvFace(fitted.recognizer, config, [start_and_load(fitted), other], fitted.statistics)
+    features = fitted.front(faces(2))
+    std, wanted = fitted.statistics.std[None, :, None, None], fitted.shadows[0](features)
+    anchor = fitted.front(fitted.crops(wanted))
+    noise = 0.3 * torch.randn(features.shape, generator=drawn())
+    with torch.no_grad():
+        found = protector._cycle(features, std).gradient(noise)
+    expected = torch.zeros_like(features)
+    for shadow in protector.shadows:
+        variable = noise.clone().requires_grad_()
+        loss = (shadow(anchor + variable * std) - wanted).square().mean((1, 2, 3)).sum()
+        (gradient,) = torch.autograd.grad(loss, variable)
+        expected += gradient / gradient.square().sum((1, 2, 3), keepdim=True).sqrt() / 2
+    assert torch.allclose(found, expected, atol=1e-4, rtol=1e-3)
+
+
 def test_more_iterations_hide_more(fitted: AdvFace) -> None:
     features = fitted.front(faces())
     errors = [
@@ -123,18 +142,36 @@ def test_it_hides_more_than_noise_of_the_same_size(fitted: AdvFace) -> None:
     assert squared_error(fitted, adversarial, features) > 4 * squared_error(fitted, random, features)
 
 
-def test_the_identity_term_keeps_the_template(fitted: AdvFace) -> None:
+@pytest.mark.parametrize("every", [0, 1, 2])
+def test_the_identity_term_keeps_the_template(fitted: AdvFace, every: int) -> None:
     features = fitted.front(faces())
     clean = fitted.back(features)
     cosines = [
         float(
-            (fitted.back(changed(fitted, identity=weight, identity_every=1).disturb(features, drawn())) * clean)
+            (fitted.back(changed(fitted, identity=weight, identity_every=every).disturb(features, drawn())) * clean)
             .sum(1)
             .mean()
         )
         for weight in (0.0, 1.0)
     ]
     assert cosines[0] + 0.001 < cosines[1]
+
+
+@pytest.mark.parametrize(
+    ("iterations", "every", "looks"),
+    [(20, 0, [14]), (14, 0, [10]), (2, 0, [1]), (1, 0, []), (20, 7, [7, 14]), (3, 1, [1, 2]), (5, 5, [])],
+)
+def test_the_cosine_is_looked_at_late(
+    fitted: AdvFace, monkeypatch: pytest.MonkeyPatch, iterations: int, every: int, looks: list[int]
+) -> None:
+    protector = changed(fitted, iterations=iterations, identity_every=every)
+    assert list(protector.config.looks) == looks
+    assert not changed(fitted, identity=0.0).config.looks
+    seen = []
+    look = AdvFace._identity_gradient
+    monkeypatch.setattr(AdvFace, "_identity_gradient", lambda *words: seen.append(1) or look(*words))
+    protector.disturb(fitted.front(faces(1)), drawn())
+    assert len(seen) == len(looks)
 
 
 def test_the_structure_term_lowers_the_similarity_of_shadow_images(fitted: AdvFace) -> None:

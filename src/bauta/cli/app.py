@@ -63,7 +63,7 @@ Surrogates = Annotated[
 Judges = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
-        help="Recognisers that check the result and are never attacked; may be repeated.",
+        help="Recognisers that check the result and are never attacked, separated by commas; may be repeated.",
         metavar="NAMES",
         show_default="auto",
     ),
@@ -250,7 +250,7 @@ def verify(
     surrogates: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
-            help="Recognisers that the mask was made against; they confirm nothing. May be repeated.",
+            help="Recognisers that the mask was made against; they confirm nothing. Comma-separated, repeatable.",
             metavar="NAMES",
             show_default="auto",
         ),

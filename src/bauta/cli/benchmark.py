@@ -132,14 +132,15 @@ def folder(
         Optional[list[str]],  # noqa: UP045
         typer.Option(
             metavar="NAMES",
-            help="Recognisers that judge; may be repeated.",
+            help="Recognisers that judge, separated by commas; may be repeated.",
             show_default="all that are calibrated",
         ),
     ] = None,
     surrogates: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
-            metavar="NAMES", help="Recognisers that the outputs were made against, as far as you know; may be repeated."
+            metavar="NAMES",
+            help="Recognisers that the outputs were made against, as far as you know, separated by commas; repeatable.",
         ),
     ] = None,
     name: Annotated[str, typer.Option(help="What to call the method.")] = "",

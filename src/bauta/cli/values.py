@@ -42,22 +42,22 @@ def names(options: Sequence[str] | None) -> tuple[str, ...] | Literal["auto"]:
     """Names of an option that may be repeated, each time with several separated by commas; ``auto`` where not given.
 
     Raises:
-        UsageError: when a name is empty.
+        UsageError: when a name is empty, or there are names beside ``auto``.
     """
     text = "auto" if options is None else ",".join(options)
-    if text.strip() == "auto":
-        return "auto"
     found = tuple(part.strip() for part in text.split(","))
     if not all(found):
         raise UsageError(f"{text!r} holds an empty name.", hint="Separate names by single commas.")
-    return found
+    if "auto" in found and set(found) != {"auto"}:
+        raise UsageError(f"{text!r} names some and leaves the choice open.", hint="Name all, or leave the option out.")
+    return "auto" if "auto" in found else found
 
 
 def chosen(options: Sequence[str] | None) -> tuple[str, ...] | None:
     """The same, but None for all.
 
     Raises:
-        UsageError: when a name is empty.
+        UsageError: as `names`.
     """
     found = names(options)
     return None if found == "auto" else found

@@ -52,6 +52,7 @@ from bauta.templates.shadows import (
 
 CHUNK = 4  # faces at a time: more outgrow the processor's cache
 DEVICE_CHUNK = 64  # on an accelerator
+LATE = 0.7  # share of the iterations before the only look at the cosine
 KEPT = 0.1  # loss of cosine at which the identity term of weight 1 weighs as much as the shadows
 SMALL = 64  # elements up to which a learned tensor is kept in float32
 
@@ -72,7 +73,8 @@ class AdvFaceConfig:
             leaves features of the face to be seen.
         identity: Weight of the term that keeps the template: it pulls as hard as the shadows do where the cosine
             between the templates of the stored and of the clean feature has fallen by 0.1.
-        identity_every: Iterations between two looks at that cosine; in between, its last gradient is used again.
+        identity_every: Iterations between two looks at that cosine; in between, its last gradient is used again. 0 is
+            a single look, at seven tenths of the iterations.
         anchor: ``shadow`` adds the noise to the shadow feature inside the loop, as the paper's cycle does; ``self``
             to the feature itself, from a random start.
         momentum: Decay of the accumulated gradient, which carries over to unknown decoders.
@@ -91,7 +93,7 @@ class AdvFaceConfig:
     norm: Literal["linf", "l2"] = "linf"
     structure: float = 1.0
     identity: float = 0.1
-    identity_every: int = 14
+    identity_every: int = 0
     anchor: Literal["shadow", "self"] = "shadow"
     momentum: float = 0.9
     noise: float = 0.0
@@ -107,7 +109,7 @@ class AdvFaceConfig:
             "norm": self.norm in ("linf", "l2"),
             "structure": 0 <= self.structure <= 1000,
             "identity": 0 <= self.identity <= 1000,
-            "identity_every": 1 <= self.identity_every <= 10_000,
+            "identity_every": 0 <= self.identity_every <= 10_000,
             "anchor": self.anchor in ("shadow", "self"),
             "momentum": 0 <= self.momentum < 1,
             "noise": 0 <= self.noise <= 100,
@@ -130,7 +132,6 @@ class AdvFaceConfig:
             iterations=20,
             structure=0.0,
             identity=0.0,
-            identity_every=1,
             momentum=0.0,
             in_range=False,
             storage="float32",
@@ -157,6 +158,15 @@ class AdvFaceConfig:
             for name, value in settings.items()
         }
         return replace(cls.paper() if preset == "paper" else cls(), **given)
+
+    @property
+    def looks(self) -> range:
+        """The iterations at which the cosine to the clean template is looked at."""
+        if not self.identity:
+            return range(0)
+        if not self.identity_every:
+            return range(max(1, round(LATE * self.iterations)), self.iterations, self.iterations)
+        return range(self.identity_every, self.iterations, self.identity_every)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -380,7 +390,7 @@ class AdvFace(Protector):
             features: Clean features, of `front`.
             generator: Of the noise and the random start.
         """
-        config, std = self.config, self._by_channel(self.statistics.std)
+        config, std, looks = self.config, self._by_channel(self.statistics.std), self.config.looks
         if features.dim() == 4:
             features = features.contiguous(memory_format=torch.channels_last)
         if config.noise:
@@ -393,7 +403,7 @@ class AdvFace(Protector):
                 )
         with torch.no_grad():
             cycle = self._cycle(features, std)
-            template = self.back(features) if config.identity else None
+            template = self.back(features) if looks else None
         bounds = self._bounds(features, std)
         # In standard deviations, in which every channel has the same budget.
         noise = torch.zeros_like(features)
@@ -403,8 +413,8 @@ class AdvFace(Protector):
         momentum, identity = torch.zeros_like(features), torch.zeros_like(features)
         for iteration in range(config.iterations):
             gradient = cycle.gradient(noise)
-            if template is not None and iteration >= config.identity_every:  # at first there is nothing to keep
-                if iteration % config.identity_every == 0:
+            if template is not None and iteration >= looks.start:  # at first there is nothing to keep
+                if iteration in looks:
                     identity = self._identity_gradient(features, noise, std, template)
                 gradient = gradient.sub_(identity, alpha=config.identity)
             if config.momentum:

@@ -81,11 +81,13 @@ class ShadowLoss:
             self._squares = _Squares(3 * count, images)
 
     def gradients(self, logits: Sequence[Tensor]) -> list[Tensor]:
-        """Of what is lost, by each decoder's logits (N, 3, 112, 112), until the next call.
+        """Of what is lost, times half the count of numbers in an image, by each decoder's logits; until the next call.
 
-        They are half as long as there are numbers in an image. Lost is the mean squared error less `structure` times
-        the similarity, that is SSIM over squares in grey without its term of luminance: a / b with a = 2 cov + c,
-        b = var + var' + c.
+        Lost is the mean squared error less `structure` times the similarity, that is SSIM over squares in grey without
+        its term of luminance: a / b with a = 2 cov + c, b = var + var' + c.
+
+        Args:
+            logits: Of each decoder (N, 3, 112, 112).
         """
         colours = self._colours
         for place, (one, start) in enumerate(zip(logits, self.starts, strict=True)):
