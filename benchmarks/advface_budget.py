@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pytorch_msssim import ssim
 from torch import Tensor
 
@@ -34,7 +33,7 @@ from bauta.templates.advface import AdvFace
 from bauta.templates.base import load_protector
 from bauta.templates.learners import Schedule
 from bauta.templates.shadows import as_images
-from figures import accuracy, keep
+from figures import accuracy, d_prime, keep
 
 CHUNK = 32
 DECODERS = {"known": "residual", "unknown": "deconvolution"}
@@ -43,11 +42,6 @@ SETTINGS = (  # epsilon, iterations, iterations between looks
     *((0.6, 20, every) for every in (20, 10, 12, 14)),  # the first never looks
     *((0.6, 10, 7), (0.6, 14, 9), (0.6, 16, 11), (0.6, 30, 20)),
 )  # fmt: skip
-
-
-def distance(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
-    genuine, impostor = scores[same & ~np.eye(len(same), dtype=bool)], scores[~same]
-    return float((genuine.mean() - impostor.mean()) / np.sqrt((genuine.var() + impostor.var()) / 2))
 
 
 def in_parts(function: Any, images: Tensor) -> Tensor:
@@ -106,7 +100,7 @@ def main() -> None:
 
     scores = (clean @ clean.T).numpy()
     alone = accuracy(scores, same)[0]
-    unprotected = {"distance": round(distance(scores, same), 2), **decoded(in_parts(seen, images))}
+    unprotected = {"distance": round(d_prime(scores, same), 2), **decoded(in_parts(seen, images))}
     print(unprotected, flush=True)
     rows = []
     for epsilon, iterations, every in SETTINGS:
@@ -123,8 +117,8 @@ def main() -> None:
             "agreement": round(float((templates * clean).sum(1).mean()), 3),
             "loss_one_sided": round(100 * (alone - accuracy(one, same)[0]), 2),
             "loss_two_sided": round(100 * (alone - accuracy(two, same)[0]), 2),
-            "distance_one_sided": round(distance(one, same), 2),
-            "distance_two_sided": round(distance(two, same), 2),
+            "distance_one_sided": round(d_prime(one, same), 2),
+            "distance_two_sided": round(d_prime(two, same), 2),
             **decoded(protector.features(stored)),
         })  # fmt: skip
         print(rows[-1], flush=True)

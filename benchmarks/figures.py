@@ -28,9 +28,20 @@ def faces_of(people: Faces, each: int, others: int) -> tuple[Tensor, NDArray[np.
     return as_images(people.pixels[torch.tensor(places)]), names[:, None] == names
 
 
+def _sides(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Genuine and impostor scores of a matrix, without faces against themselves."""
+    return scores[same & ~np.eye(len(same), dtype=bool)], scores[~same]
+
+
+def d_prime(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
+    """The distance of the means of genuine and impostor scores, in root mean squares of their deviations."""
+    genuine, impostor = _sides(scores, same)
+    return float((genuine.mean() - impostor.mean()) / np.sqrt((genuine.var() + impostor.var()) / 2))
+
+
 def accuracy(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[float, float]:
     """1 - half total error rate at the best threshold, and true accepts at FMR 1e-2, of a matrix of scores."""
-    genuine, impostor = scores[same & ~np.eye(len(same), dtype=bool)], scores[~same]
+    genuine, impostor = _sides(scores, same)
     limits = np.quantile(impostor, np.linspace(0.5, 0.9999, 500))
     best = max(float((genuine >= one).mean() + (impostor < one).mean()) / 2 for one in limits)
     return best, float((genuine >= metrics.threshold_at_fmr(impostor, 0.01)).mean())

@@ -377,6 +377,7 @@ class TestRecognizers:
         command = ("recognizers", "calibrate")
         assert "no images" in fails(capsys, 2, *command, "dlib_resnet", "empty")
         assert "not a folder" in fails(capsys, 2, *command, "all", "missing")
+        assert "no images" in fails(capsys, 2, *command, "auto", "empty")  # not recognisers called a, u, t, o
         assert "nobody" in fails(capsys, 6, *command, "nobody", "empty")
         assert "binary cannot be read" in fails(capsys, 2, *command, "all", "empty", "--exclude", "binary")
         assert "model.onnx" in fails(capsys, 6, "recognizers", "add", "model.onnx", "--card", "card.toml")

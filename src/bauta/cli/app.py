@@ -56,17 +56,11 @@ References = Annotated[
 ]
 Surrogates = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        help="Recognisers to attack, separated by commas; may be repeated.", metavar="NAMES", show_default="auto"
-    ),
+    values.names_option("Recognisers to attack.", default="auto"),
 ]
 Judges = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        help="Recognisers that check the result and are never attacked, separated by commas; may be repeated.",
-        metavar="NAMES",
-        show_default="auto",
-    ),
+    values.names_option("Recognisers that check the result and are never attacked.", default="auto"),
 ]
 
 
@@ -249,11 +243,7 @@ def verify(
     reference: References = None,
     surrogates: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            help="Recognisers that the mask was made against; they confirm nothing. Comma-separated, repeatable.",
-            metavar="NAMES",
-            show_default="auto",
-        ),
+        values.names_option("Recognisers that the mask was made against; they confirm nothing.", default="auto"),
     ] = None,
     judges: Judges = None,
     report: Annotated[
@@ -544,11 +534,9 @@ def calibrate(
     from bauta.recognizers.calibration import calibrate as measure
     from bauta.recognizers.catalog import find_card, list_recognizers
 
-    cards = (
-        [card for card in list_recognizers() if card.weights.is_file()]
-        if which == "all"
-        else [find_card(one) for one in values.names([which])]
-    )
+    named = None if which == "all" else values.chosen([which])
+    here = [card for card in list_recognizers() if card.weights.is_file()]
+    cards = here if named is None else [find_card(one) for one in named]
     left_out = excluded_names([exclude] if exclude else [])
     rows = []
     with ProgressBar(1) as bar:

@@ -28,7 +28,7 @@ LpipsFile = Annotated[
 ]
 Rows = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option(metavar="NAMES", help="Rows to run, separated by commas; may be repeated; all by default."),
+    values.names_option("Rows to run.", default="all"),
 ]
 Examples = Annotated[int, typer.Option(help="Of how many faces each card keeps pictures.")]
 Cards = Annotated[list[Path], typer.Argument(help="Result cards.", show_default=False)]
@@ -130,18 +130,11 @@ def folder(
     ] = None,
     judges: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            metavar="NAMES",
-            help="Recognisers that judge, separated by commas; may be repeated.",
-            show_default="all that are calibrated",
-        ),
+        values.names_option("Recognisers that judge.", default="all that are calibrated"),
     ] = None,
     surrogates: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            metavar="NAMES",
-            help="Recognisers that the outputs were made against, as far as you know, separated by commas; repeatable.",
-        ),
+        values.names_option("Recognisers that the outputs were made against, as far as you know."),
     ] = None,
     name: Annotated[str, typer.Option(help="What to call the method.")] = "",
     output: Output = Path("out/bench"),
@@ -185,16 +178,11 @@ def recognizers(
     data: Annotated[Path, typer.Option(metavar="DIR", help="Folder with lfw_112, and cfp_112 for FF and FP.")],
     names: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            "--recognizers",
-            metavar="NAMES",
-            help="Separated by commas; may be repeated.",
-            show_default="all that are here",
-        ),
+        values.names_option("Recognisers to measure.", "--recognizers", default="all that are here"),
     ] = None,
     protocols: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(metavar="NAMES", help="Of lfw, FF and FP; may be repeated.", show_default="lfw"),
+        values.names_option("Of lfw, FF and FP.", default="lfw"),
     ] = None,
     output: Output = Path("out/bench"),
 ) -> None:

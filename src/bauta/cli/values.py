@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
+
+import typer
 
 from bauta.errors import UsageError
 
@@ -36,6 +38,12 @@ def box(text: str) -> tuple[float, float, float, float]:
             f"{text!r} is no box.", hint="Write --box x,y,width,height in pixels, such as 120,80,200,240."
         ) from error
     return x, y, width, height
+
+
+def names_option(what: str, *flags: str, default: str | bool = False) -> Any:
+    """An option that takes names, see `names`; `default` is what help says of leaving it out."""
+    text = f"{what} Separated by commas; may be repeated."
+    return typer.Option(*flags, metavar="NAMES", help=text, show_default=default)
 
 
 def names(options: Sequence[str] | None) -> tuple[str, ...] | Literal["auto"]:
