@@ -128,9 +128,13 @@ def source_digest(places: tuple[str, ...]) -> str:
 
 
 def sources(place: Path) -> list[Path]:
-    """The files of a folder of the package, code and data, or the one file, in order."""
+    """The files of a folder of the package, code and data, or the one file, in order.
+
+    A place that is gone, because it was renamed, would silently drop out of every digest that names it.
+    """
     if place.is_file():
         return [place]
+    assert place.is_dir(), f"{place} is not there, and a digest of code names it"
     return sorted(
         path
         for path in place.rglob("*")
