@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bauta.benchmark import adaptive, cards, protected, representations
+from bauta.benchmark.adaptive import protected
+from bauta.benchmark.adaptive import run as adaptive
+from bauta.benchmark.engine import cards
+from bauta.benchmark.stores import representations
 
 
 @pytest.mark.parametrize("places", [representations._ROOMS, adaptive._TRAINING_CODE, protected.MASKS])

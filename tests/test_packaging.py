@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 from PIL import Image
 
 import bauta
-from bauta.protection.batch import WEAK
+from bauta.cloaking.batch import WEAK
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE_DATA = (
