@@ -150,8 +150,12 @@ class Settings:
         return cls.title or cls.__name__
 
 
-@cache
 def _options(of: Any) -> dict[str, tuple[Option, Range | None]]:
+    return _read(of)
+
+
+@cache
+def _read(of: Any) -> dict[str, tuple[Option, Range | None]]:
     hints, texts = get_type_hints(of, include_extras=True), _attributes(of)
     return {one.name: _option(one, hints[one.name], texts.get(one.name, "")) for one in fields(of)}
 
