@@ -286,7 +286,7 @@ class Protector(ABC):
         if representation.kind != self.kind or self.row_shape not in (None, shape):
             wanted = "" if self.row_shape is None else f" of shape {list(self.row_shape)}"
             raise UsageError(
-                f"{self.name} stores a {self.kind}{wanted}, not a {representation.kind} of shape {list(shape)}.",
+                f"{self.name} stores {self.kind} rows{wanted}, not {representation.kind} rows of shape {list(shape)}.",
                 hint="Protect the faces again.",
             )
         if representation.key != check_value(key):
