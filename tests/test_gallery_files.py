@@ -144,6 +144,14 @@ def _size(all_: tuple[bytes, bytes, list[bytes], bytes]) -> int:
     return len(b"".join([all_[0], all_[1], *all_[2], all_[3]]))
 
 
+def test_each_writing_has_a_data_key_of_its_own() -> None:
+    gallery = small_gallery()
+    keys = {data_key_of(seal_gallery(gallery, KEY)) for _ in range(8)}
+    assert len(keys) == 8
+    assert {len(key) for key in keys} == {32}
+    assert KEY.secret not in keys
+
+
 def test_equal_faces_do_not_show() -> None:
     row = torch.randn(1, 64)
     _, _, records, _ = parts(seal_gallery(Gallery(rows(tensor=row.repeat(2, 1)), ("Ann", "Ann")), KEY))
@@ -304,6 +312,7 @@ def test_a_record_is_bound_to_all_that_its_header_says(
     assert sealer.open(RECORD, sealed) == b"a template"
     with pytest.raises(kind, match=words):
         sealer.open(replace(RECORD, **change), sealed)
+    assert replace(RECORD, **change).to_bytes() != RECORD.to_bytes()  # it is in what is authenticated, too
 
 
 def test_a_record_under_another_data_key_gallery_or_cut_is_refused() -> None:
@@ -333,7 +342,7 @@ def test_lengths_are_checked_before_anything_is_read(tmp_path: Path, field: int,
     numbers[field] = count
     path = tmp_path / "hostile.bauta"
     path.write_bytes(content[: Header.SIZE - 24] + struct.pack(">QQQ", *numbers) + content[Header.SIZE :])
-    with pytest.raises(GalleryDamaged, match="torn"):
+    with pytest.raises(GalleryDamaged, match="its header and its size do not agree"):
         read_gallery(path, KEY)
 
 

@@ -128,7 +128,7 @@ print(json.dumps(found))
 def killed(what: str, folder: Path, kills: int, seed: int = 0, **environment: str) -> dict[str, int]:
     done = subprocess.run(
         [sys.executable, "-c", KILLER, str(Path(__file__).parent), what, str(folder), str(kills), str(seed)],
-        capture_output=True, text=True, timeout=280, env={**os.environ, **environment}, check=False,
+        capture_output=True, text=True, timeout=900, env={**os.environ, **environment}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
@@ -168,6 +168,7 @@ def test_twenty_kills_leave_the_old_gallery_or_the_new_one(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 @pytest.mark.parametrize("what", ["write", "rotate"])
 def test_two_hundred_kills_leave_the_old_gallery_or_the_new_one(tmp_path: Path, what: str) -> None:
     found = killed(what, tmp_path, 200)
@@ -175,6 +176,7 @@ def test_two_hundred_kills_leave_the_old_gallery_or_the_new_one(tmp_path: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 def test_kills_of_the_command_leave_the_old_gallery_or_the_new_one(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
