@@ -51,7 +51,8 @@ def write_atomically(
     temporary = destination.parent / f".bauta-{secrets.token_hex(8)}.part"
     try:
         _refuse_taken(destination, overwrite, originals)
-        with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as stream:
+        temporary.touch(mode, exist_ok=False)
+        with temporary.open("wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
