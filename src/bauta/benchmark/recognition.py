@@ -27,8 +27,8 @@ from bauta.benchmark.engine import cards
 from bauta.data.datasets import PairSet, read_cfp, read_lfw
 from bauta.data.images import FaceImage
 from bauta.errors import OutputError, UsageError
-from bauta.faces.alignment import extract_crops
-from bauta.faces.crop_template import ARCFACE_112, CropTemplate
+from bauta.faces.crop_template import CropTemplate
+from bauta.faces.crops import retemplate_pixels
 from bauta.metrics import cross_validated_matches, focal_diversity
 from bauta.photo.files import write_atomically
 from bauta.recognizers import Judge, find_card, load_judge
@@ -85,18 +85,11 @@ def embed_aligned(
 
 
 def _crops(images: Sequence[FaceImage], template: CropTemplate) -> NDArray[np.float32]:
-    """(N, 3, height, width) in [0, 1]; an image that is the crop itself is not sampled again."""
+    """(N, 3, height, width) in [0, 1]."""
     crops = np.empty((len(images), 3, template.height, template.width), np.float32)
-    points = np.array(ARCFACE_112.points)
     for crop, image in zip(crops, images, strict=True):
-        pixels = image.pixels()
-        height, width = pixels.shape[:2]
-        if template == ARCFACE_112 and (height, width) == (112, 112):
-            np.multiply(pixels.transpose(2, 0, 1), np.float32(1 / 255), out=crop, dtype=np.float32)
-        else:
-            scaled = pixels.astype(np.float32) / np.float32(255)
-            landmarks = (points + 0.5) * (np.array([width, height]) / 112) - 0.5
-            crop[:] = extract_crops(scaled, landmarks, template)[0]
+        pixels = image.pixels().astype(np.float32) / np.float32(255)
+        crop[:] = retemplate_pixels(pixels[None], template)[0]
     return crops
 
 

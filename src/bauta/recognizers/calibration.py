@@ -252,11 +252,9 @@ def _crop(path: Path, template: CropTemplate) -> NDArray[np.float32]:
             f"{path} has {size[0]}x{size[1]} pixels; calibration crops have 112x112.",
             hint="Align the faces to the ArcFace template first.",
         )
-    if template == ARCFACE_112:
-        return pixels.transpose(2, 0, 1)
-    from bauta.faces.alignment import extract_crops
+    from bauta.faces.crops import retemplate_pixels
 
-    crop: NDArray[np.float32] = extract_crops(pixels, np.array([ARCFACE_112.points]), template)[0]
+    crop: NDArray[np.float32] = retemplate_pixels(pixels[None], template)[0]
     return crop
 
 

@@ -27,9 +27,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from bauta.errors import OutputError, UsageError, WeightsCorrupt, WeightsMissing
-from bauta.faces.alignment import similarity_matrix
-from bauta.faces.crop_template import ARCFACE_112, CropTemplate
-from bauta.faces.warp import warp
+from bauta.faces.crops import retemplate
 from bauta.photo.files import write_atomically
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import MethodCard, load_method
@@ -193,7 +191,7 @@ class Protector(ABC):
 
     def crops(self, images: Tensor) -> Tensor:
         """ArcFace crops (N, 3, 112, 112) carried to the recogniser's template, differentiably."""
-        return crops_of(images, self.recognizer.card.template)
+        return retemplate(images, self.recognizer.card.template)
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -366,14 +364,6 @@ def unknown_generator() -> torch.Generator:
     header, words = state[:24].numpy().tobytes(), np.frombuffer(secrets.token_bytes(4 * WORDS), "<u4")
     content = header + words.astype("<u8").tobytes() + state[24 + 8 * WORDS :].numpy().tobytes()
     return generator.set_state(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-
-
-def crops_of(images: Tensor, template: CropTemplate) -> Tensor:
-    """ArcFace crops (N, 3, 112, 112) carried to another template, differentiably; what lies outside them is black."""
-    if template.points == ARCFACE_112.points and (template.height, template.width) == (SIDE, SIDE):
-        return images
-    matrix = torch.from_numpy(similarity_matrix(ARCFACE_112.points, template))
-    return warp(images, matrix.to(images.device), (template.height, template.width))
 
 
 def shipped_protectors() -> list[str]:

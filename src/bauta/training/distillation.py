@@ -31,8 +31,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from bauta.errors import NumericalFailure, UsageError
-from bauta.faces.alignment import extract_crops
-from bauta.faces.crop_template import ARCFACE_112
+from bauta.faces.crops import retemplate_pixels
 from bauta.recognizers.cards import ROLES
 from bauta.recognizers.catalog import find_card
 from bauta.recognizers.judges import load_judge
@@ -126,16 +125,12 @@ def embed_by_teacher(
     kept = np.lib.format.open_memmap(path, mode=mode, dtype=np.float32, shape=None if done else shape)
     if done < len(population):
         judge = load_judge(replace(card, roles=ROLES), threads=threads)
-        landmarks = np.array([ARCFACE_112.points], dtype=np.float32)
         for start in range(done, len(population), CHUNK):
             index = np.arange(start, min(start + CHUNK, len(population)))
             images = population.pixels(index)
             for piece in np.array_split(np.arange(len(index)), max(1, len(index) // 32)):
                 pixels = images[piece].astype(np.float32) / np.float32(255)
-                crops = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-                if card.template != ARCFACE_112:
-                    crops = np.concatenate([extract_crops(one, landmarks, card.template) for one in pixels])
-                kept[index[piece]] = judge.embed(crops)
+                kept[index[piece]] = judge.embed(retemplate_pixels(pixels, card.template))
             kept.flush()
             done_path.write_text(str(index[-1] + 1))
             if progress is not None:

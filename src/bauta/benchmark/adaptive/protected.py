@@ -140,7 +140,7 @@ class _Networks:
 def _masked(crops: ByteArray, protection: Protection, networks: _Networks, digest: str) -> ByteArray:
     of, config, _ = references.prepare(protection.method, dict(protection.options))
     cloak = of(config, thresholds=protection.thresholds)
-    points = np.array(ARCFACE_112.points, dtype=np.float32)
+    points = ARCFACE_112.landmarks().astype(np.float32)
     placed = [cut_view(crop.astype(np.float32) / np.float32(255), points) for crop in crops]
     views = [view for view, _ in placed]
     seed = hashlib.sha256(f"{protection.seed} {digest}".encode()).digest()[:7]

@@ -41,6 +41,7 @@ from bauta.data.images import FaceImage
 from bauta.errors import BautaError, OutputError, UsageError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.crop_template import ARCFACE_112
+from bauta.faces.crops import retemplate_pixels
 from bauta.faces.detection import detect_faces
 from bauta.faces.faces import Faces
 from bauta.judging.lpips import Lpips
@@ -279,7 +280,7 @@ class Bench:
         photo = read_photo(image.read())
         if self.plan.face == "aligned":
             height, width = photo.pixels.shape[:2]
-            points = (np.array(ARCFACE_112.points) + 0.5) * [width / 112, height / 112] - 0.5
+            points = ARCFACE_112.landmarks(height, width)
             return photo, Faces(
                 *(part.astype(np.float32) for part in (np.array([[0, 0, width, height]]), points[None], np.ones(1)))
             )
@@ -411,11 +412,9 @@ class Bench:
     def _target_embeddings(self, name: str) -> FloatArray:
         """(K, D) of the composites that TIP-IM pulls to by default, for rows of every method."""
         if name not in self._targets:
-            points = np.asarray(ARCFACE_112.points, dtype=np.float32)[None]
             judge = self.judges[name]
             faces = composite_faces()[: TipImConfig().targets].permute(0, 2, 3, 1).numpy()
-            crops = [extract_crops(face, points, judge.card.template) for face in faces]
-            self._targets[name] = judge.embed(np.concatenate(crops))
+            self._targets[name] = judge.embed(retemplate_pixels(faces, judge.card.template))
         return self._targets[name]
 
 

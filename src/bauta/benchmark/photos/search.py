@@ -27,8 +27,7 @@ from bauta.cloaks.tip_im import TipImConfig
 from bauta.data.datasets import read_people
 from bauta.data.images import FaceImage, digest_of
 from bauta.errors import UsageError
-from bauta.faces.alignment import extract_crops
-from bauta.faces.crop_template import ARCFACE_112
+from bauta.faces.crops import retemplate_pixels
 from bauta.names import normalise_name
 from bauta.photo.files import write_atomically
 from bauta.recognizers import find_card, load_judge
@@ -114,11 +113,10 @@ def embed_gallery(
     embedded: dict[str, FloatArray] = {}
     targets: dict[str, FloatArray] = {}
     pictures = composites_in_other_light(TipImConfig().targets)
-    points = np.array([ARCFACE_112.points], np.float32)
     for name in judges:
         card = find_card(name)
         judge = load_judge(card)
-        targets[name] = judge.embed(np.concatenate([extract_crops(face, points, card.template) for face in pictures]))
+        targets[name] = judge.embed(retemplate_pixels(pictures, card.template))
         if strangers is None:
             continue
         key = hashlib.sha256(f"{cards.code()['sha256']} {card.digest} {digest}".encode()).hexdigest()
