@@ -26,9 +26,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from bauta.errors import OutputError, UsageError, WeightsCorrupt, WeightsMissing
+from bauta.errors import UsageError, WeightsCorrupt, WeightsMissing
 from bauta.faces.crops import retemplate
-from bauta.photo.files import write_atomically
+from bauta.files import make_folder, write_atomically
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import MethodCard, load_method
 from bauta.templates.representation import Kind, Representation, key_fingerprint
@@ -310,10 +310,7 @@ class Protector(ABC):
             "[training]",
             *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in self.provenance.training),
         ]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"Cannot make {folder}: {error.strerror}.", hint="Give another folder.") from error
+        make_folder(folder)
         if parts:
             write_atomically(folder / PARTS_FILE, content, overwrite=overwrite)
         write_atomically(folder / CARD_FILE, ("\n".join(lines) + "\n").encode(), overwrite=overwrite)

@@ -32,6 +32,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from bauta.errors import NumericalFailure, UsageError
 from bauta.faces.crops import retemplate_pixels
+from bauta.files import make_folder
+from bauta.progress import Progress
 from bauta.recognizers.cards import ROLES
 from bauta.recognizers.catalog import find_card
 from bauta.recognizers.judges import load_judge
@@ -41,7 +43,6 @@ from bauta.training.networks import build_network
 from bauta.training.recipes import Recipe
 from bauta.training.starts import MEAN, STD
 
-Progress = Callable[[str, int, int], None]
 Floats = NDArray[np.float32]
 
 CHUNK = 512  # faces embedded between two savings
@@ -118,7 +119,7 @@ def embed_by_teacher(
     key = hashlib.sha256(f"{card.digest} {population.key()}".encode()).hexdigest()[:16]
     path = work / f"teacher-{teacher}-{key}.npy"
     done_path = path.with_suffix(".done")
-    work.mkdir(parents=True, exist_ok=True)
+    make_folder(work)
     done = int(done_path.read_text()) if path.exists() and done_path.exists() else 0
     shape = (len(population), card.dim)
     mode = "r+" if done else "w+"
@@ -296,7 +297,7 @@ def distil(
     optimizer = torch.optim.AdamW(learning, lr=recipe.rate, weight_decay=recipe.decay)
     steps, first = len(batches), 0
     key = hashlib.sha256(json.dumps([recipe.to_dict(), population.key()], sort_keys=True).encode()).hexdigest()
-    work.mkdir(parents=True, exist_ok=True)
+    make_folder(work)
     checkpoint = work / "checkpoint.pt"
     resumed = checkpoint.exists()
     if recipe.start != "nothing" and isinstance(getattr(network, "head", None), nn.Linear) and not resumed:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -46,6 +46,8 @@ from bauta.data.images import ByteArray, digest_of
 from bauta.data.people import assert_disjoint, excluded_names
 from bauta.errors import NumericalFailure, RoleRefused, UnknownRecognizer, UsageError, WeightsCorrupt
 from bauta.faces.crops import retemplate_pixels
+from bauta.files import make_folder
+from bauta.progress import Progress, silent, steps_of
 from bauta.recognizers.calibration import ERRORS_WANTED, threshold
 from bauta.recognizers.cards import taught_by
 from bauta.recognizers.catalog import find_card
@@ -55,7 +57,6 @@ from bauta.registry import METHODS, load_method
 
 KINDS = ("fine-tuning", "embedding-student")
 
-Progress = Callable[[str, int, int], None]
 Floats = NDArray[np.float32]
 
 _TRAINING_CODE = ("learning/fitting.py", "attacks/link.py", "attacks/adapt.py", "recognizers")
@@ -183,7 +184,7 @@ class _Workshop:
         student = self._kept(path)
         if student is None:
             student = self._trained(kind, trained_on, photos)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             student.save(path)
         gallery = self.start if kind == "embedding-student" else student.network
         config = self._config(kind)
@@ -209,10 +210,7 @@ class _Workshop:
     def _trained(self, kind: str, trained_on: str, photos: torch.Tensor) -> Student:
         generator = torch.Generator().manual_seed(self.recipe.seed)
         copies = len(photos) // len(self.clean)
-
-        def progress(done: int, total: int) -> None:
-            self.progress(f"{kind} on {trained_on}", done, total)
-
+        progress = steps_of(self.progress, f"{kind} on {trained_on}")
         try:
             if kind == "fine-tuning":
                 people = self.sets.training.subjects
@@ -265,7 +263,7 @@ def run_adaptive(
     *,
     work: Path | None = None,
     command: str = "",
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> list[Path]:
     """Protect, train attackers, measure, and write a card for each row.
 
@@ -350,15 +348,11 @@ def _protect(
     recipe: AdaptiveRecipe, row: Row, sets: _Sets, work: Path, progress: Progress
 ) -> tuple[ByteArray, ByteArray]:
     """The protected crops of the evaluation and of the attackers' people."""
-
-    def advance(done: int, total: int) -> None:
-        progress(f"masks of {row.name}", done, total)
-
-    kept = work / "masks"
+    kept, steps = work / "masks", steps_of(progress, f"masks of {row.name}")
     protection = recipe.protection(row)
     return (
-        protect(sets.originals, protection, kept, batch=recipe.batch, progress=advance),
-        protect(sets.training.pixels(), protection, kept, batch=recipe.batch, progress=advance),
+        protect(sets.originals, protection, kept, batch=recipe.batch, progress=steps),
+        protect(sets.training.pixels(), protection, kept, batch=recipe.batch, progress=steps),
     )
 
 

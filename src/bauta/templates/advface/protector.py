@@ -33,7 +33,8 @@ from torch import Tensor, nn
 from bauta.errors import UsageError, WeightsCorrupt
 from bauta.faces.crops import retemplate
 from bauta.learning.decoders import SIDE, Face, Standardise, fused, start_decoder
-from bauta.learning.learners import Progress, Schedule
+from bauta.learning.learners import Schedule
+from bauta.progress import Progress
 from bauta.recognizers.splits import TEMPLATE, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register

@@ -32,9 +32,10 @@ from torch.nn import functional
 from bauta.errors import UsageError
 from bauta.faces.crops import retemplate
 from bauta.learning.decoders import start_decoder
-from bauta.learning.learners import Learner, Progress, Schedule, require_finite, train
+from bauta.learning.learners import Learner, Schedule, require_finite, train
 from bauta.objectives.transports import gaussian_blur
 from bauta.objectives.visibility import luminance, ssim_map
+from bauta.progress import Progress
 from bauta.recognizers.splits import Front, list_cuts, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.templates.advface.shadows import CALIBRATION, as_images, digest_of_pixels
