@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,23 @@ def test_a_reference_refuses_other_settings() -> None:
     for settings in ({"sigma": -1.0}, {"cells": 3}):
         with pytest.raises(UsageError, match="blurred-image"):
             fitted("blurred-image", faces(), **settings)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_fitted_by_one_signature_and_says_what_it_has(name: str) -> None:
+    made = load_method(name, kind="protector")
+    assert list(inspect.signature(made.fit).parameters) == ["images", "config", "training", "work"]
+    known = {one.name: one for one in [*made.Config.options(), *made.Training.options()]}
+    assert all(one.help for one in known.values())
+    assert set(made.Config.of({}).to_dict()) == {one.name for one in made.Config.options()}
+    with pytest.raises(UsageError, match=f"{name} has no setting wheels") as caught:
+        fitted(name, faces(), wheels=4)
+    assert all(one in str(caught.value.hint) for one in known)
+
+
+def test_a_seed_that_is_out_of_range_is_refused() -> None:
+    with pytest.raises(UsageError, match="seed -1"):
+        fitted("constant-image", faces(), seed=-1)
 
 
 def test_kinds_of_methods_are_not_mixed_up() -> None:

@@ -109,11 +109,11 @@ class Protector(ABC):
         """
         given = dict(options)
         preset = str(given.pop("preset", "default"))
-        config, training = ({one.name for one in kind.options()} for kind in (cls.Config, cls.Training))
-        if unknown := sorted(given.keys() - config - training):
+        config, training = ([one.name for one in kind.options()] for kind in (cls.Config, cls.Training))
+        if unknown := sorted(given.keys() - {*config, *training}):
             raise UsageError(
                 f"{cls.card.name} has no setting {', '.join(unknown)}.",
-                hint=f"It has: {', '.join(sorted({*config, *training}, key=str)) or 'none'}.",
+                hint=f"It has: {', '.join([*config, *training]) or 'none'}.",
             )
         return cls.fit(
             images,

@@ -31,7 +31,7 @@ from bauta.templates.masked.masking import GaussianNoise, Masking, MaskingConfig
 from bauta.templates.masked.mixing import PixelMixing
 from bauta.templates.masked.network import HALF, MaskedNetwork
 from bauta.templates.masked.reader import MaskedReader
-from bauta.templates.masked.training import Classroom, MaskedTraining
+from bauta.templates.masked.training import MaskedTrainer, MaskedTraining
 from bauta.templates.representation import Kind, Representation, Storage
 
 WATCHED = 128  # faces from which thresholds are taken
@@ -85,16 +85,16 @@ class MaskedRecognition(Protector):
         work.require_faces(images)
         masking = cls.Made(config)
         network = _network(work.recognizer, masking)  # a reader of its own comes later, when there is something to read
-        room = Classroom(images, masking, network, training, work)
-        figures = room.teach(cls.card.name)
+        trainer = MaskedTrainer(images, masking, network, training, work)
+        figures = trainer.train(cls.card.name)
         provenance = work.provenance(
             images,
             *training.to_dict().items(),
             *((name.replace(" ", "_"), value) for name, value in plain_figures(figures).items()),
-            learned=len(room.pixels),
+            learned=len(trainer.pixels),
         )
         made = cls(work.recognizer, masking, network, provenance=provenance)
-        limits = made._calibrated(as_images(room.watched[:WATCHED]), room.watched_people[:WATCHED], work.seed)
+        limits = made._calibrated(as_images(trainer.watched[:WATCHED]), trainer.watched_people[:WATCHED], work.seed)
         made.provenance = replace(provenance, training=(*provenance.training, *limits))
         return made
 
