@@ -14,7 +14,8 @@ from PIL import Image
 from bauta.cloaking.pipeline import Pipeline, Progress
 from bauta.cloaking.report import Report
 from bauta.cloaking.settings import Box, ProtectSettings, Selection, Strength
-from bauta.photo import MetadataPolicy, Photo, read_photo, write_atomically
+from bauta.files import write_atomically
+from bauta.photo import MetadataPolicy, Photo, read_photo
 
 Source = str | Path | Photo
 _FRAME = 'style="width:100%;height:720px;border:0"'

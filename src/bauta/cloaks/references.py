@@ -32,8 +32,9 @@ from bauta.cloaks.view import FaceView
 from bauta.errors import NumericalFailure, UsageError
 from bauta.faces.alignment import similarity_matrix
 from bauta.faces.warp import warp
-from bauta.objectives.descent import Progress, Step, project, projected_momentum
+from bauta.objectives.descent import Step, project, projected_momentum
 from bauta.objectives.transports import gaussian_blur
+from bauta.progress import Steps
 from bauta.recognizers import Surrogate
 from bauta.registry import list_methods, load_method
 
@@ -97,7 +98,7 @@ class Reference(ABC):
         generator: torch.Generator,
         *,
         deadline: float | None = None,
-        progress: Progress | None = None,
+        progress: Steps | None = None,
     ) -> list[Mask]:
         """A mask for each view; arguments as for `bauta.cloaks.tip_im.TipIm.perturb`."""
 
@@ -112,7 +113,7 @@ class Distortion(Reference):
         generator: torch.Generator,
         *,
         deadline: float | None = None,
-        progress: Progress | None = None,
+        progress: Steps | None = None,
     ) -> list[Mask]:
         """A mask for each view, in one go."""
         began = time.monotonic()
@@ -186,7 +187,7 @@ class Pgd(Reference):
         generator: torch.Generator,
         *,
         deadline: float | None = None,
-        progress: Progress | None = None,
+        progress: Steps | None = None,
     ) -> list[Mask]:
         """One mask for each view, in one loop for each: arguments as for `bauta.cloaks.tip_im.TipIm.perturb`.
 

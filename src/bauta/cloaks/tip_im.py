@@ -29,10 +29,11 @@ from bauta.errors import NumericalFailure, UsageError
 from bauta.faces.alignment import similarity_matrix
 from bauta.faces.crop_template import ARCFACE_112, CropTemplate
 from bauta.faces.warp import compose, warp
-from bauta.objectives.descent import Progress, Step, projected_momentum
+from bauta.objectives.descent import Step, projected_momentum
 from bauta.objectives.mmd import mmd
 from bauta.objectives.transports import draw_movement, draw_transport, gaussian_blur, jpeg, resize
 from bauta.objectives.visibility import just_noticeable, ssim_map
+from bauta.progress import Steps
 from bauta.recognizers import Surrogate
 from bauta.registry import register
 
@@ -209,7 +210,7 @@ class TipIm:
         generator: torch.Generator,
         *,
         deadline: float | None = None,
-        progress: Progress | None = None,
+        progress: Steps | None = None,
     ) -> list[Mask]:
         """Optimise one mask for each view, all in one batch.
 

@@ -36,6 +36,7 @@ from bauta.errors import (
     OutputExists,
     UsageError,
 )
+from bauta.files import write_atomically
 from bauta.gallery.enrol import Gallery
 from bauta.gallery.keys import DeploymentKey, ScryptCost
 from bauta.gallery.sealing import (
@@ -50,7 +51,6 @@ from bauta.gallery.sealing import (
     new_data_key,
     subkey,
 )
-from bauta.photo.files import write_atomically
 from bauta.templates.representation import Representation, RowFormat
 
 MAGIC = b"\x89BAUTA\r\n"  # a transfer as text breaks it

@@ -14,7 +14,6 @@ import secrets
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -26,13 +25,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from bauta.errors import OutputError, UsageError, WeightsCorrupt, WeightsMissing
-from bauta.faces.alignment import similarity_matrix
-from bauta.faces.crop_template import ARCFACE_112, CropTemplate
-from bauta.faces.warp import warp
-from bauta.photo.files import write_atomically
+from bauta.errors import UsageError, WeightsCorrupt, WeightsMissing
+from bauta.faces.crops import retemplate
+from bauta.files import make_folder, write_atomically
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import MethodCard, load_method
+from bauta.settings import Settings
+from bauta.templates.fit import FitWork, Provenance
 from bauta.templates.representation import SHORTEST_KEY, Kind, Representation, Storage, check_value
 
 SCHEMA = 1
@@ -43,23 +42,6 @@ LARGEST_PARTS = 1 << 30  # bytes
 WORDS = 624  # of the state of a Mersenne twister
 SHIPPED = Path(__file__).parent / "shipped"
 """Fitted protectors that travel with Bauta, a folder each."""
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where learned parts come from, one line of text each.
-
-    Attributes:
-        data: The faces they were fitted on, with a digest where there is one.
-        licence: Terms of the parts.
-        seed: Of everything random in the fitting.
-        training: How the fitting went, in plain values.
-    """
-
-    data: str = "none"
-    licence: str = "not stated"
-    seed: int = 0
-    training: tuple[tuple[str, str | int | float | bool], ...] = ()
 
 
 class Protector(ABC):
@@ -76,9 +58,17 @@ class Protector(ABC):
         keyed: Whether `protect` takes a key, as a broken reference; see `bauta.templates.advface.keys`.
         provenance: Where the learned parts come from.
         teachers: Names of further recognisers that the learned parts were fitted against; they cannot judge it.
+        Config: Class of the settings that say what the protector is; they are kept with it.
+        Training: Class of the settings that say how it learns.
+        learns: Whether it learns from the faces that it is fitted on.
+        accelerated: Whether it can learn on another device than the CPU.
     """
 
     card: ClassVar[MethodCard]
+    Config: ClassVar[type[Settings]] = Settings
+    Training: ClassVar[type[Settings]] = Settings
+    learns: ClassVar[bool] = False
+    accelerated: ClassVar[bool] = False
     kind: Kind
     storage: Storage = "float32"
     row_shape: tuple[int, ...] | None = None
@@ -91,14 +81,50 @@ class Protector(ABC):
 
     @classmethod
     @abstractmethod
-    def fit(cls, images: Tensor, *, recognizer: Surrogate, generator: torch.Generator) -> Self:
-        """A protector for the recogniser, fitted on faces of people whom it will never protect.
+    def fit(cls, images: Tensor, config: Any, training: Any, work: FitWork) -> Self:
+        """A protector for the recogniser; interrupted, the same call goes on where the checkpoints are.
 
         Args:
-            images: (N, 3, 112, 112) in [0, 1].
-            recognizer: The recogniser.
-            generator: Of everything random.
+            images: (N, 3, 112, 112) uint8, or float32 in [0, 1]: faces of people who will never be stored, and whom
+                no attacker of an evaluation learns from.
+            config: Of `Config`.
+            training: Of `Training`.
+            work: What it is fitted with.
+
+        Raises:
+            UsageError: when images have another form, are too few or of one person, or checkpoints are of other faces
+                or settings.
+            RecognizerError: when a recogniser cannot be used.
+            NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
         """
+
+    @classmethod
+    def fit_with(cls, images: Tensor, options: Mapping[str, Any], work: FitWork) -> Self:
+        """`fit` with settings by name, as recipes and the command line have them.
+
+        Args:
+            images: See `fit`.
+            options: Fields of `Config` and `Training` that differ from the defaults; ``preset`` names a preset of
+                `Config` to start from.
+            work: See `fit`.
+
+        Raises:
+            UsageError: when there is no such preset or setting, a value is not allowed, or as `fit`.
+        """
+        given = dict(options)
+        preset = str(given.pop("preset", "default"))
+        config, training = ([one.name for one in kind.options()] for kind in (cls.Config, cls.Training))
+        if unknown := sorted(given.keys() - {*config, *training}):
+            raise UsageError(
+                f"{cls.card.name} has no setting {', '.join(unknown)}.",
+                hint=f"It has: {', '.join([*config, *training]) or 'none'}.",
+            )
+        return cls.fit(
+            images,
+            cls.Config.of({name: value for name, value in given.items() if name in config}, preset),
+            cls.Training.of({name: value for name, value in given.items() if name in training}),
+            work,
+        )
 
     @abstractmethod
     def protect(self, images: Tensor, generator: torch.Generator, key: bytes | None = None) -> Representation:
@@ -199,7 +225,7 @@ class Protector(ABC):
 
     def crops(self, images: Tensor) -> Tensor:
         """ArcFace crops (N, 3, 112, 112) carried to the recogniser's template, differentiably."""
-        return crops_of(images, self.recognizer.card.template)
+        return retemplate(images, self.recognizer.card.template)
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -326,10 +352,7 @@ class Protector(ABC):
             "[training]",
             *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in self.provenance.training),
         ]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"Cannot make {folder}: {error.strerror}.", hint="Give another folder.") from error
+        make_folder(folder)
         if parts:
             write_atomically(folder / PARTS_FILE, content, overwrite=overwrite)
         write_atomically(folder / CARD_FILE, ("\n".join(lines) + "\n").encode(), overwrite=overwrite)
@@ -381,14 +404,6 @@ def unknown_generator() -> torch.Generator:
     header, words = state[:24].numpy().tobytes(), np.frombuffer(secrets.token_bytes(4 * WORDS), "<u4")
     content = header + words.astype("<u8").tobytes() + state[24 + 8 * WORDS :].numpy().tobytes()
     return generator.set_state(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-
-
-def crops_of(images: Tensor, template: CropTemplate) -> Tensor:
-    """ArcFace crops (N, 3, 112, 112) carried to another template, differentiably; what lies outside them is black."""
-    if template.points == ARCFACE_112.points and (template.height, template.width) == (SIDE, SIDE):
-        return images
-    matrix = torch.from_numpy(similarity_matrix(ARCFACE_112.points, template))
-    return warp(images, matrix.to(images.device), (template.height, template.width))
 
 
 def shipped_protectors() -> list[str]:

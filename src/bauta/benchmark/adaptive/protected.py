@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,9 +25,10 @@ from bauta.benchmark.engine import cards
 from bauta.cloaks import references
 from bauta.cloaks.view import cut_view
 from bauta.data.images import ByteArray, decode
-from bauta.errors import BautaError, OutputError, UsageError
+from bauta.errors import BautaError, UsageError
 from bauta.faces.crop_template import ARCFACE_112
-from bauta.photo.files import write_atomically
+from bauta.files import make_folder, write_atomically
+from bauta.progress import Steps, silent
 from bauta.recognizers import Surrogate, find_card, load_surrogate
 from bauta.recognizers.calibration import calibrated
 
@@ -87,7 +88,7 @@ def protect(
     work: Path,
     *,
     batch: int = 15,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Steps = silent,
 ) -> ByteArray:
     """The crops protected, from their files where they were protected before.
 
@@ -140,13 +141,13 @@ class _Networks:
 def _masked(crops: ByteArray, protection: Protection, networks: _Networks, digest: str) -> ByteArray:
     of, config, _ = references.prepare(protection.method, dict(protection.options))
     cloak = of(config, thresholds=protection.thresholds)
-    points = np.array(ARCFACE_112.points, dtype=np.float32)
+    points = ARCFACE_112.landmarks().astype(np.float32)
     placed = [cut_view(crop.astype(np.float32) / np.float32(255), points) for crop in crops]
     views = [view for view, _ in placed]
     seed = hashlib.sha256(f"{protection.seed} {digest}".encode()).digest()[:7]
     generator = torch.Generator().manual_seed(int.from_bytes(seed, "big"))
     cloak.fit(views)
-    masks = cloak.perturb(views, networks.surrogates, generator, progress=lambda done, total: None)
+    masks = cloak.perturb(views, networks.surrogates, generator, progress=silent)
     whole = [placement.paste(mask.delta, (SIDE, SIDE)) for (_, placement), mask in zip(placed, masks, strict=True)]
     return (crops + 255 * np.stack(whole)).round().clip(0, 255).astype(np.uint8)
 
@@ -159,10 +160,7 @@ def _read(paths: Sequence[Path]) -> ByteArray | None:
 
 
 def _write(crops: ByteArray, paths: Sequence[Path]) -> None:
-    try:
-        paths[0].parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot write to {paths[0].parent}: {error}.", hint="Give another --work.") from error
+    make_folder(paths[0].parent)
     for crop, path in zip(crops, paths, strict=True):
         stream = io.BytesIO()
         Image.fromarray(crop).save(stream, "PNG")
