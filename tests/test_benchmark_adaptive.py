@@ -313,8 +313,8 @@ def test_another_preprocessing_of_a_surrogate_makes_other_masks(monkeypatch: pyt
     ("places", "path"),
     [
         (protected.MASKS, "cloaks/composites.png"),
-        (protected.MASKS, "benchmark/protected.py"),
-        (adaptive._TRAINING_CODE, "recognizers/onnx_operators.py"),
+        (protected.MASKS, "benchmark/adaptive/protected.py"),
+        (adaptive._TRAINING_CODE, "recognizers/onnx/operators.py"),
     ],
 )
 def test_what_decides_a_mask_or_an_attacker_is_in_its_key(places: tuple[str, ...], path: str) -> None:

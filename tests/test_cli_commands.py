@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bauta import __version__
 from bauta.cli import main, run
 from bauta.cli.values import box, chosen, names, seconds
 from bauta.cloaking.settings import ProtectSettings
+from bauta.cloaks.base import Edit
 from bauta.errors import UsageError
 from protection_fakes import Negative, build_stage, write_photo
 
@@ -66,7 +68,7 @@ class TestProtect:
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         write_photo(Path("a.png"), "anna")
-        monkeypatch.setattr(Negative, "perturb", _nothing(Negative.perturb))
+        monkeypatch.setattr(Negative, "edit", _nothing)
         assert run(["protect", "a.png", *NEGATIVE]) == 7
         assert "a.png  WEAK" in capsys.readouterr().out
 
@@ -172,14 +174,8 @@ class TestProtect:
         assert "paths" in fails(capsys, 2, "protect").lower()
 
 
-def _nothing(perturb):  # type: ignore[no-untyped-def]
-    def masks(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        made = perturb(self, *args, **kwargs)
-        for mask in made:
-            mask.delta.zero_()
-        return made
-
-    return masks
+def _nothing(self, views, work):  # type: ignore[no-untyped-def]
+    return [Edit(view, torch.zeros_like(view.pixels)) for view in views]
 
 
 @pytest.mark.usefixtures("stage")

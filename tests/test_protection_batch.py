@@ -98,11 +98,11 @@ class TestOneFolder:
         write_photo(Path("in/a.png"), "anna")
         write_photo(Path("in/a.webp"), "bert", lossless=True)
         both = threading.Barrier(2, timeout=30)
-        real = Negative.perturb
+        real = Negative.edit
 
-        def perturb(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        def edit(self, views, work):  # type: ignore[no-untyped-def]
             both.wait()
-            made = real(self, *args, **kwargs)
+            made = real(self, views, work)
             both.wait()
             return made
 
@@ -110,7 +110,7 @@ class TestOneFolder:
             with ThreadPoolExecutor(jobs) as threads:
                 return list(threads.map(workshop.protect, tasks))
 
-        monkeypatch.setattr(Negative, "perturb", perturb)
+        monkeypatch.setattr(Negative, "edit", edit)
         monkeypatch.setattr(batch, "_in_processes", at_once)
         outcomes = work("in", jobs=2)
         assert [outcome.exit_code for outcome in outcomes] == [0, 0]
@@ -308,15 +308,15 @@ class TestOneFolder:
     def test_a_defect_in_one_photo_stops_nothing(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_photo(Path("in/a.png"), "anna")
         write_photo(Path("in/b.png"), "bert")
-        real = Negative.perturb
+        real = Negative.edit
 
-        def perturb(self, views, *args, **kwargs):  # type: ignore[no-untyped-def]
+        def edit(self, views, work):  # type: ignore[no-untyped-def]
             if len(Negative.calls) == 0:
                 Negative.calls.append(0)
                 raise ZeroDivisionError("oops")
-            return real(self, views, *args, **kwargs)
+            return real(self, views, work)
 
-        monkeypatch.setattr(Negative, "perturb", perturb)
+        monkeypatch.setattr(Negative, "edit", edit)
         outcomes = work("in")
         assert [outcome.exit_code for outcome in outcomes] == [1, 0]
         assert "ZeroDivisionError: oops" in outcomes[0].message
@@ -372,13 +372,13 @@ class TestOneFolder:
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         write_photo(Path("in/a.png"), "anna")
-        real = Negative.perturb
+        real = Negative.edit
 
-        def perturb(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        def edit(self, views, work):  # type: ignore[no-untyped-def]
             Path("out", name).write_bytes(b"precious")
-            return real(self, *args, **kwargs)
+            return real(self, views, work)
 
-        monkeypatch.setattr(Negative, "perturb", perturb)
+        monkeypatch.setattr(Negative, "edit", edit)
         (outcome,) = work("in")
         assert (outcome.exit_code, Path("out", name).read_bytes()) == (5, b"precious")
         assert files() == [name]

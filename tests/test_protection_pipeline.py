@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 import bauta
-from bauta.cloaking.pipeline import BATCH, Pipeline, configure
+from bauta.cloaking.apply import BATCH
+from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.roles import choose_cast
 from bauta.cloaking.settings import ProtectSettings, Selection
 from bauta.cloaking.verbs import protect, verify
-from bauta.cloaks.tip_im import TipImConfig
 from bauta.errors import (
     NoFaceFound,
     OutputExists,
@@ -320,17 +320,6 @@ def test_auto_attacks_at_most_four_and_passes_over_missing_weights(stage: Stage,
     cast = choose_cast(settings())
     assert [card.name for card in cast.surrogates] == ["attacked_one", "both", "more_0", "more_1"]
     assert [card.name for card in cast.judges] == ["judge_one", "judge_two"]
-
-
-def test_strength_becomes_a_psnr_unless_one_is_given() -> None:
-    assert configure(ProtectSettings()) == TipImConfig()  # what benchmarks measure
-    low, medium, high = (configure(ProtectSettings(strength=strength)) for strength in ("low", "medium", "high"))
-    assert low.psnr > medium.psnr > high.psnr
-    assert low.ssim > medium.ssim > high.ssim
-    chosen = configure(ProtectSettings(options=(("psnr", 40.0),)))
-    assert (chosen.psnr, chosen.ssim) == (40, None)
-    assert configure(ProtectSettings(options=(("preset", "paper"),))).psnr is None
-    assert configure(ProtectSettings(options=(("preset", "official-code"),))).iterations == 100
 
 
 def tiny(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,17 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Flag:
+    """Another name of a field on the command line: ``Annotated[int, Flag("steps")]`` becomes ``--steps``.
+
+    Attributes:
+        name: Without the dashes.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Option:
     """One field of a method's settings, as a person meets it.
 
@@ -75,6 +86,7 @@ class Option:
         default: Value when nothing is given.
         allowed: In words: what values are, and their range.
         help: From the docstring of the settings.
+        flag: What a command line calls it, without the dashes.
     """
 
     name: str
@@ -83,6 +95,7 @@ class Option:
     default: Any
     allowed: str
     help: str
+    flag: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,10 +175,12 @@ def _read(of: Any) -> dict[str, tuple[Option, Range | None]]:
 
 def _option(field: Field[Any], hint: Any, text: str) -> tuple[Option, Range | None]:
     bounds: Range | None = None
+    flag = field.name.replace("_", "-")
     optional = False
     while True:  # Annotated inside a union, or around it
         if get_origin(hint) is Annotated:
             bounds = next((one for one in get_args(hint)[1:] if isinstance(one, Range)), bounds)
+            flag = next((one.name for one in get_args(hint)[1:] if isinstance(one, Flag)), flag)
             hint = get_args(hint)[0]
         elif get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint):
             optional = True
@@ -175,7 +190,7 @@ def _option(field: Field[Any], hint: Any, text: str) -> tuple[Option, Range | No
             break
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     allowed = _described(hint, bounds) + (", or nothing" if optional else "")
-    return Option(field.name, hint, optional, default, allowed, text), bounds
+    return Option(field.name, hint, optional, default, allowed, text, flag), bounds
 
 
 def _described(hint: Any, bounds: Range | None) -> str:

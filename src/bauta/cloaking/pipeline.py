@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from bauta.cloaking.apply import Change, apply, refused
 from bauta.cloaking.report import FaceResult, FileFacts, MaskFacts, Report, environment, printable
 from bauta.cloaking.roles import choose_cast
 from bauta.cloaking.settings import ProtectSettings
-from bauta.cloaks.view import FaceView, Placement, cut_view
+from bauta.cloaks.base import Work, load_cloak
 from bauta.errors import NoFaceFound, NotCalibrated, UsageError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.detection import detect_faces, face_from_box
@@ -26,25 +25,14 @@ from bauta.judging.verification import ORIGINAL, PanelMember, Reference, refuse_
 from bauta.photo import Photo, read_photo
 from bauta.rates import SELECTION_FMR
 from bauta.recognizers.calibration import calibrated
+from bauta.recognizers.ensemble import Ensemble
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
-from bauta.registry import load_method
 
 FloatArray = NDArray[np.float32]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, the steps done, and the steps there are."""
-
-BATCH = 8
-"""Faces optimised together: enough to be fast, few enough for photos with hundreds of them."""
-
-QUALITY_OF_STRENGTH: dict[str, dict[str, float]] = {
-    "low": {"psnr": 35.5, "ssim": 0.973},
-    "medium": {},
-    "high": {"psnr": 31.0, "ssim": 0.93},
-}
-"""Floors of PSNR (dB) and SSIM on the face that a strength stands for; medium is the method's own default, which
-is what benchmarks measure."""
 
 
 class Pipeline:
@@ -60,9 +48,10 @@ class Pipeline:
 
     def __init__(self, settings: ProtectSettings) -> None:
         self.settings = settings
+        method = load_cloak(settings.method)
         self.cast = choose_cast(settings)
-        self._method = load_method(settings.method, kind="cloak")
-        self.config = configure(settings)
+        self.config = method.configured(dict(settings.options), strength=settings.strength)
+        self.cloak = method(self.config)
 
     def protect(
         self,
@@ -88,10 +77,10 @@ class Pipeline:
         progress("looking for faces", 0, 1)
         faces, spared = self.select(photo)
         detected = time.monotonic()
-        faces, cuts, unprotected = _cut_views(photo, faces)
-        delta, masks = self._perturb(photo, cuts, progress)
+        applied = apply(self.cloak, photo, faces, self._work(progress), budget=self.settings.budget)
         masked = time.monotonic()
-        protected = photo.with_perturbation(delta)
+        protected, change = applied.photo, applied.change
+        faces, unprotected = _divided(photo, faces, change.left)
         if destination is None:
             content = protected.encode(metadata=self.settings.metadata)
             saved = read_photo(content)
@@ -99,7 +88,7 @@ class Pipeline:
             protected.save(destination, metadata=self.settings.metadata, overwrite=overwrite)
             saved = read_photo(destination)
             content = None
-        report = self._judge(photo, saved, faces, masks, spared, unprotected, progress)
+        report = self._judge(photo, saved, faces, _facts(change), spared, unprotected, progress)
         seconds = {
             "detection": detected - began,
             "mask": masked - detected,
@@ -129,7 +118,7 @@ class Pipeline:
         faces, spared = self.select(original)
         refuse_another_photo(original.pixels, protected.pixels, faces)
         detected = time.monotonic()
-        faces, _, unprotected = _cut_views(original, faces)
+        faces, unprotected = _divided(original, faces, refused(self.cloak, original, faces))
         report = self._judge(original, protected, faces, [None] * len(faces), spared, unprotected, progress)
         seconds = {
             "detection": detected - began,
@@ -235,36 +224,14 @@ class Pipeline:
         similarity = member.judge.embed(crops) @ people.T
         return np.asarray(similarity.max(1) >= member.thresholds[SELECTION_FMR].cosine)
 
-    def _perturb(
-        self, photo: Photo, cuts: Sequence[tuple[FaceView, Placement]], progress: Progress
-    ) -> tuple[FloatArray, list[MaskFacts | None]]:
-        """The perturbation of the whole photo, and what each mask took."""
-        cloak = self._method(self.config, thresholds=calibrated(self.cast.surrogates, self.settings.fmr))
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        delta = np.zeros_like(photo.pixels)
-        facts: list[MaskFacts | None] = []
-        for start in range(0, len(cuts), BATCH):
-            batch = cuts[start : start + BATCH]
-            views = [view for view, _ in batch]
-            cloak.fit(views)
-            budget = self.settings.budget
-            done_before = start // BATCH
-            batches = -(-len(cuts) // BATCH)
-            masks = cloak.perturb(
-                views,
-                self.surrogates,
-                generator,
-                deadline=None if budget is None else time.monotonic() + budget * len(views),
-                progress=lambda done, total, before=done_before, all_=batches: progress(
-                    "making the mask", before * total + done, all_ * total
-                ),
-            )
-            for mask, (_, placement) in zip(masks, batch, strict=True):
-                patch, there = placement.patch(mask.delta), delta[placement.rows, placement.columns]
-                # Where masks overlap the stronger one holds: their sum would break the bound of both.
-                np.copyto(there, patch, where=np.abs(patch) > np.abs(there))
-                facts.append(MaskFacts(mask.iterations, mask.stopped, mask.seconds))
-        return delta.clip(-1, 1), facts
+    def _work(self, progress: Progress) -> Work:
+        """What the cloak is given."""
+        return Work.seeded(
+            self.settings.seed,
+            Ensemble(self.surrogates) if "surrogates" in self.cloak.needs else None,
+            thresholds=calibrated(self.cast.surrogates, self.settings.fmr),
+            progress=lambda done, total: progress("making the mask", done, total),
+        )
 
     def _judge(
         self,
@@ -318,54 +285,27 @@ class Pipeline:
         )
 
 
-def configure(settings: ProtectSettings) -> Any:
-    """The method's own frozen configuration, from a strength and options by name.
-
-    ``preset`` chooses among the named settings of the method; the published ones ignore the strength.
+def _divided(photo: Photo, faces: Faces, left: Collection[int]) -> tuple[Faces, list[list[float]]]:
+    """The faces that an edit can be made for, and the boxes of those that stay unprotected.
 
     Raises:
-        UsageError: when the method knows no such setting or preset, or refuses a value.
+        NoFaceFound: when no face can be given an edit.
     """
-    config_type = load_method(settings.method, kind="cloak").Config
-    options = dict(settings.options)
-    preset = options.pop("preset", "default")
-    make = config_type if preset == "default" else getattr(config_type, preset.replace("-", "_"), None)
-    if not callable(make):
-        raise UsageError(f"{settings.method} has no preset {preset!r}.", hint="Leave out --preset.")
-    known = {field.name for field in fields(config_type)}
-    unknown = sorted(options.keys() - known)
-    if unknown:
-        raise UsageError(
-            f"{settings.method} has no setting {', '.join(unknown)}.",
-            hint=f"It has: {', '.join(sorted(known))}.",
-        )
-    if preset == "default" and "psnr" in known:
-        if "psnr" in options:  # whoever names one floor means that one
-            options.setdefault("ssim", None)
-        options = QUALITY_OF_STRENGTH[settings.strength] | options
-    return make(**options)
-
-
-def _cut_views(photo: Photo, faces: Faces) -> tuple[Faces, list[tuple[FaceView, Placement]], list[list[float]]]:
-    """The faces that a mask can be made for, their views, and the boxes of those that stay unprotected.
-
-    Raises:
-        NoFaceFound: when no face can be given a mask.
-    """
-    cuts: list[tuple[FaceView, Placement]] = []
-    fit = np.zeros(len(faces), dtype=np.bool_)
-    for index in range(len(faces)):
-        try:
-            cuts.append(cut_view(photo.pixels, faces.landmarks[index], grey=photo.grey))
-        except UsageError:  # too small, cut off, or without an orientation
-            continue
-        fit[index] = True
-    if not cuts:
+    if len(left) == len(faces):
         raise NoFaceFound(
             f"Every face in {_name(photo)} is too small to be protected.",
             hint="Use a larger version of the photo.",
         )
-    return faces[fit], cuts, faces[~fit].boxes.tolist()
+    fit = np.ones(len(faces), dtype=np.bool_)
+    fit[list(left)] = False
+    return faces[fit], faces[~fit].boxes.tolist()
+
+
+def _facts(change: Change) -> list[MaskFacts | None]:
+    return [
+        MaskFacts(int(edit.facts.get("iterations", 0)), str(edit.facts.get("stopped", "converged")), seconds)
+        for edit, seconds in zip(change.edits, change.seconds, strict=True)
+    ]
 
 
 def _faces_of(path: Path) -> tuple[Photo, Faces]:

@@ -32,11 +32,11 @@ from bauta.benchmark.engine import cards
 from bauta.benchmark.photos.recipe import Face, Pair
 from bauta.benchmark.photos.transports import LOSSLESS, carry
 from bauta.benchmark.protocols import Cell
+from bauta.cloaking.apply import Picture, edit_pictures, refused
 from bauta.cloaking.report import picture
-from bauta.cloaks.references import prepare, settings
+from bauta.cloaks.base import Edit, Work, load_cloak
 from bauta.cloaks.targets import composite_faces
 from bauta.cloaks.tip_im import TipImConfig
-from bauta.cloaks.view import FaceView, Placement, cut_view
 from bauta.data.images import FaceImage
 from bauta.errors import BautaError, OutputError, UsageError
 from bauta.faces.alignment import extract_crops
@@ -50,6 +50,7 @@ from bauta.photo import Photo, read_photo
 from bauta.photo.files import write_atomically
 from bauta.recognizers import Judge, Surrogate, find_card, load_judge, load_surrogate
 from bauta.recognizers.calibration import calibrated
+from bauta.recognizers.ensemble import Ensemble
 
 FloatArray = NDArray[np.float32]
 Record = dict[str, Any]
@@ -71,7 +72,7 @@ class Plan:
     """What every batch of a row shares.
 
     Attributes:
-        method: Cloak or reference; "" when the photos come protected.
+        method: Registered cloak; "" when the photos come protected.
         options: Its settings.
         surrogates: Attacked.
         judges: Asked.
@@ -104,7 +105,7 @@ class Plan:
     @cached_property
     def key(self) -> str:
         """Digest of everything here and of the code and recognisers behind it."""
-        chosen = settings(self.method, prepare(self.method, self.options)[1]) if self.method else {}
+        chosen = load_cloak(self.method).configured(self.options).to_dict() if self.method else {}
         facts = {
             "code": cards.code()["sha256"],
             "method": [self.method, chosen],
@@ -263,10 +264,10 @@ class Bench:
             given, made = seen[number], {side: pixels for (of, side), pixels in protected.items() if of == number}
             record |= self._judge(given, made, {name: values[number] for name, values in arrays.items()})
             mask = masks.get((number, PROBE))
-            record["iterations"] = None if mask is None else mask.iterations
+            record["iterations"] = None if mask is None else mask[0].facts.get("iterations", 0)
             if self.plan.examples:
                 pictures.append({"record": number, **_pictures(given[PROBE], made[PROBE][1])})
-        spent = [mask.seconds for mask in masks.values()]
+        spent = [seconds for _, seconds in masks.values()]
         return Outcome({"records": records, "pictures": pictures, "mask_seconds": spent} | passes, arrays)
 
     def _see(self, image: FaceImage) -> tuple[Photo, Faces]:
@@ -294,38 +295,44 @@ class Bench:
 
     def _protect(
         self, items: Sequence[Item], records: list[Record], seen: Mapping[int, tuple[Seen, Seen]]
-    ) -> tuple[dict[tuple[int, int], tuple[FloatArray, FloatArray]], dict[tuple[int, int], Any], Record]:
-        """By number of the pair and side: pixels before encoding and as read back, and masks; and the passes it took.
+    ) -> tuple[dict[tuple[int, int], tuple[FloatArray, FloatArray]], dict[tuple[int, int], tuple[Edit, float]], Record]:
+        """By number of the pair and side: pixels before encoding and as read back, and edits with the seconds they
+        took; and the passes of all.
 
         What cannot be done is noted in the records.
         """
         if not self.plan.method:
             return self._read_outputs(items, records, seen), {}, {"forward": 0, "backward": 0}
-        views: dict[tuple[int, int], tuple[FaceView, Placement]] = {}
+        method = load_cloak(self.plan.method)
+        cloak = method(method.configured(self.plan.options))
         for number, photos in seen.items():
-            try:
-                cuts = [cut_view(photo.pixels, faces.landmarks[0], grey=photo.grey) for photo, faces in photos]
-            except UsageError as error:
-                records[number]["failure"] = error.message
-                continue
-            views |= {(number, side): cuts[side] for side in ((PROBE, GALLERY) if self.plan.cells else (PROBE,))}
-        if not views:
+            reasons = [reason for one in photos for reason in refused(cloak, *one).values()]
+            if reasons:
+                records[number]["failure"] = reasons[0]
+        sides = (PROBE, GALLERY) if self.plan.cells else (PROBE,)
+        chosen = [(number, side) for number in seen if not records[number]["failure"] for side in sides]
+        if not chosen:
             return {}, {}, {"forward": 0, "backward": 0}
-        of, config, _ = prepare(self.plan.method, self.plan.options)
-        cloak, passes = of(config, thresholds=self.plan.thresholds), _Passes()
-        patches = [view for view, _ in views.values()]
-        cloak.fit(patches)
+        pictures = [
+            Picture(photo.pixels, faces.landmarks, photo.grey)
+            for photo, faces in (seen[number][side] for number, side in chosen)
+        ]
+        passes = _Passes()
+        work = Work(
+            self._generator(items),
+            Ensemble(self.surrogates) if "surrogates" in method.needs else None,
+            thresholds=self.plan.thresholds,
+        )
         passes.watch(self.surrogates)
         try:
-            made = cloak.perturb(patches, self.surrogates, self._generator(items), progress=lambda done, total: None)
+            changes = edit_pictures(cloak, pictures, work)
         finally:
             passes.stop()
-        masks = dict(zip(views, made, strict=True))
-        protected = {}
-        for (number, side), (_, placement) in views.items():
-            photo, delta = seen[number][side][0], masks[number, side].delta
-            masked = photo.with_perturbation(placement.paste(delta, photo.pixels.shape[:2]).clip(-1, 1))
+        protected, masks = {}, {}
+        for (number, side), change in zip(chosen, changes, strict=True):
+            masked = seen[number][side][0].with_perturbation(change.delta)
             protected[number, side] = (masked.pixels, read_photo(masked.encode()).pixels)
+            masks[number, side] = (change.edits[0], change.seconds[0])
         return protected, masks, {"forward": passes.forward, "backward": passes.backward}
 
     def _read_outputs(

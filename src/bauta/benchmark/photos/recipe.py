@@ -110,7 +110,7 @@ class Row:
 
     Attributes:
         name: What it is called in the table, unique within the recipe.
-        method: A registered cloak, or a reference of `bauta.cloaks.references`.
+        method: A registered cloak.
         options: The method's settings by name; ``preset`` chooses among its named ones.
         surrogates: Attacked instead of the recipe's.
         pairs: Run on the first so many pairs only.

@@ -23,7 +23,7 @@ from bauta.benchmark.photos.measuring import CROPS, Batch, Bench, Item, Outcome,
 from bauta.benchmark.photos.recipe import Recipe, Row
 from bauta.benchmark.photos.results import still_recognised, summarise
 from bauta.benchmark.photos.search import Gallery, add_ranks, det_points, draw_strangers, embed_gallery
-from bauta.cloaks.references import prepare, settings
+from bauta.cloaks.base import load_cloak
 from bauta.errors import BautaError, UnknownRecognizer, UsageError
 from bauta.judging.lpips import Lpips
 from bauta.judging.quality import set_quality
@@ -100,9 +100,9 @@ def run_recipe(
 
 def _start(recipe: Recipe, row: Row, lpips: Path | None) -> tuple[Plan, Record]:
     """The plan of a row, and the fields of its card that are known before it runs."""
-    _, config, kind = prepare(row.method, dict(row.options))
-    attacks = kind == "cloak" or row.method in ("pgd", "mi-fgsm", "ti-dim")
-    surrogates = (row.surrogates or recipe.surrogates) if attacks else ()
+    method = load_cloak(row.method)
+    config, kind = method.configured(row.options).to_dict(), "reference" if method.card.reference else "cloak"
+    surrogates = (row.surrogates or recipe.surrogates) if "surrogates" in method.needs else ()
     plan = Plan(
         row.method, dict(row.options), surrogates, recipe.judges, recipe.transports, recipe.dataset.face, recipe.seed,
         recipe.fmr, recipe.cells if row.cells is None else row.cells, lpips,
@@ -112,7 +112,7 @@ def _start(recipe: Recipe, row: Row, lpips: Path | None) -> tuple[Plan, Record]:
         "recipe": recipe.name,
         "evidence": recipe.evidence,
         "note": recipe.note,
-        "method": {"name": row.method, "kind": kind, "origin": "bauta", "config": settings(row.method, config)},
+        "method": {"name": row.method, "kind": kind, "origin": "bauta", "config": config},
         "compared_with": ANOTHER,
     }
     return plan, card | participants(plan)
