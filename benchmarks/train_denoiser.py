@@ -21,9 +21,9 @@ from bauta.attacks.purify import Denoiser
 from bauta.benchmark.adaptive.recipe import read_recipe
 from bauta.benchmark.crowds import Source, draw_crowd
 from bauta.data.people import names_of_list, names_of_pairs
+from bauta.files import write_atomically
 from bauta.learning.fitting import FitConfig, fit
 from bauta.objectives.transports import gaussian_blur
-from bauta.photo.files import write_atomically
 from bauta.registry import METHODS
 
 PATCH = 48

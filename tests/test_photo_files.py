@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bauta.errors import OutputError, OutputExists, UnreadablePhoto
-from bauta.photo import find_photos, read_photo, write_atomically
+from bauta.files import make_folder, write_atomically
+from bauta.photo import find_photos, read_photo
 from photo_builders import encode, scene
 
 
@@ -334,3 +335,12 @@ def test_the_room_imports_no_heavy_library():
     code = f"import sys, bauta.photo; print([name for name in {heavy.split()} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")  # there already
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="Cannot write to"):
+        make_folder(tmp_path / "file" / "b")

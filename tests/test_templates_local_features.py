@@ -355,7 +355,7 @@ def test_only_templates_of_the_photo_enter(toys: dict[str, Surrogate], monkeypat
             known = [lambda crops, name=name: first[name].pop() if first[name] else toys[name](crops) for name in NAMES]
             for one, name in zip(known, NAMES, strict=True):
                 one.card = toys[name].card  # type: ignore[attr-defined]
-            patch.setattr(stand_ins, "crops_of", lambda images, template: images)
+            patch.setattr(stand_ins, "retemplate", lambda images, template: images)
             return stand_ins.write_identity(nobody, seen, known, protector.config, draws)  # type: ignore[arg-type]
 
     assert torch.equal(run(image), run(other))

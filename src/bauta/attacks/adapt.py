@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from bauta.attacks.link import Student, embed, mirrored
 from bauta.errors import UsageError
-from bauta.learning.fitting import FitConfig, Progress, fit, images
+from bauta.learning.fitting import FitConfig, fit, images
+from bauta.progress import Steps
 from bauta.recognizers.onnx.module import trainable_copy
 
 
@@ -54,7 +55,7 @@ def fine_tune(
     start: nn.Module,
     config: FineTuningConfig,
     generator: torch.Generator,
-    progress: Progress | None = None,
+    progress: Steps | None = None,
 ) -> Student:
     """Fine-tune a recogniser until protected photos are told apart by person as clean ones are.
 

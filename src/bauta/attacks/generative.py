@@ -26,7 +26,8 @@ from bauta.attacks.reconstruct import (
 )
 from bauta.errors import UsageError
 from bauta.learning.decoders import SIDE
-from bauta.learning.learners import CPU, Learner, Progress, require_finite, train
+from bauta.learning.learners import CPU, Learner, require_finite, train
+from bauta.progress import Progress
 
 _CONDITION = 8  # channels of the projected representation
 

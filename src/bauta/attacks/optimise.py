@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bauta.errors import NumericalFailure, UsageError
+from bauta.progress import Progress
 from bauta.templates.base import SIDE, Protector
 from bauta.templates.representation import Representation
 
@@ -128,7 +129,7 @@ def search(
     generator: torch.Generator,
     *,
     key: bytes | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Found:
     """Images whose representations are near the stored ones.
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from bauta.errors import UsageError
 from bauta.learning.decoders import Decoder, start_decoder
-from bauta.learning.learners import CPU, Learner, Progress, Schedule, require_finite, train
+from bauta.learning.learners import CPU, Learner, Schedule, require_finite, train
+from bauta.progress import Progress
 
 _CHUNK = 32
 

@@ -15,6 +15,7 @@ from bauta.cli.templates import templates_protect
 from bauta.cli.templates_attack import templates_attack
 from bauta.cli.training import train
 from bauta.errors import OutputExists, UsageError
+from bauta.progress import steps_of
 from bauta.version import __version__
 
 if TYPE_CHECKING:
@@ -426,7 +427,7 @@ def export(
     ],
 ) -> None:
     """Write a recogniser as one ONNX file, which any ONNX runtime can run."""
-    from bauta.photo.files import write_atomically
+    from bauta.files import write_atomically
     from bauta.recognizers.catalog import find_card
     from bauta.recognizers.packed import read_model
 
@@ -547,7 +548,7 @@ def calibrate(
                 folder,
                 name=name,
                 exclude=left_out,
-                progress=lambda done, total, label=card.name: bar.stage(label, done, total),  # type: ignore[misc]
+                progress=steps_of(bar.stage, card.name),
             )
             rows += [
                 (card.name, f"{t.fmr:g}", f"{t.cosine:.4f}", f"{t.impostor_pairs:,}", str(t.people)) for t in found

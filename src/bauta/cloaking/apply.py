@@ -27,6 +27,7 @@ from bauta.cloaks.view import FaceView, Placement, cut_view
 from bauta.errors import BautaError, UsageError
 from bauta.faces.faces import Faces
 from bauta.photo import Photo
+from bauta.progress import Steps
 from bauta.settings import Settings
 
 FloatArray = NDArray[np.float32]
@@ -257,7 +258,7 @@ def require(name: str, needs: Collection[Need], takes: Collection[Need], work: W
             raise UsageError(f"{name} has no use for --{option}.", hint=f"`bauta methods {name}` says what it takes.")
 
 
-def _counted(progress: Callable[[int, int], None], before: int, batches: int) -> Callable[[int, int], None]:
+def _counted(progress: Steps, before: int, batches: int) -> Steps:
     return lambda done, total: progress(before * total + done, batches * total)
 
 

@@ -387,7 +387,7 @@ def write_report(report: Report, page: Path) -> None:
         OutputExists: when one of the two files exists and is no report.
         OutputError: when they cannot be written.
     """
-    from bauta.photo import write_atomically
+    from bauta.files import write_atomically
 
     if page.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{page} is no name for a report.", hint="Give it the ending .html.")

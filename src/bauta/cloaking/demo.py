@@ -14,7 +14,8 @@ from bauta.cloaking.pipeline import Pipeline, Progress
 from bauta.cloaking.report import Report, amplification, amplified
 from bauta.cloaking.settings import ProtectSettings
 from bauta.errors import OutputError, OutputExists, UsageError
-from bauta.photo import read_photo, write_atomically
+from bauta.files import write_atomically
+from bauta.photo import read_photo
 
 
 def demonstrate(directory: Path, *, progress: Progress = lambda stage, done, total: None) -> tuple[Report, list[Path]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from bauta.faces.faces import Faces
 from bauta.judging.conditions import CONDITIONS
 from bauta.judging.verification import ORIGINAL, PanelMember, Reference, refuse_another_photo, verify_faces
 from bauta.photo import Photo, read_photo
+from bauta.progress import Progress, silent, steps_of
 from bauta.rates import SELECTION_FMR
 from bauta.recognizers.calibration import calibrated
 from bauta.recognizers.ensemble import Ensemble
@@ -30,9 +31,6 @@ from bauta.recognizers.judges import load_judge
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 
 FloatArray = NDArray[np.float32]
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, the steps done, and the steps there are."""
 
 
 class Pipeline:
@@ -59,7 +57,7 @@ class Pipeline:
         destination: Path | None = None,
         *,
         overwrite: bool = False,
-        progress: Progress = lambda stage, done, total: None,
+        progress: Progress = silent,
     ) -> Report:
         """Protect one photo and judge the file that comes out.
 
@@ -97,9 +95,7 @@ class Pipeline:
         }
         return report.with_seconds(seconds, content)
 
-    def verify(
-        self, original: Photo, protected: Photo, *, progress: Progress = lambda stage, done, total: None
-    ) -> Report:
+    def verify(self, original: Photo, protected: Photo, *, progress: Progress = silent) -> Report:
         """Judge a photo that was protected before, here or elsewhere.
 
         Raises:
@@ -230,7 +226,7 @@ class Pipeline:
             self.settings.seed,
             Ensemble(self.surrogates) if "surrogates" in self.cloak.needs else None,
             thresholds=calibrated(self.cast.surrogates, self.settings.fmr),
-            progress=lambda done, total: progress("making the mask", done, total),
+            progress=steps_of(progress, "making the mask"),
         )
 
     def _judge(

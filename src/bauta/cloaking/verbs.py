@@ -11,10 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from bauta.cloaking.pipeline import Pipeline, Progress
+from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.report import Report
 from bauta.cloaking.settings import Box, ProtectSettings, Selection, Strength
-from bauta.photo import MetadataPolicy, Photo, read_photo, write_atomically
+from bauta.files import write_atomically
+from bauta.photo import MetadataPolicy, Photo, read_photo
+from bauta.progress import Progress, silent
 
 Source = str | Path | Photo
 _FRAME = 'style="width:100%;height:720px;border:0"'
@@ -85,7 +87,7 @@ def protect(
     budget: float | None = None,
     seed: int = 0,
     metadata: MetadataPolicy = MetadataPolicy.PRIVATE,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> Protected:
     """Protect the faces of one photo and judge the result; nothing is written until `Protected.save`.
 
@@ -137,7 +139,7 @@ def verify(
     references: Sequence[str | Path] = (),
     surrogates: Names = "auto",
     judges: Names = "auto",
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> Report:
     """Judge a protected photo against its original.
 

@@ -31,12 +31,13 @@ Nothing heavy is imported here, so that a command line can show options without 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast, get_args, runtime_checkable
 
 from bauta.cloaks.view import ViewSpec
 from bauta.errors import BautaError, UsageError
+from bauta.progress import Steps, silent
 from bauta.registry import MethodCard, load_method
 from bauta.settings import Settings
 
@@ -58,7 +59,6 @@ face."""
 
 Strength = Literal["low", "medium", "high"]
 Scalar = str | int | float | bool
-Progress = Callable[[int, int], None]
 
 C = TypeVar("C", bound=Settings)
 
@@ -192,7 +192,7 @@ class Work:
     message: str | None = None
     references: tuple[FaceView, ...] = ()
     deadline: float | None = None
-    progress: Progress = lambda done, total: None
+    progress: Steps = silent
     device: str = "cpu"
 
     @classmethod

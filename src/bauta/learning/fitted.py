@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bauta.errors import UsageError, WeightsCorrupt, WeightsMissing
-from bauta.photo.files import write_atomically
+from bauta.files import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bauta.errors import NumericalFailure, UsageError
-
-Progress = Callable[[int, int], None]
+from bauta.progress import Steps
 
 
 class Inputs(Protocol):
@@ -87,7 +86,7 @@ def fit(
     count: int,
     config: FitConfig,
     generator: torch.Generator,
-    progress: Progress | None = None,
+    progress: Steps | None = None,
 ) -> Fit:
     """Minimise a loss over the weights of a network, in place.
 

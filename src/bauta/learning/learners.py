@@ -12,7 +12,7 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from bauta.errors import NumericalFailure, OutputError, UsageError, WeightsCorrupt
-from bauta.photo.files import write_atomically
-
-Progress = Callable[[str, int, int], None]
+from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
+from bauta.files import make_folder, write_atomically
+from bauta.progress import Progress
 
 CPU = torch.device("cpu")
 
@@ -210,10 +209,7 @@ def _write(path: Path, learner: Learner, about: Mapping[str, Any]) -> None:
     for name, optimizer in learner.optimizers.items():
         for place, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{name}.{place}.{field}": value.contiguous() for field, value in state.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot make {path.parent}: {error.strerror}.", hint="Give another work folder.") from error
+    make_folder(path.parent)
     write_atomically(path, save_tensors(tensors, {_METADATA: json.dumps(about)}), overwrite=True)
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bauta.errors import OutputError, PhotoError, PhotoTooLarge, UnreadablePhoto, UsageError
+from bauta.files import write_atomically
 from bauta.photo.codec import Decoded, Source
-from bauta.photo.files import SUFFIXES, write_atomically
+from bauta.photo.files import SUFFIXES
 from bauta.photo.metadata import Metadata, MetadataPolicy
 from bauta.photo.raster import Raster
 

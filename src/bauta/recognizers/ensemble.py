@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from bauta.errors import UsageError
-from bauta.faces.alignment import similarity_matrix
-from bauta.faces.crop_template import ARCFACE_112, CropTemplate
+from bauta.faces.crops import alignments, retemplate
 from bauta.faces.warp import compose, warp
 from bauta.recognizers.surrogates import Surrogate
 
@@ -62,13 +61,7 @@ class Ensemble:
         Args:
             crops: (K, 3, 112, 112) in [0, 1].
         """
-        aligned = torch.tensor(ARCFACE_112.points, dtype=torch.float64)
-        found = []
-        for surrogate in self.surrogates:
-            template = surrogate.card.template
-            matrices = _alignments([aligned], template).expand(len(crops), 2, 3)
-            found.append(surrogate(warp(crops, matrices, (template.height, template.width))))
-        return found
+        return [surrogate(retemplate(crops, surrogate.card.template)) for surrogate in self.surrogates]
 
 
 class AlignedEnsemble:
@@ -76,7 +69,8 @@ class AlignedEnsemble:
 
     def __init__(self, ensemble: Ensemble, landmarks: Sequence[Tensor]) -> None:
         self.ensemble = ensemble
-        self.matrices = [_alignments(landmarks, surrogate.card.template) for surrogate in ensemble]
+        points = torch.stack(list(landmarks)).numpy()
+        self.matrices = [alignments(points, surrogate.card.template) for surrogate in ensemble]
 
     def __len__(self) -> int:
         return len(self.ensemble)
@@ -117,8 +111,3 @@ class AlignedEnsemble:
     def all(self, pictures: Tensor) -> list[Tensor]:
         """For each surrogate the embeddings of the pictures as they are; see `embed`."""
         return [self.embed(index, pictures) for index in range(len(self))]
-
-
-def _alignments(landmarks: Sequence[Tensor], template: CropTemplate) -> Tensor:
-    """(N, 2, 3) float64 maps from picture pixels to crop pixels."""
-    return torch.stack([torch.from_numpy(similarity_matrix(points.numpy(), template)) for points in landmarks])

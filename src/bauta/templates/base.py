@@ -26,11 +26,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from bauta.errors import OutputError, UsageError, WeightsCorrupt, WeightsMissing
-from bauta.faces.alignment import similarity_matrix
-from bauta.faces.crop_template import ARCFACE_112, CropTemplate
-from bauta.faces.warp import warp
-from bauta.photo.files import write_atomically
+from bauta.errors import UsageError, WeightsCorrupt, WeightsMissing
+from bauta.faces.crops import retemplate
+from bauta.files import make_folder, write_atomically
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import MethodCard, load_method
 from bauta.templates.representation import Kind, Representation, key_fingerprint
@@ -193,7 +191,7 @@ class Protector(ABC):
 
     def crops(self, images: Tensor) -> Tensor:
         """ArcFace crops (N, 3, 112, 112) carried to the recogniser's template, differentiably."""
-        return crops_of(images, self.recognizer.card.template)
+        return retemplate(images, self.recognizer.card.template)
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -312,10 +310,7 @@ class Protector(ABC):
             "[training]",
             *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in self.provenance.training),
         ]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"Cannot make {folder}: {error.strerror}.", hint="Give another folder.") from error
+        make_folder(folder)
         if parts:
             write_atomically(folder / PARTS_FILE, content, overwrite=overwrite)
         write_atomically(folder / CARD_FILE, ("\n".join(lines) + "\n").encode(), overwrite=overwrite)
@@ -366,14 +361,6 @@ def unknown_generator() -> torch.Generator:
     header, words = state[:24].numpy().tobytes(), np.frombuffer(secrets.token_bytes(4 * WORDS), "<u4")
     content = header + words.astype("<u8").tobytes() + state[24 + 8 * WORDS :].numpy().tobytes()
     return generator.set_state(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-
-
-def crops_of(images: Tensor, template: CropTemplate) -> Tensor:
-    """ArcFace crops (N, 3, 112, 112) carried to another template, differentiably; what lies outside them is black."""
-    if template.points == ARCFACE_112.points and (template.height, template.width) == (SIDE, SIDE):
-        return images
-    matrix = torch.from_numpy(similarity_matrix(ARCFACE_112.points, template))
-    return warp(images, matrix.to(images.device), (template.height, template.width))
 
 
 def shipped_protectors() -> list[str]:

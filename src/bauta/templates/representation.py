@@ -26,7 +26,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt, WeightsMissing
-from bauta.photo.files import write_atomically
+from bauta.files import write_atomically
 
 Kind = Literal["image", "frequency", "feature", "template"]
 Storage = Literal["float32", "float16", "uint8"]

@@ -15,8 +15,8 @@ from bauta.errors import NoFaceFound, OutputExists, UsageError, WeightsCorrupt
 from bauta.faces.alignment import extract_crops
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.detection import detect_faces
+from bauta.files import write_atomically
 from bauta.photo import read_photo
-from bauta.photo.files import write_atomically
 from bauta.templates.base import SIDE, Protector
 from bauta.templates.representation import Representation, load_representation
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from bauta.errors import UsageError
-from bauta.faces.alignment import similarity_matrix
 from bauta.faces.crop_template import ARCFACE_112, CropTemplate
+from bauta.faces.crops import alignments
 from bauta.faces.warp import compose, invert
 
 SIDE = 112
@@ -228,8 +228,7 @@ def _moved(images: Tensor, draw: _Draws, config: Augmentation, template: CropTem
         moves = torch.where(flipped, compose(moves, mirror), moves)
     size = (template.height, template.width)
     if template != ARCFACE_112:
-        change = torch.from_numpy(similarity_matrix(ARCFACE_112.points, template)).float()
-        moves = compose(change, moves)
+        moves = compose(alignments(ARCFACE_112.landmarks(), template).float(), moves)
     if size == (SIDE, SIDE) and torch.equal(moves, torch.eye(2, 3).expand_as(moves)):
         return images
     # From pixels of the new crop to pixels of the old, and these to the units of grid_sample, where centre q of n is

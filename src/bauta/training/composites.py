@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bauta.errors import UsageError
-from bauta.faces.alignment import extract_crops
-from bauta.faces.crop_template import ARCFACE_112
+from bauta.faces.crops import retemplate_pixels
 from bauta.metrics import threshold_at_fmr
 from bauta.recognizers import Judge, load_judge
 
@@ -41,9 +40,8 @@ def _read(path: Path) -> FloatArray:
 
 
 def _embed(judge: Judge, faces: FloatArray) -> FloatArray:
-    landmarks = np.asarray(ARCFACE_112.points, dtype=np.float32)[None]
-    crops = [extract_crops(face, landmarks, judge.card.template) for face in faces]
-    return np.concatenate([judge.embed(crop) for crop in crops])
+    crops = retemplate_pixels(faces, judge.card.template)
+    return np.concatenate([judge.embed(crop[None]) for crop in crops])
 
 
 def _spherical_k_means(points: FloatArray, clusters: int, generator: np.random.Generator) -> FloatArray:

@@ -31,8 +31,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from bauta.errors import NumericalFailure, UsageError
-from bauta.faces.alignment import extract_crops
-from bauta.faces.crop_template import ARCFACE_112
+from bauta.faces.crops import retemplate_pixels
+from bauta.files import make_folder
+from bauta.progress import Progress
 from bauta.recognizers.cards import ROLES
 from bauta.recognizers.catalog import find_card
 from bauta.recognizers.judges import load_judge
@@ -42,7 +43,6 @@ from bauta.training.networks import build_network
 from bauta.training.recipes import Recipe
 from bauta.training.starts import MEAN, STD
 
-Progress = Callable[[str, int, int], None]
 Floats = NDArray[np.float32]
 
 CHUNK = 512  # faces embedded between two savings
@@ -119,23 +119,19 @@ def embed_by_teacher(
     key = hashlib.sha256(f"{card.digest} {population.key()}".encode()).hexdigest()[:16]
     path = work / f"teacher-{teacher}-{key}.npy"
     done_path = path.with_suffix(".done")
-    work.mkdir(parents=True, exist_ok=True)
+    make_folder(work)
     done = int(done_path.read_text()) if path.exists() and done_path.exists() else 0
     shape = (len(population), card.dim)
     mode = "r+" if done else "w+"
     kept = np.lib.format.open_memmap(path, mode=mode, dtype=np.float32, shape=None if done else shape)
     if done < len(population):
         judge = load_judge(replace(card, roles=ROLES), threads=threads)
-        landmarks = np.array([ARCFACE_112.points], dtype=np.float32)
         for start in range(done, len(population), CHUNK):
             index = np.arange(start, min(start + CHUNK, len(population)))
             images = population.pixels(index)
             for piece in np.array_split(np.arange(len(index)), max(1, len(index) // 32)):
                 pixels = images[piece].astype(np.float32) / np.float32(255)
-                crops = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-                if card.template != ARCFACE_112:
-                    crops = np.concatenate([extract_crops(one, landmarks, card.template) for one in pixels])
-                kept[index[piece]] = judge.embed(crops)
+                kept[index[piece]] = judge.embed(retemplate_pixels(pixels, card.template))
             kept.flush()
             done_path.write_text(str(index[-1] + 1))
             if progress is not None:
@@ -301,7 +297,7 @@ def distil(
     optimizer = torch.optim.AdamW(learning, lr=recipe.rate, weight_decay=recipe.decay)
     steps, first = len(batches), 0
     key = hashlib.sha256(json.dumps([recipe.to_dict(), population.key()], sort_keys=True).encode()).hexdigest()
-    work.mkdir(parents=True, exist_ok=True)
+    make_folder(work)
     checkpoint = work / "checkpoint.pt"
     resumed = checkpoint.exists()
     if recipe.start != "nothing" and isinstance(getattr(network, "head", None), nn.Linear) and not resumed:

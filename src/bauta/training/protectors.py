@@ -12,7 +12,7 @@ import torch
 
 from bauta.data.people import assert_disjoint, excluded_names
 from bauta.errors import OutputExists, UsageError
-from bauta.learning.learners import Progress
+from bauta.progress import Progress
 from bauta.recognizers.surrogates import load_surrogate
 from bauta.registry import load_method
 from bauta.templates.base import Protector, find_device

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,9 +24,10 @@ from bauta.benchmark.engine import cards
 from bauta.cloaking.apply import Picture, edit_pictures
 from bauta.cloaks.base import Work, load_cloak
 from bauta.data.images import ByteArray, decode
-from bauta.errors import BautaError, OutputError, UsageError
+from bauta.errors import BautaError, UsageError
 from bauta.faces.crop_template import ARCFACE_112
-from bauta.photo.files import write_atomically
+from bauta.files import make_folder, write_atomically
+from bauta.progress import Steps, silent
 from bauta.recognizers import Surrogate, find_card, load_surrogate
 from bauta.recognizers.calibration import calibrated
 from bauta.recognizers.ensemble import Ensemble
@@ -87,7 +88,7 @@ def protect(
     work: Path,
     *,
     batch: int = 15,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Steps = silent,
 ) -> ByteArray:
     """The crops protected, from their files where they were protected before.
 
@@ -139,7 +140,7 @@ class _Networks:
 
 def _masked(crops: ByteArray, protection: Protection, networks: _Networks, digest: str) -> ByteArray:
     method = load_cloak(protection.method)
-    points = np.array([ARCFACE_112.points], dtype=np.float32)
+    points = ARCFACE_112.landmarks().astype(np.float32)[None]
     pictures = [Picture(crop.astype(np.float32) / np.float32(255), points) for crop in crops]
     seed = hashlib.sha256(f"{protection.seed} {digest}".encode()).digest()[:7]
     work = Work.seeded(
@@ -160,10 +161,7 @@ def _read(paths: Sequence[Path]) -> ByteArray | None:
 
 
 def _write(crops: ByteArray, paths: Sequence[Path]) -> None:
-    try:
-        paths[0].parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot write to {paths[0].parent}: {error}.", hint="Give another --work.") from error
+    make_folder(paths[0].parent)
     for crop, path in zip(crops, paths, strict=True):
         stream = io.BytesIO()
         Image.fromarray(crop).save(stream, "PNG")

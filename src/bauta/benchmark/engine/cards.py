@@ -28,9 +28,9 @@ import bauta
 from bauta import metrics
 from bauta.benchmark.engine.schema import card_schema, check
 from bauta.benchmark.protocols import Cell
-from bauta.errors import OutputError, UsageError
+from bauta.errors import UsageError
+from bauta.files import make_folder, write_atomically
 from bauta.metrics import Interval
-from bauta.photo.files import write_atomically
 
 SCHEMA = "bauta.benchmark/2"
 TEMPLATES = "bauta.templates/1"
@@ -65,12 +65,7 @@ def write_card(card: Card, path: Path) -> None:
     Raises:
         OutputError: when it cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"Cannot write to {path.parent}: {error.strerror or error}.", hint="Give another folder with -o."
-        ) from error
+    make_folder(path.parent)
     write_atomically(path, to_json(card).encode(), overwrite=True)
 
 

@@ -38,16 +38,17 @@ from bauta.cloaks.base import Edit, Work, load_cloak
 from bauta.cloaks.targets import composite_faces
 from bauta.cloaks.tip_im import TipImConfig
 from bauta.data.images import FaceImage
-from bauta.errors import BautaError, OutputError, UsageError
+from bauta.errors import BautaError, UsageError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.crop_template import ARCFACE_112
+from bauta.faces.crops import retemplate_pixels
 from bauta.faces.detection import detect_faces
 from bauta.faces.faces import Faces
+from bauta.files import make_folder, write_atomically
 from bauta.judging.lpips import Lpips
 from bauta.judging.quality import DIGITS, photo_quality
 from bauta.judging.verification import cut, find_again, footprint
 from bauta.photo import Photo, read_photo
-from bauta.photo.files import write_atomically
 from bauta.recognizers import Judge, Surrogate, find_card, load_judge, load_surrogate
 from bauta.recognizers.calibration import calibrated
 from bauta.recognizers.ensemble import Ensemble
@@ -224,10 +225,7 @@ class Bench:
         began = time.monotonic()
         outcome = self._measure(batch.items)
         outcome.report["seconds"] = time.monotonic() - began
-        try:
-            batch.file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"Cannot write to {batch.file.parent}: {error}.", hint="Give another --work.") from error
+        make_folder(batch.file.parent)
         stream = io.BytesIO()
         np.savez(stream, allow_pickle=False, **outcome.arrays)
         write_atomically(beside, stream.getvalue(), overwrite=True)
@@ -280,7 +278,7 @@ class Bench:
         photo = read_photo(image.read())
         if self.plan.face == "aligned":
             height, width = photo.pixels.shape[:2]
-            points = (np.array(ARCFACE_112.points) + 0.5) * [width / 112, height / 112] - 0.5
+            points = ARCFACE_112.landmarks(height, width)
             return photo, Faces(
                 *(part.astype(np.float32) for part in (np.array([[0, 0, width, height]]), points[None], np.ones(1)))
             )
@@ -418,11 +416,9 @@ class Bench:
     def _target_embeddings(self, name: str) -> FloatArray:
         """(K, D) of the composites that TIP-IM pulls to by default, for rows of every method."""
         if name not in self._targets:
-            points = np.asarray(ARCFACE_112.points, dtype=np.float32)[None]
             judge = self.judges[name]
             faces = composite_faces()[: TipImConfig().targets].permute(0, 2, 3, 1).numpy()
-            crops = [extract_crops(face, points, judge.card.template) for face in faces]
-            self._targets[name] = judge.embed(np.concatenate(crops))
+            self._targets[name] = judge.embed(retemplate_pixels(faces, judge.card.template))
         return self._targets[name]
 
 

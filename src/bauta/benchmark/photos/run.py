@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
@@ -27,10 +27,9 @@ from bauta.cloaks.base import load_cloak
 from bauta.errors import BautaError, UnknownRecognizer, UsageError
 from bauta.judging.lpips import Lpips
 from bauta.judging.quality import set_quality
+from bauta.progress import Progress, Steps, silent, steps_of
 from bauta.recognizers import find_card, threshold
 from bauta.recognizers.cards import taught_by
-
-Progress = Callable[[str, int, int], None]
 
 ORIGINAL, ANOTHER = "the original", "another photo"
 
@@ -45,7 +44,7 @@ def run_recipe(
     examples: int = 0,
     lpips: Path | None = None,
     command: str = "",
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> list[Path]:
     """Run every row of a recipe and write a card for each as soon as it is done.
 
@@ -82,17 +81,13 @@ def run_recipe(
         strangers = None if folder is None else draw_strangers(folder, recipe.gallery.people, subjects, recipe.seed)
         gallery = embed_gallery(strangers, recipe.judges, kept, progress)
     written = []
-
-    def advance(done: int, total: int) -> None:
-        progress(row.name, done, total)
-
     for row, (plan, card) in zip(recipe.rows, facts, strict=True):
         limit = min(one for one in (row.pairs, recipe.pairs, len(pairs)) if one is not None)
         items = [Item(pair) for pair in pairs[:limit]]
         path = output / f"{recipe.name}-{row.name}.json"
         run_items(
             items, plan, card, name, path, batch=recipe.batch, work=kept, jobs=jobs, examples=examples,
-            gallery=gallery, command=command, progress=advance,
+            gallery=gallery, command=command, progress=steps_of(progress, row.name),
         )  # fmt: skip
         written.append(path)
     return written
@@ -165,7 +160,7 @@ def run_items(
     examples: int = 0,
     gallery: Gallery | None = None,
     command: str = "",
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Steps = silent,
 ) -> cards.Card:
     """Measure pairs by a plan, and write the card when all are done.
 

@@ -46,12 +46,12 @@ from bauta.benchmark.stores.representations import (
 from bauta.benchmark.stores.setup import Stage, Trial, set_up
 from bauta.cloaking.report import picture
 from bauta.errors import UsageError
+from bauta.progress import Progress, silent
 from bauta.recognizers import find_card, load_surrogate
 from bauta.registry import load_method
 from bauta.templates.base import Protector, find_device, load_protector
 
 Record = dict[str, Any]
-Progress = Callable[[str, int, int], None]
 
 _EXAMPLE = 112
 
@@ -65,7 +65,7 @@ def run_template_recipe(
     examples: int = 6,
     command: str = "",
     device: str = "cpu",
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> list[Path]:
     """Run a recipe, and write a result card for each row. Interrupted, it goes on where it stopped.
 
@@ -120,7 +120,7 @@ def run_row(
     examples: int = 6,
     command: str = "",
     device: str = "cpu",
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> cards.Card:
     """Run one row and write its card; a finished card of the same row is read and nothing is run.
 

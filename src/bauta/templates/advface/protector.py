@@ -31,8 +31,10 @@ import torch
 from torch import Tensor, nn
 
 from bauta.errors import UsageError, WeightsCorrupt
+from bauta.faces.crops import retemplate
 from bauta.learning.decoders import SIDE, Face, Standardise, fused, start_decoder
-from bauta.learning.learners import Progress, Schedule
+from bauta.learning.learners import Schedule
+from bauta.progress import Progress
 from bauta.recognizers.splits import TEMPLATE, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
@@ -47,7 +49,7 @@ from bauta.templates.advface.shadows import (
     plain_figures,
     require_faces,
 )
-from bauta.templates.base import Protector, Provenance, crops_of, find_device
+from bauta.templates.base import Protector, Provenance, find_device
 from bauta.templates.representation import Kind, Representation, Storage
 
 CHUNK = 4  # faces at a time: more outgrow the processor's cache
@@ -318,7 +320,7 @@ class AdvFace(Protector):
 
         def features(part: Tensor) -> Tensor:
             with torch.no_grad():
-                values: Tensor = front(crops_of(part.to(where), recognizer.card.template))
+                values: Tensor = front(retemplate(part.to(where), recognizer.card.template))
             return values.to(part.device)
 
         key = f"{recognizer.card.sha256} {front.cut.name}"

@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from bauta.errors import UsageError
 from bauta.learning.decoders import SIDE, Decoder, start_decoder
-from bauta.learning.learners import CPU, Learner, Progress, Schedule, require_finite, train
+from bauta.learning.learners import CPU, Learner, Schedule, require_finite, train
+from bauta.progress import Progress
 
 CALIBRATION = 256  # faces from which the statistics of features are taken
 

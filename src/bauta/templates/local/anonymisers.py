@@ -30,14 +30,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bauta.errors import UsageError
+from bauta.faces.crops import retemplate
 from bauta.learning.decoders import start_decoder
-from bauta.learning.learners import Learner, Progress, Schedule, require_finite, train
+from bauta.learning.learners import Learner, Schedule, require_finite, train
 from bauta.objectives.transports import gaussian_blur
 from bauta.objectives.visibility import luminance, ssim_map
+from bauta.progress import Progress
 from bauta.recognizers.splits import Front, list_cuts, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.templates.advface.shadows import CALIBRATION, as_images, digest_of_pixels
-from bauta.templates.base import crops_of, find_device
+from bauta.templates.base import find_device
 from bauta.templates.draws import Draws
 from bauta.templates.local.protector import LocalFeaturesConfig, compose, cut_bits
 
@@ -239,14 +241,14 @@ class _Game(Learner):
         optimizer.step()
 
     def _embed(self, surrogate: Surrogate, images: Tensor) -> Tensor:
-        embeddings: Tensor = surrogate(crops_of(images, surrogate.card.template))
+        embeddings: Tensor = surrogate(retemplate(images, surrogate.card.template))
         return embeddings
 
     def _high(self, images: Tensor) -> Tensor:
         """The high band in grey, on the first surrogate's crops."""
         grey = luminance(images)
         fine = 0.5 + (grey - gaussian_blur(grey, self.config.sigma)).expand(-1, 3, -1, -1)
-        return crops_of(fine, self.surrogates[0].card.template)
+        return retemplate(fine, self.surrogates[0].card.template)
 
 
 def fit_anonymiser(

@@ -33,9 +33,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bauta.errors import UsageError, WeightsCorrupt
-from bauta.learning.learners import Progress, Schedule
+from bauta.learning.learners import Schedule
 from bauta.objectives.transports import gaussian_blur
 from bauta.objectives.visibility import luminance
+from bauta.progress import Progress
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import register
 from bauta.templates.advface.shadows import digest_of_pixels, plain_figures, require_faces

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from bauta.errors import UsageError
-from bauta.learning.learners import Progress, Schedule
+from bauta.learning.learners import Schedule
+from bauta.progress import Progress
 from bauta.templates.base import SIDE
 from bauta.templates.representation import Kind
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from bauta import metrics
 from bauta.errors import UsageError, WeightsCorrupt
-from bauta.learning.learners import Progress
+from bauta.progress import Progress
 from bauta.rates import FMRS
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register

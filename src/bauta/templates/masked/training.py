@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,8 +29,9 @@ from torch.nn import functional
 
 from bauta import metrics
 from bauta.errors import UsageError
-from bauta.learning.learners import Learner, Progress, Schedule, require_finite, train
-from bauta.photo.files import write_atomically
+from bauta.files import make_folder, write_atomically
+from bauta.learning.learners import Learner, Schedule, require_finite, train
+from bauta.progress import Progress, silent
 from bauta.recognizers.splits import list_cuts, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.templates.advface.shadows import as_images, digest_of_pixels
@@ -367,7 +367,7 @@ def teacher_templates(
     if path is not None and path.exists():
         kept: Tensor = load_tensors(path.read_bytes())["templates"]
         return kept
-    report: Callable[[str, int, int], None] = progress or (lambda what, done, total: None)
+    report: Progress = progress or silent
     sides = []
     with torch.no_grad():
         for mirrored in (False, True):
@@ -379,6 +379,6 @@ def teacher_templates(
             sides.append(torch.cat(parts))
     templates = torch.stack(sides)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_atomically(path, save_tensors({"templates": templates}), overwrite=True)
     return templates
