@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bauta.cloaking.apply import Change, apply, refused
-from bauta.cloaking.report import FaceResult, FileFacts, MaskFacts, Report, environment, printable
-from bauta.cloaking.roles import choose_cast
+from bauta.cloaking.report import FaceResult, Report, environment
+from bauta.cloaking.report_data import FileFacts, MaskFacts, printable
+from bauta.cloaking.roles import choose_roles
 from bauta.cloaking.settings import ProtectSettings
 from bauta.cloaks.base import Work, load_cloak
 from bauta.errors import NoFaceFound, NotCalibrated, UsageError
@@ -21,7 +23,7 @@ from bauta.faces.alignment import extract_crops
 from bauta.faces.detection import detect_faces, face_from_box
 from bauta.faces.faces import Faces
 from bauta.judging.conditions import CONDITIONS
-from bauta.judging.verification import ORIGINAL, PanelMember, Reference, refuse_another_photo, verify_faces
+from bauta.judging.verification import ORIGINAL, JudgeWithThresholds, Reference, refuse_another_photo, verify_faces
 from bauta.photo import Photo, read_photo
 from bauta.progress import Progress, silent, steps_of
 from bauta.rates import SELECTION_FMR
@@ -47,7 +49,7 @@ class Pipeline:
     def __init__(self, settings: ProtectSettings) -> None:
         self.settings = settings
         method = load_cloak(settings.method)
-        self.cast = choose_cast(settings)
+        self.roles = choose_roles(settings)
         self.config = method.configured(dict(settings.options), strength=settings.strength)
         self.cloak = method(self.config)
 
@@ -123,6 +125,39 @@ class Pipeline:
         }
         return report.with_seconds(seconds, None)
 
+    def judge_again(
+        self,
+        original: Photo,
+        protected: Photo,
+        masks: Sequence[Mapping[str, Any]],
+        *,
+        progress: Progress = silent,
+    ) -> Report | None:
+        """Judge a photo that an earlier run protected with the same settings; None when its faces are others now.
+
+        Args:
+            original: The photo before protection.
+            protected: The photo that was saved.
+            masks: Of each masked face its ``box``, and what its ``mask`` took, as the earlier run recorded them.
+            progress: Called as work advances.
+        """
+        began = time.monotonic()
+        progress("looking for faces", 0, 1)
+        faces, spared = self.select(original)
+        detected = time.monotonic()
+        faces, unprotected = _divided(original, faces, refused(self.cloak, original, faces))
+        boxes = np.array([face["box"] for face in masks])
+        if boxes.shape != faces.boxes.shape or not np.allclose(boxes, faces.boxes, atol=1):
+            return None
+        facts = [MaskFacts(**face["mask"]) if face["mask"] else None for face in masks]
+        report = self._judge(original, protected, faces, facts, spared, unprotected, progress)
+        seconds = {
+            "detection": detected - began,
+            "verification": time.monotonic() - detected,
+            "total": time.monotonic() - began,
+        }
+        return report.with_seconds(seconds, None)
+
     def select(self, photo: Photo) -> tuple[Faces, list[list[float]]]:
         """The faces to protect, largest first, and the boxes of those that are left as they are.
 
@@ -157,14 +192,14 @@ class Pipeline:
     @cached_property
     def surrogates(self) -> list[Surrogate]:
         """The networks to attack."""
-        return [load_surrogate(card) for card in self.cast.surrogates]
+        return [load_surrogate(card) for card in self.roles.surrogates]
 
     @cached_property
-    def panel(self) -> list[PanelMember]:
+    def judges(self) -> list[JudgeWithThresholds]:
         """The judges."""
         return [
-            PanelMember(load_judge(card), card.name in self.cast.attacked, self.cast.thresholds[card.name])
-            for card in self.cast.judges
+            JudgeWithThresholds(load_judge(card), card.name in self.roles.attacked, self.roles.thresholds[card.name])
+            for card in self.roles.judges
         ]
 
     @cached_property
@@ -204,12 +239,12 @@ class Pipeline:
     def _embed(self, photo: Photo, faces: Faces) -> dict[str, FloatArray]:
         return {
             member.name: member.judge.embed(extract_crops(photo.pixels, faces.landmarks, member.judge.card.template))
-            for member in self.panel
+            for member in self.judges
         }
 
     def _matches(self, photo: Photo, faces: Faces, paths: Sequence[Path]) -> NDArray[np.bool_]:
         """(N,) whether a face is somebody in one of the photos, by the first calibrated judge."""
-        member = next((member for member in self.panel if SELECTION_FMR in member.thresholds), None)
+        member = next((member for member in self.judges if SELECTION_FMR in member.thresholds), None)
         if member is None:
             raise NotCalibrated(
                 "No calibrated judge is there to tell faces apart.",
@@ -225,7 +260,7 @@ class Pipeline:
         return Work.seeded(
             self.settings.seed,
             Ensemble(self.surrogates) if "surrogates" in self.cloak.needs else None,
-            thresholds=calibrated(self.cast.surrogates, self.settings.fmr),
+            thresholds=calibrated(self.roles.surrogates, self.settings.fmr),
             progress=steps_of(progress, "making the mask"),
         )
 
@@ -251,7 +286,7 @@ class Pipeline:
             original.pixels,
             saved.pixels,
             faces,
-            self.panel,
+            self.judges,
             self.references,
             fmr=self.settings.fmr,
             advance=advance,
@@ -270,7 +305,7 @@ class Pipeline:
             ),
             spared=spared,
             unprotected=unprotected,
-            cast=self.cast,
+            roles=self.roles,
             references=tuple((reference.name, reference.sha256) for reference in self.references),
             settings=self.settings,
             config=self.config.to_dict(),

@@ -15,6 +15,7 @@ from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.report import Report
 from bauta.cloaking.settings import Box, ProtectSettings, Selection, Strength
 from bauta.files import write_atomically
+from bauta.judging.findings import Verdict
 from bauta.photo import MetadataPolicy, Photo, read_photo
 from bauta.progress import Progress, silent
 
@@ -39,8 +40,8 @@ class Protected:
     originals: tuple[Path, ...] = ()
 
     @property
-    def verdict(self) -> str:
-        """``protected``, ``partial``, ``unconfirmed`` or ``weak``."""
+    def verdict(self) -> Verdict:
+        """``protected``, ``unconfirmed``, ``fragile``, ``partial`` or ``weak``; see `bauta.judging.findings`."""
         return self.report.verdict
 
     @property

@@ -33,7 +33,6 @@ from bauta.benchmark.photos.recipe import Face, Pair
 from bauta.benchmark.photos.transports import LOSSLESS, carry
 from bauta.benchmark.protocols import Cell
 from bauta.cloaking.apply import Picture, edit_pictures, refused
-from bauta.cloaking.report import picture
 from bauta.cloaks.base import Edit, Work, load_cloak
 from bauta.cloaks.targets import composite_faces
 from bauta.cloaks.tip_im import TipImConfig
@@ -48,6 +47,7 @@ from bauta.files import make_folder, write_atomically
 from bauta.judging.lpips import Lpips
 from bauta.judging.quality import DIGITS, photo_quality
 from bauta.judging.verification import cut, find_again, footprint
+from bauta.pages import picture
 from bauta.photo import Photo, read_photo
 from bauta.recognizers import Judge, Surrogate, find_card, load_judge, load_surrogate
 from bauta.recognizers.calibration import calibrated
