@@ -140,7 +140,7 @@ def commands(group: Any, *path: str) -> Iterator[tuple[list[str], Any]]:
         if hasattr(command, "commands"):
             yield from commands(command, *path, name)
         else:
-            yield [*path, name], command
+            yield [*path, name], command.of_method() if hasattr(command, "of_method") else command
 
 
 @pytest.mark.parametrize("arguments", command_lines())

@@ -98,7 +98,7 @@ def toy_faces(*places: tuple[float, float, float]) -> Faces:
     points = np.array(ARCFACE_112.points)
     landmarks = [points * side / 112 + [left, top] for left, top, side in places]
     boxes = [[left, top, left + side, top + side] for left, top, side in places]
-    return Faces(np.array(boxes), np.array(landmarks), np.ones(len(places)))
+    return Faces(np.array(boxes, np.float32), np.array(landmarks, np.float32), np.ones(len(places), np.float32))
 
 
 def _smooth(seed: int, height: int, width: int, grey: bool) -> Tensor:
@@ -171,7 +171,7 @@ class CloakContract:
         assert made.configured({}, strength="medium") == made.configured({}), "benchmarks measure medium"
         for preset in ("default", *made.Config.presets):
             for strength in ("low", "medium", "high"):
-                made.configured({"preset": preset}, strength=strength)  # type: ignore[arg-type]
+                made.configured({"preset": preset}, strength=strength)
 
     # Edits
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from bauta.cli.console import ProgressBar, clean, show_facts, show_table
+from bauta.cli.values import setting_pairs
 from bauta.errors import UsageError
 
 templates_protect = typer.Typer()
@@ -66,7 +67,7 @@ def fit(
             licence=licence,
             work=work,
             overwrite=overwrite,
-            settings=settings(setting or []),
+            settings=setting_pairs(setting or []),
             device=device,
             progress=bar.stage,
         )
@@ -182,24 +183,6 @@ def match(
         )
     elif limit is None:
         print(f"\nNo threshold is stored for {clean(loaded.recognizer.card.name)}: `bauta recognizers calibrate`.")
-
-
-def settings(texts: list[str]) -> dict[str, Any]:
-    """Settings from NAME=VALUE; a value is JSON where it can be read so, or text; commas separate a list of text.
-
-    Raises:
-        UsageError: when one has another form.
-    """
-    found: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise UsageError(f"{text!r} is no setting.", hint="Write --set epsilon=0.5.")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value.split(",") if "," in value else value
-    return found
 
 
 def _faces(paths: list[Path], aligned: bool) -> tuple[tuple[str, ...], Any]:

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from bauta.cloaks.base import Cloak, Edit, InvalidEdit, Need, Restores, Work, least_jacobian
+from bauta.cloaks.base import Cloak, Edit, InvalidEdit, Need, Reading, Reads, Restores, Work, least_jacobian
 from bauta.cloaks.view import FaceView, Placement, cut_view
 from bauta.errors import BautaError, UsageError
 from bauta.faces.faces import Faces
@@ -147,6 +147,26 @@ def restore(cloak: Cloak[C], photo: Photo, faces: Faces, payloads: Sequence[byte
     return Applied(photo.with_perturbation(change.delta), change)
 
 
+def read(cloak: Cloak[C], photo: Photo, faces: Faces, work: Work) -> list[Reading]:
+    """What the edits of the faces in a photo say, one for each face that is large enough.
+
+    Raises:
+        UsageError: when the cloak reads nothing, or something that it needs is missing.
+    """
+    if not isinstance(cloak, Reads):
+        raise UsageError(
+            f"What {cloak.card.name} does to a photo carries no message.", hint="`bauta methods` says which ones do."
+        )
+    require(cloak.card.name, cloak.needs & {"key", "fitted"}, cloak.needs, work)
+    left = refused(cloak, photo, faces)
+    views = [
+        cut_view(photo.pixels, landmarks, grey=photo.grey, spec=cloak.view)[0]
+        for face, landmarks in enumerate(faces.landmarks)
+        if face not in left
+    ]
+    return cloak.read(views, work) if views else []
+
+
 def refused(cloak: Cloak[C], photo: Photo, faces: Faces) -> dict[int, str]:
     """Numbers of the faces that no view can be cut for, and why: too small, cut off, or without an orientation."""
     reasons = {}
@@ -248,7 +268,7 @@ def require(name: str, needs: Collection[Need], takes: Collection[Need], work: W
         "key": ("a key", "Give --key FILE."),
         "message": ("a message", "Give --message TEXT."),
         "fitted": ("what it learned of the person", f"Run `bauta fit {name} PHOTOS -o FILE`, then give --fitted FILE."),
-        "reference": ("another face to go by", "Give --reference PHOTO."),
+        "reference": ("another face to go by", "Give --like PHOTO."),
     }
     for need in sorted(needs):
         if not there[need]:
@@ -312,8 +332,8 @@ def _merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> Flo
             field[window] = _joined(field[window], placement.displacement(warp))
         moved = resample(pixels, field, top, left)
         window_of_photo = delta[top:bottom, left:right]
-        still = ~field.any(axis=0)
-        change = np.where(still[..., None], np.float32(0), moved - pixels[top:bottom, left:right])
+        still = (field == 0).all(axis=0, keepdims=True).transpose(1, 2, 0)
+        change = np.where(still, np.float32(0), moved - pixels[top:bottom, left:right])
         np.clip(window_of_photo + change, -1, 1, out=window_of_photo)
     return delta
 

@@ -18,12 +18,15 @@ from bauta.cloaking.report_data import FileFacts, MaskFacts, printable
 from bauta.cloaking.roles import choose_roles
 from bauta.cloaking.settings import ProtectSettings
 from bauta.cloaks.base import Work, load_cloak
+from bauta.cloaks.view import FaceView, ViewSpec, cut_view
 from bauta.errors import NoFaceFound, NotCalibrated, UsageError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.detection import detect_faces, face_from_box
 from bauta.faces.faces import Faces
 from bauta.judging.conditions import CONDITIONS
-from bauta.judging.verification import ORIGINAL, JudgeWithThresholds, Reference, refuse_another_photo, verify_faces
+from bauta.judging.findings import ORIGINAL
+from bauta.judging.verification import JudgeWithThresholds, Reference, refuse_another_photo, verify_faces
+from bauta.learning.fitted import Fitted
 from bauta.photo import Photo, read_photo
 from bauta.progress import Progress, silent, steps_of
 from bauta.rates import SELECTION_FMR
@@ -49,7 +52,15 @@ class Pipeline:
     def __init__(self, settings: ProtectSettings) -> None:
         self.settings = settings
         method = load_cloak(settings.method)
-        self.roles = choose_roles(settings)
+        self.fitted = tuple(
+            Fitted.load(path, method=settings.method, version=method.version) for path in settings.fitted
+        )
+        if "surrogates" not in method.needs and settings.surrogates != "auto":
+            raise UsageError(
+                f"{settings.method} attacks no recogniser while it protects.", hint="Leave --surrogates out."
+            )
+        teachers = {teacher for one in self.fitted for teacher in one.teachers}
+        self.roles = choose_roles(settings, attacks="surrogates" in method.needs, fitted_against=teachers)
         self.config = method.configured(dict(settings.options), strength=settings.strength)
         self.cloak = method(self.config)
 
@@ -80,6 +91,12 @@ class Pipeline:
         applied = apply(self.cloak, photo, faces, self._work(progress), budget=self.settings.budget)
         masked = time.monotonic()
         protected, change = applied.photo, applied.change
+        if destination is not None and any(change.payloads):
+            raise UsageError(
+                f"To take what {self.settings.method} does off again, something must be kept that a folder has no "
+                "place for.",
+                hint="Protect the photo from Python: `bauta.protect` hands it over.",
+            )
         faces, unprotected = _divided(photo, faces, change.left)
         if destination is None:
             content = protected.encode(metadata=self.settings.metadata)
@@ -89,6 +106,7 @@ class Pipeline:
             saved = read_photo(destination)
             content = None
         report = self._judge(photo, saved, faces, _facts(change), spared, unprotected, progress)
+        report = replace(report, payloads=change.payloads)
         seconds = {
             "detection": detected - began,
             "mask": masked - detected,
@@ -261,6 +279,10 @@ class Pipeline:
             self.settings.seed,
             Ensemble(self.surrogates) if "surrogates" in self.cloak.needs else None,
             thresholds=calibrated(self.roles.surrogates, self.settings.fmr),
+            fitted=self.fitted,
+            key=None if self.settings.key is None else read_secret(self.settings.key),
+            message=self.settings.message,
+            references=tuple(view_of(read_photo(path), self.cloak.view) for path in self.settings.like),
             progress=steps_of(progress, "making the mask"),
         )
 
@@ -313,6 +335,7 @@ class Pipeline:
             environment=environment(),
             original=original.pixels,
             saved=saved.pixels,
+            fitted=tuple(one.sha256 for one in self.fitted),
         )
 
 
@@ -348,6 +371,41 @@ def _faces_of(path: Path) -> tuple[Photo, Faces]:
             hint="Give a photo that shows the person large and from the front.",
         )
     return photo, faces
+
+
+def view_of(photo: Photo, spec: ViewSpec) -> FaceView:
+    """The view of the largest face in a photo.
+
+    Raises:
+        UsageError: when it shows no face that is large enough.
+    """
+    faces = detect_faces(photo.pixels)
+    if not len(faces):
+        raise UsageError(
+            f"No face was found in {_name(photo)}.", hint="Give a photo that shows the person large and from the front."
+        )
+    return cut_view(photo.pixels, faces.largest().landmarks[0], grey=photo.grey, spec=spec)[0]
+
+
+LEAST_SECRET = 16
+"""Bytes of a key; less could be tried out."""
+
+
+def read_secret(path: Path) -> bytes:
+    """A key from its file.
+
+    Raises:
+        UsageError: when the file cannot be read, or holds too little.
+    """
+    try:
+        secret = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"The key {path} cannot be read: {error.strerror}.", hint="Check the name.") from error
+    if len(secret) < LEAST_SECRET:
+        raise UsageError(
+            f"The key {path} has {len(secret)} bytes; {LEAST_SECRET} is the least.", hint="Try `openssl rand 32`."
+        )
+    return secret
 
 
 def _name(photo: Photo) -> str:

@@ -81,6 +81,8 @@ class Report:
         further: What others found out about the file, such as an embedded picture that a judge matches.
         seconds: Wall time by part.
         content: The bytes of the protected photo, when it was not written to a file.
+        fitted: SHA-256 of what the method had learned of people before.
+        payloads: Of each face what must be known to take its edit off again; not part of the written report.
     """
 
     source: FileFacts
@@ -100,6 +102,8 @@ class Report:
     further: tuple[Finding, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     content: bytes | None = field(default=None, repr=False)
+    fitted: tuple[str, ...] = ()
+    payloads: tuple[bytes, ...] = field(default=(), repr=False)
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
@@ -207,6 +211,7 @@ class Report:
                 seed=self.settings.seed,
                 budget_seconds=self.settings.budget,
                 config=self.config,
+                fitted=list(self.fitted),
             ),
             metadata_policy=self.settings.metadata.name.lower(),  # type: ignore[arg-type]
             verdict_fmr=self.settings.fmr,

@@ -67,6 +67,7 @@ class MethodRecord:
         seed: Of everything random.
         budget_seconds: Time that one face was allowed.
         config: The method's own settings by name.
+        fitted: SHA-256 of what it had learned of people before, as `bauta fit` says it.
     """
 
     name: str
@@ -75,6 +76,7 @@ class MethodRecord:
     seed: Annotated[int, Range(at=0)]
     budget_seconds: float | None
     config: dict[str, Any]
+    fitted: list[Annotated[str, SHA256]]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from bauta.cloaking.settings import ProtectSettings
@@ -39,12 +39,17 @@ class Roles:
         return any(card.name not in self.attacked and self.thresholds[card.name] for card in self.judges)
 
 
-def choose_roles(settings: ProtectSettings) -> Roles:
+def choose_roles(settings: ProtectSettings, *, attacks: bool = True, fitted_against: Collection[str] = ()) -> Roles:
     """Decide which recognisers are attacked and which judge.
 
     By default the recognisers with a surrogate's role are attacked, those that Bauta ships or
     finds in packages first and at most `MAX_SURROGATES`. Judges are those with a judge's role only, or else
     all that are not attacked. When none is left, attacked ones judge in their own runtime, and are marked.
+
+    Args:
+        settings: Which are named.
+        attacks: Whether the method attacks any while it protects.
+        fitted_against: Names of those that the method was fitted against before: they count as attacked.
 
     Raises:
         UnknownRecognizer: when a name is not known.
@@ -52,15 +57,15 @@ def choose_roles(settings: ProtectSettings) -> Roles:
         RecognizerError: when nothing can be attacked or nothing can judge.
     """
     here = [card for card in list_recognizers() if card.weights.is_file()]
-    surrogates = _choose_surrogates(settings, here)
-    judges = _choose_judges(settings, here, surrogates)
+    surrogates = _choose_surrogates(settings, here) if attacks else []
+    taught = _taught(surrogates, here, fitted_against)
+    judges = _choose_judges(settings, here, surrogates, taught)
     for role, cards in (("surrogate", surrogates), ("judge", judges)):
         for card in cards:
             require_role(card, role)
-    teachers = taught_by(surrogates)
     thresholds = {card.name: _thresholds(card, settings.fmr) for card in (*judges, *surrogates)}
     last_resort: list[RecognizerCard] = []
-    if not any(thresholds[card.name] for card in judges if card.name not in teachers):
+    if not any(thresholds[card.name] for card in judges if card.name not in taught):
         last_resort = [card for card in surrogates if "judge" in card.roles]
     if not judges and not last_resort:
         raise RecognizerError(
@@ -71,7 +76,7 @@ def choose_roles(settings: ProtectSettings) -> Roles:
     return Roles(
         surrogates=tuple(surrogates),
         judges=asked,
-        attacked=frozenset(card.name for card in asked if card in last_resort or card.name in teachers),
+        attacked=frozenset(card.name for card in asked if card in last_resort or card.name in taught),
         thresholds={card.name: thresholds[card.name] for card in asked},
     )
 
@@ -93,18 +98,31 @@ def _choose_surrogates(settings: ProtectSettings, here: Sequence[RecognizerCard]
 
 
 def _choose_judges(
-    settings: ProtectSettings, here: Sequence[RecognizerCard], surrogates: Sequence[RecognizerCard]
+    settings: ProtectSettings,
+    here: Sequence[RecognizerCard],
+    surrogates: Sequence[RecognizerCard],
+    taught: frozenset[str],
 ) -> list[RecognizerCard]:
     """Those named, or else the most independent that are here."""
     if settings.judges != "auto":
         judges = [find_card(name) for name in settings.judges]
         separate(surrogates, judges)
         return judges
-    networks, teachers = {card.sha256 for card in surrogates}, taught_by(surrogates)
+    networks = {card.sha256 for card in surrogates}
     free = [card for card in here if "judge" in card.roles and card.sha256 not in networks]
     # A network that others may attack is a poorer witness than one that is never attacked.
     judges = [card for card in free if "surrogate" not in card.roles] or free
-    return [card for card in judges if card.name not in teachers] or judges
+    return [card for card in judges if card.name not in taught] or judges
+
+
+def _taught(
+    surrogates: Sequence[RecognizerCard], here: Sequence[RecognizerCard], fitted_against: Collection[str]
+) -> frozenset[str]:
+    """Names of the recognisers that the mask knows of: a surrogate learned from them, or a fit attacked them."""
+    teachers = [card for card in here if card.name in fitted_against]
+    networks = {card.sha256 for card in teachers}
+    same = {card.name for card in here if card.sha256 in networks}
+    return taught_by([*surrogates, *teachers]) | same | frozenset(fitted_against)
 
 
 def _thresholds(card: RecognizerCard, fmr: float) -> dict[float, Threshold]:

@@ -66,6 +66,8 @@ C = TypeVar("C", bound=Settings)
 class InvalidEdit(BautaError):
     """A method answered with something that is not an edit of the view it was shown."""
 
+    code = "method"
+
 
 @dataclass(frozen=True, eq=False)
 class Edit:

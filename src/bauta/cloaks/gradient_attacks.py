@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bauta.cloaks.base import Cloak, Edit, Need, Work
+from bauta.cloaks.base import Cloak, Edit, Need, Scalar, Work
 from bauta.cloaks.view import FaceView
 from bauta.errors import NumericalFailure, UsageError
 from bauta.objectives.descent import Step, project, projected_momentum
@@ -82,7 +82,7 @@ class Pgd(Cloak[PgdConfig]):
             )  # fmt: skip
             if not torch.isfinite(run.delta).all():
                 raise NumericalFailure("The mask holds NaN or infinity.", hint="Leave out the surrogate at fault.")
-            facts = {"iterations": run.iterations[0], "stopped": run.stopped[0]}
+            facts: dict[str, Scalar] = {"iterations": run.iterations[0], "stopped": run.stopped[0]}
             edits.append(Edit(view, run.delta[0] * (view.region > 0), facts=facts))
         return edits
 

@@ -62,7 +62,8 @@ class Protection:
         Raises:
             UsageError: when there is no such method or setting.
         """
-        return load_cloak(self.method).configured(self.options).to_dict()
+        values: dict[str, Any] = load_cloak(self.method).configured(self.options).to_dict()
+        return values
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
