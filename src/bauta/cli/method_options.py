@@ -104,8 +104,8 @@ def _parameters(method: str, function: F) -> list[inspect.Parameter]:
     texts = typer.Option(
         "--set", metavar="NAME=VALUE", help="Any setting by its name. May be repeated.", rich_help_panel=panel
     )
-    hint = Annotated[Optional[list[str]], texts]  # noqa: UP045
-    made.append(inspect.Parameter(f"{_MARK}set", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint))
+    several = Annotated[Optional[list[str]], texts]  # noqa: UP045
+    made.append(inspect.Parameter(f"{_MARK}set", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=several))
     return made
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -32,6 +32,9 @@ from bauta.settings import Settings
 
 FloatArray = NDArray[np.float32]
 C = TypeVar("C", bound=Settings)
+
+_NOT_AFTERWARDS: tuple[Need, ...] = ("surrogates", "message", "reference")
+"""What only making an edit needs, and neither reading it nor taking it off."""
 
 BATCH = 8
 """Faces optimised together: enough to be fast, few enough for photos with hundreds of them."""
@@ -157,7 +160,7 @@ def read(cloak: Cloak[C], photo: Photo, faces: Faces, work: Work) -> list[Readin
         raise UsageError(
             f"What {cloak.card.name} does to a photo carries no message.", hint="`bauta methods` says which ones do."
         )
-    require(cloak.card.name, cloak.needs & {"key", "fitted"}, cloak.needs, work)
+    require(type(cloak), _given(work), but=_NOT_AFTERWARDS)
     left = refused(cloak, photo, faces)
     views = [
         cut_view(photo.pixels, landmarks, grey=photo.grey, spec=cloak.view)[0]
@@ -200,8 +203,7 @@ def edit_pictures(
         batch: Faces that are shown to the cloak at once; all when None.
         ask: Called with views, the numbers of their faces, and the work, instead of `Cloak.edit`.
     """
-    needs = cloak.needs if ask is None else cloak.needs & {"key", "fitted"}
-    require(cloak.card.name, needs, cloak.needs, work)
+    require(type(cloak), _given(work), but=_NOT_AFTERWARDS if ask is not None else ())
     cuts: list[tuple[int, int, FaceView, Placement]] = []
     left: list[list[int]] = [[] for _ in pictures]
     for number, picture in enumerate(pictures):
@@ -244,38 +246,45 @@ def edit_pictures(
     return changes
 
 
-def require(name: str, needs: Collection[Need], takes: Collection[Need], work: Work) -> None:
-    """Let work through that holds what a cloak needs, and no secret that it would not look at.
+_HINTS: dict[Need, tuple[str, str]] = {
+    "surrogates": ("recognisers to attack", "Name at least one in --surrogates."),
+    "key": ("a key", "Give --key FILE."),
+    "message": ("a message", "Give --message TEXT."),
+    "fitted": ("what it learned of the person", "Make it once with `bauta fit {name} PHOTOS -o FILE`; give --fitted."),
+    "reference": ("another face to go by", "Give --like PHOTO."),
+}
+_OPTIONS: dict[Need, str] = {"key": "--key", "message": "--message", "fitted": "--fitted", "reference": "--like"}
+
+
+def require(cloak: type[Cloak[Any]], there: Collection[Need], *, but: Collection[Need] = ()) -> None:
+    """Let a cloak through that has what it needs, and nothing given that it would not look at.
 
     Args:
-        name: Of the cloak.
-        needs: What must be there.
-        takes: What may be.
-        work: What is there.
+        cloak: Which.
+        there: What it is given.
+        but: What it does without this time.
 
     Raises:
         UsageError: naming what is missing, or too much.
     """
-    there = {
+    name = cloak.card.name
+    for need in sorted(cloak.needs - set(but)):
+        if need not in there:
+            raise UsageError(f"{name} needs {_HINTS[need][0]}.", hint=_HINTS[need][1].format(name=name))
+    for need, option in _OPTIONS.items():  # whoever gives a secret relies on it
+        if need in there and need not in cloak.needs:
+            raise UsageError(f"{name} has no use for {option}.", hint=f"`bauta methods {name}` says what it takes.")
+
+
+def _given(work: Work) -> set[Need]:
+    there: dict[Need, bool] = {
         "surrogates": work.ensemble is not None,
         "key": work.key is not None,
         "message": work.message is not None,
         "fitted": bool(work.fitted),
         "reference": bool(work.references),
     }
-    hints = {
-        "surrogates": ("recognisers to attack", "Name at least one in --surrogates."),
-        "key": ("a key", "Give --key FILE."),
-        "message": ("a message", "Give --message TEXT."),
-        "fitted": ("what it learned of the person", f"Run `bauta fit {name} PHOTOS -o FILE`, then give --fitted FILE."),
-        "reference": ("another face to go by", "Give --like PHOTO."),
-    }
-    for need in sorted(needs):
-        if not there[need]:
-            raise UsageError(f"{name} needs {hints[need][0]}.", hint=hints[need][1])
-    for option in ("key", "message", "fitted"):  # whoever gives a secret relies on it
-        if there[option] and option not in takes:
-            raise UsageError(f"{name} has no use for --{option}.", hint=f"`bauta methods {name}` says what it takes.")
+    return {need for need, given in there.items() if given}
 
 
 def _counted(progress: Steps, before: int, batches: int) -> Steps:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bauta.cloaking.apply import Change, apply, refused
+from bauta.cloaking.apply import Change, apply, refused, require
 from bauta.cloaking.report import FaceResult, Report, environment
 from bauta.cloaking.report_data import FileFacts, MaskFacts, printable
 from bauta.cloaking.roles import choose_roles
 from bauta.cloaking.settings import ProtectSettings
-from bauta.cloaks.base import Work, load_cloak
+from bauta.cloaks.base import Need, Work, load_cloak
 from bauta.cloaks.view import FaceView, ViewSpec, cut_view
 from bauta.errors import NoFaceFound, NotCalibrated, UsageError
 from bauta.faces.alignment import extract_crops
@@ -59,6 +59,15 @@ class Pipeline:
             raise UsageError(
                 f"{settings.method} attacks no recogniser while it protects.", hint="Leave --surrogates out."
             )
+        given: dict[Need, bool] = {
+            "surrogates": True,
+            "key": settings.key is not None,
+            "message": settings.message is not None,
+            "fitted": bool(settings.fitted),
+            "reference": bool(settings.like),
+        }
+        require(method, [need for need, there in given.items() if there])
+        self.key = None if settings.key is None else read_secret(settings.key)
         teachers = {teacher for one in self.fitted for teacher in one.teachers}
         self.roles = choose_roles(settings, attacks="surrogates" in method.needs, fitted_against=teachers)
         self.config = method.configured(dict(settings.options), strength=settings.strength)
@@ -280,7 +289,7 @@ class Pipeline:
             Ensemble(self.surrogates) if "surrogates" in self.cloak.needs else None,
             thresholds=calibrated(self.roles.surrogates, self.settings.fmr),
             fitted=self.fitted,
-            key=None if self.settings.key is None else read_secret(self.settings.key),
+            key=self.key,
             message=self.settings.message,
             references=tuple(view_of(read_photo(path), self.cloak.view) for path in self.settings.like),
             progress=steps_of(progress, "making the mask"),

@@ -240,7 +240,7 @@ def fit(
         thresholds=calibrated(roles.surrogates, settings.fmr),
         progress=steps_of(progress, "learning the person"),
     )
-    fitted = made.fit(views, made.configured(options or {}, strength=strength), work)
+    fitted: Fitted = made.fit(views, made.configured(options or {}, strength=strength), work)
     # Whoever was attacked is a teacher, whatever the method says.
     teachers = tuple(dict.fromkeys((*fitted.teachers, *ensemble.names)))
     return replace(fitted, method=method, teachers=teachers, version=made.version)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from bauta.errors import UsageError
-from bauta.faces.crop_template import ARCFACE_112
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +64,7 @@ class FaceView:
         import numpy as np
 
         from bauta.faces.alignment import similarity_matrix
+        from bauta.faces.crop_template import ARCFACE_112
 
         matrix = similarity_matrix(self.landmarks.numpy(), ARCFACE_112)
         return 1 / float(np.hypot(matrix[0, 0], matrix[1, 0]))
@@ -166,6 +166,7 @@ def cut_view(
     import torch
 
     from bauta.faces.alignment import similarity_matrix
+    from bauta.faces.crop_template import ARCFACE_112
 
     spec = spec or ViewSpec()
     height, width = pixels.shape[:2]

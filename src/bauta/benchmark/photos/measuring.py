@@ -16,8 +16,8 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,11 @@ from bauta.benchmark.engine import cards
 from bauta.benchmark.photos.recipe import Face, Pair
 from bauta.benchmark.photos.transports import LOSSLESS, carry
 from bauta.benchmark.protocols import Cell
-from bauta.cloaking.apply import Picture, edit_pictures, refused
-from bauta.cloaks.base import Edit, Work, load_cloak
+from bauta.cloaking.apply import Change, Picture, edit_pictures, refused
+from bauta.cloaks.base import Cloak, Edit, FitsPerson, Work, load_cloak
 from bauta.cloaks.targets import composite_faces
 from bauta.cloaks.tip_im import TipImConfig
+from bauta.cloaks.view import cut_view
 from bauta.data.images import FaceImage
 from bauta.errors import BautaError, UsageError
 from bauta.faces.alignment import extract_crops
@@ -47,6 +48,7 @@ from bauta.files import make_folder, write_atomically
 from bauta.judging.lpips import Lpips
 from bauta.judging.quality import DIGITS, photo_quality
 from bauta.judging.verification import cut, find_again, footprint
+from bauta.learning.fitted import Fitted
 from bauta.pages import picture
 from bauta.photo import Photo, read_photo
 from bauta.recognizers import Judge, Surrogate, find_card, load_judge, load_surrogate
@@ -128,10 +130,12 @@ class Item:
     Attributes:
         pair: Of photos.
         output: The protected photo when it was made elsewhere.
+        learned_from: Photos of the person that a method which fits once learns from.
     """
 
     pair: Pair
     output: FaceImage | None = None
+    learned_from: tuple[FaceImage, ...] = ()
 
     @cached_property
     def sha256(self) -> list[str]:
@@ -311,19 +315,19 @@ class Bench:
         chosen = [(number, side) for number in seen if not records[number]["failure"] for side in sides]
         if not chosen:
             return {}, {}, {"forward": 0, "backward": 0}
-        pictures = [
-            Picture(photo.pixels, faces.landmarks, photo.grey)
-            for photo, faces in (seen[number][side] for number, side in chosen)
-        ]
         passes = _Passes()
-        work = Work(
-            self._generator(items),
-            Ensemble(self.surrogates) if "surrogates" in method.needs else None,
-            thresholds=self.plan.thresholds,
-        )
+        ensemble = Ensemble(self.surrogates) if self.surrogates else None
+        work = Work(self._generator(items), ensemble, thresholds=self.plan.thresholds)
         passes.watch(self.surrogates)
         try:
-            changes = edit_pictures(cloak, pictures, work)
+            changes: list[Change] = []
+            for group, fitted in self._learned(cloak, items, chosen, work):
+                pictures = [
+                    Picture(photo.pixels, faces.landmarks, photo.grey)
+                    for photo, faces in (seen[number][side] for number, side in group)
+                ]
+                given = ensemble if "surrogates" in method.needs else None
+                changes += edit_pictures(cloak, pictures, replace(work, ensemble=given, fitted=fitted))
         finally:
             passes.stop()
         protected, masks = {}, {}
@@ -332,6 +336,21 @@ class Bench:
             protected[number, side] = (masked.pixels, read_photo(masked.encode()).pixels)
             masks[number, side] = (change.edits[0], change.seconds[0])
         return protected, masks, {"forward": passes.forward, "backward": passes.backward}
+
+    def _learned(
+        self, cloak: Cloak[Any], items: Sequence[Item], chosen: Sequence[tuple[int, int]], work: Work
+    ) -> Iterator[tuple[list[tuple[int, int]], tuple[Fitted, ...]]]:
+        """Photos that are edited together, and what the cloak learned of their person before, if it fits."""
+        if not isinstance(cloak, FitsPerson):
+            yield list(chosen), ()
+            return
+        for number in dict.fromkeys(number for number, _ in chosen):
+            views = []
+            for image in items[number].learned_from:
+                photo, faces = self._see(image)
+                views.append(cut_view(photo.pixels, faces.landmarks[0], grey=photo.grey, spec=cloak.view)[0])
+            fitted = cloak.fit(views, cloak.config, work)
+            yield [one for one in chosen if one[0] == number], (fitted,)
 
     def _read_outputs(
         self, items: Sequence[Item], records: list[Record], seen: Mapping[int, tuple[Seen, Seen]]
@@ -420,6 +439,13 @@ class Bench:
             faces = composite_faces()[: TipImConfig().targets].permute(0, 2, 3, 1).numpy()
             self._targets[name] = judge.embed(retemplate_pixels(faces, judge.card.template))
         return self._targets[name]
+
+
+def batch_name(items: Sequence[Item]) -> str:
+    """Tells batches apart: by their photos, and those that the method learned from."""
+    learned = [hashlib.sha256(image.read()).hexdigest() for item in items for image in item.learned_from]
+    name = digest(items) if not learned else hashlib.sha256("\n".join([digest(items), *learned]).encode()).hexdigest()
+    return name[:32]
 
 
 def digest(items: Sequence[Item]) -> str:

@@ -37,11 +37,13 @@ class Pair:
         subject: The person: the unit of intervals.
         protected: The photo that methods change.
         reference: The clean photo it is compared with; the original itself where there is no other.
+        others: Further photos of the person, from which methods that fit once learn; they are neither of the two.
     """
 
     subject: str
     protected: FaceImage
     reference: FaceImage
+    others: tuple[FaceImage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,11 @@ class Dataset:
         photos: dict[str, list[FaceImage]] = {}
         for subject, image in zip(people.subjects, people.images, strict=True):
             photos.setdefault(subject, []).append(image)
-        pairs = [Pair(subject, *images[:2]) for subject, images in photos.items() if len(images) > 1]
+        pairs = [
+            Pair(subject, *images[:2], others=tuple(images[2:]))
+            for subject, images in photos.items()
+            if len(images) > 1
+        ]
         if not pairs:
             raise UsageError(f"Nobody in {folder} has two photos.", hint="One is protected, one recognises.")
         return people.name, pairs
