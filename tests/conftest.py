@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from bauta.recognizers.surrogates import Surrogate
+from bauta.registry import load_method
+from bauta.templates.base import Protector
+from bauta.templates.fit import FitWork
 from bauta.testing import toy_surrogate as toy_surrogate
 from bauta.testing import toy_view as toy_view
 
@@ -15,6 +21,21 @@ def faces(count: int = 4, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 9, 9, generator=generator)
     return torch.nn.functional.interpolate(coarse, (112, 112), mode="bicubic").clamp(0, 1)
+
+
+def fitted(
+    method: str | type[Protector],
+    images: torch.Tensor,
+    recognizer: Surrogate | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Any:
+    """A protector of toy faces; what is not of `FitWork` is a setting of the method."""
+    made: type[Protector] = load_method(method) if isinstance(method, str) else method
+    about = {name: options.pop(name) for name in ("licence", "data", "progress", "device") if name in options}
+    people, folder = tuple(options.pop("people", ())), options.pop("work", None)
+    work = FitWork(recognizer or toy_surrogate(), seed, people=people, folder=folder, **about)
+    return made.fit_with(images, options, work)
 
 
 def drawn(seed: int = 0) -> torch.Generator:

@@ -14,7 +14,6 @@ from bauta.attacks.optimise import view_of
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
 from bauta.learning import learners
 from bauta.learning.learners import Schedule
-from bauta.registry import load_method
 from bauta.templates.base import load_protector
 from bauta.templates.masked.dct import BlockDct
 from bauta.templates.masked.frequency import (
@@ -33,7 +32,7 @@ from bauta.templates.masked.masking import Lesson
 from bauta.templates.masked.network import Stem, second_differences
 from bauta.templates.masked.protectors import MaskedRecognition, Unprotected
 from bauta.templates.references import IdentityFeature
-from conftest import drawn, faces, toy_surrogate
+from conftest import drawn, faces, fitted, toy_surrogate
 
 TOY = {"masking_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1, "batch": 4}
 
@@ -51,9 +50,7 @@ def lesson(images: torch.Tensor, *, epochs: int = 1, rate: float = 1e-2) -> Less
 
 
 def fit(name: str = "unprotected", images: torch.Tensor | None = None, **options: Any) -> MaskedRecognition:
-    made: MaskedRecognition = load_method(name).fit(
-        faces(8, 1) if images is None else images, recognizer=toy_surrogate(), generator=drawn(), **{**TOY, **options}
-    )
+    made: MaskedRecognition = fitted(name, faces(8, 1) if images is None else images, **{**TOY, **options})
     return made
 
 

@@ -13,7 +13,7 @@ from bauta.errors import NumericalFailure, OutputExists, UsageError, WeightsCorr
 from bauta.registry import list_methods, load_method
 from bauta.templates.base import SHIPPED, Protector, load_protector, shipped_protectors, unknown_generator
 from bauta.templates.representation import Representation, key_fingerprint, load_representation
-from conftest import drawn, toy_surrogate
+from conftest import drawn, fitted, toy_surrogate
 
 KEY = bytes(range(32))
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -44,12 +44,7 @@ def protector(request: pytest.FixtureRequest) -> Protector:
 
 
 def make(name: str, seed: int = 0) -> Protector:
-    made: Protector = load_method(name).fit(
-        faces(8, 1),
-        recognizer=toy_surrogate(seed),
-        generator=torch.Generator().manual_seed(0),
-        **OPTIONS.get(name, {}),
-    )
+    made: Protector = fitted(name, faces(8, 1), toy_surrogate(seed), **OPTIONS.get(name, {}))
     return made
 
 
@@ -187,7 +182,7 @@ def test_references_do_what_they_are_called() -> None:
 def test_a_reference_refuses_other_settings() -> None:
     for settings in ({"sigma": -1.0}, {"cells": 3}):
         with pytest.raises(UsageError, match="blurred-image"):
-            load_method("blurred-image")(toy_surrogate(), **settings)
+            fitted("blurred-image", faces(), **settings)
 
 
 def test_kinds_of_methods_are_not_mixed_up() -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from bauta.benchmark import protocols
 from bauta.benchmark.embeddings import cosines
 from bauta.benchmark.engine import cards
-from bauta.data.datasets import PairSet, read_cfp, read_lfw
+from bauta.data.datasets import PairSet, read_bin, read_cfp, read_lfw
 from bauta.data.images import FaceImage
 from bauta.errors import UsageError
 from bauta.faces.crop_template import CropTemplate
@@ -93,13 +93,17 @@ def _crops(images: Sequence[FaceImage], template: CropTemplate) -> NDArray[np.fl
 
 
 def read_set(data: Path, protocol: str) -> PairSet:
-    """The pairs of a protocol: ``data/lfw_112`` or ``data/cfp_112``.
+    """The pairs of a protocol: ``data/lfw_112``, ``data/cfp_112``, or a file of verification pairs, ``data/NAME.bin``.
 
     Raises:
         UsageError: when there is no such protocol, or the set is not there.
     """
+    if protocol.endswith(".bin"):
+        return read_bin(data / protocol)
     if protocol not in PROTOCOLS:
-        raise UsageError(f"There is no protocol {protocol!r}.", hint=f"There is: {', '.join(PROTOCOLS)}.")
+        raise UsageError(
+            f"There is no protocol {protocol!r}.", hint=f"There is: {', '.join(PROTOCOLS)}; or name a .bin file."
+        )
     return read_lfw(data / "lfw_112") if protocol == "lfw" else read_cfp(data / "cfp_112", protocol)
 
 
@@ -153,7 +157,7 @@ def run_recognizers(
         names: Of the recognisers; any role will do.
         data: Folder of ``lfw_112`` and ``cfp_112``.
         path: File of the card.
-        protocol_names: Of `PROTOCOLS`.
+        protocol_names: Of `PROTOCOLS`, or names of ``.bin`` files in `data`.
         command: As it was given.
         progress: Called with what is measured, the images done and the images there are.
 

@@ -183,7 +183,7 @@ def recognizers(
     ] = None,
     protocols: Annotated[
         Optional[list[str]],  # noqa: UP045
-        values.names_option("Of lfw, FF and FP.", default="lfw"),
+        values.names_option("Of lfw, FF and FP, or .bin files of pairs in DATA.", default="lfw"),
     ] = None,
     output: Output = Path("out/bench"),
 ) -> None:

@@ -14,7 +14,6 @@ import secrets
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -31,6 +30,8 @@ from bauta.faces.crops import retemplate
 from bauta.files import make_folder, write_atomically
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import MethodCard, load_method
+from bauta.settings import Settings
+from bauta.templates.fit import FitWork, Provenance
 from bauta.templates.representation import Kind, Representation, key_fingerprint
 
 SCHEMA = 1
@@ -41,23 +42,6 @@ LARGEST_PARTS = 1 << 30  # bytes
 WORDS = 624  # of the state of a Mersenne twister
 SHIPPED = Path(__file__).parent / "shipped"
 """Fitted protectors that travel with Bauta, a folder each."""
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where learned parts come from, one line of text each.
-
-    Attributes:
-        data: The faces they were fitted on, with a digest where there is one.
-        licence: Terms of the parts.
-        seed: Of everything random in the fitting.
-        training: How the fitting went, in plain values.
-    """
-
-    data: str = "none"
-    licence: str = "not stated"
-    seed: int = 0
-    training: tuple[tuple[str, str | int | float | bool], ...] = ()
 
 
 class Protector(ABC):
@@ -72,9 +56,17 @@ class Protector(ABC):
         keyed: Whether `protect` takes a key.
         provenance: Where the learned parts come from.
         teachers: Names of further recognisers that the learned parts were fitted against; they cannot judge it.
+        Config: Class of the settings that say what the protector is; they are kept with it.
+        Training: Class of the settings that say how it learns.
+        learns: Whether it learns from the faces that it is fitted on.
+        accelerated: Whether it can learn on another device than the CPU.
     """
 
     card: ClassVar[MethodCard]
+    Config: ClassVar[type[Settings]] = Settings
+    Training: ClassVar[type[Settings]] = Settings
+    learns: ClassVar[bool] = False
+    accelerated: ClassVar[bool] = False
     kind: Kind
     keyed: ClassVar[bool] = False
     teachers: tuple[str, ...] = ()
@@ -85,14 +77,50 @@ class Protector(ABC):
 
     @classmethod
     @abstractmethod
-    def fit(cls, images: Tensor, *, recognizer: Surrogate, generator: torch.Generator) -> Self:
-        """A protector for the recogniser, fitted on faces of people whom it will never protect.
+    def fit(cls, images: Tensor, config: Any, training: Any, work: FitWork) -> Self:
+        """A protector for the recogniser; interrupted, the same call goes on where the checkpoints are.
 
         Args:
-            images: (N, 3, 112, 112) in [0, 1].
-            recognizer: The recogniser.
-            generator: Of everything random.
+            images: (N, 3, 112, 112) uint8, or float32 in [0, 1]: faces of people who will never be stored, and whom
+                no attacker of an evaluation learns from.
+            config: Of `Config`.
+            training: Of `Training`.
+            work: What it is fitted with.
+
+        Raises:
+            UsageError: when images have another form, are too few or of one person, or checkpoints are of other faces
+                or settings.
+            RecognizerError: when a recogniser cannot be used.
+            NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
         """
+
+    @classmethod
+    def fit_with(cls, images: Tensor, options: Mapping[str, Any], work: FitWork) -> Self:
+        """`fit` with settings by name, as recipes and the command line have them.
+
+        Args:
+            images: See `fit`.
+            options: Fields of `Config` and `Training` that differ from the defaults; ``preset`` names a preset of
+                `Config` to start from.
+            work: See `fit`.
+
+        Raises:
+            UsageError: when there is no such preset or setting, a value is not allowed, or as `fit`.
+        """
+        given = dict(options)
+        preset = str(given.pop("preset", "default"))
+        config, training = ({one.name for one in kind.options()} for kind in (cls.Config, cls.Training))
+        if unknown := sorted(given.keys() - config - training):
+            raise UsageError(
+                f"{cls.card.name} has no setting {', '.join(unknown)}.",
+                hint=f"It has: {', '.join(sorted({*config, *training}, key=str)) or 'none'}.",
+            )
+        return cls.fit(
+            images,
+            cls.Config.of({name: value for name, value in given.items() if name in config}, preset),
+            cls.Training.of({name: value for name, value in given.items() if name in training}),
+            work,
+        )
 
     @abstractmethod
     def protect(self, images: Tensor, generator: torch.Generator, key: bytes | None = None) -> Representation:

@@ -216,13 +216,12 @@ def compare(first: Card, second: Card) -> list[Difference]:
     limits = _common_judges(first, second)
     people = [rows[0][key]["subject"] for key in keys]
     found = []
-    for transport in [name for name in first["transports"] if name in second["transports"]]:
-        sides = [np.array([dodged(side[key], transport, limits) for key in keys], dtype=np.float64) for side in rows]
-        found.append(_difference(f"dodging, {transport}", sides[0], sides[1], people))
+    common: list[str] = [name for name in first["transports"] if name in second["transports"]]
     if all("cells" in side[key] for side in rows for key in keys):
-        for cell in (Cell.GALLERY, Cell.BOTH):
-            sides = [np.array([dodged(side[key], cell, limits) for key in keys], dtype=np.float64) for side in rows]
-            found.append(_difference(f"dodging, {cell}", sides[0], sides[1], people))
+        common += [Cell.GALLERY, Cell.BOTH]
+    for where in common:
+        sides = [np.array([dodged(side[key], where, limits) for key in keys], dtype=np.float64) for side in rows]
+        found.append(_difference(f"dodging, {where}", sides[0], sides[1], people))
     for measure in first["results"]["quality"]:
         values = [[side[key]["quality"].get(measure) for key in keys] for side in rows]
         pair = [np.array([np.nan if value is None else value for value in side])[:, None] for side in values]

@@ -22,10 +22,9 @@ E is the front of the recogniser, F its back, S a shadow decoder, std the deviat
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -33,23 +32,16 @@ from torch import Tensor, nn
 from bauta.errors import UsageError, WeightsCorrupt
 from bauta.faces.crops import retemplate
 from bauta.learning.decoders import SIDE, Face, Standardise, fused, start_decoder
-from bauta.learning.learners import Schedule
-from bauta.progress import Progress
+from bauta.learning.learners import Batch, Epochs, Rate, Schedule
 from bauta.recognizers.splits import TEMPLATE, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
+from bauta.settings import Range, Settings, Weight
 from bauta.templates.advface.keys import turn
 from bauta.templates.advface.shadow_loss import ShadowLoss
-from bauta.templates.advface.shadows import (
-    Shadow,
-    calibration,
-    channel_std,
-    digest_of_pixels,
-    fit_shadow,
-    plain_figures,
-    require_faces,
-)
-from bauta.templates.base import Protector, Provenance, find_device
+from bauta.templates.advface.shadows import Shadow, calibration, channel_std, fit_shadow
+from bauta.templates.base import Protector, find_device
+from bauta.templates.fit import FitWork, Provenance, plain_figures
 from bauta.templates.representation import Kind, Representation, Storage
 
 CHUNK = 4  # faces at a time: more outgrow the processor's cache
@@ -60,7 +52,7 @@ SMALL = 64  # elements up to which a learned tensor is kept in float32
 
 
 @dataclass(frozen=True)
-class AdvFaceConfig:
+class AdvFaceConfig(Settings):
     """Settings of AdvFace.
 
     Attributes:
@@ -87,39 +79,27 @@ class AdvFaceConfig:
         storage: Type of the stored numbers.
     """
 
+    title: ClassVar[str] = "AdvFace"
+    presets: ClassVar[tuple[str, ...]] = ("paper",)
     split: str = "14x14"
     shadows: tuple[str, ...] = ("residual-32", "unet-16")
-    epsilon: float = 0.6
-    step: float = 0.1
-    iterations: int = 20
+    epsilon: Annotated[float, Range(above=0, to=100)] = 0.6
+    step: Annotated[float, Range(above=0, to=2)] = 0.1
+    iterations: Annotated[int, Range(at=1, to=10_000)] = 20
     norm: Literal["linf", "l2"] = "linf"
-    structure: float = 1.0
-    identity: float = 0.1
-    identity_every: int = 0
+    structure: Weight = 1.0
+    identity: Weight = 0.1
+    identity_every: Annotated[int, Range(at=0, to=10_000)] = 0
     anchor: Literal["shadow", "self"] = "shadow"
-    momentum: float = 0.9
-    noise: float = 0.0
+    momentum: Annotated[float, Range(at=0, below=1)] = 0.9
+    noise: Annotated[float, Range(at=0, to=100)] = 0.0
     in_range: bool = True
     storage: Storage = "float16"
 
-    def __post_init__(self) -> None:
-        checks = {
-            "shadows": 1 <= len(self.shadows) <= 8 and len(set(self.shadows)) == len(self.shadows),
-            "epsilon": 0 < self.epsilon <= 100,
-            "step": 0 < self.step <= 2,
-            "iterations": 1 <= self.iterations <= 10_000,
-            "norm": self.norm in ("linf", "l2"),
-            "structure": 0 <= self.structure <= 1000,
-            "identity": 0 <= self.identity <= 1000,
-            "identity_every": 0 <= self.identity_every <= 10_000,
-            "anchor": self.anchor in ("shadow", "self"),
-            "momentum": 0 <= self.momentum < 1,
-            "noise": 0 <= self.noise <= 100,
-            "storage": self.storage in get_args(Storage),
-        }
-        for name, good in checks.items():
-            if not good:
-                raise UsageError(f"AdvFace cannot run with {name}={getattr(self, name)!r}.", hint="See AdvFaceConfig.")
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Shadows that are none, too many, named twice, or no decoders."""
+        if not 1 <= len(self.shadows) <= 8 or len(set(self.shadows)) != len(self.shadows):
+            yield "shadows", "Name one to eight different decoders."
         for text in self.shadows:
             Shadow.parse(text)
 
@@ -139,28 +119,6 @@ class AdvFaceConfig:
             storage="float32",
         )
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any], preset: str = "default") -> AdvFaceConfig:
-        """The preset with other settings; lists stand for tuples.
-
-        Raises:
-            UsageError: when there is no such preset or setting, or a value is not allowed.
-        """
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(settings.keys() - set(known)):
-            raise UsageError(f"AdvFace has no setting {unknown[0]!r}.", hint=f"It has {', '.join(known)}.")
-        if preset not in ("default", "paper"):
-            raise UsageError(f"AdvFace has no preset {preset!r}.", hint="There is default and paper.")
-        given: dict[str, Any] = {
-            name: tuple(value)
-            if isinstance(value, list)
-            else (value,)
-            if name == "shadows" and isinstance(value, str)
-            else value
-            for name, value in settings.items()
-        }
-        return replace(cls.paper() if preset == "paper" else cls(), **given)
-
     @property
     def looks(self) -> range:
         """The iterations at which the cosine to the clean template is looked at."""
@@ -170,9 +128,21 @@ class AdvFaceConfig:
             return range(max(1, round(LATE * self.iterations)), self.iterations, self.iterations)
         return range(self.identity_every, self.iterations, self.identity_every)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+@dataclass(frozen=True)
+class ShadowTraining(Settings):
+    """How the shadow decoders learn.
+
+    Attributes:
+        epochs: Passes of a shadow over the images.
+        batch: Images in a step.
+        rate: Adam's learning rate at the start.
+    """
+
+    title: ClassVar[str] = "the training of AdvFace"
+    epochs: Epochs = 5
+    batch: Batch = 16
+    rate: Rate = 2e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,7 +208,11 @@ class AdvFace(Protector):
     """
 
     keyed: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
+    accelerated: ClassVar[bool] = True
     Config = AdvFaceConfig
+    Training = ShadowTraining
+    config: AdvFaceConfig
 
     def __init__(
         self,
@@ -265,56 +239,16 @@ class AdvFace(Protector):
         self.shadows = [fused(shadow) for shadow in shadows]
 
     @classmethod
-    def fit(
-        cls,
-        images: Tensor,
-        *,
-        recognizer: Surrogate,
-        generator: torch.Generator,
-        preset: Literal["default", "paper"] = "default",
-        epochs: int = 5,
-        batch: int = 16,
-        rate: float = 2e-3,
-        people: Sequence[str] = (),
-        licence: str = "not stated",
-        data: str = "",
-        work: Path | None = None,
-        progress: Progress | None = None,
-        device: str = "cpu",
-        **settings: Any,
-    ) -> AdvFace:
-        """Train the shadow decoders, or go on training them.
-
-        Args:
-            images: (N, 3, 112, 112) uint8, or float32 in [0, 1]: faces of people who will never be stored, and whom
-                no attacker of an evaluation learns from.
-            recognizer: The recogniser.
-            generator: Not drawn from; its seed is the schedule's.
-            preset: Settings to start from.
-            epochs: Passes of a shadow over the images.
-            batch: Images in a step.
-            rate: Adam's learning rate at the start.
-            people: Name of the person on each image, to refuse a set of one person; empty when not known.
-            licence: Terms of the shadows.
-            data: What the images are, one line.
-            work: Folder of the checkpoints.
-            progress: Called with a stage, steps done and steps in all.
-            device: Where to train, such as ``cuda``; the protector is on the CPU all the same.
-            settings: Fields of `AdvFaceConfig` that differ from the preset's.
+    def fit(cls, images: Tensor, config: AdvFaceConfig, training: ShadowTraining, work: FitWork) -> Self:
+        """Train the shadow decoders, or go on training them; see `Protector.fit`.
 
         Raises:
-            UsageError: when there is no such setting, images have another form, are too few or of one person, the
-                recogniser cannot be cut there, or a checkpoint is of other faces or settings.
-            NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
+            UsageError: as there, and when the recogniser cannot be cut there.
         """
-        config = AdvFaceConfig.of(settings, preset)
-        schedule = Schedule(epochs, batch, rate, generator.initial_seed() % (1 << 31))
-        require_faces(images)
-        if people and len(people) != len(images):
-            raise UsageError(f"{len(images)} faces have {len(people)} names.", hint="Name the person of each.")
-        if people and len(set(people)) < 2:
-            raise UsageError("All faces are of one person.", hint="Give faces of many people to learn from.")
-        where = find_device(device)
+        schedule = Schedule(training.epochs, training.batch, training.rate, work.seed)
+        work.require_faces(images)
+        recognizer = work.recognizer
+        where = find_device(work.device)
         front, _ = split_recognizer(recognizer, config.split)
         front.to(where)
 
@@ -325,27 +259,17 @@ class AdvFace(Protector):
 
         key = f"{recognizer.card.sha256} {front.cut.name}"
         shadows: list[nn.Sequential] = []
-        training: dict[str, Any] = {}
+        facts = {name: value for name, value in schedule.to_dict().items() if name != "seed"}
         for text in config.shadows:
             shadow, figures = fit_shadow(
-                Shadow.parse(text), features, images, schedule, key=key, device=where, work=work, progress=progress
-            )
+                Shadow.parse(text), features, images, schedule, key=key, device=where, work=work.folder,
+                progress=work.progress,
+            )  # fmt: skip
             shadows.append(shadow)
-            training |= {f"{text}_{name}": value for name, value in plain_figures(figures).items()}
-        provenance = Provenance(
-            data=f"{data or f'{len(images)} faces'}, SHA-256 {digest_of_pixels(images)[:16]}",
-            licence=licence,
-            seed=schedule.seed,
-            training=(
-                ("faces", len(images)),
-                *([("people", len(set(people)))] if people else []),
-                *((name, value) for name, value in schedule.to_dict().items() if name != "seed"),
-                *((name.replace(".", "_"), value) for name, value in training.items()),
-            ),
-        )
+            facts |= {f"{text}_{name}".replace(".", "_"): value for name, value in plain_figures(figures).items()}
         statistics = ChannelStatistics.of(calibration(features, images)[0])
         front.to("cpu")  # it shares the recogniser
-        return cls(recognizer, config, shadows, statistics, provenance=provenance)
+        return cls(recognizer, config, shadows, statistics, provenance=work.provenance(images, *facts.items()))
 
     def protect(self, images: Tensor, generator: torch.Generator, key: bytes | None = None) -> Representation:
         """Adversarial features of faces (N, 3, 112, 112) in [0, 1]; see `Protector.protect`.

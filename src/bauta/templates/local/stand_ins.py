@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +27,11 @@ from bauta.errors import UsageError
 from bauta.faces.crops import retemplate
 from bauta.objectives.transports import gaussian_blur
 from bauta.recognizers.surrogates import Surrogate
-from bauta.templates.advface.shadows import as_images
 from bauta.templates.base import SIDE
 from bauta.templates.draws import Draws
+from bauta.templates.fit import as_images
+from bauta.templates.local.composition import LocalFeaturesConfig
 from bauta.templates.steps import descend
-
-if TYPE_CHECKING:  # it imports this module
-    from bauta.templates.local.protector import LocalFeaturesConfig
 
 MOMENTUM = 0.9
 SMOOTHED = 1.0  # deviation in pixels of the blur of gradients, for recognisers not asked (Dong et al. 2019)

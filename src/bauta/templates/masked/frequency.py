@@ -16,19 +16,19 @@ What each leaves to be seen by construction is told in ``docs/hybrid-masking.md`
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bauta.errors import UsageError
 from bauta.learning.learners import Learner, require_finite, train
-from bauta.templates.advface.shadows import as_images
+from bauta.settings import Range, Weight
 from bauta.templates.base import SIDE
+from bauta.templates.fit import as_images
 from bauta.templates.masked.dct import BLOCK, CHANNELS, COLOURS, FREQUENCIES, BlockDct
 from bauta.templates.masked.masking import Lesson, Masked, Masking, MaskingConfig, alone, stretched
 from bauta.templates.representation import Kind
@@ -62,19 +62,12 @@ class ShuffleConfig(MaskingConfig):
             of it and which a recogniser misses.
     """
 
-    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {"kept": (1, 63), "penalty": (0, 1000)}
-    kept: int = 36
+    title: ClassVar[str] = "PPFR-FD"
+    kept: Annotated[int, Range(at=1, to=63)] = 36
     choice: Literal["gates", "energy"] = "gates"
-    penalty: float = 1.0
+    penalty: Weight = 1.0
     shuffle: bool = True
     normalise: Literal["face", "population"] = "face"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.choice not in ("gates", "energy") or isinstance(self.kept, float):
-            raise UsageError(f"{self.kept!r} frequencies are not chosen by {self.choice!r}.", hint="gates or energy.")
-        if self.normalise not in ("face", "population"):
-            raise UsageError(f"Nothing is normalised by {self.normalise!r}.", hint="face or population.")
 
 
 class ShuffledMask(Masking):
@@ -229,18 +222,15 @@ class BudgetConfig(MaskingConfig):
         grid: The budget is learned for squares of 112/grid places; the published code has one for each place, 112.
     """
 
-    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {"budget": (1e-3, 1e6), "grid": (1, SIDE)}
-    budget: float = 4.0
+    title: ClassVar[str] = "DCTDP"
+    budget: Annotated[float, Range(at=1e-3, to=1e6)] = 4.0
     sensitivity: Literal["range", "one"] = "range"
-    grid: int = 14
+    grid: Annotated[int, Range(at=1, to=SIDE)] = 14
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sensitivity not in ("range", "one") or SIDE % self.grid:
-            raise UsageError(
-                f"No budget has sensitivity={self.sensitivity!r}, grid={self.grid!r}.",
-                hint="Give range or one, and a divisor of 112.",
-            )
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Squares that do not fill the image."""
+        if SIDE % self.grid:
+            yield "grid", f"Give a divisor of {SIDE}."
 
 
 class PrivacyBudget(Masking):
@@ -320,14 +310,9 @@ class SubsetConfig(MaskingConfig):
         subsets_each: Subsets that one person's faces are learned in.
     """
 
-    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {"orders": (1, 720), "subsets_each": (1, 6)}
-    orders: int = 6
-    subsets_each: int = 3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.orders, float) or isinstance(self.subsets_each, float):
-            raise UsageError("Orders and subsets are counted.", hint="Give whole numbers.")
+    title: ClassVar[str] = "PartialFace"
+    orders: Annotated[int, Range(at=1, to=720)] = 6
+    subsets_each: Annotated[int, Range(at=1, to=6)] = 3
 
 
 class RandomSubset(Masking):
@@ -386,14 +371,9 @@ class ResidueConfig(MaskingConfig):
         likeness: Weight of the mean absolute difference of face and rendering; the other term has weight 1.
     """
 
-    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {"width": (4, 128), "likeness": (0, 1000)}
-    width: int = 16
-    likeness: float = 5.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.width, float):
-            raise UsageError(f"No network has {self.width!r} channels.", hint="Give a whole number.")
+    title: ClassVar[str] = "MinusFace"
+    width: Annotated[int, Range(at=4, to=128)] = 16
+    likeness: Weight = 5.0
 
 
 class ShuffledResidue(Masking):

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -30,11 +31,12 @@ from torch.nn import functional
 from bauta import metrics
 from bauta.errors import UsageError
 from bauta.files import make_folder, write_atomically
-from bauta.learning.learners import Learner, Schedule, require_finite, train
+from bauta.learning.learners import Batch, Epochs, Learner, Rate, Schedule, require_finite, train
 from bauta.progress import Progress, silent
 from bauta.recognizers.splits import list_cuts, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
-from bauta.templates.advface.shadows import as_images, digest_of_pixels
+from bauta.settings import Range, Settings, Weight
+from bauta.templates.fit import FitWork, as_images, digest_of_pixels
 from bauta.templates.masked.masking import Lesson, Masked, Masking
 from bauta.templates.masked.mixing import Mixing
 from bauta.templates.masked.network import MaskedNetwork
@@ -47,7 +49,7 @@ _CHUNK = 16
 
 
 @dataclass(frozen=True)
-class Training:
+class MaskedTraining(Settings):
     """How a recogniser of masked faces learns.
 
     Attributes:
@@ -64,52 +66,28 @@ class Training:
         margin_weight: Of that loss, beside the distillation's.
     """
 
-    masking_epochs: int = 4
-    masking_rate: float = 2e-3
-    epochs: int = 10
-    fine_tuning_epochs: int = 4
-    reading_epochs: int = 1
-    batch: int = 16
-    rate: float = 1e-4
-    margin: float = 0.4
-    scale: float = 32.0
-    margin_weight: float = 0.02
-
-    def __post_init__(self) -> None:
-        checks = {
-            "masking_epochs": 1 <= self.masking_epochs <= 10_000,
-            "masking_rate": 0 < self.masking_rate < 1,
-            "epochs": 1 <= self.epochs <= 10_000,
-            "fine_tuning_epochs": 1 <= self.fine_tuning_epochs <= 10_000,
-            "reading_epochs": 1 <= self.reading_epochs <= 10_000,
-            "batch": 2 <= self.batch <= 65_536,
-            "rate": 0 < self.rate < 1,
-            "margin": 0 <= self.margin < 1.5,
-            "scale": 0 < self.scale <= 1000,
-            "margin_weight": 0 <= self.margin_weight <= 1000,
-        }
-        for name, good in checks.items():
-            if not good:
-                raise UsageError(f"Nothing learns with {name}={getattr(self, name)!r}.", hint="See Training.")
+    title: ClassVar[str] = "a recogniser of masked faces"
+    masking_epochs: Epochs = 4
+    masking_rate: Rate = 2e-3
+    epochs: Epochs = 10
+    fine_tuning_epochs: Epochs = 4
+    reading_epochs: Epochs = 1
+    batch: Batch = 16
+    rate: Rate = 1e-4
+    margin: Annotated[float, Range(at=0, below=1.5)] = 0.4
+    scale: Annotated[float, Range(above=0, to=1000)] = 32.0
+    margin_weight: Weight = 0.02
 
 
 class Classroom:
     """All that one masking and its recogniser are taught with."""
 
     def __init__(
-        self,
-        recognizer: Surrogate,
-        images: Tensor,
-        people: list[str],
-        masking: Masking,
-        network: MaskedNetwork,
-        training: Training,
-        seed: int,
-        work: Path | None,
-        progress: Progress | None,
+        self, images: Tensor, masking: Masking, network: MaskedNetwork, training: MaskedTraining, work: FitWork
     ) -> None:
+        recognizer, people = work.recognizer, work.people
         self.recognizer, self.masking, self.network, self.training = recognizer, masking, network, training
-        self.seed, self.work, self.progress = seed, work, progress
+        self.seed, self.work, self.progress = work.seed, work.folder, work.progress
         split = _first_map(recognizer)
         self.front = split_recognizer(recognizer, split)[0]
         names = sorted(set(people))
@@ -134,7 +112,7 @@ class Classroom:
     def teach(self, method: str) -> dict[str, float]:
         """The stages, one after the other; figures of each."""
         training, masking, network = self.training, self.masking, self.network
-        shared = [asdict(training), list(self.network.shape), self.key, self.seed]
+        shared = [training.to_dict(), list(self.network.shape), self.key, self.seed]
         early, late = (
             hashlib.sha256(json.dumps([*facts, *shared], sort_keys=True).encode()).hexdigest()
             for facts in (masking.alike, [method, masking.config.to_dict()])
