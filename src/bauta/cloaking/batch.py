@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,7 @@ from bauta.cloaking.records import (
     scratch_folder,
 )
 from bauta.cloaking.report_files import narrow
-from bauta.errors import BautaError, InternalError, OutputError, OutputExists, UsageError
+from bauta.errors import BautaError, InternalError, OutputError, OutputExists, UsageError, as_bauta_error
 from bauta.rates import SELECTION_FMR
 from bauta.version import __version__
 
@@ -96,17 +96,10 @@ class FolderRun:
                     hint="Check the output folder and the space left on its disk.",
                 ),
             )
-        except MemoryError:
-            return Outcome.failed(
-                task.source,
-                InternalError(
-                    f"Memory ran out over {task.source}.", hint="Make this photo smaller, or close other programs."
-                ),
-            )
         except Exception as error:
             if os.environ.get("BAUTA_DEBUG") == "1":
                 traceback.print_exc()
-            return Outcome.failed(task.source, InternalError.of(error))
+            return Outcome.failed(task.source, as_bauta_error(error))
 
     def _protect(self, task: Task, progress: Progress) -> Outcome:
         from bauta.photo import read_photo
@@ -420,6 +413,7 @@ def _placed(outcome: Outcome, directory: Path, record: Record) -> Outcome:
 
 def _again(source: Path, directory: Path, known: Record) -> Outcome:
     """The recorded outcome of a photo that is finished."""
+    recorded = {one.name: known.outcome[one.name] for one in fields(Outcome) if one.name in known.outcome}
     values = {
         "source": source,
         "output": directory / known.product,
@@ -428,7 +422,7 @@ def _again(source: Path, directory: Path, known: Record) -> Outcome:
         "judged_again": False,
         "seconds": 0.0,
     }
-    return _placed(Outcome(**{**known.outcome, **values}), directory, known)
+    return _placed(Outcome(**{**recorded, **values}), directory, known)
 
 
 def mask_fingerprint(pipeline: Pipeline) -> str:
