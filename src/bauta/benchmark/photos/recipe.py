@@ -101,7 +101,7 @@ class Dataset:
         for subject, image in zip(people.subjects, people.images, strict=True):
             photos.setdefault(subject, []).append(image)
         pairs = [
-            Pair(subject, *images[:2], others=tuple(images[2:]))
+            Pair(subject, images[0], images[1], tuple(images[2:]))
             for subject, images in photos.items()
             if len(images) > 1
         ]
