@@ -17,6 +17,7 @@ def write_atomically(
     overwrite: bool = False,
     originals: Iterable[Path] = (),
     mode: int = 0o666,
+    like: Path | None = None,
 ) -> None:
     """Writes a whole file or nothing.
 
@@ -30,6 +31,7 @@ def write_atomically(
         overwrite: Whether an existing file may be replaced.
         originals: Files that are never replaced, under whatever name, link or spelling they are reached.
         mode: Permissions of the file from its first moment on, less the umask.
+        like: A file that whoever may read the new one must be allowed to read, such as the photo it is made of.
 
     Raises:
         OutputExists: The name is taken, or is one of the originals.
@@ -38,8 +40,9 @@ def write_atomically(
     temporary = destination.parent / f".bauta-{secrets.token_hex(8)}.part"
     try:
         _refuse_taken(destination, overwrite, originals)
-        temporary.touch(mode, exist_ok=False)
-        with temporary.open("wb") as stream:
+        if like is not None:
+            mode &= 0o600 | (like.stat().st_mode & 0o066)
+        with open(os.open(temporary, _NEW, mode), "wb") as stream:  # noqa: PTH123 - the mode counts from the start
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -68,6 +71,9 @@ def make_folder(folder: Path) -> None:
         raise OutputError(
             f"Cannot write to {folder}: {error.strerror or error}.", hint="Give another folder, which you may write to."
         ) from error
+
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 def _refuse_taken(destination: Path, overwrite: bool, originals: Iterable[Path]) -> None:

@@ -19,26 +19,23 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from bauta.errors import UsageError, WeightsCorrupt, WeightsMissing
 from bauta.faces.crops import retemplate
 from bauta.files import make_folder, write_atomically
+from bauta.learning.fitted import Provenance, digest, read_content, read_parts, write_parts
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import MethodCard, load_method
 from bauta.settings import Settings
-from bauta.templates.fit import FitWork, Provenance
+from bauta.templates.fit import FitWork
 from bauta.templates.representation import SHORTEST_KEY, Kind, Representation, Storage, check_value
 
 SCHEMA = 1
 SIDE = 112
 CARD_FILE = "card.toml"
 PARTS_FILE = "parts.safetensors"
-LARGEST_PARTS = 1 << 30  # bytes
 WORDS = 624  # of the state of a Mersenne twister
 SHIPPED = Path(__file__).parent / "shipped"
 """Fitted protectors that travel with Bauta, a folder each."""
@@ -256,11 +253,7 @@ class Protector(ABC):
     def sha256(self) -> str:
         """Digest of method, recogniser, settings and learned parts: who changes one makes another protector."""
         about = [self.name, self.recognizer.card.sha256, self.settings()]
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-        for name, tensor in sorted(self.parts().items()):
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return digest(about, self.parts())
 
     def represent(self, tensor: Tensor, key: bytes | None = None) -> Representation:
         """The float32 tensor (N, ...) as this protector's representation."""
@@ -328,8 +321,8 @@ class Protector(ABC):
             OutputExists: when there is one already.
             OutputError: when they cannot be written.
         """
-        parts = {name: tensor.detach().cpu().contiguous() for name, tensor in self.parts().items()}
-        content = save_tensors(parts) if parts else b""
+        parts = self.parts()
+        content = write_parts(parts) if parts else b""
         lines = [
             f"schema = {SCHEMA}",
             *(
@@ -466,18 +459,8 @@ def load_protector(folder: Path, recognizer: Surrogate | None = None) -> Any:
 
 
 def _read_parts(path: Path, sha256: str) -> dict[str, Tensor]:
-    try:
-        if path.stat().st_size > LARGEST_PARTS:
-            raise WeightsCorrupt(f"{path} is larger than {LARGEST_PARTS} bytes.", hint="Is it the right file?")
-        content = path.read_bytes()
-    except OSError as error:
-        raise WeightsMissing(
-            f"The learned parts cannot be read: {path}: {error.strerror or error}.", hint="Fit the protector again."
-        ) from error
+    content = read_content(path, "The learned parts")
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise WeightsCorrupt(f"{path} has SHA-256 {found}; its card says {sha256}.", hint="Fit the protector again.")
-    try:
-        return load_tensors(content)
-    except safetensors.SafetensorError as error:
-        raise WeightsCorrupt(f"{path} is no safetensors file: {error}.", hint="Fit the protector again.") from error
+    return read_parts(content, str(path))

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from bauta.errors import UsageError, WeightsCorrupt
 from bauta.faces.crops import retemplate
 from bauta.learning.decoders import SIDE, Face, Standardise, fused, start_decoder
+from bauta.learning.fitted import Provenance
 from bauta.learning.learners import Batch, Epochs, Rate, Schedule
 from bauta.recognizers.splits import TEMPLATE, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
@@ -41,7 +42,7 @@ from bauta.templates.advface.keys import turn
 from bauta.templates.advface.shadow_loss import ShadowLoss
 from bauta.templates.advface.shadows import Shadow, calibration, channel_std, fit_shadow
 from bauta.templates.base import Protector, find_device
-from bauta.templates.fit import FitWork, Provenance, plain_figures
+from bauta.templates.fit import FitWork, plain_figures
 from bauta.templates.representation import Kind, Representation, Storage
 
 CHUNK = 4  # faces at a time: more outgrow the processor's cache

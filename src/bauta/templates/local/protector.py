@@ -30,12 +30,13 @@ import torch
 from torch import Tensor, nn
 
 from bauta.errors import UsageError, WeightsCorrupt
+from bauta.learning.fitted import Provenance
 from bauta.learning.learners import Schedule
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import register
 from bauta.templates.base import ImageProtector
 from bauta.templates.draws import Draws
-from bauta.templates.fit import FitWork, Provenance, plain_figures
+from bauta.templates.fit import FitWork, plain_figures
 from bauta.templates.local.anonymisers import Anonymiser, AnonymiserTraining, fit_anonymiser
 from bauta.templates.local.composition import LocalFeaturesConfig, compose, cut_bits
 from bauta.templates.local.stand_ins import StandIns, write_identity

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from bauta import metrics
 from bauta.errors import UsageError, WeightsCorrupt
+from bauta.learning.fitted import Provenance
 from bauta.rates import FMRS
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
 from bauta.templates.base import Protector, unknown_generator
-from bauta.templates.fit import FitWork, Provenance, as_images, plain_figures
+from bauta.templates.fit import FitWork, as_images, plain_figures
 from bauta.templates.masked.frequency import PrivacyBudget, RandomSubset, ShuffledMask, ShuffledResidue
 from bauta.templates.masked.hybrid_masking import FixedMixture, HybridMask
 from bauta.templates.masked.masking import GaussianNoise, Masking, MaskingConfig, Unmasked
