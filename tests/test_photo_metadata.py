@@ -18,6 +18,7 @@ from photo_builders import (
     add_png_chunks,
     encode,
     exif,
+    iptc,
     jpeg_segments,
     photoshop_resource,
     photoshop_resources,
@@ -25,6 +26,7 @@ from photo_builders import (
     save,
     scene,
     tiff_block,
+    xmp_packet,
 )
 
 PRIVATE, KEEP, STRIP = MetadataPolicy.PRIVATE, MetadataPolicy.KEEP, MetadataPolicy.STRIP
@@ -210,14 +212,14 @@ def test_xmp_that_cannot_be_read_is_dropped(packet, policy):
 
 
 def test_a_picture_in_xmp_is_found_in_cdata_and_comments():
-    packet = (
-        b"<x:xmpmeta xmlns:x='adobe:ns:meta/' xmlns:y='urn:y'><!-- /9j/SECRET --><y:a><![CDATA[/9j/SECRET]]></y:a>"
-        b"<y:b>kept<!-- SECRET --></y:b></x:xmpmeta><!-- SECRET -->"
+    packet = xmp_packet(
+        b"<!-- /9j/SECRET --><y:a><![CDATA[/9j/SECRET]]></y:a><xmp:Label>kept<!-- SECRET --></xmp:Label>",
+        after=b"<!-- SECRET -->",
     )
     for policy in (PRIVATE, KEEP):
         result = read_photo(jpeg(xmp=packet)).encode(metadata=policy)
         assert b"SECRET" not in result
-        assert b"<y:b>kept</y:b>" in result
+        assert b"<xmp:Label>kept</xmp:Label>" in result
 
 
 def test_deeply_nested_xmp_is_dropped():
@@ -297,14 +299,14 @@ def test_what_follows_the_picture_goes():
 
 
 def test_long_photoshop_resources_are_split_again():
-    long = b"".join(photoshop_resource(0x0404, bytes([65 + index]) * 40_000) for index in range(4))
+    long = b"".join(photoshop_resource(0x0404, iptc(120, bytes([65 + index]) * 40_000)) for index in range(4))
     parts = [(0xED, b"Photoshop 3.0\0" + long[start : start + 60_000]) for start in range(0, len(long), 60_000)]
     segments = jpeg_segments(read_photo(add_jpeg_segments(jpeg(), *parts)).encode())
     assert b"".join(body[14:] for marker, body in segments if marker == 0xED) == long
 
 
 def test_broken_photoshop_resources_are_dropped():
-    broken = photoshop_resource(0x0404, b"SECRET")[:-3]
+    broken = photoshop_resource(0x0404, iptc(120, b"SECRET"))[:-3]
     for resources in (broken, b"8BIMSECRET", b"nonsense SECRET", broken + photoshop_resources()):
         data = add_jpeg_segments(jpeg(), (0xED, b"Photoshop 3.0\0" + resources))
         assert b"SECRET" not in read_photo(data).encode(metadata=KEEP)
