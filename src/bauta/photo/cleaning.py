@@ -166,3 +166,11 @@ def decoded(data: bytes) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return data.decode("latin-1")
+
+
+def is_plain_text(data: bytes) -> bool:
+    """Whether bytes of unknown meaning are certainly a text: UTF-8 for people."""
+    try:
+        return is_readable(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        return False

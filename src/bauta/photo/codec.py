@@ -144,7 +144,8 @@ def raster_of(source: Source, image: Image.Image, orientation: int) -> Raster:
     colour, mode = _MODES[image.mode]
     if "transparency" in image.info:
         mode = "LA" if colour == "grey" else "RGBA"
-    return Raster(as_samples(np.array(image.convert(mode))), colour, orientation)
+    shown = image if image.mode == mode else image.convert(mode)  # a copy costs as much as the picture
+    return Raster(as_samples(np.asarray(shown)), colour, orientation)
 
 
 def as_samples(array: Samples) -> Samples:

@@ -69,6 +69,7 @@ _BREAKS = re.compile(rb"\s+|\\+[rnt]|&#(?:x[dDaA9]|1[03]|9);|%0[aAdD]")
 _HEX = re.compile(rb"(?:[0-9a-fA-F]{2}[\s:,]?){32,}")
 _QUOTED = re.compile(rb"(?:=[0-9A-F]{2}){3}")
 _NUMBERS = re.compile(rb"(?:\d{1,3}\s*,\s*){63,}\d{1,3}")
+_TAG = re.compile(rb"<[^>]*>\s*")
 _ESCAPE = re.compile(rb"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
 _PACKED = re.compile(rb"\x78[\x01\x5e\x9c\xda]|\x1f\x8b\x08|BZh[1-9]1AY|\xfd7zXZ\0|PK\x03\x04")
@@ -140,7 +141,7 @@ def _starts(data: bytes, first: int) -> Iterator[int]:
     for mark, before in _MARKS.items():
         place = data.find(mark, first)
         while place >= 0:
-            if place >= before and _PICTURES.match(data, place - before):
+            if place - before >= first and _PICTURES.match(data, place - before):
                 yield place - before
             place = data.find(mark, place + 1)
 
@@ -274,6 +275,11 @@ def _unescaped(data: bytes) -> Iterator[bytes]:
         yield unescaped.encode("latin-1", "ignore")
 
 
+def _without_markup(data: bytes) -> Iterator[bytes]:
+    if b"</" in data:
+        yield _TAG.sub(b"", data)
+
+
 def _narrowed(data: bytes) -> Iterator[bytes]:
     """UTF-16 without its zeros, and UTF-8 that stands for single bytes."""
     if data.count(0) * 4 > len(data):
@@ -314,9 +320,8 @@ def _inflate(decompress: Callable[[bytes, int], bytes], data: bytes) -> bytes:
     out = bytearray()
     step = 4096
     try:
-        out += decompress(data[:step], _INFLATED + 1)
-        if out:
-            out += decompress(data[step:], _INFLATED + 1)
+        out += decompress(data[:step], _INFLATED + 1)  # what is no stream fails here already
+        out += decompress(data[step:], _INFLATED + 1)
     except (zlib.error, OSError, EOFError, lzma.LZMAError, ValueError):
         pass
     if len(out) > _INFLATED:
@@ -333,6 +338,7 @@ _CODINGS: dict[str, Callable[[bytes], Iterator[bytes]]] = {
     "ascii85": _from_ascii85,
     "uuencode": _from_uuencode,
     "escapes": _unescaped,
+    "markup": _without_markup,
     "wide text": _narrowed,
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bauta.photo.cleaning import Cleaning, Removed, against_text, decoded, is_readable, note
+from bauta.photo.cleaning import Cleaning, Removed, against_text, decoded, is_plain_text, is_readable, note
 from bauta.photo.embedded import holds_picture
 from bauta.photo.formats import exif
 
@@ -117,7 +117,7 @@ def _judge(entry: exif.Entry, parent: int, cleaning: Cleaning) -> tuple[Removed 
         return Removed.PICTURE, None
     if not cleaning.private:
         known = tag == _MAKER_NOTE or tag in _TEXTS.get(parent, ()) or tag in _PLAIN.get(parent, ())
-        large = len(value) > _LARGEST_UNKNOWN and not (known or is_readable(text_of(entry)))
+        large = len(value) > _LARGEST_UNKNOWN and not (known or is_plain_text(value))
         return (Removed.OTHER, None) if large else (None, value)
     if tag in _PLAIN.get(parent, ()):
         fits = len(value) <= _LARGEST_PLAIN or (tag == _TRANSFER_FUNCTION and entry.kind == exif.SHORT)

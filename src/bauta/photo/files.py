@@ -56,7 +56,7 @@ def write_atomically(
     *,
     overwrite: bool = False,
     originals: Iterable[Path] = (),
-    like: Path | None = None,
+    mode: int = 0o666,
 ) -> None:
     """Writes a whole file or nothing.
 
@@ -69,7 +69,7 @@ def write_atomically(
         content: The whole content.
         overwrite: Whether an existing file may be replaced.
         originals: Files that are never replaced, under whatever name, link or spelling they are reached.
-        like: A file that whoever may read the new one must be allowed to read, such as the photo it is made of.
+        mode: Permissions of the file from its first moment on, less the umask.
 
     Raises:
         OutputExists: The name is taken, or is one of the originals.
@@ -78,8 +78,7 @@ def write_atomically(
     temporary = destination.parent / f".bauta-{secrets.token_hex(8)}.part"
     try:
         _refuse_taken(destination, overwrite, originals)
-        mode = 0o666 if like is None else 0o600 | (like.stat().st_mode & 0o066)
-        with open(os.open(temporary, _NEW, mode), "wb") as stream:  # noqa: PTH123 - the mode counts from the start
+        with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -96,7 +95,9 @@ def write_atomically(
         _remove(temporary)  # also when the user interrupts
 
 
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+def mode_like(source: Path) -> int:
+    """Permissions for a file made of another: its owner may do everything, others what they may with that one."""
+    return 0o600 | (source.stat().st_mode & 0o066)
 
 
 def make_folder(folder: Path, *, like: Path) -> None:

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bauta.photo.cleaning import Cleaning, Removed, against_text, decoded, is_readable, note
+from bauta.photo.cleaning import Cleaning, Removed, against_text, decoded, is_plain_text, is_readable, note
 from bauta.photo.embedded import holds_picture
 
 _SIGNATURE = b"8BIM"
@@ -92,7 +92,7 @@ def _against_resource(number: int, content: bytes, cleaning: Cleaning) -> Remove
         if number in _PLAIN:
             return None if len(content) <= _PLAIN[number] else Removed.OTHER
         return Removed.LINK if number == 0x040B else Removed.OTHER
-    return Removed.OTHER if len(content) > _LARGEST_UNKNOWN and not is_readable(decoded(content)) else None
+    return Removed.OTHER if len(content) > _LARGEST_UNKNOWN and not is_plain_text(content) else None
 
 
 def _resources(data: bytes) -> Sequence[tuple[int, bytes]] | None:
@@ -142,7 +142,8 @@ def _against(dataset: _Dataset, cleaning: Cleaning) -> Removed | None:
         return Removed.PICTURE
     text = decoded(value)
     if not cleaning.private:
-        return Removed.OTHER if len(value) > _LARGEST_UNKNOWN and not is_readable(text) else None
+        known = dataset.record == _APPLICATION and number in _TEXTS
+        return Removed.OTHER if len(value) > _LARGEST_UNKNOWN and not (known or is_plain_text(value)) else None
     if (dataset.record, number) == _CHARACTER_SET:
         return None if len(value) <= 8 else Removed.OTHER
     if dataset.record != _APPLICATION:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from bauta.photo import exif_fields, iptc, xmp
-from bauta.photo.cleaning import Cleaning, Removed, against_text, decoded, is_readable, program_values
+from bauta.photo.cleaning import Cleaning, Removed, against_text, is_plain_text, is_readable, program_values
 from bauta.photo.embedded import carve, holds_picture
 from bauta.photo.formats import exif as exif_block
 
@@ -144,7 +144,7 @@ def _against_block(block: Block, cleaning: Cleaning, prompts: list[str]) -> Remo
     if block.kind is BlockKind.MAKER:
         if cleaning.private:
             return (against_text(block.text) if block.reason is Removed.OTHER else None) or block.reason
-        unknown = len(block.content) > _LARGEST_UNKNOWN and not (block.text or is_readable(decoded(block.content)))
+        unknown = len(block.content) > _LARGEST_UNKNOWN and not (block.text or is_plain_text(block.content))
         return Removed.OTHER if unknown else None
     if block.kind is BlockKind.TEXT and cleaning.private:
         if not is_readable(block.text):

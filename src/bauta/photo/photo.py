@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from bauta.errors import OutputError, PhotoError, PhotoTooLarge, UnreadablePhoto, UsageError
 from bauta.photo.cleaning import Removed
 from bauta.photo.codec import Decoded, Source
-from bauta.photo.files import SUFFIXES, write_atomically
+from bauta.photo.files import SUFFIXES, mode_like, write_atomically
 from bauta.photo.metadata import Metadata, MetadataPolicy
 from bauta.photo.raster import Raster
+from bauta.photo.readback import embedded_pictures
 
 MAX_PIXELS = 250_000_000  # phones give 200 million
 _LARGEST_PIXEL = 16  # bytes a file may spend on each of the permitted pixels
@@ -113,16 +114,29 @@ class Photo:
     def encode(self, *, metadata: MetadataPolicy = MetadataPolicy.PRIVATE) -> bytes:
         """The photo as a file of its own format, coded like the source and of about its size.
 
+        The last line of defence: the finished file is searched for any further picture, and one that holds any is
+        not handed out, whatever the policy.
+
         Raises:
-            OutputError: The encoder failed.
+            OutputError: The encoder failed, or another picture is still in the file.
         """
         try:
-            return self._encode(self._raster, self._metadata.under(metadata))
+            content = self._encode(self._raster, self._metadata.under(metadata))
+            further = embedded_pictures(content)
         except Exception as error:  # encoders raise whatever their C libraries make of a failure
             raise OutputError(
                 f"{_name(self.path)} could not be encoded as {self.format}.",
                 hint="Please report this photo's format and size as a bug.",
             ) from error
+
+        if further:
+            found = further[0]
+            raise OutputError(
+                f"{_name(self.path)} was not written: another picture ({found.kind}) is still in its "
+                f"{' > '.join(found.path)}, and might show the unprotected face.",
+                hint="Remove all metadata (--strip-metadata), and please report this as a bug.",
+            )
+        return content
 
     def removed(self, metadata: MetadataPolicy = MetadataPolicy.PRIVATE) -> dict[str, int]:
         """What `encode` leaves out of the file's metadata: how many fields by kind, in plain words.
@@ -158,9 +172,9 @@ class Photo:
                 hint=f"Use the ending {self.suffix}.",
             )
         originals = [self.path] if self.path else []
-        like = self.path if self.path and self.path.exists() else None
+        mode = mode_like(self.path) if self.path and self.path.exists() else 0o666
         content = self.encode(metadata=metadata)
-        write_atomically(destination, content, overwrite=overwrite, originals=originals, like=like)
+        write_atomically(destination, content, overwrite=overwrite, originals=originals, mode=mode)
 
 
 def read_photo(source: Path | str | bytes, *, max_pixels: int = MAX_PIXELS) -> Photo:
