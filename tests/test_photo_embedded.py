@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bauta.errors import OutputError
 from bauta.photo import MetadataPolicy, embedded_pictures, read_photo
 from bauta.photo.embedded import carve, holds_picture
 from photo_builders import (
@@ -334,6 +335,16 @@ def test_the_last_look_finds_nothing_in_clean_files(format_name, policy):
     data = heic(array, quality=80) if format_name == "HEIC" else encode(array, format_name, exif=exif(thumbnail=False))
     assert embedded_pictures(data) == []
     assert embedded_pictures(read_photo(data).encode(metadata=policy)) == []
+
+
+@pytest.mark.parametrize("carrier", ["xmp base64 jpeg", "png text", "tiff field", "webp xmp", "iptc preview bmp"])
+def test_a_file_that_still_holds_a_picture_is_not_handed_out(carrier, monkeypatch, tmp_path):
+    photo = read_photo(CARRIERS[carrier]())
+    monkeypatch.setattr("bauta.photo.metadata.Metadata.under", lambda self, policy: self)  # cleaning forgets all
+    with pytest.raises(OutputError, match="another picture") as caught:
+        photo.save(tmp_path / f"out{photo.suffix}")
+    assert "--strip-metadata" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_thumbnails_that_a_container_lists_are_found():

@@ -91,6 +91,7 @@ class Outcome:
         psnr: Lowest PSNR of a face, in dB.
         matching: Number of judges that still match a face.
         judges: Number of judges asked.
+        removed: What was left out of the photo's metadata, how many fields by kind.
         seconds: Wall time.
     """
 
@@ -107,6 +108,7 @@ class Outcome:
     psnr: float | None = None
     matching: int = 0
     judges: int = 0
+    removed: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -230,7 +232,7 @@ class Workshop:
             )
 
     def _protect(self, task: Task, progress: Progress) -> Outcome:
-        from bauta.photo import read_photo
+        from bauta.photo import make_folder, mode_like, read_photo, write_atomically
 
         photo = read_photo(task.source)
         target, known = self._place(task, photo)
@@ -239,8 +241,8 @@ class Workshop:
             return _again(task.source, target, known)
         pages = self._report_names(task, target, ours) if self.reports else ()
         record = record_path(self.directory, target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        record.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (target.parent, record.parent):
+            make_folder(folder, like=[task.source.parent])
         # Everything is made beside the records and then moved, so that an interruption leaves no half file.
         with tempfile.TemporaryDirectory(
             dir=self.directory / RECORDS, prefix=f"{scratch_prefix()}{os.getpid()}-"
@@ -250,30 +252,29 @@ class Workshop:
             files = {target: draft}
             for path, text in zip(pages, (report.to_html, report.to_json), strict=False):
                 files[path] = Path(scratch) / path.name
-                files[path].write_text(text(), encoding="utf-8")
+                # Reports show the bare face: they are closed to whom the photo is closed.
+                write_atomically(files[path], text().encode(), mode=mode_like(task.source))
             page = next(iter(pages), None)
             outcome = _outcome(task.source, report, target, page)
             ours = unchanged(target.parent, known)  # asked again: the mask took its time
             note = Path(scratch) / "record"
-            note.write_text(
-                json.dumps(
-                    {
-                        "schema": SCHEMA,
-                        "source": digest_of_path(task.source),
-                        **self._decided(photo),
-                        "files": {path.name: digest_of_file(made) for path, made in files.items()},
-                        "earlier": ours,
-                        "outcome": {
-                            **outcome.to_dict(),
-                            "source": None,
-                            "output": None,
-                            "report": page and page.name,
-                        },
+            noted = json.dumps(
+                {
+                    "schema": SCHEMA,
+                    "source": digest_of_path(task.source),
+                    **self._decided(photo),
+                    "files": {path.name: digest_of_file(made) for path, made in files.items()},
+                    "earlier": ours,
+                    "outcome": {
+                        **outcome.to_dict(),
+                        "source": None,
+                        "output": None,
+                        "report": page and page.name,
                     },
-                    indent=1,
-                ),
-                encoding="utf-8",
+                },
+                indent=1,
             )
+            write_atomically(note, noted.encode(), mode=mode_like(task.source))
             taken = next((path for path in files if path.name not in ours and os.path.lexists(path)), None)
             if taken is not None:
                 raise OutputExists(
@@ -334,12 +335,13 @@ def collect(paths: Sequence[Path], directory: Path) -> tuple[list[tuple[Path, Pa
     is named and itself in the output folder: there only recorded products are passed over. When nothing else is
     left, that is a failure too.
     """
-    from bauta.photo import find_photos
+    from bauta.photo import find_photos, why_passed_over
 
     found = find_photos(paths)
+    outside = (path for path in found.passed_over if not _absolute(path).is_relative_to(_absolute(directory)))
     failures = [
         Outcome(Path(), exit_code=problem.exit_code, message=problem.message, hint=problem.hint)
-        for problem in found.problems
+        for problem in (*found.problems, *map(why_passed_over, outside))
     ]
     folders = [_absolute(path) for path in paths if path.is_dir()]
     named = {_absolute(path) for path in paths}
@@ -444,7 +446,7 @@ def protect_photos(
         )
     if jobs < 1:
         raise UsageError(f"{jobs} jobs do nothing.", hint="Give --jobs 1 or more.")
-    _make_folder(directory)
+    _make_folder(directory, [task.source.parent for task in tasks])
     remove_orphans(directory)
     from bauta.cloaking.pipeline import Pipeline
 
@@ -581,13 +583,16 @@ def _outcome(source: Path, report: Report, target: Path, page: Path | None) -> O
         psnr=min(ratios, default=None),
         matching=len(report.recognised_by),
         judges=len(report.judges),
+        removed=report.removed,
         seconds=report.seconds["total"],
     )
 
 
-def _make_folder(directory: Path) -> None:
+def _make_folder(directory: Path, like: Sequence[Path]) -> None:
+    from bauta.photo import make_folder
+
     try:
-        (directory / RECORDS).mkdir(parents=True, exist_ok=True)
+        make_folder(directory / RECORDS, like=like)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:

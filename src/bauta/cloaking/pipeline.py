@@ -100,6 +100,7 @@ class Pipeline:
             saved = read_photo(destination)
             content = None
         report = self._judge(photo, saved, faces, masks, spared, unprotected, progress)
+        report = replace(report, removed=photo.removed(self.settings.metadata))
         seconds = {
             "detection": detected - began,
             "mask": masked - detected,

@@ -136,6 +136,7 @@ class Report:
         environment: Versions and machine.
         original: (H, W, 3) pixels of the original.
         saved: (H', W', 3) pixels of the file that was read back.
+        removed: What was left out of the photo's metadata, how many fields by kind.
         seconds: Wall time by part.
         content: The bytes of the protected photo, when it was not written to a file.
     """
@@ -153,6 +154,7 @@ class Report:
     environment: dict[str, str]
     original: FloatArray = field(repr=False)
     saved: FloatArray = field(repr=False)
+    removed: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     content: bytes | None = field(default=None, repr=False)
 
@@ -278,6 +280,7 @@ class Report:
                 },
             },
             "metadata_policy": self.settings.metadata.name.lower(),
+            "metadata_removed": self.removed,
             "verdict_fmr": self.settings.fmr,
             "recognizers": [
                 {

@@ -1,6 +1,6 @@
 """Photos in, photos out: decoding and encoding, metadata policy, atomic writes, finding files."""
 
-from bauta.photo.files import FoundPhotos, find_photos, make_folder, mode_like, write_atomically
+from bauta.photo.files import FoundPhotos, find_photos, make_folder, mode_like, why_passed_over, write_atomically
 from bauta.photo.metadata import MetadataPolicy
 from bauta.photo.photo import MAX_PIXELS, Photo, read_photo
 from bauta.photo.readback import embedded_pictures
@@ -15,5 +15,6 @@ __all__ = [
     "make_folder",
     "mode_like",
     "read_photo",
+    "why_passed_over",
     "write_atomically",
 ]

@@ -42,11 +42,17 @@ class Source:
         """The error for a sound file of a kind that Bauta does not protect."""
         return UnsupportedPhoto(f"{self.name} is {what}, which Bauta does not protect.", hint=hint)
 
-    def check_size(self, width: int, height: int) -> None:
+    def check_size(self, width: int, height: int, coded: int | None = None) -> None:
         """Raises PhotoTooLarge for a size that no photo of this many bytes has; call it before decoding.
 
         A few bytes can declare millions of pixels, each of which would cost time and memory.
+
+        Args:
+            width: In pixels, as declared.
+            height: In pixels, as declared.
+            coded: Bytes of the coded picture; the whole file by default.
         """
+        size = len(self.data) if coded is None else coded
         if width * height > self.max_pixels:
             raise PhotoTooLarge(
                 f"{self.name} has {width} x {height} pixels, over the limit of {self.max_pixels:,}.",
@@ -58,9 +64,9 @@ class Source:
                 f"{self.name} has {width} x {height} pixels, a strip that no photo is.",
                 hint="Cut it into parts of ordinary shape.",
             )
-        if width * height > _UNSUSPICIOUS_PIXELS and width * height > _PIXELS_PER_BYTE * len(self.data):
+        if width * height > _UNSUSPICIOUS_PIXELS and width * height > _PIXELS_PER_BYTE * size:
             raise PhotoTooLarge(
-                f"{self.name} declares {width} x {height} pixels in {len(self.data):,} bytes, fewer than any photo.",
+                f"{self.name} declares {width} x {height} pixels in {size:,} bytes, fewer than any photo.",
                 hint="It is a plain surface or made to exhaust the computer; save it again at a smaller size.",
             )
 
@@ -105,7 +111,9 @@ _MODES: dict[str, tuple[Colour, str]] = {
 _pillow_globals = threading.Lock()
 
 
-def open_with_pillow(source: Source, data: bytes, format_name: str, *, checked: bool = False) -> Image.Image:
+def open_with_pillow(
+    source: Source, data: bytes, format_name: str, *, coded: int | None = None, checked: bool = False
+) -> Image.Image:
     """Decodes ``data`` with one of Pillow's decoders, after the size check unless that was made before."""
     with _pillow_globals, warnings.catch_warnings():
         # Pillow's own limit is global and lower than ours, and its warnings are of no use to our callers.
@@ -116,7 +124,7 @@ def open_with_pillow(source: Source, data: bytes, format_name: str, *, checked: 
         finally:
             Image.MAX_IMAGE_PIXELS = limit
         if not checked:
-            source.check_size(*image.size)
+            source.check_size(*image.size, coded)
         image.load()
     return image
 

@@ -100,19 +100,21 @@ def mode_like(source: Path) -> int:
     return 0o600 | (source.stat().st_mode & 0o066)
 
 
-def make_folder(folder: Path, *, like: Path) -> None:
-    """Makes a folder, and those above it, open to no one to whom another folder is closed.
+def make_folder(folder: Path, *, like: Iterable[Path]) -> None:
+    """Makes a folder, and those above it, open to no one to whom one of other folders is closed.
 
     Folders that are there already stay as they are.
 
     Args:
         folder: What is made.
-        like: The folder with the photos, or with the photo, that products are made of.
+        like: The folders of the photos that products are made of.
 
     Raises:
         OSError: It cannot be made.
     """
-    mode = 0o700 | (like.stat().st_mode & 0o077)
+    mode = 0o777
+    for each in like:
+        mode &= 0o700 | each.stat().st_mode
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):
         path.mkdir(mode=mode, exist_ok=True)
@@ -167,12 +169,12 @@ class FoundPhotos:
     Attributes:
         photos: Files, each once, in natural order (``img2`` before ``img10``).
         problems: What could not be searched, one error each; the search went on.
-        passed_over: Pictures and films in searched folders that cannot be protected, one error each.
+        passed_over: Pictures and films in searched folders that are not taken; `why_passed_over` tells of each.
     """
 
     photos: tuple[Path, ...]
     problems: tuple[PhotoError, ...]
-    passed_over: tuple[UnsupportedPhoto, ...] = ()
+    passed_over: tuple[Path, ...] = ()
 
 
 def find_photos(paths: Sequence[Path | str]) -> FoundPhotos:
@@ -198,11 +200,12 @@ def find_photos(paths: Sequence[Path | str]) -> FoundPhotos:
             problems.append(_problem(f"{given} leads to no photos", "Check the name or the pattern."))
         for path in found:
             photos.setdefault(os.path.realpath(path), path)
-    passed_over = (_unsupported(path) for real, path in others.items() if real not in photos)
+    passed_over = sorted((path for real, path in others.items() if real not in photos), key=_natural)
     return FoundPhotos(tuple(sorted(photos.values(), key=_natural)), tuple(problems), tuple(passed_over))
 
 
-def _unsupported(path: Path) -> UnsupportedPhoto:
+def why_passed_over(path: Path) -> UnsupportedPhoto:
+    """The error that names a picture or film that a search did not take."""
     kind = _OTHER_SUFFIXES.get(path.suffix.lower())
     if kind is None:
         return UnsupportedPhoto(

@@ -31,7 +31,7 @@ _END = 0xD9
 # A marker in coded data: 00 stands for FF itself, D0 to D7 are restarts, and FF fills.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 # Photos come in one scan, or in about ten; each costs a pass over all pixels, however few bytes it has.
-_MOST_SCANS, _FEW_SCANS, _MOST_SCANNED_PIXELS = 100, 20, 3_000_000_000
+_MOST_SCANS, _FEW_SCANS, _MOST_SCANNED_PIXELS = 100, 20, 1_000_000_000
 _MOST_SEGMENTS = 2000
 _LARGEST_SPLIT = 2048
 # Bytes of the Huffman tables that the standard suggests (T.81, annex K.3), for one component and for more.
@@ -79,6 +79,8 @@ def decode(source: Source) -> Decoded:
     segments, first_scan = _split(source)
     frame = _frame_of(source, segments)
     scans = _scans(source, first_scan, frame)
+    height, width = struct.unpack_from(">HH", frame.payload, 1)
+    source.check_size(width, height, scans.end - first_scan)
     # The decoder sees what it needs to decode, and nothing else of a file that may be hostile.
     needed = _START + b"".join(segment.tobytes() for segment in segments if _shapes_pixels(segment))
     picture = source.data[first_scan : scans.end]

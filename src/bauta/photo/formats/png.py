@@ -70,7 +70,8 @@ def decode(source: Source) -> Decoded:
         raise source.unsupported("an animated PNG", hint="Save the frame you want as a still picture.")
     if not chunks or chunks[0].name != b"IHDR" or len(chunks[0].content) != 13:
         raise source.unreadable("it has no PNG header")
-    source.check_size(*struct.unpack_from(">II", chunks[0].content))
+    coded = sum(len(chunk.content) for chunk in chunks if chunk.name == b"IDAT")
+    source.check_size(*struct.unpack_from(">II", chunks[0].content), coded)
     needed = [chunk for chunk in chunks if chunk.name in _PIXEL_CHUNKS]
     picture = SIGNATURE + b"".join(chunk.tobytes() for chunk in needed)
     end = len(SIGNATURE) + sum(12 + len(chunk.content) for chunk in chunks)

@@ -21,7 +21,8 @@ def decode(source: Source) -> Decoded:
     end, chunks = _split(source)
     if b"ANIM" in chunks or b"ANMF" in chunks:
         raise source.unsupported("an animated WebP", hint="Save the frame you want as a still picture.")
-    image = codec.open_with_pillow(source, source.data[:end], "WEBP")
+    size = sum(len(content) for name, content in chunks.items() if name in _PIXEL_CHUNKS)
+    image = codec.open_with_pillow(source, source.data[:end] + bytes(end % 2), "WEBP", coded=size)
     unknown = len(chunks.keys() - _PIXEL_CHUNKS - {b"ICCP", b"EXIF", b"XMP ", b"VP8X"})
     metadata = Metadata(
         exif=chunks.get(b"EXIF", b"").removeprefix(b"Exif\0\0"),
@@ -32,7 +33,6 @@ def decode(source: Source) -> Decoded:
     raster = codec.raster_of(source, image, orientation_of(metadata.exif))
     if b"VP8L" in chunks:
         return Decoded(raster, metadata, _encode_lossless)
-    size = sum(len(content) for name, content in chunks.items() if name in _PIXEL_CHUNKS)
     return Decoded(raster, metadata, partial(_encode_lossy, size))
 
 
