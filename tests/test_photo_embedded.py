@@ -129,10 +129,11 @@ def test_a_picture_is_carved_out_of_any_coding(kind, coding):
         "sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "Ünïcödé and 日本語の写真、海の近くで" * 20,
         "P4 is where we parked, 100 200 metres on",
-        "x" * 20_000,
+        "x" * 2_000,
+        "word " * 20_000,
         json.dumps({"numbers": list(range(200))}),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_ordinary_texts_hold_no_picture(text):
     assert not holds_picture(text.encode())
@@ -154,6 +155,14 @@ def test_a_stream_that_unpacks_without_end_counts_as_a_picture():
 def test_packed_pixels_without_a_header_count_as_a_picture():
     assert holds_picture(zlib.compress(scene(60, 60, seed=9).tobytes()))
     assert not holds_picture(zlib.compress(b"A long description. " * 1000))
+
+
+def test_codings_that_nothing_here_unpacks_count_as_pictures():
+    unknown = np.random.default_rng(4).bytes(3000)
+    for text in (base64.b64encode(unknown), unknown.hex().encode(), str(list(unknown)).encode()):
+        assert holds_picture(b"scene: " + text)
+    assert not holds_picture(base64.b64encode(b"a long signed text, " * 400))
+    assert holds_picture(bytes(5 * 2**20))
 
 
 def xmp_with(text):

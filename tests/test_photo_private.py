@@ -74,6 +74,7 @@ TAGS = {  # homes of a name that a region or a people tag gives
     "supplemental": xmp_list(b"photoshop:SupplementalCategories", NAME, b"garden"),
     "other spelling": xmp_list(b"dc:subject", b"ada-lovelace", b"ADA_LOVELACE", b"garden"),
     "first name": xmp_list(b"dc:subject", b"Ada", b"garden"),
+    "last name first": xmp_list(b"dc:subject", b"Lovelace, Ada", b"garden"),
     "with other words": xmp_list(b"dc:subject", b"birthday of Ada Lovelace", b"garden"),
 }
 
@@ -88,6 +89,9 @@ def test_a_persons_name_goes_from_all_keywords_and_other_keywords_stay(source, h
 
 
 PEOPLE_ONLY = {
+    "region of the iptc": b'<Iptc4xmpExt:ImageRegion><rdf:Bag><rdf:li rdf:parseType="Resource"><Iptc4xmpExt:Name>'
+    b'<rdf:Alt><rdf:li xml:lang="x-default">Ada Lovelace</rdf:li></rdf:Alt></Iptc4xmpExt:Name></rdf:li></rdf:Bag>'
+    b"</Iptc4xmpExt:ImageRegion>" + xmp_list(b"dc:subject", NAME),
     "people tag alone": xmp_list(b"lr:hierarchicalSubject", b"People|" + NAME) + xmp_list(b"dc:subject", NAME),
     "person in image": xmp_list(b"Iptc4xmpExt:PersonInImage", NAME) + xmp_list(b"dc:subject", NAME),
     "mediapro people": xmp_list(b"mediapro:People", NAME) + xmp_list(b"dc:subject", NAME),

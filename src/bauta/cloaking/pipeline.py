@@ -265,7 +265,7 @@ class Pipeline:
                 # Where masks overlap the stronger one holds: their sum would break the bound of both.
                 np.copyto(there, patch, where=np.abs(patch) > np.abs(there))
                 facts.append(MaskFacts(mask.iterations, mask.stopped, mask.seconds))
-        return delta.clip(-1, 1), facts
+        return np.clip(delta, -1, 1, out=delta), facts
 
     def _judge(
         self,

@@ -14,7 +14,7 @@ from PIL import Image
 from bauta.cloaking.pipeline import Pipeline, Progress
 from bauta.cloaking.report import Report
 from bauta.cloaking.settings import Box, ProtectSettings, Selection, Strength
-from bauta.photo import MetadataPolicy, Photo, read_photo, write_atomically
+from bauta.photo import MetadataPolicy, Photo, mode_like, read_photo, write_atomically
 
 Source = str | Path | Photo
 _FRAME = 'style="width:100%;height:720px;border:0"'
@@ -53,7 +53,8 @@ class Protected:
             OutputExists: when the file exists and may not be overwritten.
             OutputError: when it cannot be written.
         """
-        write_atomically(Path(path), self.content, overwrite=overwrite, originals=self.originals)
+        mode = mode_like(self.originals[0]) if self.originals else 0o666
+        write_atomically(Path(path), self.content, overwrite=overwrite, originals=self.originals, mode=mode)
         return Path(path)
 
     def _repr_html_(self) -> str:

@@ -94,7 +94,8 @@ def _branches(keyword: str) -> list[str]:
 
 
 def _mentions(text: str, name: str) -> bool:
-    return f" {name} " in f" {text} "
+    """Whether all words of a name are in a text, in any order: people are also listed by their last names."""
+    return set(name.split()) <= set(text.split())
 
 
 def words(text: str) -> frozenset[str]:

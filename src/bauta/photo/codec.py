@@ -66,7 +66,7 @@ class Source:
             )
         if width * height > _UNSUSPICIOUS_PIXELS and width * height > _PIXELS_PER_BYTE * size:
             raise PhotoTooLarge(
-                f"{self.name} declares {width} x {height} pixels in {size:,} bytes, fewer than any photo.",
+                f"{self.name} declares {width} x {height} pixels in {size:,} bytes; no photo is coded in so few.",
                 hint="It is a plain surface or made to exhaust the computer; save it again at a smaller size.",
             )
 

@@ -29,9 +29,12 @@ from numpy.typing import NDArray
 from bauta.photo.formats import exif
 
 _DEPTH = 6  # a JPEG in base64 in JSON in Deflate in a JSON string takes five
-_BUDGET = 64 * 2**20  # bytes looked at for one part, decoded ones included
+_BUDGET = 32 * 2**20  # bytes looked at for one part, decoded ones included
 _INFLATED = 16 * 2**20
-_RAW_PIXELS = 4096  # bytes of unknown content that a packed stream may hold without passing for raw pixels
+_LARGEST = 2 * 2**20  # bytes; more than that in one part is not looked through
+_SHORTEST = 32  # bytes; only what begins like a picture can be one
+_RAW_PIXELS = 2048  # bytes of unknown content that a coding may hide without passing for pixels
+_PACKINGS = frozenset({"packed", "base64", "hexadecimal", "numbers", "ascii85", "uuencode"})
 
 _PICTURES = re.compile(
     rb"\xff\xd8\xff"
@@ -65,7 +68,8 @@ _TIFF_PICTURE_FIELDS = frozenset({0x0111, 0x0144, 0x014A, 0x0201})
 
 _BASE64_STARTS = re.compile(rb"(?:^|[^A-Za-z0-9+/])(?:/9j/|iVBORw0KGg|R0lGOD[lh]|UklGR)")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{40,}")
-_BREAKS = re.compile(rb"\s+|\\+[rnt]|&#(?:x[dDaA9]|1[03]|9);|%0[aAdD]")
+# Ends of lines between lines of base64; words of a text are not joined.
+_BREAKS = re.compile(rb"(?<=[A-Za-z0-9+/_-]{16})(?:\s+|\\+[rnt]|&#(?:x[dDaA9]|1[03]|9);|%0[aAdD])+")
 _HEX = re.compile(rb"(?:[0-9a-fA-F]{2}[\s:,]?){32,}")
 _QUOTED = re.compile(rb"(?:=[0-9A-F]{2}){3}")
 _NUMBERS = re.compile(rb"(?:\d{1,3}\s*,\s*){63,}\d{1,3}")
@@ -98,14 +102,18 @@ class _TooMuch(Exception):
 def holds_picture(data: bytes) -> bool:
     """Whether ``data`` looks as if it held a picture or a film, raw or in a coding known here.
 
-    Cautious: a signature is enough, and so is a packed stream that holds more than can be looked through, or
-    long content that is neither text nor known, since that may be raw pixels.
+    Cautious: a signature is enough, and so is more than can be looked through, or coded content of some length that
+    is no text, since that may be raw pixels or a packing that is not known here.
     """
+    if len(data) > _LARGEST:
+        return True
+    if len(data) < _SHORTEST:
+        return any(True for _ in _starts(data, 0)) or _BASE64_STARTS.search(data) is not None
     try:
         for path, content in _unfolded(data):
             if any(True for _ in _starts(content, 0)) or _BASE64_STARTS.search(content) or _holds_tiff_picture(content):
                 return True
-            if path and path[-1] == "packed" and len(content) > _RAW_PIXELS and not _is_text(content):
+            if path and path[-1] in _PACKINGS and len(content) > _RAW_PIXELS and not _is_text(content):
                 return True
     except _TooMuch:
         return True
@@ -217,10 +225,12 @@ def _from_base64(data: bytes) -> Iterator[bytes]:
     for text in (data, joined) if joined != data else (data,):
         for match in _BASE64.finditer(text):
             run = match.group().replace(b"-", b"+").replace(b"_", b"/")
+            ways = []
             for shift in range(4):  # words may stand before it that could be base64 too
                 part = run[shift:]
                 whole = len(part) - (len(part) % 4 == 1)
-                yield base64.b64decode(part[:whole] + b"=" * (-whole % 4))
+                ways.append(base64.b64decode(part[:whole] + b"=" * (-whole % 4)))
+            yield from [way for way in ways if _is_text(way)][:1] or ways
 
 
 def _from_hex(data: bytes) -> Iterator[bytes]:
@@ -230,7 +240,7 @@ def _from_hex(data: bytes) -> Iterator[bytes]:
 
 
 def _from_quoted(data: bytes) -> Iterator[bytes]:
-    if _QUOTED.search(data):
+    if _is_printable(data) and _QUOTED.search(data):
         yield binascii.a2b_qp(data)
 
 
@@ -259,6 +269,8 @@ def _from_uuencode(data: bytes) -> Iterator[bytes]:
 
 
 def _unescaped(data: bytes) -> Iterator[bytes]:
+    if not _is_printable(data):
+        return
     if b"\\" in data:
 
         def plain(match: re.Match[bytes]) -> bytes:
@@ -276,7 +288,7 @@ def _unescaped(data: bytes) -> Iterator[bytes]:
 
 
 def _without_markup(data: bytes) -> Iterator[bytes]:
-    if b"</" in data:
+    if b"</" in data and _is_printable(data):
         yield _TAG.sub(b"", data)
 
 
@@ -284,7 +296,7 @@ def _narrowed(data: bytes) -> Iterator[bytes]:
     """UTF-16 without its zeros, and UTF-8 that stands for single bytes."""
     if data.count(0) * 4 > len(data):
         yield data.replace(b"\0", b"")
-    if any(lead in data for lead in (b"\xc3", b"\xc2")):
+    if _is_printable(data) and any(lead in data for lead in (b"\xc3", b"\xc2")):
         try:
             yield data.decode("utf-8").encode("latin-1")
         except UnicodeError:
@@ -341,6 +353,14 @@ _CODINGS: dict[str, Callable[[bytes], Iterator[bytes]]] = {
     "markup": _without_markup,
     "wide text": _narrowed,
 }
+
+
+_CONTROLS = bytes([*range(9), *range(14, 32), 127])
+
+
+def _is_printable(data: bytes) -> bool:
+    """Whether nearly no byte is a control character: text in some coding, or bytes written as text."""
+    return 50 * (len(data) - len(data.translate(None, _CONTROLS))) <= len(data) + 100
 
 
 def _is_text(data: bytes) -> bool:

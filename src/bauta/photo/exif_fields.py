@@ -46,7 +46,7 @@ _HOST = 0x013C
 _OWNERS = frozenset({0x013B, _HOST, 0x9C9D, 0xA430, 0xA437, 0xA438})  # artist, host, authors, owner, photographer
 
 # Never kept: pictures, what points to them, second homes of XMP, IPTC and Photoshop's resources.
-_PICTURES = frozenset({0x014A, 0x0201, 0x0202, 0x02BC, 0x83BB, 0x8649, 0x935C, 0xC634, 0xC7A7, 0xCEA1})
+_PICTURES = frozenset({0x014A, 0x0201, 0x0202, 0x02BC, 0x83BB, 0x8649, 0x935C, 0xC634, 0xC7A7, 0xCD41, 0xCEA1})
 _CLAIMS = frozenset({0x8897})  # Xiaomi's "there is a film behind this picture"
 _MAKER_NOTE = 0x927C
 _LARGEST_UNKNOWN = 2048  # bytes; unknown content beyond that may be pixels in a coding of its own

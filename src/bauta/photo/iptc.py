@@ -10,7 +10,10 @@ from bauta.photo.cleaning import Cleaning, Removed, against_text, decoded, is_pl
 from bauta.photo.embedded import holds_picture
 
 _SIGNATURE = b"8BIM"
+_OTHER_SIGNATURES = frozenset({b"MeSa", b"AgHg", b"PHUT", b"DCSR", b"8B64"})  # of other programs' resources
+_MOST = 10_000  # resources, or datasets
 _IPTC = 0x0404
+_FOREIGN = -1
 # Thumbnails (Photoshop 4 and 5), second homes of EXIF and XMP, layers and the picture without its effects.
 _PICTURES = frozenset({0x0409, 0x040C, 0x0413, 0x0422, 0x0423, 0x0424, 0x0BB7, 0x0FA0})
 _PLAIN = {0x03ED: 16, 0x0406: 9, 0x040A: 1}  # resolution, quality, copyright flag; with their sizes
@@ -86,6 +89,8 @@ def clean_photoshop(resources: bytes, cleaning: Cleaning) -> bytes:
 
 
 def _against_resource(number: int, content: bytes, cleaning: Cleaning) -> Removed | None:
+    if number == _FOREIGN:
+        return Removed.OTHER
     if number in _PICTURES or holds_picture(content):
         return Removed.PICTURE
     if cleaning.private:
@@ -100,7 +105,8 @@ def _resources(data: bytes) -> Sequence[tuple[int, bytes]] | None:
     found = []
     position = 0
     while position + 12 <= len(data):
-        if data[position : position + 4] != _SIGNATURE:
+        signature = data[position : position + 4]
+        if len(found) > _MOST or (signature != _SIGNATURE and signature not in _OTHER_SIGNATURES):
             return None
         number, name_length = struct.unpack_from(">HB", data, position + 4)
         size_at = position + 6 + name_length + 1 + (name_length + 1) % 2
@@ -110,7 +116,7 @@ def _resources(data: bytes) -> Sequence[tuple[int, bytes]] | None:
         end = size_at + 4 + size
         if end > len(data):
             return None
-        found.append((number, data[size_at + 4 : end]))
+        found.append((number if signature == _SIGNATURE else _FOREIGN, data[size_at + 4 : end]))
         position = end + size % 2
     return found if not data[position:].strip(b"\0") else None
 
@@ -171,7 +177,7 @@ def _datasets(data: bytes) -> list[_Dataset] | None:
             width = size & 0x7FFF
             size = int.from_bytes(data[start : start + width], "big")
             start += width
-        if start + size > len(data):
+        if start + size > len(data) or len(found) > _MOST:
             return None
         found.append(_Dataset(record, number, data[start : start + size]))
         position = start + size

@@ -171,6 +171,7 @@ def _orientation_alone(block: bytes) -> bytes:
     return exif_block.block_of([entry], {}, ">")
 
 
+_LARGEST_SEARCHED = 2**20  # tables of numbers beyond that are looked through for raw pictures only
 _PROFILE_HEADER = 132  # bytes with the number of tags (ICC.1:2022, 7.2 and 7.3)
 
 
@@ -185,7 +186,7 @@ def _sound_profile(profile: bytes, cleaning: Cleaning) -> bytes:
     if profile[size:].strip(b"\0"):
         cleaning.drop(Removed.OTHER)
         profile = profile[:size]
-    if any(True for _ in carve(profile)):
+    if any(True for _ in carve(profile, deep=len(profile) <= _LARGEST_SEARCHED)):
         cleaning.drop(Removed.PICTURE)
         return b""
     return profile

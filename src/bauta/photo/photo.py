@@ -229,7 +229,7 @@ def _read(path: Path, max_pixels: int) -> bytes:
         if path.stat().st_size > _LARGEST_PIXEL * max_pixels + _ROOM_FOR_METADATA:
             raise PhotoTooLarge(
                 f"{path} is larger than any photo of {max_pixels:,} pixels.",
-                hint="Raise max_pixels if you trust the file.",
+                hint="Make it smaller, or read it in Python with read_photo(..., max_pixels=...).",
             )
         return path.read_bytes()
     except (OSError, ValueError) as error:

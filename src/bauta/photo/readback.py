@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Iterator
 from io import BytesIO
+from typing import Any
 
 from bauta.photo.embedded import EmbeddedPicture, carve
 from bauta.photo.formats import exif
@@ -139,7 +140,7 @@ def _heif_parts(data: bytes) -> Iterator[tuple[str, bytes]]:
         yield "metadata", bytes(entry.get("data") or b"")
 
 
-def _info(data: bytes) -> dict[str, object]:
+def _info(data: bytes) -> dict[Any, Any]:
     if b"avif" in data[8:64]:
         from PIL import Image
 

@@ -90,6 +90,8 @@ _PLAIN: dict[str, frozenset[str]] = {
     _ACDSEE: words("rating datetime"),
 }
 _LONGEST_PLAIN = 256  # characters
+_LARGEST = 4 * 2**20  # bytes; the histories of long edited pictures take one
+_MOST_ELEMENTS = 20_000
 _DEEPEST = 50  # elements within each other; properties of structures of lists take ten
 _CONTAINERS = frozenset({"Alt", "Bag", "Seq", "li", "Description", "value"})
 
@@ -121,8 +123,8 @@ _CLAIM_NAME = re.compile(
     r"hasextended|motion_?photo|micro_?video|live_?photo|video(?:length|offset)|gain_?map", re.IGNORECASE
 )
 
-_PERSON_FIELDS = frozenset({"PersonDisplayName", "PersonName", "PersonInImage", "People", "Name"})
-_PERSON_HOMES = re.compile(r"regions|personinimage|mediapro|microsoft\.com/photo/1\.2|acdsee", re.IGNORECASE)
+_PERSON_FIELDS = words("PersonDisplayName PersonName PersonInImage People Personality Name")
+_PERSON_HOMES = re.compile(r"region|personinimage|mediapro|microsoft\.com/photo/1\.2|acdsee|gettyimages", re.IGNORECASE)
 _PLACE_NAME = re.compile(
     r"gps|latitude|longitude|altitude|location|^(?:city|state|country|provincestate|sublocation|coverage"
     r"|countryname|countrycode|worldregion|event)$",
@@ -184,10 +186,14 @@ def clean_xmp(packet: bytes, cleaning: Cleaning) -> bytes:
 def _parsed(packet: bytes) -> Element | None:
     from defusedxml import minidom
 
+    if len(packet) > _LARGEST:
+        return None
     try:
         document = minidom.parseString(packet.strip(b"\0 \t\r\n"))
         root = document.documentElement
-        return None if root is None or _is_deeper(root, _DEEPEST) else root
+        if root is None or _is_deeper(root, _DEEPEST) or len(root.getElementsByTagName("*")) > _MOST_ELEMENTS:
+            return None
+        return root
     except Exception:  # expat, defusedxml, codecs and recursion limits: none of them is a packet to keep
         return None
 
@@ -247,9 +253,6 @@ def _ancestry(element: Element) -> str:
 
 def _keep_known(root: Element, cleaning: Cleaning) -> int:
     """Removes everything unknown; how many properties are left."""
-    for child in list(root.childNodes):
-        if child.nodeType != child.ELEMENT_NODE:
-            root.removeChild(child)
     if root.namespaceURI == _RDF and root.localName == "RDF":
         trees = [root]
     elif root.namespaceURI == _META and root.localName in ("xmpmeta", "xapmeta"):
@@ -263,22 +266,22 @@ def _keep_known(root: Element, cleaning: Cleaning) -> int:
         cleaning.drop(Removed.OTHER)
         return 0
     for element in {root, *trees}:
+        _remove_loose(element)
         for attribute in _attributes(element):
             if attribute.value and attribute.localName != "xmptk":
                 cleaning.drop(Removed.OTHER)
             element.removeAttributeNode(attribute)
-    left = sum(_keep_known_of(child, cleaning) for tree in trees for child in list(tree.childNodes))
+    left = sum(_keep_known_of(child, cleaning) for tree in trees for child in _elements(tree))
     _forget_prefixes(root)
     return left
 
 
 def _keep_known_of(node: Element, cleaning: Cleaning) -> int:
     """Prunes one description; how many properties are left of it."""
-    if node.nodeType != node.ELEMENT_NODE or node.namespaceURI != _RDF or node.localName != "Description":
-        if node.nodeType == node.ELEMENT_NODE:
-            cleaning.drop(Removed.OTHER)
-        node.parentNode.removeChild(node)
+    if node.namespaceURI != _RDF or node.localName != "Description":
+        _remove(node, cleaning, Removed.OTHER)
         return 0
+    _remove_loose(node)
     left = 0
     for attribute in _attributes(node):
         if attribute.namespaceURI == _RDF:
@@ -288,14 +291,11 @@ def _keep_known_of(node: Element, cleaning: Cleaning) -> int:
             node.removeAttributeNode(attribute)
             continue
         reason = _against_value(_name_of(attribute), attribute.value, cleaning)
-        left += reason is None
+        left += int(reason is None)
         if reason is not None:
             cleaning.drop(reason)
             node.removeAttributeNode(attribute)
-    for child in list(node.childNodes):
-        if child.nodeType != child.ELEMENT_NODE:
-            node.removeChild(child)
-            continue
+    for child in _elements(node):
         if _is_emptied_of_keywords(child, cleaning):
             node.removeChild(child)
             continue
@@ -341,6 +341,13 @@ def _against_structure(element: Element, name: tuple[str, str], cleaning: Cleani
             element.removeChild(child)
     text = _own_text(element)
     return _against_value(name, text, cleaning) if text.strip() else None
+
+
+def _remove_loose(element: Element) -> None:
+    """Removes what stands between the children: spaces, comments, instructions."""
+    for child in list(element.childNodes):
+        if child.nodeType != child.ELEMENT_NODE:
+            element.removeChild(child)
 
 
 def _is_emptied_of_keywords(element: Element, cleaning: Cleaning) -> bool:
@@ -395,7 +402,8 @@ def _reason(name: tuple[str, str]) -> Removed:
 
 def _remove(element: Element, cleaning: Cleaning, reason: Removed | None = None) -> None:
     cleaning.drop(reason or _reason(_name_of(element)))
-    element.parentNode.removeChild(element)
+    if element.parentNode is not None:
+        element.parentNode.removeChild(element)
 
 
 def _forget_prefixes(root: Element) -> None:

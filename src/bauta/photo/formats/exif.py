@@ -25,6 +25,7 @@ UNDEFINED = 7
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
 _CODES = {SHORT: "H", LONG: "I"}
 _HEADER = 8
+_MOST_FIELDS = 4096
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ def _read(block: bytes, order: ByteOrder, offset: int, depth: int) -> Directory:
     if offset < _HEADER or depth > 2:
         raise ValueError("a directory in an impossible place")
     (count,) = struct.unpack_from(order + "H", block, offset)
+    if count > _MOST_FIELDS:
+        raise ValueError("more fields than any camera writes")
     end = offset + 2 + 12 * count
     entries: list[Entry] = []
     children: dict[int, Directory] = {}

@@ -27,7 +27,7 @@ _STALE_CHUNKS = frozenset({b"sBIT", b"bKGD", b"hIST", b"sPLT", b"acTL", b"fcTL",
 # Signed thumbnails; the layers and sources of Fireworks, whose pixels no signature tells.
 _PICTURE_CHUNKS = frozenset({b"caBX", b"prVW", b"mkBF", b"mkBS", b"mkBT", b"mkTS", b"orNT", b"iDOT"})
 _UNPACKED_LIMIT = 16 * 2**20
-_MOST_CHUNKS = 100_000
+_MOST_CHUNKS, _MOST_OTHER_CHUNKS = 100_000, 2_000
 
 # Keywords of the PNG specification and of Pillow's and ImageMagick's dates, whose texts are for people.
 _CAPTIONS = words("title description comment copyright disclaimer warning software") | {
@@ -71,10 +71,13 @@ def decode(source: Source) -> Decoded:
     if not chunks or chunks[0].name != b"IHDR" or len(chunks[0].content) != 13:
         raise source.unreadable("it has no PNG header")
     coded = sum(len(chunk.content) for chunk in chunks if chunk.name == b"IDAT")
-    source.check_size(*struct.unpack_from(">II", chunks[0].content), coded)
+    width, height = struct.unpack_from(">II", chunks[0].content)
+    source.check_size(width, height, coded)
     needed = [chunk for chunk in chunks if chunk.name in _PIXEL_CHUNKS]
     picture = SIGNATURE + b"".join(chunk.tobytes() for chunk in needed)
     end = len(SIGNATURE) + sum(12 + len(chunk.content) for chunk in chunks)
+    if len(chunks) - len(needed) > _MOST_OTHER_CHUNKS:
+        raise source.unreadable(f"it has more than {_MOST_OTHER_CHUNKS:,} chunks of metadata, which no photo has")
     metadata = _metadata(chunks, source.data[end:])
     orientation = orientation_of(metadata.exif)
     # Pillow decodes sixteen-bit colour to eight bits; it still judges whether the file is sound.
@@ -89,7 +92,7 @@ def decode(source: Source) -> Decoded:
 
 def _split(source: Source) -> list[_Chunk]:
     data, position = source.data, len(SIGNATURE)
-    chunks = []
+    chunks: list[_Chunk] = []
     while position + 12 <= len(data):
         if len(chunks) > _MOST_CHUNKS:
             raise source.unreadable(f"it has more than {_MOST_CHUNKS:,} chunks, which no photo has")
