@@ -102,7 +102,7 @@ def _against_resource(number: int, content: bytes, cleaning: Cleaning) -> Remove
 
 def _resources(data: bytes) -> Sequence[tuple[int, bytes]] | None:
     """Number and content of every resource; None when they cannot be read to their end."""
-    found = []
+    found: list[tuple[int, bytes]] = []
     position = 0
     while position + 12 <= len(data):
         signature = data[position : position + 4]
@@ -168,7 +168,7 @@ def _against(dataset: _Dataset, cleaning: Cleaning) -> Removed | None:
 
 def _datasets(data: bytes) -> list[_Dataset] | None:
     """None when they cannot be read to their end; zeros fill the rest of some."""
-    found = []
+    found: list[_Dataset] = []
     position = 0
     while position + 5 <= len(data) and data[position] == 0x1C:
         record, number, size = struct.unpack_from(">BBH", data, position + 1)

@@ -190,7 +190,7 @@ def _parsed(packet: bytes) -> Element | None:
         return None
     try:
         document = minidom.parseString(packet.strip(b"\0 \t\r\n"))
-        root = document.documentElement
+        root: Element | None = document.documentElement
         if root is None or _is_deeper(root, _DEEPEST) or len(root.getElementsByTagName("*")) > _MOST_ELEMENTS:
             return None
         return root
