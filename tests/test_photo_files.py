@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bauta.errors import OutputError, OutputExists, UnreadablePhoto
-from bauta.photo import find_photos, make_folder, read_photo, why_passed_over, write_atomically
+from bauta.files import make_folder, write_atomically
+from bauta.photo import find_photos, read_photo, why_passed_over
 from photo_builders import encode, scene
 
 
@@ -93,7 +94,7 @@ def test_a_folder_that_is_there_stays_as_it_is(tmp_path):
     make_folder(tmp_path / "out", like=[tmp_path / "in"])
     assert mode(tmp_path / "out") == 0o755
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OSError, match="exists"):
+    with pytest.raises(OutputError, match="exists"):
         make_folder(tmp_path / "file", like=[tmp_path / "in"])
 
 
@@ -426,3 +427,12 @@ def test_the_room_imports_no_heavy_library():
     code = f"import sys, bauta.photo; print([name for name in {heavy.split()} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")  # there already
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="Cannot write to"):
+        make_folder(tmp_path / "file" / "b")

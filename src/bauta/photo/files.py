@@ -1,16 +1,15 @@
-"""Files on disk: finding photos, and writing so that nothing is ever half there or lost."""
+"""Finding photos on disk."""
 
 from __future__ import annotations
 
 import glob
 import os
 import re
-import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bauta.errors import OutputError, OutputExists, PhotoError, UnreadablePhoto, UnsupportedPhoto
+from bauta.errors import PhotoError, UnreadablePhoto, UnsupportedPhoto
 
 #: The usual file name endings of each format; the first one is given to new names.
 SUFFIXES: dict[str, tuple[str, ...]] = {
@@ -48,118 +47,6 @@ _OTHER_SUFFIXES = {
     ),
 }
 _KINDS_SHOWN = "JPEG, PNG, WebP, TIFF, HEIC and AVIF"
-
-
-def write_atomically(
-    destination: Path,
-    content: bytes,
-    *,
-    overwrite: bool = False,
-    originals: Iterable[Path] = (),
-    mode: int = 0o666,
-) -> None:
-    """Writes a whole file or nothing.
-
-    The bytes go to a temporary file in the same folder, to the disk, and only then to their name. Without
-    ``overwrite``, taking the name is itself atomic where the file system knows hard links, so two processes
-    cannot take the same one.
-
-    Args:
-        destination: The name to write; its folder must exist.
-        content: The whole content.
-        overwrite: Whether an existing file may be replaced.
-        originals: Files that are never replaced, under whatever name, link or spelling they are reached.
-        mode: Permissions of the file from its first moment on, less the umask.
-
-    Raises:
-        OutputExists: The name is taken, or is one of the originals.
-        OutputError: The folder is missing or read-only, the disk is full, ... Nothing has changed on disk.
-    """
-    temporary = destination.parent / f".bauta-{secrets.token_hex(8)}.part"
-    try:
-        _refuse_taken(destination, overwrite, originals)
-        with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if overwrite:
-            temporary.replace(destination)
-        else:
-            _take_name(temporary, destination)
-    except OSError as error:
-        raise OutputError(
-            f"{destination} cannot be written: {error.strerror or error}.",
-            hint="Nothing was changed; check that the folder exists, is writable and has room.",
-        ) from error
-    finally:
-        _remove(temporary)  # also when the user interrupts
-
-
-def mode_like(source: Path) -> int:
-    """Permissions for a file made of another: its owner may do everything, others what they may with that one."""
-    return 0o600 | (source.stat().st_mode & 0o066)
-
-
-def make_folder(folder: Path, *, like: Iterable[Path]) -> None:
-    """Makes a folder, and those above it, open to no one to whom one of other folders is closed.
-
-    Folders that are there already stay as they are.
-
-    Args:
-        folder: What is made.
-        like: The folders of the photos that products are made of.
-
-    Raises:
-        OSError: It cannot be made.
-    """
-    mode = 0o777
-    for each in like:
-        mode &= 0o700 | each.stat().st_mode
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir(mode=mode, exist_ok=True)
-    folder.mkdir(exist_ok=True)  # says so when it is a file
-
-
-def _refuse_taken(destination: Path, overwrite: bool, originals: Iterable[Path]) -> None:
-    for original in originals:
-        if _same_file(destination, original):
-            raise OutputExists(
-                f"{destination} is the original photo.", hint="Choose another folder; originals are kept."
-            )
-    if destination.is_dir():
-        raise OutputError(f"{destination} is a folder.", hint="Name a file inside it.")
-    if not overwrite and os.path.lexists(destination):
-        raise _taken(destination)
-
-
-def _taken(destination: Path) -> OutputExists:
-    return OutputExists(f"{destination} exists already.", hint="Choose another name, or allow overwriting.")
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:  # one of them does not exist
-        return False
-
-
-def _take_name(temporary: Path, destination: Path) -> None:
-    try:
-        os.link(temporary, destination)
-    except FileExistsError as error:
-        raise _taken(destination) from error
-    except OSError:  # no hard links here (FAT, some network drives)
-        if os.path.lexists(destination):
-            raise _taken(destination) from None
-        temporary.replace(destination)
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return
 
 
 @dataclass(frozen=True)

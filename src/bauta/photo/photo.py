@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bauta.errors import OutputError, PhotoError, PhotoTooLarge, UnreadablePhoto, UsageError
+from bauta.files import write_atomically
 from bauta.photo.cleaning import Removed
 from bauta.photo.codec import Decoded, Source
-from bauta.photo.files import SUFFIXES, mode_like, write_atomically
+from bauta.photo.files import SUFFIXES
 from bauta.photo.metadata import Metadata, MetadataPolicy
 from bauta.photo.raster import Raster
 from bauta.photo.readback import embedded_pictures
@@ -172,9 +173,9 @@ class Photo:
                 hint=f"Use the ending {self.suffix}.",
             )
         originals = [self.path] if self.path else []
-        mode = mode_like(self.path) if self.path and self.path.exists() else 0o666
+        like = self.path if self.path and self.path.exists() else None
         content = self.encode(metadata=metadata)
-        write_atomically(destination, content, overwrite=overwrite, originals=originals, mode=mode)
+        write_atomically(destination, content, overwrite=overwrite, originals=originals, like=like)
 
 
 def read_photo(source: Path | str | bytes, *, max_pixels: int = MAX_PIXELS) -> Photo:

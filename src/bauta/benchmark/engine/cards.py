@@ -28,9 +28,9 @@ import bauta
 from bauta import metrics
 from bauta.benchmark.engine.schema import card_schema, check
 from bauta.benchmark.protocols import Cell
-from bauta.errors import OutputError, UsageError
+from bauta.errors import UsageError
+from bauta.files import make_folder, write_atomically
 from bauta.metrics import Interval
-from bauta.photo.files import write_atomically
 
 SCHEMA = "bauta.benchmark/2"
 TEMPLATES = "bauta.templates/1"
@@ -65,12 +65,7 @@ def write_card(card: Card, path: Path) -> None:
     Raises:
         OutputError: when it cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"Cannot write to {path.parent}: {error.strerror or error}.", hint="Give another folder with -o."
-        ) from error
+    make_folder(path.parent)
     write_atomically(path, to_json(card).encode(), overwrite=True)
 
 
@@ -221,13 +216,12 @@ def compare(first: Card, second: Card) -> list[Difference]:
     limits = _common_judges(first, second)
     people = [rows[0][key]["subject"] for key in keys]
     found = []
-    for transport in [name for name in first["transports"] if name in second["transports"]]:
-        sides = [np.array([dodged(side[key], transport, limits) for key in keys], dtype=np.float64) for side in rows]
-        found.append(_difference(f"dodging, {transport}", sides[0], sides[1], people))
+    common: list[str] = [name for name in first["transports"] if name in second["transports"]]
     if all("cells" in side[key] for side in rows for key in keys):
-        for cell in (Cell.GALLERY, Cell.BOTH):
-            sides = [np.array([dodged(side[key], cell, limits) for key in keys], dtype=np.float64) for side in rows]
-            found.append(_difference(f"dodging, {cell}", sides[0], sides[1], people))
+        common += [Cell.GALLERY, Cell.BOTH]
+    for where in common:
+        sides = [np.array([dodged(side[key], where, limits) for key in keys], dtype=np.float64) for side in rows]
+        found.append(_difference(f"dodging, {where}", sides[0], sides[1], people))
     for measure in first["results"]["quality"]:
         values = [[side[key]["quality"].get(measure) for key in keys] for side in rows]
         pair = [np.array([np.nan if value is None else value for value in side])[:, None] for side in values]

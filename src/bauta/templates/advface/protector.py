@@ -4,8 +4,8 @@ Wang et al., Privacy-preserving Adversarial Facial Features, CVPR 2023. What is 
 the plug-in beside an unchanged recogniser, the shadow model, the cycle feature -> shadow image -> shadow feature ->
 reconstructed image whose loss against the shadow image gives the noise, and, from the size of its storage, a feature of
 (64, 56, 56). Its budget, step and number of iterations were not. Ours: the budget by channel, the term that keeps the
-template, momentum, several shadows, noise that stays, the anchor ``self``, values kept in the feature's own range, the
-key, and the storage forms.
+template, momentum, several shadows, noise that stays, the anchor ``self``, values kept in the feature's own range, and
+the storage forms. Ours too is `lock`, a reference that the benchmark shows broken: what is stored is sealed instead.
 
 ::
 
@@ -22,32 +22,27 @@ E is the front of the recogniser, F its back, S a shadow decoder, std the deviat
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from bauta.errors import UsageError, WeightsCorrupt
+from bauta.faces.crops import retemplate
 from bauta.learning.decoders import SIDE, Face, Standardise, fused, start_decoder
-from bauta.learning.learners import Progress, Schedule
+from bauta.learning.fitted import Provenance
+from bauta.learning.learners import Batch, Epochs, Rate, Schedule
 from bauta.recognizers.splits import TEMPLATE, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
+from bauta.settings import Range, Settings, Weight
 from bauta.templates.advface.keys import turn
 from bauta.templates.advface.shadow_loss import ShadowLoss
-from bauta.templates.advface.shadows import (
-    Shadow,
-    calibration,
-    channel_std,
-    digest_of_pixels,
-    fit_shadow,
-    plain_figures,
-    require_faces,
-)
-from bauta.templates.base import Protector, Provenance, crops_of, find_device
+from bauta.templates.advface.shadows import Shadow, calibration, channel_std, fit_shadow
+from bauta.templates.base import Protector, find_device
+from bauta.templates.fit import FitWork, plain_figures
 from bauta.templates.representation import Kind, Representation, Storage
 
 CHUNK = 4  # faces at a time: more outgrow the processor's cache
@@ -58,7 +53,7 @@ SMALL = 64  # elements up to which a learned tensor is kept in float32
 
 
 @dataclass(frozen=True)
-class AdvFaceConfig:
+class AdvFaceConfig(Settings):
     """Settings of AdvFace.
 
     Attributes:
@@ -85,39 +80,27 @@ class AdvFaceConfig:
         storage: Type of the stored numbers.
     """
 
+    title: ClassVar[str] = "AdvFace"
+    presets: ClassVar[tuple[str, ...]] = ("paper",)
     split: str = "14x14"
     shadows: tuple[str, ...] = ("residual-32", "unet-16")
-    epsilon: float = 0.6
-    step: float = 0.1
-    iterations: int = 20
+    epsilon: Annotated[float, Range(above=0, to=100)] = 0.6
+    step: Annotated[float, Range(above=0, to=2)] = 0.1
+    iterations: Annotated[int, Range(at=1, to=10_000)] = 20
     norm: Literal["linf", "l2"] = "linf"
-    structure: float = 1.0
-    identity: float = 0.1
-    identity_every: int = 0
+    structure: Weight = 1.0
+    identity: Weight = 0.1
+    identity_every: Annotated[int, Range(at=0, to=10_000)] = 0
     anchor: Literal["shadow", "self"] = "shadow"
-    momentum: float = 0.9
-    noise: float = 0.0
+    momentum: Annotated[float, Range(at=0, below=1)] = 0.9
+    noise: Annotated[float, Range(at=0, to=100)] = 0.0
     in_range: bool = True
     storage: Storage = "float16"
 
-    def __post_init__(self) -> None:
-        checks = {
-            "shadows": 1 <= len(self.shadows) <= 8 and len(set(self.shadows)) == len(self.shadows),
-            "epsilon": 0 < self.epsilon <= 100,
-            "step": 0 < self.step <= 2,
-            "iterations": 1 <= self.iterations <= 10_000,
-            "norm": self.norm in ("linf", "l2"),
-            "structure": 0 <= self.structure <= 1000,
-            "identity": 0 <= self.identity <= 1000,
-            "identity_every": 0 <= self.identity_every <= 10_000,
-            "anchor": self.anchor in ("shadow", "self"),
-            "momentum": 0 <= self.momentum < 1,
-            "noise": 0 <= self.noise <= 100,
-            "storage": self.storage in get_args(Storage),
-        }
-        for name, good in checks.items():
-            if not good:
-                raise UsageError(f"AdvFace cannot run with {name}={getattr(self, name)!r}.", hint="See AdvFaceConfig.")
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Shadows that are none, too many, named twice, or no decoders."""
+        if not 1 <= len(self.shadows) <= 8 or len(set(self.shadows)) != len(self.shadows):
+            yield "shadows", "Name one to eight different decoders."
         for text in self.shadows:
             Shadow.parse(text)
 
@@ -137,28 +120,6 @@ class AdvFaceConfig:
             storage="float32",
         )
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any], preset: str = "default") -> AdvFaceConfig:
-        """The preset with other settings; lists stand for tuples.
-
-        Raises:
-            UsageError: when there is no such preset or setting, or a value is not allowed.
-        """
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(settings.keys() - set(known)):
-            raise UsageError(f"AdvFace has no setting {unknown[0]!r}.", hint=f"It has {', '.join(known)}.")
-        if preset not in ("default", "paper"):
-            raise UsageError(f"AdvFace has no preset {preset!r}.", hint="There is default and paper.")
-        given: dict[str, Any] = {
-            name: tuple(value)
-            if isinstance(value, list)
-            else (value,)
-            if name == "shadows" and isinstance(value, str)
-            else value
-            for name, value in settings.items()
-        }
-        return replace(cls.paper() if preset == "paper" else cls(), **given)
-
     @property
     def looks(self) -> range:
         """The iterations at which the cosine to the clean template is looked at."""
@@ -168,9 +129,21 @@ class AdvFaceConfig:
             return range(max(1, round(LATE * self.iterations)), self.iterations, self.iterations)
         return range(self.identity_every, self.iterations, self.identity_every)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+@dataclass(frozen=True)
+class ShadowTraining(Settings):
+    """How the shadow decoders learn.
+
+    Attributes:
+        epochs: Passes of a shadow over the images.
+        batch: Images in a step.
+        rate: Adam's learning rate at the start.
+    """
+
+    title: ClassVar[str] = "the training of AdvFace"
+    epochs: Epochs = 5
+    batch: Batch = 16
+    rate: Rate = 2e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +209,11 @@ class AdvFace(Protector):
     """
 
     keyed: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
+    accelerated: ClassVar[bool] = True
     Config = AdvFaceConfig
+    Training = ShadowTraining
+    config: AdvFaceConfig
 
     def __init__(
         self,
@@ -256,6 +233,7 @@ class AdvFace(Protector):
         self.front, self.back = split_recognizer(recognizer, config.split)
         self.kind: Kind = "template" if self.front.cut.name == TEMPLATE else "feature"
         self.split = self.front.cut.name
+        self.storage, self.row_shape = config.storage, self.front.cut.shape
         self.statistics = statistics
         self._parts = _packed(shadows, statistics)
         for place, shadow in enumerate(shadows):  # compute with what is kept, not with what was rounded
@@ -263,87 +241,37 @@ class AdvFace(Protector):
         self.shadows = [fused(shadow) for shadow in shadows]
 
     @classmethod
-    def fit(
-        cls,
-        images: Tensor,
-        *,
-        recognizer: Surrogate,
-        generator: torch.Generator,
-        preset: Literal["default", "paper"] = "default",
-        epochs: int = 5,
-        batch: int = 16,
-        rate: float = 2e-3,
-        people: Sequence[str] = (),
-        licence: str = "not stated",
-        data: str = "",
-        work: Path | None = None,
-        progress: Progress | None = None,
-        device: str = "cpu",
-        **settings: Any,
-    ) -> AdvFace:
-        """Train the shadow decoders, or go on training them.
-
-        Args:
-            images: (N, 3, 112, 112) uint8, or float32 in [0, 1]: faces of people who will never be stored, and whom
-                no attacker of an evaluation learns from.
-            recognizer: The recogniser.
-            generator: Not drawn from; its seed is the schedule's.
-            preset: Settings to start from.
-            epochs: Passes of a shadow over the images.
-            batch: Images in a step.
-            rate: Adam's learning rate at the start.
-            people: Name of the person on each image, to refuse a set of one person; empty when not known.
-            licence: Terms of the shadows.
-            data: What the images are, one line.
-            work: Folder of the checkpoints.
-            progress: Called with a stage, steps done and steps in all.
-            device: Where to train, such as ``cuda``; the protector is on the CPU all the same.
-            settings: Fields of `AdvFaceConfig` that differ from the preset's.
+    def fit(cls, images: Tensor, config: AdvFaceConfig, training: ShadowTraining, work: FitWork) -> Self:
+        """Train the shadow decoders, or go on training them; see `Protector.fit`.
 
         Raises:
-            UsageError: when there is no such setting, images have another form, are too few or of one person, the
-                recogniser cannot be cut there, or a checkpoint is of other faces or settings.
-            NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
+            UsageError: as there, and when the recogniser cannot be cut there.
         """
-        config = AdvFaceConfig.of(settings, preset)
-        schedule = Schedule(epochs, batch, rate, generator.initial_seed() % (1 << 31))
-        require_faces(images)
-        if people and len(people) != len(images):
-            raise UsageError(f"{len(images)} faces have {len(people)} names.", hint="Name the person of each.")
-        if people and len(set(people)) < 2:
-            raise UsageError("All faces are of one person.", hint="Give faces of many people to learn from.")
-        where = find_device(device)
+        schedule = Schedule(training.epochs, training.batch, training.rate, work.seed)
+        work.require_faces(images)
+        recognizer = work.recognizer
+        where = find_device(work.device)
         front, _ = split_recognizer(recognizer, config.split)
         front.to(where)
 
         def features(part: Tensor) -> Tensor:
             with torch.no_grad():
-                values: Tensor = front(crops_of(part.to(where), recognizer.card.template))
+                values: Tensor = front(retemplate(part.to(where), recognizer.card.template))
             return values.to(part.device)
 
         key = f"{recognizer.card.sha256} {front.cut.name}"
         shadows: list[nn.Sequential] = []
-        training: dict[str, Any] = {}
+        facts = {name: value for name, value in schedule.to_dict().items() if name != "seed"}
         for text in config.shadows:
             shadow, figures = fit_shadow(
-                Shadow.parse(text), features, images, schedule, key=key, device=where, work=work, progress=progress
-            )
+                Shadow.parse(text), features, images, schedule, key=key, device=where, work=work.folder,
+                progress=work.progress,
+            )  # fmt: skip
             shadows.append(shadow)
-            training |= {f"{text}_{name}": value for name, value in plain_figures(figures).items()}
-        provenance = Provenance(
-            data=f"{data or f'{len(images)} faces'}, SHA-256 {digest_of_pixels(images)[:16]}",
-            licence=licence,
-            seed=schedule.seed,
-            training=(
-                ("faces", len(images)),
-                *([("people", len(set(people)))] if people else []),
-                *((name, value) for name, value in schedule.to_dict().items() if name != "seed"),
-                *((name.replace(".", "_"), value) for name, value in training.items()),
-            ),
-        )
+            facts |= {f"{text}_{name}".replace(".", "_"): value for name, value in plain_figures(figures).items()}
         statistics = ChannelStatistics.of(calibration(features, images)[0])
         front.to("cpu")  # it shares the recogniser
-        return cls(recognizer, config, shadows, statistics, provenance=provenance)
+        return cls(recognizer, config, shadows, statistics, provenance=work.provenance(images, *facts.items()))
 
     def protect(self, images: Tensor, generator: torch.Generator, key: bytes | None = None) -> Representation:
         """Adversarial features of faces (N, 3, 112, 112) in [0, 1]; see `Protector.protect`.
@@ -351,7 +279,7 @@ class AdvFace(Protector):
         Args:
             images: The faces.
             generator: Of the noise and the random start; with neither, nothing is drawn.
-            key: Locks what is stored; see `lock`. At least 16 random bytes.
+            key: Of the broken reference `lock`, for the benchmark; at least 16 random bytes.
 
         Raises:
             UsageError: when images or key have another form.
@@ -489,14 +417,21 @@ class AdvFace(Protector):
         values = representation.values()
         return values if key is None else self.unlock(values.to(self.device), key).cpu()
 
+    def unlocked(self, representation: Representation, key: bytes) -> Representation:
+        """What `protect` with a key stored, as `protect` without one stores it: to seal what was locked before.
+
+        Raises:
+            UsageError: when it is another protector's, or locked by another key.
+        """
+        low, high = self.statistics.low.cpu(), self.statistics.high.cpu()
+        return self.represent(self.features(representation, key)).stored_as(self.storage, low=low, high=high)
+
     def lock(self, features: Tensor, key: bytes) -> Tensor:
-        """Features (N, ...) made unreadable without the key; our design, and no encryption.
+        """Features (N, ...) turned by a key: a broken reference, which the benchmark attacks; see `keys`.
 
         They are standardised by channel. A template is then rotated by a random orthogonal matrix, a feature gets a
-        random sign for each number and all its numbers change places, both drawn from the key by SHAKE-256. Who has
-        stolen the store but not the key can neither feed a decoder of his own nor link faces to another store. Who
-        has the key gains and loses nothing, and who can enrol faces of his own learns the key's map from some tens of
-        them. Equal faces stay equal under one key.
+        random sign for each number and all its numbers change places, both drawn from the key by SHAKE-256. A thief of
+        the rows alone undoes most of it from their statistics.
         """
         return turn(self._standardised(features), key, rotated=self.kind == "template")
 
