@@ -59,14 +59,23 @@ def write_atomically(
         _remove(temporary)  # also when the user interrupts
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, *, like: Iterable[Path] = ()) -> None:
     """Make a folder, and those above it, where it is not there yet.
+
+    Args:
+        folder: What is made.
+        like: Folders than which a new one is no more open, such as those of the photos that products are made of.
 
     Raises:
         OutputError: when it cannot be made, or a file has its name.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        mode = 0o777
+        for each in like:
+            mode &= 0o700 | each.stat().st_mode
+        for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+            path.mkdir(mode=mode, exist_ok=True)
+        folder.mkdir(exist_ok=True)  # says so when a file has its name
     except OSError as error:
         raise OutputError(
             f"Cannot write to {folder}: {error.strerror or error}.", hint="Give another folder, which you may write to."

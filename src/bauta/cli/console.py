@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -70,6 +71,8 @@ def show_outcomes(outcomes: Sequence[Outcome], directory: Path) -> None:
             show_notes(made[0].warnings)
         elif noted := sum(bool(outcome.warnings) for outcome in made):
             print(f"{noted} of them with notes on what may undo the protection: see the reports, or --json.")
+    if removed := sum((Counter(outcome.removed) for outcome in made), Counter()):
+        print(f"Left out of the metadata: {', '.join(f'{kind} ({count})' for kind, count in removed.items())}.")
     print(f"{_counts(outcomes)}. Output in {clean(directory)}.")
     if again := sum(outcome.judged_again for outcome in made):
         print(f"{again} of them {'was' if again == 1 else 'were'} protected before and only judged again.")
