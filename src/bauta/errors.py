@@ -18,7 +18,8 @@
         ├── UnsupportedOperator      an ONNX graph with an operator the importer does not know
         ├── RoleRefused              a judge asked for as a surrogate, or one network as both
         ├── NotCalibrated            no threshold is stored for this recogniser
-        └── NumericalFailure         a network answered with NaN or infinity
+        ├── NumericalFailure         a network answered with NaN or infinity
+        └── LimitExceeded            a network took more time or memory than it may
 
 Exit code 7 is no error: the photo was protected, but a judge still recognises a face (`weak`) or a face could
 not be given a mask (`partial`).
@@ -117,3 +118,7 @@ class NotCalibrated(RecognizerError):
 
 class NumericalFailure(RecognizerError):
     """A network answered with NaN or infinity."""
+
+
+class LimitExceeded(RecognizerError):
+    """A network took more time or memory than it may, and was stopped."""

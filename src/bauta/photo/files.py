@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bauta.errors import OutputError, OutputExists, PhotoError, UnreadablePhoto
+from bauta.photo.drafts import claim_draft
 
 #: The usual file name endings of each format; the first one is given to new names.
 SUFFIXES: dict[str, tuple[str, ...]] = {
@@ -46,6 +47,7 @@ def write_atomically(
     try:
         _refuse_taken(destination, overwrite, originals)
         with temporary.open("xb") as stream:
+            claim_draft(stream)
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

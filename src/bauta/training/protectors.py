@@ -12,6 +12,7 @@ import torch
 
 from bauta.benchmark.people import assert_disjoint, excluded_names
 from bauta.errors import OutputExists, UsageError
+from bauta.photo.drafts import remove_drafts
 from bauta.recognizers.surrogates import load_surrogate
 from bauta.registry import load_method
 from bauta.templates.base import Protector, find_device
@@ -72,6 +73,8 @@ def fit_protector(
             raise UsageError(f"{path} is missing.", hint="Correct its name.")
     excluded = excluded_names(exclude)
     folder = work or output / ".work"
+    for place in (output, folder):
+        remove_drafts(place)
     faces, _ = pack(sources, folder / "faces", excluded)
     assert_disjoint(faces.people, excluded)
     chosen = first_of_each(faces.people, each)
