@@ -32,14 +32,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bauta.errors import UsageError, WeightsCorrupt
+from bauta.errors import UsageError
 from bauta.objectives.transports import gaussian_blur
 from bauta.objectives.visibility import luminance
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import register
+from bauta.tables import shown
 from bauta.templates.base import SIDE, ImageProtector, Provenance
 from bauta.templates.draws import Draws
 from bauta.templates.learners import Progress, Schedule
+from bauta.templates.loading import require_parts, require_types
 from bauta.templates.representation import Representation
 from bauta.templates.shadows import digest_of_pixels, plain_figures, require_faces
 from bauta.templates.stand_ins import StandIns, write_identity
@@ -133,7 +135,7 @@ class LocalFeaturesConfig:
         for name, good in checks.items():
             if not good:
                 raise UsageError(
-                    f"Local features cannot be made with {name}={getattr(self, name)!r}.",
+                    f"Local features cannot be made with {name}={shown(getattr(self, name))}.",
                     hint="See LocalFeaturesConfig.",
                 )
         if self.mode == "train-free" and self.surrogates:
@@ -177,13 +179,9 @@ class LocalFeaturesConfig:
         }
         if isinstance(given.get("surrogates"), str):
             given["surrogates"] = (given["surrogates"],)
-        try:
-            start = cls() if preset == "default" else cls.accurate() if preset == "accurate" else cls.optimised()
-            return replace(start, **given)
-        except TypeError as error:
-            raise UsageError(
-                f"A setting of local features has a wrong type: {error}.", hint="See its fields."
-            ) from error
+        require_types(cls, given)
+        start = cls() if preset == "default" else cls.accurate() if preset == "accurate" else cls.optimised()
+        return replace(start, **given)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -500,14 +498,12 @@ class LocalFeatures(ImageProtector):
         if config.mode == "train-free":
             return cls(recognizer, config, provenance=provenance)
         learned = config.mode == "learned"
+        what = "anonymiser" if learned else "stand_ins"
+        with torch.device("meta"):  # see whether it is there before there is memory for it
+            blank: nn.Module = Anonymiser(config.channels) if learned else StandIns(config.components)
+        require_parts(parts, {f"{what}.{name}": value.half() for name, value in blank.state_dict().items()})
         network: nn.Module = Anonymiser(config.channels) if learned else StandIns(config.components)
-        try:
-            network.load_state_dict(_state_of(parts, "anonymiser" if learned else "stand_ins"))
-        except RuntimeError as error:
-            raise WeightsCorrupt(
-                f"What the {config.mode} mode has learned is not there or has another form: {error}",
-                hint="Fit the protector again.",
-            ) from error
+        network.load_state_dict(_state_of(parts, what))
         if isinstance(network, StandIns):
             return cls(recognizer, config, stand_ins=network, provenance=provenance)
         return cls(recognizer, config, network, provenance=provenance)

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from bauta.errors import UsageError
+from bauta.tables import shown
 from bauta.templates.base import SIDE
 from bauta.templates.learners import Progress, Schedule
+from bauta.templates.loading import require_types
 from bauta.templates.representation import Kind
 
 
@@ -92,7 +94,8 @@ class MaskingConfig:
         for name, (low, high) in self.RANGES.items():
             if not low <= getattr(self, name) <= high:
                 raise UsageError(
-                    f"{type(self).__name__} cannot have {name}={getattr(self, name)!r}.", hint=f"{low:g} to {high:g}."
+                    f"{type(self).__name__} cannot have {name}={shown(getattr(self, name))}.",
+                    hint=f"{low:g} to {high:g}.",
                 )
 
     @classmethod
@@ -105,13 +108,11 @@ class MaskingConfig:
         known = [field.name for field in fields(cls)]
         if unknown := sorted(settings.keys() - set(known)):
             raise UsageError(
-                f"There is no setting {unknown[0]!r}.", hint=f"There is {', '.join(known)}." if known else "None."
+                f"There is no setting {shown(unknown[0])}.", hint=f"There is {', '.join(known)}." if known else "None."
             )
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-        try:
-            return cls(**given)
-        except TypeError as error:
-            raise UsageError(f"A setting has the wrong type: {error}.", hint="Give numbers and names.") from error
+        require_types(cls, given)
+        return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

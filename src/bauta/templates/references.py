@@ -18,6 +18,7 @@ from bauta.objectives.transports import gaussian_blur
 from bauta.recognizers.splits import TEMPLATE, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
+from bauta.tables import one_line, shown, within
 from bauta.templates.base import SIDE, ImageProtector, Protector, Provenance
 from bauta.templates.representation import Kind, Representation
 
@@ -77,7 +78,9 @@ class IdentityFeature(Protector):
         cls, recognizer: Surrogate, settings: Mapping[str, Any], parts: Mapping[str, Tensor], provenance: Provenance
     ) -> Self:
         """The reference again; see `Protector.restore`."""
-        return cls(recognizer, provenance=provenance, **settings)
+        if set(settings) != {"split"} or not one_line(settings["split"], 200):
+            raise UsageError("The setting split is missing or no text, or there are others.", hint="Fit it again.")
+        return cls(recognizer, provenance=provenance, split=settings["split"])
 
 
 def picture_of(values: Tensor) -> Tensor:
@@ -105,8 +108,10 @@ class ChangedImage(ImageProtector):
         self.value: float = settings.pop(name, self.default)
         if settings:
             raise UsageError(f"{self.name} has no setting {min(settings)!r}.", hint=f"It has {name}.")
-        if not low <= self.value <= high:
-            raise UsageError(f"{self.name} cannot run with {name}={self.value!r}.", hint=f"From {low:g} to {high:g}.")
+        if not within(self.value, low, high):
+            raise UsageError(
+                f"{self.name} cannot run with {name}={shown(self.value)}.", hint=f"From {low:g} to {high:g}."
+            )
 
     @classmethod
     def fit(cls, images: Tensor, *, recognizer: Surrogate, generator: torch.Generator, **settings: Any) -> Self:
@@ -132,7 +137,10 @@ class ChangedImage(ImageProtector):
         cls, recognizer: Surrogate, settings: Mapping[str, Any], parts: Mapping[str, Tensor], provenance: Provenance
     ) -> Self:
         """The reference again; see `Protector.restore`."""
-        return cls(recognizer, provenance=provenance, **settings)
+        name = cls.strength[0]
+        if set(settings) != {name}:
+            raise UsageError(f"The setting {name} is missing, or there are others.", hint="Fit it again.")
+        return cls(recognizer, provenance=provenance, **{name: settings[name]})
 
 
 @register("constant-image", kind="protector")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bauta.errors import UsageError
+from bauta.tables import shown
 from bauta.templates.decoders import SIDE, Decoder, start_decoder
 from bauta.templates.learners import CPU, Learner, Progress, Schedule, require_finite, train
 
@@ -53,7 +54,9 @@ class Shadow:
         }
         for name, good in checks.items():
             if not good:
-                raise UsageError(f"A shadow decoder cannot have {name}={getattr(self, name)!r}.", hint="See Shadow.")
+                raise UsageError(
+                    f"A shadow decoder cannot have {name}={shown(getattr(self, name))}.", hint="See Shadow."
+                )
 
     @classmethod
     def parse(cls, text: str) -> Shadow:
@@ -64,7 +67,9 @@ class Shadow:
         """
         parts = _SHADOW.fullmatch(text)
         if parts is None:
-            raise UsageError(f"{text!r} is no shadow decoder.", hint="Write residual, unet-48 or unet-32-noise-0.5.")
+            raise UsageError(
+                f"{shown(text)} is no shadow decoder.", hint="Write residual, unet-48 or unet-32-noise-0.5."
+            )
         name, channels, noise = parts.groups()
         return cls(cast(Any, name), int(channels or cls.channels), float(noise or 0))
 
