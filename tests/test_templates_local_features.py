@@ -246,7 +246,7 @@ def test_a_loss_that_is_no_number_stops_it(toys: dict[str, Surrogate]) -> None:
 def test_the_learned_part_is_checked_when_it_is_read() -> None:
     made = LocalFeatures(toy_surrogate(), LocalFeaturesConfig.of(LEARNED), Anonymiser(4))
     for parts in ({}, {"anonymiser.x": torch.zeros(1)}):
-        with pytest.raises(WeightsCorrupt, match="learned mode"):
+        with pytest.raises(WeightsCorrupt, match="learned parts do not fit"):
             LocalFeatures.restore(made.recognizer, made.settings(), parts, made.provenance)
     with pytest.raises(UsageError, match="no network"):
         LocalFeatures(toy_surrogate(), LocalFeaturesConfig.of(LEARNED))
@@ -260,13 +260,13 @@ def test_the_learned_part_is_checked_when_it_is_read() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"mode": "best"}, "mode='best'"),
+        ({"mode": "best"}, "mode is 'best'"),
         ({"sigma": 0}, "sigma"),
         ({"cells": [5, 3]}, "cells"),
         ({"bits": 9}, "bits"),
         ({"dropout": 1.0}, "dropout"),
         ({"colours": True}, "no setting 'colours'"),
-        ({"sigma": "wide"}, "wrong type"),
+        ({"sigma": "wide"}, "sigma is 'wide'"),
         ({"surrogates": list(NAMES)}, "train-free mode learns from none"),
         ({"mode": "learned"}, "0 different surrogates"),
         ({"mode": "learned", "surrogates": "first"}, "1 different surrogates"),
@@ -399,7 +399,7 @@ def test_the_optimised_mode_is_kept_and_read(toys: dict[str, Surrogate], tmp_pat
 
 def test_parts_and_faces_that_do_not_serve_the_optimised_mode_are_refused(toys: dict[str, Surrogate]) -> None:
     protector = fit(**OPTIMISED)
-    with pytest.raises(WeightsCorrupt, match="optimised mode has learned is not there"):
+    with pytest.raises(WeightsCorrupt, match=r"stand_ins\.components. is missing"):
         LocalFeatures.restore(protector.recognizer, protector.settings(), {}, protector.provenance)
     with pytest.raises(UsageError, match="optimised mode has no faces of nobody"):
         LocalFeatures(protector.recognizer, protector.config)

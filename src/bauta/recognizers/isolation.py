@@ -30,7 +30,6 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-import bauta
 from bauta import errors
 from bauta.errors import BautaError, LimitExceeded, WeightsCorrupt
 from bauta.recognizers.cards import RecognizerCard, format_card, parse_card
@@ -88,7 +87,7 @@ class IsolatedRecognizer:
         self._folder = tempfile.TemporaryDirectory(prefix="bauta-")  # empty: there is nothing to be read by its name
         self._complaints = tempfile.TemporaryFile()
         # What the parent finds must be found by the child, and nothing in the folder one happens to be in.
-        roots = [str(Path(bauta.__file__).parent.parent), *filter(os.path.isabs, sys.path)]
+        roots = [str(Path(errors.__file__).parents[1]), *filter(os.path.isabs, sys.path)]
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "bauta.recognizers.isolation"],
             stdin=subprocess.PIPE,

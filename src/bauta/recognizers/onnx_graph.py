@@ -86,7 +86,8 @@ def _check(message: Any, *, filled: bool) -> None:
 
 def _check_shape(shape: Any, name: str) -> int:
     """How many numbers a declared shape has, where a network can have so many."""
-    if any(size < 0 for size in shape) or (count := math.prod(shape)) > LARGEST_SHAPE:
+    count = math.prod(map(int, shape))
+    if any(size < 0 for size in shape) or count > LARGEST_SHAPE:
         raise WeightsCorrupt(
             f"{shown(name)} of the ONNX file declares the shape {shown(list(shape))}.",
             hint=f"No side is negative, and there are at most {LARGEST_SHAPE} numbers: export the network anew.",
