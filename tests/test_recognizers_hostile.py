@@ -330,24 +330,24 @@ CAMPAIGN: list[HostileModel] = [*STILL.values(), *RUNNING.values(), *mutated_mod
 def test_whatever_the_network_there_is_one_plain_error(
     part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    limits = Limits(seconds=60, processor=10, memory=3 * GIBIBYTE)
+    limits = Limits(seconds=120, processor=6, memory=3 * GIBIBYTE)
     monkeypatch.setattr(Limits, "of", classmethod(lambda cls, size: limits))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for model in CAMPAIGN[part::8]:
-        for roles in ('["judge"]', '["judge", "surrogate"]') if not model.still else ('["judge"]',):
-            folder = tmp_path / f"{model.name}-{len(roles)}"
-            folder.mkdir()
-            monkeypatch.setenv("BAUTA_HOME", str(folder / "home"))
-            card = SHORT.replace('["judge", "surrogate"]', roles)
-            began = time.monotonic()
-            try:
-                add_recognizer(*write(folder, model.content, card))
-                accepted = True
-            except BautaError as error:
-                require_plain(error)
-                accepted = False
-            assert time.monotonic() - began < limits.seconds + 20, model.name
-            assert not (accepted and model.refused), (model.name, roles)
+        folder = tmp_path / model.name
+        folder.mkdir()
+        monkeypatch.setenv("BAUTA_HOME", str(folder / "home"))
+        began = time.monotonic()
+        try:
+            add_recognizer(*write(folder, model.content))
+            outcome = "taken"
+        except BautaError as error:
+            require_plain(error)
+            outcome = str(error)
+        with capfd.disabled():
+            print(f"{model.name}: {outcome} ({time.monotonic() - began:.1f} s)")
+        assert time.monotonic() - began < limits.seconds + 60, model.name
+        assert not (outcome == "taken" and model.refused), model.name
     assert capfd.readouterr() == ("", "")
     kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     assert kilobytes * 1024 < limits.memory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ LARGEST_TEXT = 1 << 16  # bytes of a card; each here has a few thousand
 LARGEST_NUMBER = 1 << 63
 DEEPEST = 8  # tables and lists inside each other
 LONGEST_LINE = 4096  # letters
+_LONG_NUMBER = re.compile(r"[0-9_]{4000}")
+_MANY_BRACKETS = re.compile(r"[\[{ ]{50}")
 _SHOWN = 60  # letters of a value in a message
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # control, format, surrogate, and line separators
 
@@ -63,19 +66,30 @@ def parse_toml(text: str, origin: str, *, hint: str = "Correct it, or give anoth
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{origin} is not valid TOML: {error}.", hint=hint) from error
     except ValueError as error:  # Python reads no longer numbers
-        raise UsageError(f"{origin} holds a number with thousands of digits.", hint=hint) from error
+        field = _field(_LONG_NUMBER, text)
+        raise UsageError(f"{origin}: {field} holds a number with thousands of digits.", hint=hint) from error
     except RecursionError:
-        raise UsageError(f"{origin} is nested too deeply.", hint=hint) from None
-    level: list[Any] = [table]
-    for _ in range(DEEPEST):
-        level = [inner for value in level if isinstance(value, dict | list) for inner in _inside(value)]
-    if level:
-        raise UsageError(f"{origin} is nested more than {DEEPEST} deep.", hint=hint)
+        field = _field(_MANY_BRACKETS, text)
+        raise UsageError(f"{origin}: {field} is nested more than {DEEPEST} deep.", hint=hint) from None
+    for key, value in table.items():
+        level: list[Any] = [value]
+        for _ in range(DEEPEST):
+            level = [inner for one in level if isinstance(one, dict | list) for inner in _inside(one)]
+        if level:
+            raise UsageError(f"{origin}: {shown(key)} is nested more than {DEEPEST} deep.", hint=hint)
     return table
 
 
 def _inside(value: Mapping[str, Any] | Sequence[Any]) -> list[Any]:
     return list(value.values() if isinstance(value, Mapping) else value)
+
+
+def _field(pattern: re.Pattern[str], text: str) -> str:
+    """The key of the line that the parser gave up in, as far as one can tell without it."""
+    for line in text.splitlines():
+        if pattern.search(line):
+            return shown(line.partition("=")[0].strip())
+    return "a field"
 
 
 def shown(value: object) -> str:
