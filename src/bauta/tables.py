@@ -109,7 +109,7 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value!r}"
     if isinstance(value, str):
-        text = "".join("\ufffd" if unicodedata.category(one) in _UNSEEN else one for one in value[: _SHOWN + 1])
+        text = printable(value[: _SHOWN + 1])
         return f"'{text}'" if len(value) <= _SHOWN else f"'{text[:_SHOWN]}...'"
     if isinstance(value, list | tuple):
         flat = not any(isinstance(one, list | tuple | dict) for one in value[:_SHOWN])
@@ -120,6 +120,11 @@ def shown(value: object) -> str:
     if isinstance(value, set | frozenset):
         return shown(sorted(map(str, value)))
     return "a date or a time" if hasattr(value, "isoformat") else "a value of another kind"
+
+
+def printable(text: str) -> str:
+    """The text with a mark for each letter that cannot be seen, or that a terminal obeys."""
+    return "".join("\ufffd" if unicodedata.category(one) in _UNSEEN else one for one in text)
 
 
 def one_line(text: object, longest: int = LONGEST_LINE) -> bool:

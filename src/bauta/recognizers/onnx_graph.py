@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import onnx
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from bauta.errors import BautaError, UnsupportedOperator, WeightsCorrupt
-from bauta.tables import shown
+from bauta.tables import printable, shown
 
 OLDEST_OPSET = 7
 LARGEST_SHAPE = 1 << 30  # numbers that a shape may declare; a file holds 1 GiB at most
@@ -18,6 +19,14 @@ ELSEWHERE = frozenset({"EPContext"})  # operators that name other files by thems
 
 _ONE_FILE = "Save it as one file (onnx.save with save_as_external_data=False)."
 _FETCH = "Fetch the file again."
+# What ONNX Runtime puts before the reason: where in the library, in which node, and a number of its own.
+_BEFORE = tuple(
+    map(
+        re.compile,
+        (r"Status Message: ", r"\[\w+Error\] ", r" Error ", r"(?:This is an i|I)nvalid model\. (?:Error: )?", r" : "),
+    )
+)
+_NOTHING_SAID = "it does not hold together"
 _PACKED = 4  # bits of the smallest element type
 
 
@@ -148,7 +157,11 @@ def reason(error: BaseException) -> str:
     if isinstance(error, BautaError):
         return error.message
     if not isinstance(error, RuntimeError | ValueError) and type(error).__module__ == "builtins":
-        return "it does not hold together"
-    text = " ".join(str(error).split())
-    text = text.partition("Status Message: ")[2] or text.rpartition("[ONNXRuntimeError] : ")[2]
-    return text[:200].rstrip(". ") or "it does not hold together"
+        return _NOTHING_SAID
+    text = " ".join(str(error).split()).removeprefix("[ONNXRuntimeError] : ")
+    for mark in _BEFORE:
+        if mark.search(text):
+            text = mark.split(text)[-1]
+            break
+    insides = re.search(r"::|_src/|\.cc\b|0x[0-9a-f]{6}|torch\.|dtype|NoneType", text)
+    return _NOTHING_SAID if insides or not text else printable(text[:200]).rstrip(". ")
