@@ -16,9 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bauta.benchmark import accuracy, adaptive_cards, cards, report
-from bauta.benchmark.adaptive_recipe import read_recipe
-from bauta.benchmark.recipes import read_recipe as read_runs
+from bauta.benchmark import recognition as accuracy
+from bauta.benchmark.adaptive import cards as adaptive_cards
+from bauta.benchmark.adaptive.recipe import read_recipe
+from bauta.benchmark.engine import cards
+from bauta.benchmark.photos import page as report
+from bauta.benchmark.photos.recipe import read_recipe as read_runs
+from bauta.errors import every_error
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -127,6 +131,28 @@ def sets_table() -> str:
     return "\n".join(lines)
 
 
+def readme_table() -> str:
+    """What a newcomer wants to know: how often, how it holds, and what it costs the picture."""
+    rows = {
+        "lfw-default": "**default**",
+        "lfw-combined": "`--mode combined`",
+        "visibility-37-dB": "`--psnr 37`",
+        "lfw-blur": "for comparison: a blurred face",
+        "lfw-pixelate": "for comparison: a pixelated face",
+    }
+    lines = ["| | not matched; worst judge | half size, then JPEG 75 | PSNR of the face |", "|---|---|---|---|"]
+    for name, label in rows.items():
+        results = cards.read_card(RESULTS / f"{name}.json")["results"]
+        dodging = results["dodging"]
+        _, least = worst_judge(dodging)
+        saved, shared = (100 * dodging[at]["mean"]["mean"] for at in ("saved", "half-size+jpeg-75"))
+        lines.append(
+            f"| {label} | {saved:.0f} %; {100 * least['mean']:.0f} % | {shared:.0f} % "
+            f"| {results['quality']['psnr']['mean']:.0f} dB |"
+        )
+    return "\n".join(lines)
+
+
 def curve_table() -> str:
     """Success against visibility."""
     lines = [
@@ -168,7 +194,7 @@ def speed_table() -> str:
 
 def template_tables(name: str) -> str:
     """What a face service stores: the cards of a recipe, in the order of its rows."""
-    from bauta.benchmark.template_report import markdown
+    from bauta.benchmark.stores.page import markdown
 
     found = template_cards(name)
     return "\n" + markdown(found) + "\n" if found else "The cards are not here yet."
@@ -176,7 +202,7 @@ def template_tables(name: str) -> str:
 
 def ranking_table(*names: str) -> str:
     """The rows of recipes with the same attackers in one table, the least recovered first."""
-    from bauta.benchmark.template_report import RANKING_HEADER, as_markdown, ranking_rows
+    from bauta.benchmark.stores.page import RANKING_HEADER, as_markdown, ranking_rows
 
     found = ranking_rows([card for name in names for card in template_cards(name)])
     return as_markdown(RANKING_HEADER, found) if found else "The cards are not here yet."
@@ -257,7 +283,7 @@ def pictures_table() -> str:
 
 
 def template_cards(name: str) -> list[dict[str, Any]]:
-    from bauta.benchmark.template_recipes import read_template_recipe
+    from bauta.benchmark.stores.recipe import read_template_recipe
 
     paths = [RESULTS / f"{name}-{row.name}.json" for row in read_template_recipe(name).rows]
     return [cards.read_card(path, cards.TEMPLATES) for path in paths if path.exists()]
@@ -271,8 +297,19 @@ def adaptive_table(table: Callable[[list[dict[str, Any]]], adaptive_cards.Table]
     return adaptive_cards.markdown(table([adaptive_cards.read_card(path) for path in paths]))
 
 
+def errors_table() -> str:
+    """Every error with its codes, from the tree."""
+    lines = ["| code | exit code | class | meaning |", "|---|---|---|---|"]
+    for error in every_error():
+        meaning = (error.__doc__ or "").partition("\n")[0].rstrip(".")
+        lines.append(f"| `{error.code}` | {error.exit_code} | `{error.__name__}` | {meaning} |")
+    return "\n".join(lines)
+
+
 TABLES = {
+    "errors": errors_table,
     "main": main_table,
+    "readme": readme_table,
     "recognizers": recognizers_table,
     "recognizers-public": public_recognizers_table,
     "sets": sets_table,
@@ -301,7 +338,7 @@ TABLES = {
 
 def trade_off(name: str) -> str:
     """Accuracy lost and SSIM recovered of the rows of a recipe, as a picture."""
-    from bauta.benchmark.template_report import trade_off_svg
+    from bauta.benchmark.stores.page import trade_off_svg
 
     return trade_off_svg(template_cards(name))
 

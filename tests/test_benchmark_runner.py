@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bauta.benchmark import measuring, protected
-from bauta.benchmark.cards import SCHEMA, compare, read_card, timeless, to_json, write_card
-from bauta.benchmark.folders import run_folders
-from bauta.benchmark.recipes import Dataset, GallerySource, Recipe, Row, carried, read_recipe
-from bauta.benchmark.references import prepare
-from bauta.benchmark.report import markdown, to_html
-from bauta.benchmark.results import summarise
-from bauta.benchmark.runner import run_recipe
-from bauta.benchmark.transports import carry, known_transports, transports
+from bauta.benchmark.adaptive import protected
+from bauta.benchmark.engine.cards import SCHEMA, compare, read_card, timeless, to_json, write_card
+from bauta.benchmark.photos import measuring
+from bauta.benchmark.photos.folders import run_folders
+from bauta.benchmark.photos.page import markdown, to_html
+from bauta.benchmark.photos.recipe import Dataset, GallerySource, Recipe, Row, carried, read_recipe
+from bauta.benchmark.photos.results import summarise
+from bauta.benchmark.photos.run import run_recipe
+from bauta.benchmark.photos.transports import TRANSPORTS, carry, transports
 from bauta.cli import run
+from bauta.cloaks.base import load_cloak
 from bauta.errors import NotCalibrated, UnknownRecognizer, UsageError
 from bauta.faces.faces import Faces
 from protection_fakes import Negative, Stage, build_stage, person, write_photo
@@ -55,11 +56,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     }
     for module, names in {
         "measuring": ["detect_faces", "find_card", "load_judge", "load_surrogate"],
-        "runner": ["find_card", "threshold"],
-        "gallery": ["find_card", "load_judge"],
+        "run": ["find_card", "threshold"],
+        "search": ["find_card", "load_judge"],
     }.items():
         for name in names:
-            monkeypatch.setattr(f"bauta.benchmark.{module}.{name}", fakes[name])
+            monkeypatch.setattr(f"bauta.benchmark.photos.{module}.{name}", fakes[name])
     return stage
 
 
@@ -113,15 +114,15 @@ class TestRunRecipe:
 
     def test_an_interrupted_run_goes_on_where_it_stopped(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         recipe = replace(RECIPE, rows=RECIPE.rows[1:2])
-        make = Negative.perturb
+        make = Negative.edit
 
-        def stop(self: Negative, views: list[Any], *rest: Any, **options: Any) -> Any:
+        def stop(self: Negative, views: list[Any], work: Any) -> Any:
             if len(Negative.calls) == 2:
                 raise KeyboardInterrupt
-            return make(self, views, *rest, **options)
+            return make(self, views, work)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Negative, "perturb", stop)
+            patch.setattr(Negative, "edit", stop)
             with pytest.raises(KeyboardInterrupt):
                 run_toy(data, recipe=recipe)
         assert not list((data / "cards").glob("*.json"))  # no card before all is done
@@ -217,7 +218,7 @@ class TestRunRecipe:
             run_toy(data)
         with pytest.raises(UnknownRecognizer):
             run_toy(data, recipe=replace(RECIPE, judges=("nobody",)))
-        with pytest.raises(UsageError, match="no method 'nothing'"):
+        with pytest.raises(UsageError, match="No cloak is called 'nothing'"):
             run_toy(data, recipe=replace(RECIPE, rows=(Row("x", "nothing"),)))
         assert Negative.calls == []
 
@@ -292,7 +293,9 @@ class TestCells:
         stage.cards[place] = replace(stage.cards[place], mean=(0.4, 0.4, 0.4))
         run_toy(crowd, recipe=self.RECIPE)
         assert len(list(folder.iterdir())) == 3
-        monkeypatch.setattr("bauta.benchmark.cards.code", lambda: {"bauta": "", "commit": "", "sha256": "0" * 64})
+        monkeypatch.setattr(
+            "bauta.benchmark.engine.cards.code", lambda: {"bauta": "", "commit": "", "sha256": "0" * 64}
+        )
         run_toy(crowd, recipe=self.RECIPE)
         assert len(list(folder.iterdir())) == 5
 
@@ -523,7 +526,7 @@ class TestRecipes:
             recipe = read_recipe(name)
             assert recipe.name == name
             for row in recipe.rows:
-                prepare(row.method, dict(row.options))
+                load_cloak(row.method).configured(row.options)
         assert not read_recipe("smoke").evidence
 
     @pytest.mark.parametrize(
@@ -563,7 +566,7 @@ class TestRecipes:
         pixels = np.zeros((200, 100, 3), np.float32)
         pixels[100, 50] = 1
         face = Faces(np.array([[40, 80, 60, 120]]), np.full((1, 5, 2), [50.0, 100.0]), np.ones(1))
-        for name in known_transports():
+        for name in TRANSPORTS:
             changed, moved = carry(name, pixels, face)
             x, y = moved.landmarks[0, 0]
             brightest = np.unravel_index(changed.sum(2).argmax(), changed.shape[:2])
@@ -574,7 +577,7 @@ class TestRecipes:
 
     def test_transports_are_the_same_each_time(self) -> None:
         pixels = np.random.default_rng(0).random((40, 40, 3), dtype=np.float32)
-        for name in known_transports():
+        for name in TRANSPORTS:
             first, second = (carry(name, pixels, Faces.none())[0] for _ in range(2))
             np.testing.assert_array_equal(first, second)
             assert (name == "saved") == np.array_equal(first, pixels)
@@ -597,7 +600,7 @@ def test_the_recipe_in_the_documentation_is_one(tmp_path: Path) -> None:
     guide = Path(__file__).resolve().parent.parent / "docs" / "benchmark.md"
     if not guide.is_file():
         pytest.skip("the documentation is not part of an installation")
-    assert [name for name in known_transports() if f"`{name}`" not in guide.read_text(encoding="utf-8")] == []
+    assert [name for name in TRANSPORTS if f"`{name}`" not in guide.read_text(encoding="utf-8")] == []
     (text,) = re.findall(r"^```\n(name = .*?)^```$", guide.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     (tmp_path / "recipe.toml").write_text(text)
     assert [row.name for row in read_recipe(str(tmp_path / "recipe.toml")).rows] == ["clean", "paper"]

@@ -19,13 +19,22 @@ from PIL import Image
 
 from attack_toys import ToyJudge, cut_recognizer, toy_faces
 from bauta import metrics
-from bauta.benchmark import templates
-from bauta.benchmark.cards import TEMPLATES, read_card, timeless, write_card
-from bauta.benchmark.crowds import Source
-from bauta.benchmark.datasets import read_lfw
+from bauta.benchmark.crop_sets import Source
+from bauta.benchmark.engine.cards import TEMPLATES, read_card, timeless, write_card
 from bauta.benchmark.plots import recovery_against_loss
-from bauta.benchmark.template_measures import summarise
-from bauta.benchmark.template_recipes import (
+from bauta.benchmark.stores import run as templates
+from bauta.benchmark.stores.measures import summarise
+from bauta.benchmark.stores.page import (
+    RANKING_HEADER,
+    gallery,
+    markdown,
+    ranking_rows,
+    rows,
+    to_html,
+    trade_off,
+    trade_off_svg,
+)
+from bauta.benchmark.stores.recipe import (
     MATCHER,
     REFERENCES,
     Attack,
@@ -38,21 +47,13 @@ from bauta.benchmark.template_recipes import (
     read_template_recipe,
     some_pairs,
 )
-from bauta.benchmark.template_report import (
-    RANKING_HEADER,
-    gallery,
-    markdown,
-    ranking_rows,
-    rows,
-    to_html,
-    trade_off,
-    trade_off_svg,
-)
-from bauta.benchmark.template_stage import draw_victims, set_up
-from bauta.benchmark.templates import run_template_recipe
+from bauta.benchmark.stores.run import run_template_recipe
+from bauta.benchmark.stores.setup import draw_victims, set_up
 from bauta.cli import run
+from bauta.data.datasets import read_lfw
 from bauta.errors import NotCalibrated, UsageError
 from bauta.recognizers.calibration import Threshold
+from bauta.templates.references import ConstantConfig
 
 NEEDS_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DECODER = {"decoder": "residual", "channels": 8, "epochs": 6, "batch": 8, "rate": 1e-2}
@@ -122,13 +123,13 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> None:
         return replace(cut_recognizer().card, name=name)
 
     for place, fake in {
-        "template_stage.find_card": card,
-        "template_stage.load_evaluator": lambda card: ToyJudge(card.name),
-        "template_stage.threshold": limit,
-        "templates.find_card": card,
-        "templates.load_surrogate": lambda name: cut_recognizer(),
+        "setup.find_card": card,
+        "setup.load_evaluator": lambda card: ToyJudge(card.name),
+        "setup.threshold": limit,
+        "run.find_card": card,
+        "run.load_surrogate": lambda name: cut_recognizer(),
     }.items():
-        monkeypatch.setattr(f"bauta.benchmark.{place}", fake)
+        monkeypatch.setattr(f"bauta.benchmark.stores.{place}", fake)
     monkeypatch.setattr("bauta.benchmark.embeddings.ERRORS_WANTED", 1)
 
 
@@ -564,9 +565,9 @@ def test_threads_are_given_back(data: Path, tmp_path: Path) -> None:
 
 
 def test_halves_need_people_on_both_sides(data: Path) -> None:
-    from bauta.benchmark.crowds import draw_crowd
+    from bauta.benchmark.crop_sets import draw_crop_set
 
-    crowd = draw_crowd(data, (Source("others"),), (), 0)
+    crowd = draw_crop_set(data, (Source("others"),), (), 0)
     one = replace(crowd, subjects=crowd.subjects[:1], images=crowd.images[:1])
     with pytest.raises(UsageError, match="nobody on one side"):
         half(one, attacking=not attacks(one.subjects[0]))
@@ -575,7 +576,7 @@ def test_halves_need_people_on_both_sides(data: Path) -> None:
 def test_the_command_line_attacks_and_reports(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bauta.benchmark.template_recipes.read_template_recipe", lambda name: QUICK)
+    monkeypatch.setattr("bauta.benchmark.stores.recipe.read_template_recipe", lambda name: QUICK)
     assert run(["templates", "attack", "quick", "--data", str(data), "-o", str(tmp_path), "--rows", "constant"]) == 0
     card = tmp_path / "toy-constant.json"
     shown = capsys.readouterr().out
@@ -593,7 +594,7 @@ def test_the_command_line_attacks_and_reports(
 def test_a_fitted_protector_is_attacked_as_it_is(data: Path, tmp_path: Path) -> None:
     from bauta.templates.references import ConstantImage
 
-    ConstantImage(cut_recognizer(), level=0.25).save(tmp_path / "fitted")
+    ConstantImage(cut_recognizer(), ConstantConfig(level=0.25)).save(tmp_path / "fitted")
     recipe = replace(QUICK, attackers=QUICK.attackers[:1], rows=(TemplateRow("mine", fitted=str(tmp_path / "fitted")),))
     card = run_toy(data, tmp_path, recipe)["mine"]
     assert card["protector"]["settings"] == {"level": 0.25}
@@ -605,11 +606,11 @@ def test_a_fitted_protector_replaces_no_card_of_a_row(
     from bauta.templates.references import ConstantImage
 
     recipe = replace(QUICK, rows=RECIPE.rows, baseline="feature")
-    monkeypatch.setattr("bauta.benchmark.template_recipes.read_template_recipe", lambda name: recipe)
+    monkeypatch.setattr("bauta.benchmark.stores.recipe.read_template_recipe", lambda name: recipe)
     command = ["templates", "attack", "quick", "--data", str(data), "-o", str(tmp_path)]
     assert run([*command, "--rows", "constant"]) == 0
     before = (tmp_path / "toy-constant.json").read_bytes()
-    made = ConstantImage(cut_recognizer(), level=0.25)
+    made = ConstantImage(cut_recognizer(), ConstantConfig(level=0.25))
     made.save(tmp_path / "constant")
     assert run([*command, "--protector", str(tmp_path / "constant")]) == 0
     assert (tmp_path / "toy-constant.json").read_bytes() == before

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bauta.errors import OutputError, OutputExists, UnreadablePhoto
-from bauta.photo import find_photos, read_photo, write_atomically
+from bauta.files import make_folder, write_atomically
+from bauta.photo import find_photos, read_photo
 from photo_builders import encode, scene
 
 
@@ -144,14 +145,10 @@ def test_a_full_or_broken_disk(photo, tmp_path, monkeypatch, failure, overwrite)
 
 
 def test_a_read_only_folder(photo, tmp_path, monkeypatch):
-    real_open = Path.open
+    def refuse(self, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
 
-    def refuse(self, mode="r", *arguments, **options):
-        if "x" in mode:
-            raise PermissionError(errno.EACCES, "Permission denied", str(self))
-        return real_open(self, mode, *arguments, **options)
-
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "touch", refuse)
     with pytest.raises(OutputError, match="Permission denied"):
         photo.save(tmp_path / "out.png")
     assert sorted(contents(tmp_path)) == ["original.png"]
@@ -334,3 +331,12 @@ def test_the_room_imports_no_heavy_library():
     code = f"import sys, bauta.photo; print([name for name in {heavy.split()} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")  # there already
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="Cannot write to"):
+        make_folder(tmp_path / "file" / "b")

@@ -21,7 +21,7 @@ from bauta.recognizers.catalog import list_recognizers
 from bauta.recognizers.examination import probes
 from bauta.recognizers.isolation import GIBIBYTE, IsolatedRecognizer, Limits
 from bauta.recognizers.judges import load_judge
-from bauta.recognizers.onnx_graph import parse_graph
+from bauta.recognizers.onnx.graph import parse_graph
 from bauta.recognizers.surrogates import load_surrogate
 from hostile_builders import (
     HostileModel,

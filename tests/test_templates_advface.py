@@ -1,4 +1,4 @@
-"""AdvFace: budgets, what its terms do, its key, its training and its commands."""
+"""AdvFace: budgets, what its terms do, its reference key, its training and its commands."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from torch.nn import functional
 
 from bauta.cli.run import run
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
+from bauta.gallery.enrol import names_of_photos
+from bauta.gallery.keys import create_key_file
+from bauta.learning import learners
+from bauta.learning.decoders import fused, start_decoder
 from bauta.recognizers.cards import format_card
 from bauta.recognizers.splits import find_cut, list_cuts
-from bauta.templates import learners
-from bauta.templates.advface import AdvFace, AdvFaceConfig
+from bauta.templates.advface.protector import AdvFace, AdvFaceConfig
+from bauta.templates.advface.shadow_loss import ShadowLoss
+from bauta.templates.advface.shadows import Shadow, fit_shadow
 from bauta.templates.base import load_protector
-from bauta.templates.decoders import fused, start_decoder
-from bauta.templates.shadow_loss import ShadowLoss
-from bauta.templates.shadows import Shadow, fit_shadow
-from bauta.templates.verbs import names_of_photos
-from conftest import drawn, faces, toy_surrogate
+from conftest import drawn, faces
+from conftest import fitted as fitted_with
 from recognizer_builders import card_of, linear_model
 
 KEY = bytes(range(32))
@@ -32,8 +34,8 @@ KEY = bytes(range(32))
 
 @pytest.fixture(scope="module")
 def fitted() -> AdvFace:
-    return AdvFace.fit(
-        faces(32, 1), recognizer=toy_surrogate(), generator=drawn(), split="8x27x27", shadows=["residual-8"],
+    return fit(
+        faces(32, 1), split="8x27x27", shadows=["residual-8"],
         epochs=6, batch=8, rate=1e-2, iterations=6,
     )  # fmt: skip
 
@@ -243,8 +245,8 @@ def start_and_load(fitted: AdvFace) -> torch.nn.Module:
 
 
 def test_it_works_on_templates() -> None:
-    protector = AdvFace.fit(
-        faces(12, 1), recognizer=toy_surrogate(), generator=drawn(), split="template", shadows=["deconvolution-4"],
+    protector = fit(
+        faces(12, 1), split="template", shadows=["deconvolution-4"],
         epochs=1, iterations=3,
     )  # fmt: skip
     stored = protector.protect(faces(3), drawn(), KEY)
@@ -254,7 +256,7 @@ def test_it_works_on_templates() -> None:
     )
 
 
-# Storage and key
+# Storage, and the key of the broken reference
 
 
 @pytest.mark.parametrize(("storage", "each"), [("float32", 23328), ("float16", 11664), ("uint8", 5832)])
@@ -281,6 +283,15 @@ def test_the_key_is_needed_and_changes_what_is_stored(fitted: AdvFace) -> None:
             fitted.templates(stored, key)
     with pytest.raises(UsageError, match="5 bytes"):
         fitted.protect(faces(1), drawn(), b"short")
+
+
+def test_what_was_locked_is_stored_unlocked_to_be_sealed(fitted: AdvFace) -> None:
+    plain, locked = (fitted.protect(faces(2), drawn(), key) for key in (None, KEY))
+    unlocked = fitted.unlocked(locked, KEY)
+    assert (unlocked.key, unlocked.storage) == ("", fitted.config.storage)
+    torch.testing.assert_close(unlocked.values(), plain.values(), atol=5e-3, rtol=0)
+    with pytest.raises(UsageError, match="with another key"):
+        fitted.unlocked(locked, KEY[::-1])
 
 
 def test_lock_and_unlock_are_inverse(fitted: AdvFace) -> None:
@@ -320,7 +331,8 @@ def test_shadows_have_names_that_are_read_back() -> None:
 
 def fit(images: torch.Tensor, **options: Any) -> AdvFace:
     given = {"split": "8x27x27", "shadows": ["residual-4"], "epochs": 1, "batch": 4, **options}
-    return AdvFace.fit(images, recognizer=toy_surrogate(), generator=drawn(), **given)
+    made: AdvFace = fitted_with(AdvFace, images, **given)
+    return made
 
 
 @pytest.mark.parametrize(
@@ -347,7 +359,7 @@ def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path, monkeyp
             raise Interrupted
 
     usual = learners.train
-    monkeypatch.setattr("bauta.templates.shadows.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
+    monkeypatch.setattr("bauta.templates.advface.shadows.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
     with pytest.raises(Interrupted):
         fit(images, epochs=3, work=tmp_path, progress=stop)
     assert (tmp_path / "shadow-residual-4.safetensors").exists()
@@ -365,7 +377,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = learners.train
-    monkeypatch.setattr("bauta.templates.shadows.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
+    monkeypatch.setattr("bauta.templates.advface.shadows.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
     calls = []
 
     def features(images: torch.Tensor) -> torch.Tensor:
@@ -425,17 +437,11 @@ def test_the_commands_fit_protect_and_match(place: Path, capsys: pytest.CaptureF
     assert dict(protector.provenance.training)["people"] == 2
     assert protector.provenance.licence == "CC0-1.0"
     assert run(["templates", "fit", people, *FIT, "-o", made]) == 5
-    key, gallery = place / "key", str(place / "gallery.safetensors")
-    key.write_bytes(KEY)
+    key, gallery = place / "key", str(place / "gallery.bauta")
+    create_key_file(key)
     enrol = ["templates", "protect", made, people, "-o", gallery, "--aligned", "--key", str(key)]
     assert run(enrol) == 0
     assert run(enrol) == 5
-    capsys.readouterr()
-    beside = place / "settings.json"  # somebody else's, where the names would go
-    beside.write_text("{}")
-    assert run([*enrol[:5], str(place / "settings.safetensors"), *enrol[6:]]) == 5
-    assert beside.read_text() == "{}"
-    assert not (place / "settings.safetensors").exists()
     capsys.readouterr()
     match = ["templates", "match", made, gallery, people, "--aligned", "--json"]
     assert run([*match, "--key", str(key)]) == 0
@@ -450,21 +456,23 @@ def test_the_commands_fit_protect_and_match(place: Path, capsys: pytest.CaptureF
     assert run(["templates", "match", made, gallery, gallery, "--key", str(key)]) == 0
     capsys.readouterr()
     assert run(match) == 2
-    assert "with another key" in capsys.readouterr().err
+    assert "none is given" in capsys.readouterr().err
 
 
 def test_masked_faces_are_not_decided_by_the_clean_recognisers_threshold(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, gallery, people = str(place / "masked"), str(place / "gallery.safetensors"), str(place / "people")
+    made, gallery, people = str(place / "masked"), str(place / "gallery.bauta"), str(place / "people")
+    create_key_file(place / "key")
+    key = ["--key", str(place / "key")]
     options = ["kept=2", "choice=energy", "batch=6", "masking_epochs=1", "epochs=1"]
     settings = [part for option in options for part in ("--set", option)]
     fitting = ["templates", "fit", people, "--recognizer", "mine", "--method", "ppfr-fd", *settings, "-o", made]
     assert run(fitting) == 0
-    assert run(["templates", "protect", made, people, "-o", gallery, "--aligned"]) == 0
+    assert run(["templates", "protect", made, people, "-o", gallery, "--aligned", *key]) == 0
     capsys.readouterr()
     monkeypatch.setattr("bauta.recognizers.calibration.threshold", lambda card, fmr: pytest.fail("of another network"))
-    match = ["templates", "match", made, gallery, people, "--aligned"]
+    match = ["templates", "match", made, gallery, people, "--aligned", *key]
     assert run(match) == 0
     assert "a recogniser of their own" in " ".join(capsys.readouterr().out.split())
     assert run([*match, "--threshold", "-1"]) == 0
@@ -481,6 +489,8 @@ def test_the_commands_refuse_bad_input(place: Path, capsys: pytest.CaptureFixtur
     made, people = str(place / "made"), str(place / "people")
     one = place / "people" / "Person_0"
     (place / "alone").mkdir()
+    create_key_file(place / "key")
+    key = ["--key", str(place / "key")]
     one.rename(place / "alone" / "Person_0")
     for arguments, code, words in (
         (["fit", str(place / "alone"), *FIT, "-o", made], 2, "one person"),
@@ -488,9 +498,9 @@ def test_the_commands_refuse_bad_input(place: Path, capsys: pytest.CaptureFixtur
         (["fit", people, *FIT, "--set", "nonsense", "-o", made], 2, "no setting"),
         (["fit", str(place / "nowhere"), *FIT, "-o", made], 2, "missing"),
         (["fit", people, *FIT, "--method", "tip-im", "-o", made], 2, "No protector"),
-        (["protect", made, people, "--aligned"], 6, "holds no protector"),
-        (["match", made, "gallery.safetensors", people], 6, "holds no protector"),
-        (["protect", made, people, "-o", "gallery.txt"], 2, "no gallery"),
+        (["protect", made, people, "--aligned", *key], 6, "holds no protector"),
+        (["match", made, str(place / "none"), people, *key], 8, "cannot be read"),
+        (["protect", made, people, "-o", "gallery.safetensors", *key], 2, "galleries are sealed"),
     ):
         assert run(["templates", *arguments]) == code, arguments
         assert words in capsys.readouterr().err

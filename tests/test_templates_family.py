@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from bauta.attacks.optimise import view_of
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
-from bauta.registry import load_method
-from bauta.templates import learners
+from bauta.learning import learners
+from bauta.learning.learners import Schedule
 from bauta.templates.base import load_protector
-from bauta.templates.dct import BlockDct
-from bauta.templates.frequency import (
+from bauta.templates.masked.dct import BlockDct
+from bauta.templates.masked.frequency import (
     PRUNED,
     BudgetConfig,
     PrivacyBudget,
@@ -28,17 +28,16 @@ from bauta.templates.frequency import (
     SubsetConfig,
     laplace,
 )
-from bauta.templates.learners import Schedule
-from bauta.templates.masked import MaskedRecognition, Unprotected
-from bauta.templates.masked_network import Stem, second_differences
-from bauta.templates.masking import Lesson
+from bauta.templates.masked.masking import MaskingData
+from bauta.templates.masked.network import Stem, second_differences
+from bauta.templates.masked.protectors import MaskedRecognition, Unprotected
 from bauta.templates.references import IdentityFeature
-from conftest import drawn, faces, toy_surrogate
+from conftest import drawn, faces, fitted, toy_surrogate
 
 TOY = {"masking_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1, "batch": 4}
 
 
-def lesson(images: torch.Tensor, *, epochs: int = 1, rate: float = 1e-2) -> Lesson:
+def data(images: torch.Tensor, *, epochs: int = 1, rate: float = 1e-2) -> MaskingData:
     front = IdentityFeature(toy_surrogate(), split="8x27x27").front
 
     def features(part: torch.Tensor) -> torch.Tensor:
@@ -47,13 +46,11 @@ def lesson(images: torch.Tensor, *, epochs: int = 1, rate: float = 1e-2) -> Less
         return values
 
     nobody = torch.empty(0, dtype=torch.int64)
-    return Lesson(images, nobody, features, Schedule(epochs, 4, rate), "toy", None, "toy", None)
+    return MaskingData(images, nobody, features, Schedule(epochs, 4, rate), "toy", None, "toy", None)
 
 
 def fit(name: str = "unprotected", images: torch.Tensor | None = None, **options: Any) -> MaskedRecognition:
-    made: MaskedRecognition = load_method(name).fit(
-        faces(8, 1) if images is None else images, recognizer=toy_surrogate(), generator=drawn(), **{**TOY, **options}
-    )
+    made: MaskedRecognition = fitted(name, faces(8, 1) if images is None else images, **{**TOY, **options})
     return made
 
 
@@ -62,7 +59,7 @@ def fit(name: str = "unprotected", images: torch.Tensor | None = None, **options
 
 def test_a_shuffled_mask_has_no_lowest_frequency_and_normal_channels() -> None:
     masking = ShuffledMask(ShuffleConfig(kept=6, choice="energy"))
-    figures = masking.prepare(lesson(faces(8, 1)))
+    figures = masking.prepare(data(faces(8, 1)))
     assert 0 not in masking.chosen.tolist()
     assert figures["energy kept"] < 0.1  # on the smooth toys the highest frequencies hold next to nothing
     values = masking(faces(), drawn())
@@ -90,7 +87,7 @@ def test_shuffling_mixes_each_channel_with_its_neighbour() -> None:
 def test_normalised_over_all_faces_a_mask_is_linear() -> None:
     masking = ShuffledMask(ShuffleConfig(kept=12, choice="energy", normalise="population"))
     learned = faces(16, 1)
-    masking.prepare(lesson(learned))
+    masking.prepare(data(learned))
     first, second = faces(1, 2), faces(1, 3)
     whole = masking(0.3 * first + 0.7 * second, drawn())
     torch.testing.assert_close(
@@ -104,7 +101,7 @@ def test_gates_learn_to_keep_little_energy() -> None:
     kept = {}
     for penalty in (0.0, 300.0):
         masking = ShuffledMask(ShuffleConfig(kept=8, penalty=penalty))
-        kept[penalty] = masking.prepare(lesson(faces(8, 1), epochs=8))["energy kept"]
+        kept[penalty] = masking.prepare(data(faces(8, 1), epochs=8))["energy kept"]
     assert kept[300.0] < kept[0.0]
 
 
@@ -147,7 +144,7 @@ def test_subsets_divide_the_high_frequencies() -> None:
 
 def test_a_face_is_stored_in_one_subset_and_one_order() -> None:
     masking = RandomSubset(SubsetConfig(orders=2))
-    masking.prepare(lesson(faces()))
+    masking.prepare(data(faces()))
     values = masking.of_subsets(faces(1), torch.tensor([2]), drawn())
     candidates = [
         masking.dct.linear(faces(1), [masking.subsets[2][place] for place in order])
@@ -177,7 +174,7 @@ def test_a_person_is_learned_in_three_subsets() -> None:
 
 def test_the_picture_of_the_residue_is_what_the_rendering_lacks() -> None:
     masking = ShuffledResidue(ResidueConfig(width=4))
-    masking.prepare(lesson(faces(4, 1)))
+    masking.prepare(data(faces(4, 1)))
     images, front = faces(2), BlockDct()
     rendered = masking.render(front.linear(images))
     torch.testing.assert_close(
@@ -268,7 +265,7 @@ def test_thresholds_are_measured_on_people_who_are_not_learned_from(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert fit().thresholds == {}  # nobody was watched
-    monkeypatch.setattr("bauta.templates.masked_training.HIDDEN", 2)  # half of the people are
+    monkeypatch.setattr("bauta.templates.masked.training.HIDDEN", 2)  # half of the people are
     images, people = faces(80, 1), [f"person {number // 2}" for number in range(80)]
     made = fit("ppfr-fd", images, people=people, batch=40, kept=2)
     assert list(made.thresholds) == [1e-2]  # of some 1,500 scores none is worth a threshold at 1e-3
@@ -306,7 +303,7 @@ def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path, monkeyp
             raise Interrupted
 
     usual = learners.train
-    monkeypatch.setattr("bauta.templates.masked_training.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
+    monkeypatch.setattr("bauta.templates.masked.training.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
     with pytest.raises(Interrupted):
         fit(**options, work=tmp_path, progress=stop)
     assert list(tmp_path.glob("Unmasked-*-distillation.safetensors"))
@@ -337,7 +334,7 @@ def test_much_noise_is_stored_as_far_as_half_precision_reaches() -> None:
 
 def test_a_loss_that_is_no_number_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "bauta.templates.masked_training.teacher_templates", lambda *given: torch.full((2, 8, 32), float("nan"))
+        "bauta.templates.masked.training.teacher_templates", lambda *given: torch.full((2, 8, 32), float("nan"))
     )
     with pytest.raises(NumericalFailure, match="distillation at step 1"):
         fit()

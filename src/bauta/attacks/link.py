@@ -20,12 +20,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bauta.attacks.fitting import Fit, FitConfig, Inputs, Progress, fit, images, weights_sha256
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
-from bauta.photo.files import write_atomically
-from bauta.recognizers.onnx_import import trainable_copy
+from bauta.files import write_atomically
+from bauta.learning.decoders import Standardise
+from bauta.learning.fitting import Fit, FitConfig, Inputs, fit, images, weights_sha256
+from bauta.progress import Steps
+from bauta.recognizers.onnx.module import trainable_copy
 from bauta.recognizers.surrogates import Surrogate
-from bauta.templates.decoders import Standardise
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def fit_student(
     start: nn.Module,
     config: StudentConfig,
     generator: torch.Generator,
-    progress: Progress | None = None,
+    progress: Steps | None = None,
     device: torch.device | None = None,
 ) -> Student:
     """Train a student to answer protected inputs with the teacher's embeddings of the clean photos.

@@ -2,7 +2,7 @@
 
 Who attacks knows pairs of a representation and its image, of people of his own. Where the representations are clean
 features the attacker does not know of the protection; where they come from the protector he is *adaptive*. The
-networks are those of `bauta.templates.decoders`, which a protector may train shadows of.
+networks are those of `bauta.learning.decoders`, which a protector may train shadows of.
 
 Losses follow the same line: mean absolute error, 1 - SSIM, and 1 - cosine of a recogniser's templates; their perceptual
 term on VGG features is left out, since no such network is at hand.
@@ -10,17 +10,19 @@ term on VGG features is left out, since no such network is at hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Annotated, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from bauta.errors import UsageError
-from bauta.templates.decoders import Decoder, start_decoder
-from bauta.templates.learners import CPU, Learner, Progress, Schedule, require_finite, train
+from bauta.learning.decoders import Decoder, start_decoder
+from bauta.learning.learners import CPU, Learner, Schedule, require_finite, train
+from bauta.progress import Progress
+from bauta.settings import Range, Settings, Weight
 
 _CHUNK = 32
 
@@ -47,7 +49,7 @@ class Pairs(Protocol):
 
 
 @dataclass(frozen=True)
-class ReconstructionConfig:
+class ReconstructionConfig(Settings):
     """A decoder and how it learns.
 
     Attributes:
@@ -59,32 +61,20 @@ class ReconstructionConfig:
         schedule: How long and how fast.
     """
 
+    title: ClassVar[str] = "a decoder"
     decoder: Decoder = "unet"
-    channels: int = 32
-    absolute: float = 1.0
-    similarity: float = 0.0
-    identity: float = 0.0
+    channels: Annotated[int, Range(at=4, to=1024)] = 32
+    absolute: Weight = 1.0
+    similarity: Weight = 0.0
+    identity: Weight = 0.0
     schedule: Schedule = field(default_factory=Schedule)
 
-    def __post_init__(self) -> None:
-        checks = {
-            "decoder": self.decoder in get_args(Decoder),
-            "channels": 4 <= self.channels <= 1024 and self.channels % 4 == 0,
-            "absolute": 0 <= self.absolute <= 1000,
-            "similarity": 0 <= self.similarity <= 1000,
-            "identity": 0 <= self.identity <= 1000,
-        }
-        for name, good in checks.items():
-            if not good:
-                raise UsageError(
-                    f"A decoder cannot have {name}={getattr(self, name)!r}.", hint="See ReconstructionConfig."
-                )
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Weights that are all zero, and widths that the network has not."""
+        if self.channels % 4:
+            yield "channels", "Give a multiple of 4."
         if not self.absolute + self.similarity + self.identity:
-            raise UsageError("A decoder needs a loss.", hint="Give absolute, similarity or identity a weight.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for cards and keys."""
-        return asdict(self)
+            yield "absolute", "A decoder needs a loss: give absolute, similarity or identity a weight."
 
 
 NBNET = ReconstructionConfig(decoder="deconvolution", similarity=0.75, identity=0.025)
@@ -189,7 +179,7 @@ def fit_reconstructor(
         config: The decoder and how it learns.
         embed: As for `ImageLoss`.
         device: Where to learn.
-        work: Folder of the checkpoint; see `bauta.templates.learners.train`.
+        work: Folder of the checkpoint; see `bauta.learning.learners.train`.
         name: Of the checkpoint.
         progress: Called with the name, the steps done, and the steps there are.
 

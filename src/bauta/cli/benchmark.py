@@ -12,7 +12,8 @@ import typer
 
 from bauta.cli import values
 from bauta.cli.console import ProgressBar, clean, show_table
-from bauta.errors import OutputError, UsageError
+from bauta.errors import UsageError
+from bauta.progress import steps_of
 
 bench = typer.Typer(no_args_is_help=True, help="Measure protection against recognisers that were not attacked.")
 
@@ -57,9 +58,9 @@ def run(
     """Run a recipe: a result card for each row. Interrupted, it goes on where it stopped."""
     from dataclasses import replace
 
-    from bauta.benchmark.cards import read_card
-    from bauta.benchmark.recipes import read_recipe
-    from bauta.benchmark.runner import run_recipe
+    from bauta.benchmark.engine.cards import read_card
+    from bauta.benchmark.photos.recipe import read_recipe
+    from bauta.benchmark.photos.run import run_recipe
 
     chosen = read_recipe(recipe)
     if (names := values.chosen(rows)) is not None:
@@ -100,9 +101,9 @@ def adaptive(
     ] = None,
 ) -> None:
     """Measure methods against attackers who purify photos, or train on protected ones of other people."""
-    from bauta.benchmark import adaptive_cards
-    from bauta.benchmark.adaptive import run_adaptive
-    from bauta.benchmark.adaptive_recipe import read_recipe
+    from bauta.benchmark.adaptive import cards as adaptive_cards
+    from bauta.benchmark.adaptive.recipe import read_recipe
+    from bauta.benchmark.adaptive.run import run_adaptive
 
     chosen = read_recipe(recipe)
     if (names := values.chosen(rows)) is not None:
@@ -144,7 +145,7 @@ def folder(
     lpips: LpipsFile = None,
 ) -> None:
     """Measure photos that were protected elsewhere, by any tool."""
-    from bauta.benchmark.folders import run_folders
+    from bauta.benchmark.photos.folders import run_folders
 
     called = name or outputs.resolve().name
     if not called or set(called) & set("/\\") or called.startswith("."):
@@ -167,7 +168,7 @@ def folder(
             examples=examples,
             lpips=lpips,
             command=command_line(),
-            progress=lambda done, total: bar.stage(called, done, total),
+            progress=steps_of(bar.stage, called),
         )
     _show([card])
     print(f"\n{clean(path)}")
@@ -182,12 +183,12 @@ def recognizers(
     ] = None,
     protocols: Annotated[
         Optional[list[str]],  # noqa: UP045
-        values.names_option("Of lfw, FF and FP.", default="lfw"),
+        values.names_option("Of lfw, FF and FP, or .bin files of pairs in DATA.", default="lfw"),
     ] = None,
     output: Output = Path("out/bench"),
 ) -> None:
     """Measure how well recognisers recognise clean faces: LFW and CFP, with the time over bare forward passes."""
-    from bauta.benchmark.accuracy import run_recognizers, table
+    from bauta.benchmark.recognition import run_recognizers, table
     from bauta.recognizers import list_recognizers
 
     chosen = values.chosen(names) or tuple(card.name for card in list_recognizers() if card.weights.is_file())
@@ -220,16 +221,13 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
 ) -> None:
     """Show result cards as one page that needs nothing else, or as a table."""
-    from bauta.benchmark import report as page
-    from bauta.benchmark.cards import read_card
-    from bauta.photo.files import write_atomically
+    from bauta.benchmark.engine.cards import read_card
+    from bauta.benchmark.photos import page
+    from bauta.files import make_folder, write_atomically
 
     read = [read_card(path) for path in cards]
     if output is not None:
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"Cannot write {output}: {error.strerror}.", hint="Give another file with -o.") from error
+        make_folder(output.parent)
         if output.suffix.lower() not in (".html", ".htm"):  # rather than replace a card by a slip of the hand
             raise UsageError(f"{output} is no HTML file.", hint="Give -o FILE.html.")
         write_atomically(output, page.to_html(read).encode(), overwrite=True)
@@ -249,8 +247,8 @@ def compare(
     """Compare two result cards pair by pair: second less first, with 95 % intervals."""
     from dataclasses import asdict
 
-    from bauta.benchmark.cards import compare as differences
-    from bauta.benchmark.cards import read_card
+    from bauta.benchmark.engine.cards import compare as differences
+    from bauta.benchmark.engine.cards import read_card
 
     found = differences(read_card(first), read_card(second))
     if as_json:
@@ -297,7 +295,7 @@ def _calibrated() -> tuple[str, ...]:
 
 
 def _show(cards: list[dict[str, object]]) -> None:
-    from bauta.benchmark.report import HEADER, note, rows
+    from bauta.benchmark.photos.page import HEADER, note, rows
 
     show_table(tuple(name.upper() for name in HEADER), rows(cards))
     for text in note(cards):

@@ -10,7 +10,7 @@ import typer
 from bauta.cli import values
 from bauta.cli.benchmark import Rows, command_line
 from bauta.cli.console import ProgressBar, clean, show_table
-from bauta.errors import OutputError, UsageError
+from bauta.errors import UsageError
 
 templates_attack = typer.Typer()
 
@@ -37,9 +37,9 @@ def attack(
     device: Annotated[str, typer.Option(help="Where protectors and attackers compute: cpu, or cuda.")] = "cpu",
 ) -> None:
     """Verify, recover, replay and link: a result card for each row. Interrupted, it goes on where it stopped."""
-    from bauta.benchmark.cards import TEMPLATES, read_card
-    from bauta.benchmark.template_recipes import read_template_recipe
-    from bauta.benchmark.templates import run_template_recipe, with_fitted
+    from bauta.benchmark.engine.cards import TEMPLATES, read_card
+    from bauta.benchmark.stores.recipe import read_template_recipe
+    from bauta.benchmark.stores.run import run_template_recipe, with_fitted
 
     chosen = read_template_recipe(recipe)
     if protector is not None and rows is not None:
@@ -71,18 +71,15 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables in Markdown.")] = False,
 ) -> None:
     """Show result cards as one page with what attackers recover, or as tables."""
-    from bauta.benchmark import template_report
-    from bauta.benchmark.cards import TEMPLATES, read_card
-    from bauta.photo.files import write_atomically
+    from bauta.benchmark.engine.cards import TEMPLATES, read_card
+    from bauta.benchmark.stores import page as template_report
+    from bauta.files import make_folder, write_atomically
 
     read = [read_card(path, TEMPLATES) for path in cards]
     if output is not None:
         if output.suffix.lower() not in (".html", ".htm"):  # rather than replace a card by a slip of the hand
             raise UsageError(f"{output} is no HTML file.", hint="Give -o FILE.html.")
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"Cannot write {output}: {error.strerror}.", hint="Give another file with -o.") from error
+        make_folder(output.parent)
         write_atomically(output, template_report.to_html(read).encode(), overwrite=True)
         print(clean(output))
     if markdown:
@@ -92,7 +89,7 @@ def report(
 
 
 def _show(cards: list[dict[str, object]]) -> None:
-    from bauta.benchmark import template_report
+    from bauta.benchmark.stores import page as template_report
 
     for _, header, rows in template_report.tables(cards):
         show_table(tuple(name.upper() for name in header), rows)

@@ -1,6 +1,6 @@
-"""Photos in, photos out: decoding and encoding, metadata policy, atomic writes, finding files."""
+"""Photos in, photos out: decoding and encoding, metadata policy, finding files."""
 
-from bauta.photo.files import FoundPhotos, find_photos, write_atomically
+from bauta.photo.files import FoundPhotos, find_photos
 from bauta.photo.metadata import MetadataPolicy
 from bauta.photo.photo import MAX_PIXELS, Photo, read_photo
 
@@ -11,5 +11,4 @@ __all__ = [
     "Photo",
     "find_photos",
     "read_photo",
-    "write_atomically",
 ]

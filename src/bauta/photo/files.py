@@ -1,17 +1,15 @@
-"""Files on disk: finding photos, and writing so that nothing is ever half there or lost."""
+"""Finding photos on disk."""
 
 from __future__ import annotations
 
 import glob
 import os
 import re
-import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bauta.errors import OutputError, OutputExists, PhotoError, UnreadablePhoto
-from bauta.photo.drafts import claim_draft
+from bauta.errors import PhotoError, UnreadablePhoto
 
 #: The usual file name endings of each format; the first one is given to new names.
 SUFFIXES: dict[str, tuple[str, ...]] = {
@@ -22,87 +20,6 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "HEIF": (".heic", ".heif", ".hif"),
 }
 _PHOTO_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
-
-
-def write_atomically(
-    destination: Path, content: bytes, *, overwrite: bool = False, originals: Iterable[Path] = ()
-) -> None:
-    """Writes a whole file or nothing.
-
-    The bytes go to a temporary file in the same folder, to the disk, and only then to their name. Without
-    ``overwrite``, taking the name is itself atomic where the file system knows hard links, so two processes
-    cannot take the same one.
-
-    Args:
-        destination: The name to write; its folder must exist.
-        content: The whole content.
-        overwrite: Whether an existing file may be replaced.
-        originals: Files that are never replaced, under whatever name, link or spelling they are reached.
-
-    Raises:
-        OutputExists: The name is taken, or is one of the originals.
-        OutputError: The folder is missing or read-only, the disk is full, ... Nothing has changed on disk.
-    """
-    temporary = destination.parent / f".bauta-{secrets.token_hex(8)}.part"
-    try:
-        _refuse_taken(destination, overwrite, originals)
-        with temporary.open("xb") as stream:
-            claim_draft(stream)
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if overwrite:
-            temporary.replace(destination)
-        else:
-            _take_name(temporary, destination)
-    except OSError as error:
-        raise OutputError(
-            f"{destination} cannot be written: {error.strerror or error}.",
-            hint="Nothing was changed; check that the folder exists, is writable and has room.",
-        ) from error
-    finally:
-        _remove(temporary)  # also when the user interrupts
-
-
-def _refuse_taken(destination: Path, overwrite: bool, originals: Iterable[Path]) -> None:
-    for original in originals:
-        if _same_file(destination, original):
-            raise OutputExists(
-                f"{destination} is the original photo.", hint="Choose another folder; originals are kept."
-            )
-    if destination.is_dir():
-        raise OutputError(f"{destination} is a folder.", hint="Name a file inside it.")
-    if not overwrite and os.path.lexists(destination):
-        raise _taken(destination)
-
-
-def _taken(destination: Path) -> OutputExists:
-    return OutputExists(f"{destination} exists already.", hint="Choose another name, or allow overwriting.")
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:  # one of them does not exist
-        return False
-
-
-def _take_name(temporary: Path, destination: Path) -> None:
-    try:
-        os.link(temporary, destination)
-    except FileExistsError as error:
-        raise _taken(destination) from error
-    except OSError:  # no hard links here (FAT, some network drives)
-        if os.path.lexists(destination):
-            raise _taken(destination) from None
-        temporary.replace(destination)
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bauta.errors import OutputError, PhotoError, PhotoTooLarge, UnreadablePhoto, UsageError
+from bauta.files import write_atomically
 from bauta.photo.codec import Decoded, Source
-from bauta.photo.files import SUFFIXES, write_atomically
+from bauta.photo.files import SUFFIXES
 from bauta.photo.metadata import Metadata, MetadataPolicy
 from bauta.photo.raster import Raster
 
@@ -169,7 +170,7 @@ def read_photo(source: Path | str | bytes, *, max_pixels: int = MAX_PIXELS) -> P
     opened = Source(name, data, max_pixels)
     format_name = _format_of(opened)
     try:
-        decoded: Decoded = import_module(f"bauta.photo.{format_name.lower()}").decode(opened)
+        decoded: Decoded = import_module(f"bauta.photo.formats.{format_name.lower()}").decode(opened)
     except PhotoError:
         raise
     except MemoryError as error:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,10 +27,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bauta.errors import NotCalibrated, OutputError, UnreadablePhoto, UsageError
-from bauta.faces.templates import ARCFACE_112, CropTemplate
+from bauta.errors import NotCalibrated, UnreadablePhoto, UsageError
+from bauta.faces.crop_template import ARCFACE_112, CropTemplate
 from bauta.metrics import threshold_at_fmr
 from bauta.names import normalise_name
+from bauta.progress import Steps
+from bauta.rates import FMRS
 from bauta.recognizers.cards import ROLES, RecognizerCard
 from bauta.recognizers.catalog import home
 from bauta.recognizers.isolation import IsolatedRecognizer, came_along
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from bauta.recognizers.judges import Judge
 
 SCHEMA = 1
-FMRS = (1e-2, 1e-3, 1e-4)
 ERRORS_WANTED = 30  # a rate is known to about a third when 30 errors are expected ("rule of 30", Doddington)
 BATCH = 32
 
@@ -111,7 +112,7 @@ def calibrate(
     name: str | None = None,
     exclude: Collection[str] = (),
     store: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Steps | None = None,
 ) -> tuple[Threshold, ...]:
     """Measure thresholds at FMR 1e-2, 1e-3 and 1e-4 on all pairs of different people, and store them.
 
@@ -230,7 +231,7 @@ def _judging(card: RecognizerCard) -> AbstractContextManager[Judge | IsolatedRec
 
 
 def _embed(
-    card: RecognizerCard, folder: Path, paths: list[Path], progress: Callable[[int, int], None] | None
+    card: RecognizerCard, folder: Path, paths: list[Path], progress: Steps | None
 ) -> tuple[NDArray[np.float32], str]:
     """Embeddings of all images, and the SHA-256 that identifies the set."""
     total = hashlib.sha256()
@@ -264,11 +265,9 @@ def _crop(path: Path, template: CropTemplate) -> NDArray[np.float32]:
             f"{path} has {size[0]}x{size[1]} pixels; calibration crops have 112x112.",
             hint="Align the faces to the ArcFace template first.",
         )
-    if template == ARCFACE_112:
-        return pixels.transpose(2, 0, 1)
-    from bauta.faces.alignment import extract_crops
+    from bauta.faces.crops import retemplate_pixels
 
-    crop: NDArray[np.float32] = extract_crops(pixels, np.array([ARCFACE_112.points]), template)[0]
+    crop: NDArray[np.float32] = retemplate_pixels(pixels[None], template)[0]
     return crop
 
 
@@ -292,10 +291,7 @@ def _keep(store: Path, sha256: str, entry: dict[str, Any]) -> None:
                 f"{store} does not follow its schema, and cannot be extended.", hint="Delete it, or move it away."
             ) from error
     content["recognizers"][sha256] = entry
-    from bauta.photo.files import write_atomically
+    from bauta.files import make_folder, write_atomically
 
-    try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{store.parent} cannot be made: {error}.", hint="Set BAUTA_HOME elsewhere.") from error
+    make_folder(store.parent)
     write_atomically(store, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(), overwrite=True)

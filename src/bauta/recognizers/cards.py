@@ -48,7 +48,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bauta.errors import RoleRefused, UsageError, WeightsCorrupt, WeightsMissing
-from bauta.faces.templates import CROP_TEMPLATES, CropTemplate
+from bauta.faces.crop_template import CROP_TEMPLATES, CropTemplate
 from bauta.names import names_a_file
 from bauta.tables import one_line, parse_toml, plain, read_text, shown, within
 

@@ -91,7 +91,7 @@ def load_judge(recognizer: str | RecognizerCard, *, threads: int = 1) -> Judge:
 def _onnx_engine(card: RecognizerCard, threads: int) -> _Engine:
     import onnxruntime
 
-    from bauta.recognizers.onnx_graph import read_proto
+    from bauta.recognizers.onnx.graph import read_proto
     from bauta.recognizers.packed import read_model
 
     options = onnxruntime.SessionOptions()
@@ -152,7 +152,7 @@ def _dlib_engine(card: RecognizerCard) -> _Engine:
 
 
 def _unusable(card: RecognizerCard, error: Exception) -> WeightsCorrupt:
-    from bauta.recognizers.onnx_graph import reason
+    from bauta.recognizers.onnx.graph import reason
 
     return WeightsCorrupt(
         f"The weights of {card.name!r} cannot be run: {reason(error)}.",

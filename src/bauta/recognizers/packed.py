@@ -28,7 +28,7 @@ from onnx import numpy_helper
 
 from bauta.errors import UsageError, WeightsCorrupt
 from bauta.recognizers.cards import LARGEST_WEIGHTS, RecognizerCard, read_weights
-from bauta.recognizers.onnx_graph import messages, read_proto
+from bauta.recognizers.onnx.graph import messages, read_proto
 
 SCHEMA = "1"
 SMALL = 64  # elements up to which a floating tensor keeps its type

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from bauta.errors import UsageError, WeightsCorrupt, WeightsMissing
+from bauta.errors import UsageError, WeightsCorrupt
 from bauta.tables import LARGEST_NUMBER, one_line, parse_toml, plain, read_text, shown, within
 
 SCHEMA = 1
-LARGEST_PARTS = 1 << 30  # bytes
 
 _AGAIN = "Fit the protector again."
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -26,10 +22,6 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TEXTS = ("method", "recognizer", "data", "licence")
 _DIGESTS = ("sha256", "recognizer_sha256", "parts_sha256")
 _TABLES = ("settings", "training")
-_KEPT = (torch.float16, torch.float32, torch.int64)  # what protectors write
-_KINDS: Mapping[Any, str] = {
-    bool: "true or false", int: "a whole number", float: "a finite number", str: "one line of text"
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,38 +92,15 @@ def read_card(path: Path) -> ProtectorCard:
     return ProtectorCard(**table)
 
 
-def read_parts(path: Path, sha256: str) -> dict[str, Tensor]:
-    """Learned parts by name, finite and of the types that protectors write.
+def require_finite(parts: Mapping[str, Tensor]) -> None:
+    """Let learned parts through that are numbers.
 
     Raises:
-        WeightsMissing: when the file is not there.
-        WeightsCorrupt: when it has another SHA-256, is no safetensors file, or holds what no protector writes.
+        WeightsCorrupt: naming the first with NaN or infinity in it.
     """
-    try:
-        if path.exists() and not path.is_file():
-            raise WeightsMissing(f"{path} is not a file.", hint=_AGAIN)
-        if path.stat().st_size > LARGEST_PARTS:
-            raise WeightsCorrupt(f"{path} is larger than {LARGEST_PARTS} bytes.", hint="Is it the right file?")
-        content = path.read_bytes()
-    except OSError as error:
-        raise WeightsMissing(
-            f"The learned parts cannot be read: {path}: {error.strerror or error}.", hint=_AGAIN
-        ) from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise WeightsCorrupt(f"{path} has SHA-256 {found}; its card says {sha256}.", hint=_AGAIN)
-    try:
-        parts = load_tensors(content)
-    except safetensors.SafetensorError as error:
-        raise WeightsCorrupt(f"{path} is no safetensors file: {error}.", hint=_AGAIN) from error
-    except (LookupError, TypeError, ValueError, RuntimeError) as error:  # types that torch has not
-        raise WeightsCorrupt(f"{path} holds numbers of a type that no protector writes.", hint=_AGAIN) from error
-    for name, tensor in parts.items():
-        if tensor.dtype not in _KEPT:
-            raise WeightsCorrupt(f"The learned part {shown(name)} is of type {_type(tensor)}.", hint=_AGAIN)
+    for name, tensor in sorted(parts.items()):
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise WeightsCorrupt(f"The learned part {shown(name)} holds NaN or infinity.", hint=_AGAIN)
-    return parts
 
 
 def require_parts(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
@@ -175,52 +144,6 @@ def require_order(parts: Mapping[str, Tensor], name: str, count: int) -> None:
     """
     if name in parts and not bool((parts[name].sort(-1).values == torch.arange(count)).all()):
         raise WeightsCorrupt(f"The learned part {shown(name)} is no order of {count} things.", hint=_AGAIN)
-
-
-def require_types(config: type, settings: Mapping[str, Any]) -> None:
-    """Let settings through that have the types of a dataclass's fields; lists stand for tuples.
-
-    Args:
-        config: The dataclass.
-        settings: Some of its fields.
-
-    Raises:
-        UsageError: naming the first that has another type; names that are no fields are passed over.
-    """
-    hints = get_type_hints(config)
-    for field in fields(config):
-        if field.name in settings and not _accepts(hints[field.name], settings[field.name]):
-            raise UsageError(
-                f"The setting {field.name} is {shown(settings[field.name])}.",
-                hint=f"It must be {_described(hints[field.name])}.",
-            )
-
-
-def _accepts(hint: Any, value: object) -> bool:
-    if get_origin(hint) is Literal:
-        return any(type(value) is type(one) and value == one for one in get_args(hint))
-    if get_origin(hint) is tuple:
-        kinds = get_args(hint)
-        if not isinstance(value, list | tuple):
-            return False
-        if kinds[1:] == (...,):
-            return all(_accepts(kinds[0], one) for one in value)
-        return len(value) == len(kinds) and all(map(_accepts, kinds, value))
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint is str:
-        return one_line(value)
-    return plain(value) and isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
-
-
-def _described(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return " or ".join(map(str, get_args(hint)))
-    if get_origin(hint) is tuple:
-        kinds = get_args(hint)
-        count = "" if kinds[1:] == (...,) else f" of {len(kinds)}"
-        return f"a list{count}, each {_KINDS.get(kinds[0], 'as documented')}"
-    return _KINDS.get(hint, "as documented")
 
 
 def _type(tensor: Tensor) -> str:

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bauta.benchmark.images import ByteArray, decode, images_of_people
-from bauta.benchmark.people import lines_of
+from bauta.data.images import ByteArray, decode, images_of_people
+from bauta.data.people import lines_of
+from bauta.drafts import claim_draft, remove_drafts
 from bauta.errors import OutputError, UsageError
+from bauta.files import make_folder, write_atomically
 from bauta.names import normalise_name
-from bauta.photo.drafts import claim_draft, remove_drafts
-from bauta.photo.files import write_atomically
 
 SIDE = 112
 FACE_SHAPE = (SIDE, SIDE, 3)
@@ -313,7 +313,7 @@ def _survey(sources: Sequence[Path], excluded: set[str]) -> _Survey:
 
 
 def _write_packed(sources: Sequence[Path], folder: Path, excluded: set[str], survey: _Survey) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     digest = _digest_of_people(survey.people)
     written = 0
     temporary = folder / f".bauta-{secrets.token_hex(8)}.part"

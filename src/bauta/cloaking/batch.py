@@ -1,0 +1,475 @@
+"""Many photos into one folder: resumable, in several processes, and one bad photo stops nothing.
+
+A photo is finished when source, settings, judges, product and reports are as its record in ``DIR/.bauta`` has them.
+When only the judges changed, or a report is missing, the product stays and is judged again. What changed since belongs
+to whoever changed it and is never replaced.
+
+This module imports torch only while it protects, so that worker processes can set thread counts before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bauta.cloaking.outcomes import WEAK, Outcome, verdict_code
+from bauta.cloaking.places import WEAK_FOLDER, Task, make_parents, plan, report_places
+from bauta.cloaking.records import (
+    RECORDS,
+    Record,
+    digest_of_file,
+    digest_of_path,
+    fitting_name,
+    read_record,
+    record_path,
+    remove_orphans,
+    scratch_folder,
+)
+from bauta.cloaking.report_files import narrow
+from bauta.errors import BautaError, InternalError, OutputError, OutputExists, UsageError, as_bauta_error
+from bauta.rates import SELECTION_FMR
+from bauta.version import __version__
+
+if TYPE_CHECKING:
+    from bauta.cloaking.pipeline import Pipeline
+    from bauta.cloaking.report import Report
+    from bauta.cloaking.settings import ProtectSettings
+    from bauta.photo import Photo
+    from bauta.progress import Progress
+
+
+@dataclass
+class FolderRun:
+    """Protects photos one after another into one folder.
+
+    Attributes:
+        directory: The output folder; it exists.
+        settings: What to do.
+        reports: Whether to write `report.html` and `report.json`.
+        mask: Fingerprint of everything but the photo that makes the product.
+        judging: Fingerprint of everything that judges it.
+        originals: Real paths of all sources, none of which may be written to.
+    """
+
+    directory: Path
+    settings: ProtectSettings
+    reports: bool
+    mask: str
+    judging: str
+    originals: frozenset[str]
+    _pipeline: Pipeline | None = field(default=None, repr=False)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The recognisers, loaded once per process."""
+        if self._pipeline is None:
+            from bauta.cloaking.pipeline import Pipeline
+
+            self._pipeline = Pipeline(self.settings)
+        return self._pipeline
+
+    def protect(self, task: Task, progress: Progress = lambda stage, done, total: None) -> Outcome:
+        """Protect one photo; whatever goes wrong is the outcome and no exception."""
+        try:
+            return self._protect(task, progress)
+        except BautaError as error:
+            return Outcome.failed(task.source, error)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            return Outcome.failed(
+                task.source,
+                OutputError(
+                    f"Cannot write the result of {task.source}: {reason}.",
+                    hint="Check the output folder and the space left on its disk.",
+                ),
+            )
+        except Exception as error:
+            if os.environ.get("BAUTA_DEBUG") == "1":
+                traceback.print_exc()
+            return Outcome.failed(task.source, as_bauta_error(error))
+
+    def _protect(self, task: Task, progress: Progress) -> Outcome:
+        from bauta.photo import read_photo
+
+        photo = read_photo(task.source)
+        place, known = self._place(task, photo)
+        ours = known.unchanged(self.directory) if known else {}
+        product = self._finished_product(photo, known, ours)
+        if known and product and ours == known.files and self._as_asked(known):
+            return _again(task.source, self.directory, known)
+        pages = report_places(task, place, self.directory, ours) if self.reports else ()
+        (self.directory / RECORDS).mkdir(parents=True, exist_ok=True)
+        # Everything is made beside the records and then moved, so that an interruption leaves no half file.
+        with scratch_folder(self.directory) as scratch:
+            draft = scratch / place.name
+            report = None
+            if known and product:
+                report = self.pipeline.judge_again(photo, read_photo(product), known.faces, progress=progress)
+                shutil.copyfile(product, draft)
+            judged_again = report is not None
+            if report is None:
+                draft.unlink(missing_ok=True)
+                report = self.pipeline.protect(photo, draft, progress=progress)
+            target = Path(WEAK_FOLDER) / place if verdict_code(report.verdict) == WEAK else place
+            drafts = {target: draft}
+            for page, text in zip(pages, (report.to_html, report.to_json), strict=False):
+                drafts[page] = scratch / page.name
+                drafts[page].write_text(text(), encoding="utf-8")
+            for made in drafts.values():
+                narrow(made, like=task.source)
+            outcome = _outcome(task.source, report, self.directory / target, judged_again)
+            record = Record(
+                source=digest_of_path(task.source),
+                source_sha256=photo.sha256,
+                mask=self.mask,
+                judging=self.judging,
+                product=target.as_posix(),
+                files={path.as_posix(): digest_of_file(made) for path, made in drafts.items()},
+                earlier=known.unchanged(self.directory) if known else {},  # asked again: the mask took its time
+                faces=[{"box": face.box, "mask": face.mask and asdict(face.mask)} for face in report.faces],
+                outcome=outcome.to_dict(),
+                report=pages[0].as_posix() if pages else None,
+            )
+            self._move(place, record, drafts, scratch)
+        return _placed(outcome, self.directory, record)
+
+    def _move(self, place: Path, record: Record, drafts: dict[Path, Path], scratch: Path) -> None:
+        """Put what was made in its place, and take away what it replaces.
+
+        Raises:
+            OutputExists: when a place was taken meanwhile; nothing was moved.
+        """
+        ours = record.earlier
+        taken = next((p for p in drafts if p.as_posix() not in ours and os.path.lexists(self.directory / p)), None)
+        if taken is not None:
+            raise OutputExists(
+                f"{self.directory / taken} appeared or changed while its photo was being protected; "
+                "it was left as it is.",
+                hint="Is another run writing to the same folder? Run this one again.",
+            )
+        home = record_path(self.directory, place)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        for path in drafts:
+            make_parents(self.directory, path)
+        note = scratch / "record"
+        note.write_text(record.to_json(), encoding="utf-8")
+        # The record goes first and knows old files and new ones: should the run end here, none is foreign.
+        note.replace(home)
+        for path, made in drafts.items():
+            made.replace(self.directory / path)
+        for name in ours.keys() - record.files.keys():  # they tell of another product, or lie where it lay before
+            (self.directory / name).unlink(missing_ok=True)
+
+    def _finished_product(self, photo: Photo, known: Record | None, ours: dict[str, str]) -> Path | None:
+        """The product of an earlier run, when a mask made now would be the same."""
+        if known is None or (known.source_sha256, known.mask) != (photo.sha256, self.mask):
+            return None
+        return self.directory / known.product if ours.get(known.product) == known.files[known.product] else None
+
+    def _as_asked(self, known: Record) -> bool:
+        """Whether a finished photo was judged as this run would, and has its reports, or none."""
+        return known.judging == self.judging and (known.report is not None) == self.reports
+
+    def _place(self, task: Task, photo: Photo) -> tuple[Path, Record | None]:
+        """Where the product belongs, below the output folder, and the record of what an earlier run put there.
+
+        The place of the task, or the first numbered one that is free or holds our own unchanged product
+        of this photo. A place stands for the one in the folder of weak photos too.
+
+        Raises:
+            OutputExists: when the place is that of an original.
+        """
+        first = task.relative
+        if photo.suffix != first.suffix:  # a JPEG called .png, or a name without an ending
+            first = first.with_name(fitting_name(first.name, photo.suffix))
+        place, number = first, 1
+        while True:
+            both = [place, Path(WEAK_FOLDER) / place]
+            original = next((p for p in both if os.path.realpath(self.directory / p) in self.originals), None)
+            if original is not None:
+                raise OutputExists(
+                    f"{self.directory / original} is an original and is never overwritten.",
+                    hint="Give another folder with -o.",
+                )
+            known = read_record(self.directory, place)
+            if known and known.source != digest_of_path(task.source) and known.source_sha256 != photo.sha256:
+                known = None
+            there = [path.as_posix() for path in both if os.path.lexists(self.directory / path)]
+            if not there or (known and known.unchanged(self.directory).keys() >= set(there)):
+                return place, known
+            number += 1
+            place = first.with_name(fitting_name(f"{first.stem}-{number}", first.suffix))
+
+
+def protect_photos(
+    sources: Sequence[tuple[Path, Path]],
+    directory: Path,
+    settings: ProtectSettings,
+    *,
+    jobs: int = 1,
+    reports: bool = True,
+    finished: Callable[[Outcome], None] = lambda outcome: None,
+    progress: Progress = lambda stage, done, total: None,
+) -> list[Outcome]:
+    """Protect many photos into one folder.
+
+    Args:
+        sources: Each photo, and the folder it was found under.
+        directory: The output folder; made when it is not there.
+        settings: What to do.
+        jobs: Worker processes; each gets its share of the cores.
+        reports: Whether to write a report beside each photo.
+        finished: Called with each outcome as it comes.
+        progress: Called as one photo advances; only with one job.
+
+    Returns:
+        Outcomes, in the order of the sources.
+
+    Raises:
+        UsageError: when settings and photos do not fit together.
+        RecognizerError: when the recognisers cannot be used.
+        OutputError: when the output folder cannot be written to.
+        KeyboardInterrupt: after the workers were stopped; no half file is left.
+    """
+    tasks = plan(sources)
+    if settings.selection.boxes and len(tasks) > 1:
+        raise UsageError(
+            f"A box belongs to one photo, and there are {len(tasks)}.", hint="Protect that photo by itself."
+        )
+    if jobs < 1:
+        raise UsageError(f"{jobs} jobs do nothing.", hint="Give --jobs 1 or more.")
+    _make_folder(directory)
+    remove_orphans(directory)
+    from bauta.cloaking.pipeline import Pipeline
+
+    pipeline = Pipeline(settings)
+    pipeline.prepare()
+    run = FolderRun(
+        directory,
+        settings,
+        reports,
+        mask=mask_fingerprint(pipeline),
+        judging=judging_fingerprint(pipeline),
+        originals=frozenset(os.path.realpath(task.source) for task in tasks),
+    )
+    if jobs == 1 or len(tasks) < 2:
+        run._pipeline = pipeline
+        outcomes = []
+        for task in tasks:
+            outcomes.append(run.protect(task, progress))
+            finished(outcomes[-1])
+        return outcomes
+    return _in_processes(run, tasks, min(jobs, len(tasks)), finished)
+
+
+def _in_processes(
+    run: FolderRun, tasks: Sequence[Task], jobs: int, finished: Callable[[Outcome], None]
+) -> list[Outcome]:
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    outcomes: dict[int, Outcome] = {}
+
+    def keep(index: int, outcome: Outcome) -> None:
+        outcomes[index] = outcome
+        finished(outcome)
+
+    def attempt(indices: Sequence[int], processes: int) -> list[int]:
+        """Do these tasks; what is left, in order, when a worker died and took the pool with it."""
+        others = set(multiprocessing.active_children())
+        executor = ProcessPoolExecutor(
+            processes, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(run, threads)
+        )
+        left: list[int] = []
+        try:
+            with _deaf_to_interrupts():
+                pending: dict[Future[Outcome], int] = {executor.submit(_work, tasks[index]): index for index in indices}
+            while pending:
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    index = pending.pop(future)
+                    try:
+                        keep(index, future.result())
+                    except BrokenProcessPool:
+                        left.append(index)
+        except KeyboardInterrupt:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+        finally:
+            executor.shutdown(cancel_futures=True)
+            remove_orphans(run.directory)  # of workers that died
+        return sorted(left)
+
+    left = attempt(range(len(tasks)), jobs)
+    while left:
+        # Tasks start in order, so the one that a worker died of is among the first: each of these alone.
+        for suspect in left[:jobs]:
+            if attempt([suspect], 1):
+                source = tasks[suspect].source
+                keep(
+                    suspect,
+                    Outcome.failed(
+                        source,
+                        InternalError(
+                            f"A worker process ended before {source} was done.",
+                            hint="Memory may have run out: make this photo smaller, or close other programs.",
+                        ),
+                    ),
+                )
+        left = attempt(left[jobs:], jobs)
+    return [outcomes[index] for index in range(len(tasks))]
+
+
+_run: FolderRun | None = None
+
+
+def _start_worker(run: FolderRun, threads: int) -> None:
+    global _run
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    _run = run
+
+
+def _work(task: Task) -> Outcome:
+    assert _run is not None
+    # The parent ends workers by SIGTERM; as an exception it lets temporary files be removed. Until the first
+    # photo there are none.
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return _run.protect(task)
+    except SystemExit as leaving:
+        # The executor would catch it and go on with the next photo.
+        os._exit(leaving.code if isinstance(leaving.code, int) else 1)
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started in here ignore Ctrl-C, which reaches them all: the parent alone decides."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _make_folder(directory: Path) -> None:
+    try:
+        (directory / RECORDS).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write to the output folder {directory}: {error.strerror or error}.",
+            hint="Give a folder that can be written to with -o.",
+        ) from error
+
+
+def _outcome(source: Path, report: Report, target: Path, judged_again: bool) -> Outcome:
+    ratios = [
+        face.verification.footprint.psnr
+        for face in report.faces
+        if face.verification.footprint is not None and face.verification.footprint.psnr is not None
+    ]
+    return Outcome(
+        source,
+        verdict=report.verdict,
+        judged_again=judged_again,
+        output=target,
+        exit_code=verdict_code(report.verdict),
+        message=report.summary,
+        warnings=tuple(report.warnings),
+        faces=len(report.faces),
+        psnr=min(ratios, default=None),
+        margin=report.margin,
+        matching=len(report.recognised_by),
+        judges=len(report.judges),
+        seconds=report.seconds["total"],
+    )
+
+
+def _placed(outcome: Outcome, directory: Path, record: Record) -> Outcome:
+    return replace(outcome, report=directory / record.report if record.report else None)
+
+
+def _again(source: Path, directory: Path, known: Record) -> Outcome:
+    """The recorded outcome of a photo that is finished."""
+    recorded = {one.name: known.outcome[one.name] for one in fields(Outcome) if one.name in known.outcome}
+    values = {
+        "source": source,
+        "output": directory / known.product,
+        "warnings": tuple(known.outcome.get("warnings", ())),
+        "skipped": True,
+        "judged_again": False,
+        "seconds": 0.0,
+    }
+    return _placed(Outcome(**{**recorded, **values}), directory, known)
+
+
+def mask_fingerprint(pipeline: Pipeline) -> str:
+    """Hash of everything but the photo that makes a product: method, settings, attacked networks, faces, version.
+
+    The version is among them because it stands for what is cleaned from the file, not for the mask alone.
+    """
+    from bauta.recognizers.calibration import calibrated
+
+    settings, selection = pipeline.settings, pipeline.settings.selection
+    limits = calibrated(pipeline.roles.surrogates, settings.fmr)  # a mask may stop at them
+    parts = [
+        __version__,
+        settings.method,
+        repr(pipeline.config),
+        repr((settings.seed, settings.metadata.name, settings.budget, settings.fmr)),
+        repr((selection.largest, selection.boxes, settings.message)),
+        *(f"fitted {one.sha256}" for one in pipeline.fitted),
+        *(f"key {digest_of_file(path)}" for path in (settings.key,) if path),
+        *(f"like {digest_of_file(path)}" for path in settings.like),
+        *(f"attacked {card.digest} {limits.get(card.name)}" for card in pipeline.roles.surrogates),
+        *(f"only {digest_of_file(path)}" for path in selection.only),
+        *(f"keep {digest_of_file(path)}" for path in selection.keep),
+    ]
+    if selection.only or selection.keep:  # the judge that tells faces apart decides which get a mask
+        limits_of = pipeline.roles.thresholds
+        judge = next((card for card in pipeline.roles.judges if SELECTION_FMR in limits_of[card.name]), None)
+        if judge is not None:
+            parts.append(f"selects {judge.digest} {limits_of[judge.name][SELECTION_FMR].cosine}")
+    return _hash(parts)
+
+
+def judging_fingerprint(pipeline: Pipeline) -> str:
+    """Hash of everything that judges a product: judges, thresholds, references, version."""
+    settings, roles = pipeline.settings, pipeline.roles
+    return _hash(
+        [
+            __version__,
+            repr(settings.fmr),
+            *(
+                f"judge {card.digest} {card.name in roles.attacked} {roles.thresholds[card.name]}"
+                for card in roles.judges
+            ),
+            *(f"reference {digest_of_file(path)}" for path in settings.references),
+        ]
+    )
+
+
+def _hash(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
