@@ -19,7 +19,8 @@
     │   ├── UnsupportedOperator      recognizer.unsupported-operator   the importer does not know an operator
     │   ├── RoleRefused              recognizer.role-refused           a judge as surrogate, or one network as both
     │   ├── NotCalibrated            recognizer.not-calibrated         no threshold is stored for this recogniser
-    │   └── NumericalFailure         recognizer.numerical-failure      a network answered with NaN or infinity
+    │   ├── NumericalFailure         recognizer.numerical-failure      a network answered with NaN or infinity
+    │   └── LimitExceeded            recognizer.limit-exceeded         a network took more time or memory than it may
     └── GalleryError              9  gallery                           a gallery that cannot be read
         ├── WrongKey                 gallery.wrong-key                 another key than the one it is sealed under
         ├── GalleryDamaged           gallery.damaged                   torn, edited, or no gallery at all
@@ -161,6 +162,12 @@ class NumericalFailure(RecognizerError):
     """A network answered with NaN or infinity."""
 
     code = "recognizer.numerical-failure"
+
+
+class LimitExceeded(RecognizerError):
+    """A network took more time or memory than it may, and was stopped."""
+
+    code = "recognizer.limit-exceeded"
 
 
 class GalleryError(BautaError):
