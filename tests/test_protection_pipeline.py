@@ -10,7 +10,7 @@ from PIL import Image
 
 import bauta
 from bauta.cloaking.pipeline import BATCH, Pipeline, configure
-from bauta.cloaking.roles import choose_cast
+from bauta.cloaking.roles import choose_roles
 from bauta.cloaking.settings import ProtectSettings, Selection
 from bauta.cloaking.verbs import protect, verify
 from bauta.cloaks.tip_im import TipImConfig
@@ -281,35 +281,35 @@ def test_selections_exclude_each_other() -> None:
 def test_nobody_to_attack_and_nobody_to_judge(stage: Stage) -> None:
     stage.cards = [card for card in stage.cards if card.name.startswith("judge")]
     with pytest.raises(RecognizerError, match="no recogniser to attack"):
-        choose_cast(settings())
+        choose_roles(settings())
     stage.cards = []
     stage.add("attacked_one", "surrogate")
     with pytest.raises(RecognizerError, match="no recogniser to judge"):
-        choose_cast(settings())
+        choose_roles(settings())
 
 
 def test_who_taught_a_surrogate_confirms_nothing(stage: Stage) -> None:
     student = replace(stage.find("attacked_one"), training={"teachers": ["judge_one"]})
     stage.cards[stage.cards.index(stage.find("attacked_one"))] = student
-    cast = choose_cast(settings())
-    assert "judge_one" not in [card.name for card in cast.judges]  # there are others
-    assert cast.independent
-    asked = choose_cast(settings(judges=("judge_one",)))
+    roles = choose_roles(settings())
+    assert "judge_one" not in [card.name for card in roles.judges]  # there are others
+    assert roles.independent
+    asked = choose_roles(settings(judges=("judge_one",)))
     assert "judge_one" in asked.attacked
     assert not asked.independent
 
 
 def test_the_same_weights_under_two_names_are_one_network(stage: Stage) -> None:
     stage.add("copy", "judge", sha256=stage.find("both").sha256)
-    assert "copy" not in [card.name for card in choose_cast(settings()).judges]
+    assert "copy" not in [card.name for card in choose_roles(settings()).judges]
     with pytest.raises(RoleRefused):
-        choose_cast(settings(surrogates=("both",), judges=("copy",)))
+        choose_roles(settings(surrogates=("both",), judges=("copy",)))
 
 
 def test_naming_a_judge_keeps_it_from_being_attacked(stage: Stage) -> None:
-    cast = choose_cast(settings(judges=("both",)))
-    assert [card.name for card in cast.surrogates] == ["attacked_one"]
-    assert cast.independent
+    roles = choose_roles(settings(judges=("both",)))
+    assert [card.name for card in roles.surrogates] == ["attacked_one"]
+    assert roles.independent
 
 
 def test_auto_attacks_at_most_four_and_passes_over_missing_weights(stage: Stage, tmp_path: Path) -> None:
@@ -317,9 +317,9 @@ def test_auto_attacks_at_most_four_and_passes_over_missing_weights(stage: Stage,
         stage.add(f"more_{index}", "surrogate")
     stage.weights = tmp_path / "gone"
     stage.add("gone", "judge")
-    cast = choose_cast(settings())
-    assert [card.name for card in cast.surrogates] == ["attacked_one", "both", "more_0", "more_1"]
-    assert [card.name for card in cast.judges] == ["judge_one", "judge_two"]
+    roles = choose_roles(settings())
+    assert [card.name for card in roles.surrogates] == ["attacked_one", "both", "more_0", "more_1"]
+    assert [card.name for card in roles.judges] == ["judge_one", "judge_two"]
 
 
 def test_strength_becomes_a_psnr_unless_one_is_given() -> None:

@@ -156,7 +156,7 @@ def _options(of: Any) -> dict[str, tuple[Option, Range | None]]:
 
 @cache
 def _read(of: Any) -> dict[str, tuple[Option, Range | None]]:
-    hints, texts = get_type_hints(of, include_extras=True), _attributes(of)
+    hints, texts = get_type_hints(of, include_extras=True), attribute_texts(of)
     return {one.name: _option(one, hints[one.name], texts.get(one.name, "")) for one in fields(of)}
 
 
@@ -220,7 +220,7 @@ def _plain_to_field(value: Any, option: Option) -> Any:
     return tuple(value) if isinstance(value, list) and get_origin(option.type) is tuple else value
 
 
-def _attributes(of: type) -> dict[str, str]:
+def attribute_texts(of: type) -> dict[str, str]:
     """The texts of a docstring's ``Attributes:``, a line of text each, the base's first."""
     found: dict[str, str] = {}
     for one in reversed(of.__mro__):

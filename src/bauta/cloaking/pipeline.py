@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from bauta.cloaking.report import FaceResult, FileFacts, MaskFacts, Report, environment, printable
-from bauta.cloaking.roles import choose_cast
+from bauta.cloaking.roles import choose_roles
 from bauta.cloaking.settings import ProtectSettings
 from bauta.cloaks.view import FaceView, Placement, cut_view
 from bauta.errors import NoFaceFound, NotCalibrated, UsageError
@@ -22,7 +22,7 @@ from bauta.faces.alignment import extract_crops
 from bauta.faces.detection import detect_faces, face_from_box
 from bauta.faces.faces import Faces
 from bauta.judging.conditions import CONDITIONS
-from bauta.judging.verification import ORIGINAL, PanelMember, Reference, refuse_another_photo, verify_faces
+from bauta.judging.verification import ORIGINAL, JudgeWithThresholds, Reference, refuse_another_photo, verify_faces
 from bauta.photo import Photo, read_photo
 from bauta.rates import SELECTION_FMR
 from bauta.recognizers.calibration import calibrated
@@ -60,7 +60,7 @@ class Pipeline:
 
     def __init__(self, settings: ProtectSettings) -> None:
         self.settings = settings
-        self.cast = choose_cast(settings)
+        self.roles = choose_roles(settings)
         self._method = load_method(settings.method, kind="cloak")
         self.config = configure(settings)
 
@@ -172,14 +172,14 @@ class Pipeline:
     @cached_property
     def surrogates(self) -> list[Surrogate]:
         """The networks to attack."""
-        return [load_surrogate(card) for card in self.cast.surrogates]
+        return [load_surrogate(card) for card in self.roles.surrogates]
 
     @cached_property
-    def panel(self) -> list[PanelMember]:
+    def judges(self) -> list[JudgeWithThresholds]:
         """The judges."""
         return [
-            PanelMember(load_judge(card), card.name in self.cast.attacked, self.cast.thresholds[card.name])
-            for card in self.cast.judges
+            JudgeWithThresholds(load_judge(card), card.name in self.roles.attacked, self.roles.thresholds[card.name])
+            for card in self.roles.judges
         ]
 
     @cached_property
@@ -219,12 +219,12 @@ class Pipeline:
     def _embed(self, photo: Photo, faces: Faces) -> dict[str, FloatArray]:
         return {
             member.name: member.judge.embed(extract_crops(photo.pixels, faces.landmarks, member.judge.card.template))
-            for member in self.panel
+            for member in self.judges
         }
 
     def _matches(self, photo: Photo, faces: Faces, paths: Sequence[Path]) -> NDArray[np.bool_]:
         """(N,) whether a face is somebody in one of the photos, by the first calibrated judge."""
-        member = next((member for member in self.panel if SELECTION_FMR in member.thresholds), None)
+        member = next((member for member in self.judges if SELECTION_FMR in member.thresholds), None)
         if member is None:
             raise NotCalibrated(
                 "No calibrated judge is there to tell faces apart.",
@@ -239,7 +239,7 @@ class Pipeline:
         self, photo: Photo, cuts: Sequence[tuple[FaceView, Placement]], progress: Progress
     ) -> tuple[FloatArray, list[MaskFacts | None]]:
         """The perturbation of the whole photo, and what each mask took."""
-        cloak = self._method(self.config, thresholds=calibrated(self.cast.surrogates, self.settings.fmr))
+        cloak = self._method(self.config, thresholds=calibrated(self.roles.surrogates, self.settings.fmr))
         generator = torch.Generator().manual_seed(self.settings.seed)
         delta = np.zeros_like(photo.pixels)
         facts: list[MaskFacts | None] = []
@@ -288,7 +288,7 @@ class Pipeline:
             original.pixels,
             saved.pixels,
             faces,
-            self.panel,
+            self.judges,
             self.references,
             fmr=self.settings.fmr,
             advance=advance,
@@ -307,7 +307,7 @@ class Pipeline:
             ),
             spared=spared,
             unprotected=unprotected,
-            cast=self.cast,
+            roles=self.roles,
             references=tuple((reference.name, reference.sha256) for reference in self.references),
             settings=self.settings,
             config=self.config.to_dict(),
