@@ -45,12 +45,12 @@ class TestProtect:
         write_photo(Path("a.png"), "anna")
         assert run(["protect", "a.png", *NEGATIVE]) == 0
         shown = capsys.readouterr()
-        assert "PHOTO  VERDICT    FACES  STILL MATCH    QUALITY" in shown.out
+        assert "PHOTO  VERDICT    FACES  STILL MATCH    MARGIN  QUALITY" in shown.out
         assert "a.png  protected  1      0 of 2 judges" in shown.out
         assert "1 photo: 1 protected. Output in protected." in shown.out
         assert "share the protected photos only" in shown.out
         assert shown.err == ""
-        assert Path("protected/a.report.html").is_file()
+        assert Path("protected/reports/a.report.html").is_file()
 
     def test_as_json(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         write_photo(Path("a.png"), "anna")
@@ -68,7 +68,7 @@ class TestProtect:
         write_photo(Path("a.png"), "anna")
         monkeypatch.setattr(Negative, "perturb", _nothing(Negative.perturb))
         assert run(["protect", "a.png", *NEGATIVE]) == 7
-        assert "a.png  WEAK" in capsys.readouterr().out
+        assert "weak/a.png  WEAK" in capsys.readouterr().out
 
     def test_bad_photos_are_named_and_the_rest_goes_on(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         write_photo(Path("a.png"), "anna")
@@ -110,7 +110,7 @@ class TestProtect:
         write_photo(Path("bert.png"), "bert")
         options = ["--only", "bert.png", "--reference", "bert.png", "--strip-metadata", "--seed", "3"]
         assert run(["protect", "all.png", *options, "--budget", "500ms", *NEGATIVE]) == 0
-        report = json.loads(Path("protected/all.report.json").read_text())
+        report = json.loads(Path("protected/reports/all.report.json").read_text())
         assert (report["metadata_policy"], report["method"]["seed"]) == ("strip", 3)
         assert report["method"]["budget_seconds"] == 0.5
         assert (len(report["faces"]), len(report["spared_boxes"])) == (1, 1)
@@ -200,7 +200,7 @@ class TestVerify:
     def test_as_json(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         write_photo(Path("a.png"), "anna")
         assert run(["verify", "a.png", "a.png", "--json"]) == 7
-        assert json.loads(capsys.readouterr().out)["schema"] == "bauta.report/1"
+        assert json.loads(capsys.readouterr().out)["schema"] == "bauta.report/2"
 
     def test_an_option_that_is_repeated_adds(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         write_photo(Path("a.png"), "anna")
@@ -246,7 +246,7 @@ class TestDemo:
             assert run(["demo", "-o", "out/demo"]) == 0
             shown = capsys.readouterr().out
             assert sorted(path.name for path in Path("out/demo").iterdir()) == names
-        assert "FACE  JUDGE      AGAINST   BEFORE  AFTER  THRESHOLD  DECISION" in shown
+        assert "FACE  JUDGE      AGAINST   BEFORE  AFTER  THRESHOLD  MARGIN  DECISION" in shown
         assert "Protected: None of the 2" in shown
         assert all(f"out/demo/{name}" in shown for name in names)
         report = json.loads(Path("out/demo/report.json").read_text())

@@ -10,7 +10,7 @@ import typer
 
 from bauta.cli import values
 from bauta.cli.benchmark import bench
-from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_notes, show_outcomes, show_table
+from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_outcomes, show_report, show_table
 from bauta.cli.templates import templates_protect
 from bauta.cli.templates_attack import templates_attack
 from bauta.cli.training import train
@@ -18,17 +18,17 @@ from bauta.errors import OutputExists, UsageError
 from bauta.version import __version__
 
 if TYPE_CHECKING:
-    from bauta.cloaking.report import Report
     from bauta.cloaking.settings import ProtectSettings
     from bauta.recognizers.calibration import Threshold
     from bauta.recognizers.cards import RecognizerCard
 
 EPILOG = (
     "Exit codes: 0 done, no judge that was asked recognises a face; the verdict says whether an independent one "
-    "was · 7 a judge still does, or a face could not be given a mask · 3 no face found · "
+    "was · 7 weak or partial: a judge still does, or not every face is known to be covered · "
+    "8 fragile: a judge does once the photo is saved as JPEG, made smaller or screenshotted · 3 no face found · "
     "4 a photo cannot be read · 5 a result cannot be written · 6 a recogniser cannot be used · "
     "2 wrong usage · 1 anything else · 130 interrupted. "
-    "With several photos the most serious wins: 130, 1, 2, 6, 5, 4, 3, 7, 0."
+    "With several photos the most serious wins: 130, 1, 2, 6, 5, 4, 3, 7, 8, 0."
 )
 
 app = typer.Typer(
@@ -191,7 +191,9 @@ def protect(
 def _protect(
     paths: list[Path], output: Path, settings: ProtectSettings, jobs: int, reports: bool, as_json: bool
 ) -> int:
-    from bauta.cloaking.batch import Outcome, collect, exit_code, protect_photos
+    from bauta.cloaking.batch import protect_photos
+    from bauta.cloaking.outcomes import Outcome, exit_code
+    from bauta.cloaking.places import collect
 
     sources, failures = collect(paths, output)
     for failure in failures:
@@ -201,6 +203,13 @@ def _protect(
             print(json.dumps([failure.to_dict() for failure in failures], indent=2))
         return exit_code(failures)
     outcomes: list[Outcome] = list(failures)
+
+    def show() -> None:
+        if as_json:
+            print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
+        elif len(outcomes) > len(failures):
+            show_outcomes(outcomes, output)
+
     try:
         with ProgressBar(len(sources)) as bar:
 
@@ -209,11 +218,10 @@ def _protect(
                 bar.finished(outcome)
 
             protect_photos(sources, output, settings, jobs=jobs, reports=reports, finished=finished, progress=bar.stage)
-    finally:
-        if as_json:
-            print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
-        elif len(outcomes) > len(failures):
-            show_outcomes(outcomes, output)
+    except KeyboardInterrupt:
+        show()
+        raise
+    show()
     return exit_code(outcomes)
 
 
@@ -228,7 +236,7 @@ def demo(
 
     with ProgressBar(1) as bar:
         report, files = demonstrate(output, progress=bar.stage)
-    _show_report(report)
+    show_report(report)
     print()
     for path in files:
         print(clean(path))
@@ -253,7 +261,8 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """Check a protected photo against its original."""
-    from bauta.cloaking.batch import verdict_code, write_report
+    from bauta.cloaking.outcomes import verdict_code
+    from bauta.cloaking.report_files import write_report
     from bauta.cloaking.verbs import verify as judge
 
     with ProgressBar(1) as bar:
@@ -266,37 +275,12 @@ def verify(
             progress=bar.stage,
         )
     if report is not None:
-        write_report(answer, report)
+        write_report(answer, report, like=original)
     if as_json:
         print(answer.to_json(), end="")
     else:
-        _show_report(answer)
+        show_report(answer)
     return verdict_code(answer.verdict)
-
-
-def _show_report(report: Report) -> None:
-    """The comparisons of the saved file, the verdict and the notes, on stdout."""
-    rows = [
-        (
-            str(number),
-            row.judge + (" (attacked)" if row.attacked else ""),
-            row.against,
-            "" if row.before is None else f"{row.before:.2f}",
-            f"{row.after:.2f}",
-            f"{limits[report.settings.fmr].cosine:.2f}" if (limits := report.cast.thresholds[row.judge]) else "",
-            "not calibrated"
-            if not limits
-            else "no match"
-            if row.matches_at is None
-            else f"MATCH at FMR {row.matches_at:g}",
-        )
-        for number, face in enumerate(report.faces, 1)
-        for row in face.verification.comparisons
-        if row.condition == "saved"
-    ]
-    show_table(("FACE", "JUDGE", "AGAINST", "BEFORE", "AFTER", "THRESHOLD", "DECISION"), rows)
-    print(f"\n{report.verdict.capitalize()}: {clean(report.summary)}")
-    show_notes(report.warnings)
 
 
 @app.command()

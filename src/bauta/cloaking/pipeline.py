@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bauta.cloaking.report import FaceResult, FileFacts, MaskFacts, Report, environment, printable
+from bauta.cloaking.report import FaceResult, Report, environment
+from bauta.cloaking.report_data import FileFacts, MaskFacts, printable
 from bauta.cloaking.roles import choose_roles
 from bauta.cloaking.settings import ProtectSettings
 from bauta.cloaks.view import FaceView, Placement, cut_view
@@ -131,6 +132,39 @@ class Pipeline:
         detected = time.monotonic()
         faces, _, unprotected = _cut_views(original, faces)
         report = self._judge(original, protected, faces, [None] * len(faces), spared, unprotected, progress)
+        seconds = {
+            "detection": detected - began,
+            "verification": time.monotonic() - detected,
+            "total": time.monotonic() - began,
+        }
+        return report.with_seconds(seconds, None)
+
+    def judge_again(
+        self,
+        original: Photo,
+        protected: Photo,
+        masks: Sequence[Mapping[str, Any]],
+        *,
+        progress: Progress = lambda stage, done, total: None,
+    ) -> Report | None:
+        """Judge a photo that an earlier run protected with the same settings; None when its faces are others now.
+
+        Args:
+            original: The photo before protection.
+            protected: The photo that was saved.
+            masks: Of each masked face its ``box``, and what its ``mask`` took, as the earlier run recorded them.
+            progress: Called as work advances.
+        """
+        began = time.monotonic()
+        progress("looking for faces", 0, 1)
+        faces, spared = self.select(original)
+        detected = time.monotonic()
+        faces, _, unprotected = _cut_views(original, faces)
+        boxes = np.array([face["box"] for face in masks])
+        if boxes.shape != faces.boxes.shape or not np.allclose(boxes, faces.boxes, atol=1):
+            return None
+        facts = [MaskFacts(**face["mask"]) if face["mask"] else None for face in masks]
+        report = self._judge(original, protected, faces, facts, spared, unprotected, progress)
         seconds = {
             "detection": detected - began,
             "verification": time.monotonic() - detected,

@@ -14,6 +14,7 @@ from PIL import Image
 from bauta.cloaking.pipeline import Pipeline, Progress
 from bauta.cloaking.report import Report
 from bauta.cloaking.settings import Box, ProtectSettings, Selection, Strength
+from bauta.judging.findings import Verdict
 from bauta.photo import MetadataPolicy, Photo, read_photo, write_atomically
 
 Source = str | Path | Photo
@@ -37,8 +38,8 @@ class Protected:
     originals: tuple[Path, ...] = ()
 
     @property
-    def verdict(self) -> str:
-        """``protected``, ``partial``, ``unconfirmed`` or ``weak``."""
+    def verdict(self) -> Verdict:
+        """``protected``, ``unconfirmed``, ``fragile``, ``partial`` or ``weak``; see `bauta.judging.findings`."""
         return self.report.verdict
 
     @property

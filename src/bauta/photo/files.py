@@ -24,7 +24,12 @@ _PHOTO_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix 
 
 
 def write_atomically(
-    destination: Path, content: bytes, *, overwrite: bool = False, originals: Iterable[Path] = ()
+    destination: Path,
+    content: bytes,
+    *,
+    overwrite: bool = False,
+    originals: Iterable[Path] = (),
+    like: Path | None = None,
 ) -> None:
     """Writes a whole file or nothing.
 
@@ -37,6 +42,7 @@ def write_atomically(
         content: The whole content.
         overwrite: Whether an existing file may be replaced.
         originals: Files that are never replaced, under whatever name, link or spelling they are reached.
+        like: A file that whoever may read the new one must be allowed to read, such as the photo it is made of.
 
     Raises:
         OutputExists: The name is taken, or is one of the originals.
@@ -45,7 +51,8 @@ def write_atomically(
     temporary = destination.parent / f".bauta-{secrets.token_hex(8)}.part"
     try:
         _refuse_taken(destination, overwrite, originals)
-        with temporary.open("xb") as stream:
+        mode = 0o666 if like is None else 0o600 | (like.stat().st_mode & 0o066)
+        with open(os.open(temporary, _NEW, mode), "wb") as stream:  # noqa: PTH123 - the mode counts from the start
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -60,6 +67,9 @@ def write_atomically(
         ) from error
     finally:
         _remove(temporary)  # also when the user interrupts
+
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 def _refuse_taken(destination: Path, overwrite: bool, originals: Iterable[Path]) -> None:

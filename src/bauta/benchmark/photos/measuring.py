@@ -32,7 +32,6 @@ from bauta.benchmark.engine import cards
 from bauta.benchmark.photos.recipe import Face, Pair
 from bauta.benchmark.photos.transports import LOSSLESS, carry
 from bauta.benchmark.protocols import Cell
-from bauta.cloaking.report import picture
 from bauta.cloaks.references import prepare, settings
 from bauta.cloaks.targets import composite_faces
 from bauta.cloaks.tip_im import TipImConfig
@@ -46,6 +45,7 @@ from bauta.faces.faces import Faces
 from bauta.judging.lpips import Lpips
 from bauta.judging.quality import DIGITS, photo_quality
 from bauta.judging.verification import cut, find_again, footprint
+from bauta.pages import picture
 from bauta.photo import Photo, read_photo
 from bauta.photo.files import write_atomically
 from bauta.recognizers import Judge, Surrogate, find_card, load_judge, load_surrogate

@@ -44,8 +44,8 @@ from bauta.benchmark.stores.representations import (
     write_tensors,
 )
 from bauta.benchmark.stores.setup import Stage, Trial, set_up
-from bauta.cloaking.report import picture
 from bauta.errors import UsageError
+from bauta.pages import picture
 from bauta.recognizers import find_card, load_surrogate
 from bauta.registry import load_method
 from bauta.templates.base import Protector, find_device, load_protector
