@@ -22,6 +22,7 @@ from bauta.benchmark.adaptive.recipe import read_recipe
 from bauta.benchmark.engine import cards
 from bauta.benchmark.photos import page as report
 from bauta.benchmark.photos.recipe import read_recipe as read_runs
+from bauta.errors import every_error
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -274,7 +275,17 @@ def adaptive_table(table: Callable[[list[dict[str, Any]]], adaptive_cards.Table]
     return adaptive_cards.markdown(table([adaptive_cards.read_card(path) for path in paths]))
 
 
+def errors_table() -> str:
+    """Every error with its codes, from the tree."""
+    lines = ["| code | exit code | class | meaning |", "|---|---|---|---|"]
+    for error in every_error():
+        meaning = (error.__doc__ or "").partition("\n")[0].rstrip(".")
+        lines.append(f"| `{error.code}` | {error.exit_code} | `{error.__name__}` | {meaning} |")
+    return "\n".join(lines)
+
+
 TABLES = {
+    "errors": errors_table,
     "main": main_table,
     "recognizers": recognizers_table,
     "recognizers-public": public_recognizers_table,

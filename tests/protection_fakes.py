@@ -14,6 +14,10 @@ import torch
 from PIL import Image
 
 from bauta import registry
+from bauta.cloaking.batch import protect_photos
+from bauta.cloaking.outcomes import Outcome
+from bauta.cloaking.places import collect
+from bauta.cloaking.settings import ProtectSettings
 from bauta.errors import NotCalibrated, UnknownRecognizer
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.faces import Faces
@@ -196,3 +200,21 @@ def build_stage(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+NEGATIVE = ProtectSettings(method="negative")
+FAINT = ProtectSettings(method="negative", options=(("amount", 0.01),))
+REPORTS = ["reports/a.report.html", "reports/a.report.json"]
+
+
+def work(*paths: Path | str, settings: ProtectSettings = NEGATIVE, **options: object) -> list[Outcome]:
+    """Protect photos into ``out``."""
+    output = Path("out")
+    sources, failures = collect([Path(path) for path in paths], output)
+    return failures + protect_photos(sources, output, settings, **options)  # type: ignore[arg-type]
+
+
+def files(folder: Path = Path("out"), *, hidden: bool = False) -> list[str]:
+    """Names of the files below a folder, but for hidden ones."""
+    found = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    return sorted(name for name in found if hidden or not name.startswith(".bauta"))

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -25,6 +25,8 @@ from bauta.cli.run import INTERRUPTED
 from bauta.cloaking import pipeline
 from bauta.cloaking.outcomes import FRAGILE, SERIOUSNESS, WEAK, verdict_code
 from bauta.cloaking.report_data import SCHEMA, report_schema
+from bauta.judging.conditions import CONDITIONS
+from bauta.judging.findings import FRAGILE_CONDITIONS, Finding, FindingKind
 from bauta.recognizers.cards import parse_card
 from bauta.registry import METHODS
 
@@ -240,8 +242,10 @@ def test_every_method_is_named_in_the_page_of_its_kind() -> None:
 
 
 def kinds_of_error() -> dict[str, int]:
-    kinds: list[type[errors.BautaError]] = [errors.BautaError, *errors.BautaError.__subclasses__()]
-    return {kind.__name__: kind.exit_code for kind in kinds if kind.__module__ == errors.__name__}
+    kinds = [errors.BautaError, *errors.BautaError.__subclasses__()]
+    own = {kind.__name__: kind.exit_code for kind in kinds if "exit_code" in vars(kind)}
+    assert set(own.values()) == {kind.exit_code for kind in errors.every_error()}
+    return own
 
 
 def test_exit_codes_are_documented_as_they_are() -> None:
@@ -289,3 +293,18 @@ def test_verdicts_are_documented_with_their_exit_codes() -> None:
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| (\d+) \|$", guide, re.MULTILINE)
     verdicts = report_schema()["properties"]["verdict"]["enum"]
     assert {verdict: int(code) for verdict, code in rows} == {verdict: verdict_code(verdict) for verdict in verdicts}
+
+
+def test_kinds_of_finding_are_documented_with_what_they_force() -> None:
+    guide = (ROOT / "docs/report.md").read_text(encoding="utf-8").partition("## Findings")[2].partition("##")[0]
+    rows = re.findall(r"^\| `([\w-]+)` \| [^|]+ \| `(\w+)`[^|]* \|$", guide, re.MULTILINE)
+    conditions = {"match-under-condition": "half-size"}
+    kinds = get_args(FindingKind)
+    assert dict(rows) == {kind: Finding(kind, condition=conditions.get(kind)).forces for kind in kinds}
+
+
+def test_fragile_conditions_are_documented_as_they_are() -> None:
+    assert {condition.name for condition in CONDITIONS} > FRAGILE_CONDITIONS
+    guide = " ".join((ROOT / "docs/report.md").read_text(encoding="utf-8").split())
+    assert "JPEG 95 or 75, halved in size or screenshotted" in guide
+    assert {"jpeg-95", "jpeg-75", "half-size", "screenshot"} == FRAGILE_CONDITIONS

@@ -44,7 +44,9 @@ def test_the_default_install_protects_and_asks_its_judge(portrait: Path) -> None
     assert all(face["found"].values())
     assert face["quality"]["footprint"]["psnr"] > 29
     assert portrait.read_bytes() == original
-    before, after = read_photo(portrait), read_photo("out/portrait.jpg")
+    (made,) = Path("out").rglob("portrait.jpg")
+    assert (made.parent.name == "weak") == (report["verdict"] == "weak")
+    before, after = read_photo(portrait), read_photo(made)
     assert (after.format, after.pixels.shape) == ("JPEG", before.pixels.shape)
     far = np.abs(after.pixels - before.pixels)[300:]
     assert far.mean() < 1 / 255

@@ -110,10 +110,12 @@ def show_report(report: Report) -> None:
 def margin(value: float | None) -> str:
     """By how much a face is below a threshold, with its sign; a minus is a match.
 
-    >>> margin(0.125), margin(-0.5), margin(None)
-    ('+0.12', '-0.50', '')
+    >>> margin(0.125), margin(-0.5), margin(-0.004), margin(None)
+    ('+0.12', '-0.50', '-0.004', '')
     """
-    return "" if value is None else f"{value:+.2f}"
+    from bauta.judging.words import number
+
+    return "" if value is None else f"{'' if value < 0 else '+'}{number(value)}"
 
 
 def show_notes(warnings: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -419,6 +419,7 @@ def _placed(outcome: Outcome, directory: Path, record: Record) -> Outcome:
 
 def _again(source: Path, directory: Path, known: Record) -> Outcome:
     """The recorded outcome of a photo that is finished."""
+    recorded = {one.name: known.outcome[one.name] for one in fields(Outcome) if one.name in known.outcome}
     values = {
         "source": source,
         "output": directory / known.product,
@@ -427,7 +428,7 @@ def _again(source: Path, directory: Path, known: Record) -> Outcome:
         "judged_again": False,
         "seconds": 0.0,
     }
-    return _placed(Outcome(**{**known.outcome, **values}), directory, known)
+    return _placed(Outcome(**{**recorded, **values}), directory, known)
 
 
 def mask_fingerprint(pipeline: Pipeline) -> str:

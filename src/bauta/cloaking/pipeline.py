@@ -23,7 +23,8 @@ from bauta.faces.alignment import extract_crops
 from bauta.faces.detection import detect_faces, face_from_box
 from bauta.faces.faces import Faces
 from bauta.judging.conditions import CONDITIONS
-from bauta.judging.verification import ORIGINAL, JudgeWithThresholds, Reference, refuse_another_photo, verify_faces
+from bauta.judging.findings import ORIGINAL
+from bauta.judging.verification import JudgeWithThresholds, Reference, refuse_another_photo, verify_faces
 from bauta.photo import Photo, read_photo
 from bauta.rates import SELECTION_FMR
 from bauta.recognizers.calibration import calibrated

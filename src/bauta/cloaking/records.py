@@ -124,10 +124,13 @@ def read_record(directory: Path, place: Path) -> Record | None:
 
 def _checked(record: Record) -> Record | None:
     """None when a file of the record would lie outside the output folder, or a field is not what it should be."""
-    names = [record.product, *record.files, *record.earlier, *([record.report] if record.report else [])]
-    inside = all(not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts for name in names)
-    whole = isinstance(record.outcome, dict) and isinstance(record.faces, list) and record.product in record.files
-    return record if inside and whole else None
+    if not all(isinstance(part, dict) for part in (record.files, record.earlier, record.outcome)):
+        return None
+    if not isinstance(record.faces, list) or record.product not in record.files:
+        return None
+    names = [record.product, *record.files, *record.earlier, record.report or ""]
+    outside = any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in names)
+    return None if outside else record
 
 
 def _from_beside(content: dict[str, Any], place: Path) -> Record | None:

@@ -69,7 +69,7 @@ class FaceView:
         record: The face.
         pictures: Original and protected; empty of faces that are only listed.
         whole: Whether the pictures show the whole face and not only its middle.
-        difference: What changed, amplified, as a data URI; "" when the photos' sizes differ.
+        difference: What changed, amplified, as a data URI; "" when the photos' sizes differ or there is one face.
         against: What it was compared with, and the judges' answers.
     """
 
@@ -95,6 +95,7 @@ def render(record: ReportRecord, original: FloatArray, saved: FloatArray) -> str
         report=record,
         faces=[_face(record, face, original, saved, factor) for face in record.faces],
         headlines=words.HEADLINES,
+        number=words.number,
         saved=SAVED.name,
         original=ORIGINAL,
         factor=factor,
@@ -132,7 +133,7 @@ def _face(record: ReportRecord, face: FaceRecord, original: FloatArray, saved: F
             Picture(label, exact_picture(pixels), pixels.shape[1], pixels.shape[0])
             for label, pixels in (("Original", before), ("Protected", after))
         )
-        if factor:
+        if factor and len(record.faces) > 1:  # of one face the difference of the photos shows it
             difference = picture(amplified(cut(original, box), cut(saved, box), factor), side)
     return FaceView(face, pictures, whole, difference, _answers(record, face))
 

@@ -72,6 +72,15 @@ class Circumstances:
     longer: bool = False
 
 
+def number(value: float) -> str:
+    """A similarity or a margin: two digits, or three where two would say nothing.
+
+    >>> number(0.25), number(-0.004)
+    ('0.25', '-0.004')
+    """
+    return f"{value:.2f}" if abs(value) >= 0.005 else f"{value:.3f}"
+
+
 def place(box: Sequence[float], width: int, height: int) -> str:
     """Where in a photo a face is: one of nine parts of it.
 
@@ -131,8 +140,8 @@ def _sentence(group: Sequence[Finding], names: Mapping[int, str]) -> str:
     match first.kind:
         case "match":
             return (
-                f"{judges} still matches {faces} to {_other(first)}: similarity {first.cosine:.2f}, "
-                f"{-(first.margin or 0):.2f} above its threshold of {first.limit:.2f}{_strictness(first)}."
+                f"{judges} still matches {faces} to {_other(first)}: similarity {number(first.cosine or 0)}, "
+                f"{number(-(first.margin or 0))} above its threshold of {number(first.limit or 0)}{_strictness(first)}."
             )
         case "match-under-condition":
             return f"Once the photo is {_phrase(first.condition)}, {faces} is recognised again by {judges}."
@@ -268,7 +277,8 @@ def protects_against(judges: Sequence[str], held: Sequence[str], margin: float |
     """
     if not judges:
         return []
-    nearest = "" if margin is None else f", the nearest of them by {margin:.2f}"
+    several = "the nearest of them by " if len(judges) > 1 else "by "
+    nearest = "" if margin is None else f", {several}{number(margin)}"
     said = [f"Matching of the saved file by {_listed(judges)}: below the threshold{nearest}."]
     if changed := [_phrase(name) for name in held if name != "saved"]:
         said.append(f"Matching by the same recognisers once the photo is {_listed(changed, 'or')}.")
