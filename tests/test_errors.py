@@ -12,7 +12,7 @@ import pytest
 
 import bauta
 from bauta.cli import run
-from bauta.errors import BautaError, InternalError, every_error
+from bauta.errors import BautaError, InternalError, UsageError, as_bauta_error, every_error
 from protection_fakes import build_stage, write_photo
 
 stage = pytest.fixture(build_stage)
@@ -48,6 +48,15 @@ def test_codes_stay_as_they_were_released() -> None:
         "recognizer.weights-corrupt", "recognizer.unsupported-operator", "recognizer.role-refused",
         "recognizer.not-calibrated", "recognizer.numerical-failure",
     }  # fmt: skip
+
+
+def test_what_the_machine_refuses_is_no_defect() -> None:
+    full = as_bauta_error(OSError(28, "No space left on device", "out.json"))
+    assert (full.message, full.code) == ("out.json: No space left on device.", "failed")
+    assert as_bauta_error(MemoryError()).code == "failed"
+    assert as_bauta_error(ZeroDivisionError("oops")).code == "internal"
+    ours = UsageError("wrong")
+    assert as_bauta_error(ours) is ours
 
 
 @pytest.mark.usefixtures("stage")

@@ -57,14 +57,6 @@ class InternalError(BautaError):
 
     code = "internal"
 
-    @classmethod
-    def of(cls, error: Exception) -> InternalError:
-        """An exception that nobody foresaw, as a line and a hint."""
-        return cls(
-            f"{type(error).__name__}: {error}",
-            hint="This is a defect in Bauta; run again with BAUTA_DEBUG=1 and report what it prints.",
-        )
-
 
 class UsageError(BautaError):
     """Options or configuration values that make no sense, alone or together."""
@@ -165,6 +157,29 @@ class NumericalFailure(RecognizerError):
     """A network answered with NaN or infinity."""
 
     code = "recognizer.numerical-failure"
+
+
+def as_bauta_error(error: Exception) -> BautaError:
+    """Any exception as one of ours: what the machine refuses is named as that, and anything else is our defect.
+
+    >>> as_bauta_error(MemoryError()).message
+    'Memory ran out.'
+    >>> as_bauta_error(ZeroDivisionError("oops")).code
+    'internal'
+    """
+    if isinstance(error, BautaError):
+        return error
+    if isinstance(error, MemoryError):
+        return BautaError("Memory ran out.", hint="Make the photo smaller, or close other programs.")
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return BautaError(
+            f"{where}{error.strerror}.", hint="Check the file, its permissions and the space on its disk."
+        )
+    return InternalError(
+        f"{type(error).__name__}: {error}",
+        hint="This is a defect in Bauta; run again with BAUTA_DEBUG=1 and report what it prints.",
+    )
 
 
 def every_error(of: type[BautaError] = BautaError) -> Iterator[type[BautaError]]:

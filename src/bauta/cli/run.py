@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from bauta.cli.console import show_error
-from bauta.errors import BautaError, InternalError, UsageError
+from bauta.errors import BautaError, UsageError, as_bauta_error
 
 INTERRUPTED = 130
 
@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if _debugging():
             raise
-        return _fail(InternalError.of(error), arguments)
+        return _fail(as_bauta_error(error), arguments)
     if code == INTERRUPTED:  # Typer's own answer to Ctrl-C
         show_error("interrupted", "What was finished is kept; run the same command again to go on.")
     return code if isinstance(code, int) else 0

@@ -39,7 +39,7 @@ from bauta.cloaking.records import (
     scratch_folder,
 )
 from bauta.cloaking.report_files import narrow
-from bauta.errors import BautaError, InternalError, OutputError, OutputExists, UsageError
+from bauta.errors import BautaError, InternalError, OutputError, OutputExists, UsageError, as_bauta_error
 from bauta.rates import SELECTION_FMR
 from bauta.version import __version__
 
@@ -95,17 +95,10 @@ class FolderRun:
                     hint="Check the output folder and the space left on its disk.",
                 ),
             )
-        except MemoryError:
-            return Outcome.failed(
-                task.source,
-                InternalError(
-                    f"Memory ran out over {task.source}.", hint="Make this photo smaller, or close other programs."
-                ),
-            )
         except Exception as error:
             if os.environ.get("BAUTA_DEBUG") == "1":
                 traceback.print_exc()
-            return Outcome.failed(task.source, InternalError.of(error))
+            return Outcome.failed(task.source, as_bauta_error(error))
 
     def _protect(self, task: Task, progress: Progress) -> Outcome:
         from bauta.photo import read_photo
