@@ -131,13 +131,15 @@ class TestReports:
     def test_a_fragile_photo_says_what_undoes_it_and_where(self, report: Report) -> None:
         fragile = _with(report, 1, Finding("match-under-condition", face=2, judge="judge_one", condition="half-size"))
         assert fragile.verdict == "fragile"
-        assert "once it is reduced to half its size, face 2 (top right) is recognised again" in fragile.summary
+        assert (
+            "once it is reduced to half its size, face 2 (top right) is recognised again. A higher" in fragile.summary
+        )
         assert fragile.warnings == [
             "Once the photo is reduced to half its size, face 2 (top right) is recognised again by judge_one."
         ]
         page = fragile.to_html()
         assert '<section class="verdict fragile">' in page
-        assert "<h1>Protected until the photo is changed</h1>" in page
+        assert "<h1>Fragile: protected until the photo is changed</h1>" in page
 
     def test_only_what_was_measured_on_this_photo_is_promised(self, report: Report) -> None:
         matching = replace(report.faces[0].verification.comparisons[0], condition="screenshot", matches_at=0.01)

@@ -18,7 +18,7 @@ _NAMED_FACES = 6  # in one sentence; a group photo may leave hundreds alone
 HEADLINES: dict[Verdict, str] = {
     "protected": "Protected",
     "unconfirmed": "Changed, but not confirmed",
-    "fragile": "Protected until the photo is changed",
+    "fragile": "Fragile: protected until the photo is changed",
     "partial": "Not every face is covered",
     "weak": "Still recognisable",
 }
@@ -73,12 +73,13 @@ class Circumstances:
 
 
 def number(value: float) -> str:
-    """A similarity or a margin: two digits, or three where two would say nothing.
+    """A similarity or a margin: two digits, or as many as say something.
 
-    >>> number(0.25), number(-0.004)
-    ('0.25', '-0.004')
+    >>> number(0.25), number(-0.004), number(0.00012)
+    ('0.25', '-0.004', '0.0001')
     """
-    return f"{value:.2f}" if abs(value) >= 0.005 else f"{value:.3f}"
+    digits = next((digits for digits in (2, 3) if abs(value) >= 0.5 * 10**-digits), 4)
+    return f"{value:.{digits}f}"
 
 
 def place(box: Sequence[float], width: int, height: int) -> str:
@@ -218,11 +219,11 @@ def summary(verdict: Verdict, findings: Sequence[Finding], names: Mapping[int, s
     if partial:
         return f"{said} But: {' '.join(sentences(partial, names))}"
     if but:
-        ways = _listed(list(dict.fromkeys(_phrase(finding.condition) for finding in but)))
-        who = _listed(list(dict.fromkeys(_name(finding, names) for finding in but)))
-        return (
-            f"{said} But once it is {ways}, {who} is recognised again, and most places where photos are shared do that."
-        )
+        ways = _listed(list(dict.fromkeys(_phrase(finding.condition) for finding in but)), "or")
+        who = list(dict.fromkeys(_name(finding, names) for finding in but))
+        again = f"{_listed(who)} {'is' if len(who) == 1 else 'are'} recognised again."
+        better = " A higher strength may hold better." if about.made and about.stronger else ""
+        return f"{said} But once it is {ways}, {again}{better}"
     return said
 
 
@@ -255,7 +256,8 @@ def _confirmed(about: Circumstances) -> str:
     independence = (
         f"{'It' if one else 'They'} had no part in making the mask."
         if about.made
-        else "That holds if none of them was attacked when the mask was made, which a verification cannot know."
+        else f"That holds if {'it was not' if one else 'none of them was'} attacked when the mask was made, "
+        "which a verification cannot know."
     )
     return (
         f"{judges} that checked the saved file {'no longer matches' if one else 'matches'} "
