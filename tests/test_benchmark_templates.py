@@ -19,7 +19,7 @@ from PIL import Image
 
 from attack_toys import ToyJudge, cut_recognizer, toy_faces
 from bauta import metrics
-from bauta.benchmark.crowds import Source
+from bauta.benchmark.crop_sets import Source
 from bauta.benchmark.engine.cards import TEMPLATES, read_card, timeless, write_card
 from bauta.benchmark.plots import recovery_against_loss
 from bauta.benchmark.stores import run as templates
@@ -565,9 +565,9 @@ def test_threads_are_given_back(data: Path, tmp_path: Path) -> None:
 
 
 def test_halves_need_people_on_both_sides(data: Path) -> None:
-    from bauta.benchmark.crowds import draw_crowd
+    from bauta.benchmark.crop_sets import draw_crop_set
 
-    crowd = draw_crowd(data, (Source("others"),), (), 0)
+    crowd = draw_crop_set(data, (Source("others"),), (), 0)
     one = replace(crowd, subjects=crowd.subjects[:1], images=crowd.images[:1])
     with pytest.raises(UsageError, match="nobody on one side"):
         half(one, attacking=not attacks(one.subjects[0]))

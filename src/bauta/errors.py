@@ -4,6 +4,7 @@
 
     BautaError                    1  failed                            anything of ours that has no better name
     ├── InternalError             1  internal                          a defect in Bauta, or a process that was killed
+    ├── InvalidEdit               1  method                            a method that answers with no edit
     ├── UsageError                2  usage                             options or configuration that make no sense
     ├── NoFaceFound               3  no-face                           a readable photo in which no face was found
     ├── PhotoError                4  photo                             a photo that cannot be read
@@ -12,14 +13,18 @@
     │   └── PhotoTooLarge            photo.too-large                   over the pixel limit (decompression bombs)
     ├── OutputError               5  output                            a result that cannot be written
     │   └── OutputExists             output.exists                     the destination is taken
-    └── RecognizerError           6  recognizer                        a recogniser or detector that cannot be used
-        ├── UnknownRecognizer        recognizer.unknown                no card of that name
-        ├── WeightsMissing           recognizer.weights-missing        the card names a file that is not there
-        ├── WeightsCorrupt           recognizer.weights-corrupt        wrong hash, format, or content
-        ├── UnsupportedOperator      recognizer.unsupported-operator   the importer does not know an operator
-        ├── RoleRefused              recognizer.role-refused           a judge as surrogate, or one network as both
-        ├── NotCalibrated            recognizer.not-calibrated         no threshold is stored for this recogniser
-        └── NumericalFailure         recognizer.numerical-failure      a network answered with NaN or infinity
+    ├── RecognizerError           6  recognizer                        a recogniser or detector that cannot be used
+    │   ├── UnknownRecognizer        recognizer.unknown                no card of that name
+    │   ├── WeightsMissing           recognizer.weights-missing        the card names a file that is not there
+    │   ├── WeightsCorrupt           recognizer.weights-corrupt        wrong hash, format, or content
+    │   ├── UnsupportedOperator      recognizer.unsupported-operator   the importer does not know an operator
+    │   ├── RoleRefused              recognizer.role-refused           a judge as surrogate, or one network as both
+    │   ├── NotCalibrated            recognizer.not-calibrated         no threshold is stored for this recogniser
+    │   └── NumericalFailure         recognizer.numerical-failure      a network answered with NaN or infinity
+    └── GalleryError              9  gallery                           a gallery that cannot be read; nothing was used
+        ├── WrongKey                 gallery.wrong-key                 another key than the one it is sealed under
+        ├── GalleryDamaged           gallery.damaged                   torn, edited, put together, or no gallery
+        └── GalleryVersion           gallery.version                   of another version, or before sealing
 
 Codes stay as they are once released: programs may rely on them, and ``photo.`` begins every kind of `PhotoError`.
 Messages may be reworded at any time. Exit codes 7 and 8 are verdicts of `bauta.judging.findings`, not errors.
@@ -56,6 +61,12 @@ class InternalError(BautaError):
     """A defect in Bauta, or a worker process that ended before its work was done."""
 
     code = "internal"
+
+
+class InvalidEdit(BautaError):
+    """A method answered with something that is not an edit of the view it was shown; the message names its package."""
+
+    code = "method"
 
 
 class UsageError(BautaError):
@@ -157,6 +168,31 @@ class NumericalFailure(RecognizerError):
     """A network answered with NaN or infinity."""
 
     code = "recognizer.numerical-failure"
+
+
+class GalleryError(BautaError):
+    """A gallery cannot be read; nothing in it was used."""
+
+    exit_code = 9
+    code = "gallery"
+
+
+class WrongKey(GalleryError):
+    """The key or passphrase is another than the one the gallery is sealed under."""
+
+    code = "gallery.wrong-key"
+
+
+class GalleryDamaged(GalleryError):
+    """A gallery or record that is torn, edited or put together from others, or that is not one at all."""
+
+    code = "gallery.damaged"
+
+
+class GalleryVersion(GalleryError):
+    """A gallery that was written by another version of Bauta, or before galleries were sealed."""
+
+    code = "gallery.version"
 
 
 def as_bauta_error(error: Exception) -> BautaError:

@@ -17,6 +17,7 @@ def write_atomically(
     overwrite: bool = False,
     originals: Iterable[Path] = (),
     like: Path | None = None,
+    mode: int = 0o666,
 ) -> None:
     """Writes a whole file or nothing.
 
@@ -30,6 +31,7 @@ def write_atomically(
         overwrite: Whether an existing file may be replaced.
         originals: Files that are never replaced, under whatever name, link or spelling they are reached.
         like: A file that whoever may read the new one must be allowed to read, such as the photo it is made of.
+        mode: Permissions of the file from its first moment on, less the umask.
 
     Raises:
         OutputExists: The name is taken, or is one of the originals.
@@ -38,8 +40,8 @@ def write_atomically(
     temporary = destination.parent / f".bauta-{secrets.token_hex(8)}.part"
     try:
         _refuse_taken(destination, overwrite, originals)
-        mode = 0o666 if like is None else 0o600 | (like.stat().st_mode & 0o066)
-        with open(os.open(temporary, _NEW, mode), "wb") as stream:  # noqa: PTH123 - the mode counts from the start
+        allowed = mode if like is None else 0o600 | (like.stat().st_mode & 0o066)
+        with open(os.open(temporary, _NEW, allowed), "wb") as stream:  # noqa: PTH123 - the mode counts from the start
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

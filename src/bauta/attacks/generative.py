@@ -42,7 +42,7 @@ class GenerativeConfig(Settings):
         critic_channels: Width of the critic.
     """
 
-    title: ClassVar[str] = "a generative decoder"
+    title: ClassVar[str] = "a decoder with a critic"
     decoder: ReconstructionConfig = field(default_factory=lambda: ReconstructionConfig(identity=0.1))
     adversarial: Annotated[float, Range(above=0, to=1000)] = 0.01
     critic_channels: Annotated[int, Range(at=4, to=512)] = 16

@@ -11,9 +11,10 @@ import typer
 from bauta.cli import photos, values
 from bauta.cli.benchmark import bench
 from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_report, show_table
+from bauta.cli.galleries import galleries
 from bauta.cli.methods import show_method
 from bauta.cli.options import EPILOG, Json, Judges, References
-from bauta.cli.templates import templates_protect
+from bauta.cli.templates import templates_fit
 from bauta.cli.templates_attack import templates_attack
 from bauta.cli.training import train
 from bauta.errors import OutputExists, UsageError
@@ -36,7 +37,8 @@ app.add_typer(recognizers, name="recognizers")
 app.add_typer(bench, name="bench")
 app.add_typer(train, name="train")
 templates = typer.Typer(no_args_is_help=True, help="Recognise without keeping a face.")
-templates.add_typer(templates_protect)
+templates.add_typer(templates_fit)
+templates.add_typer(galleries)
 templates.add_typer(templates_attack)
 app.add_typer(templates, name="templates")
 

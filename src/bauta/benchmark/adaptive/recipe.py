@@ -13,7 +13,7 @@ from typing import Any
 from bauta.attacks.adapt import FineTuningConfig
 from bauta.attacks.link import StudentConfig
 from bauta.benchmark.adaptive.protected import Protection
-from bauta.benchmark.crowds import Source
+from bauta.benchmark.crop_sets import Source
 from bauta.benchmark.engine.recipe_files import build, carried_in, chosen_rows, read_table
 from bauta.benchmark.photos.recipe import Dataset, Row
 from bauta.cloaks.base import load_cloak

@@ -39,7 +39,7 @@ from bauta.attacks.purify import Purifier
 from bauta.benchmark.adaptive.cards import DIGITS, NONE, Card, called, rounded, summarise, write_card
 from bauta.benchmark.adaptive.protected import protect
 from bauta.benchmark.adaptive.recipe import COMBINED, AdaptiveRecipe
-from bauta.benchmark.crowds import Crowd, draw_crowd, draw_pairs, stack
+from bauta.benchmark.crop_sets import CropSet, draw_crop_set, draw_pairs, stack
 from bauta.benchmark.engine import cards
 from bauta.benchmark.photos.recipe import Pair, Row
 from bauta.data.images import ByteArray, digest_of
@@ -75,8 +75,8 @@ class _Sets:
 
     pairs: list[Pair]
     name: str
-    training: Crowd
-    calibration: Crowd
+    training: CropSet
+    calibration: CropSet
 
     @cached_property
     def originals(self) -> ByteArray:
@@ -112,8 +112,8 @@ def _read_sets(recipe: AdaptiveRecipe, data: Path) -> _Sets:
     everybody = {pair.subject for pair in pairs}
     pairs = draw_pairs(pairs, len(everybody) if recipe.pairs is None else recipe.pairs, recipe.seed)
     excluded = everybody | excluded_names((data / path for path in recipe.exclude), recipe.exclude_people)
-    training = draw_crowd(data, recipe.training, excluded, recipe.seed)
-    calibration = draw_crowd(data, recipe.calibration, excluded | set(training.subjects), recipe.seed)
+    training = draw_crop_set(data, recipe.training, excluded, recipe.seed)
+    calibration = draw_crop_set(data, recipe.calibration, excluded | set(training.subjects), recipe.seed)
     assert_disjoint(training.subjects, excluded)
     assert_disjoint(calibration.subjects, excluded | set(training.subjects))
     if training.people < 2 or len(pairs) < 2:
@@ -158,7 +158,7 @@ class _Attacker:
         }
 
 
-class _Workshop:
+class _AttackerTraining:
     """Trains attackers, or finds them where they were trained before."""
 
     def __init__(self, recipe: AdaptiveRecipe, sets: _Sets, work: Path, progress: Progress) -> None:
@@ -363,13 +363,13 @@ def _attackers(
     protected: Mapping[str, tuple[ByteArray, ByteArray]],
     progress: Progress,
 ) -> list[_Attacker]:
-    workshop = _Workshop(recipe, sets, work, progress)
-    made = [workshop.untrained()]
+    training = _AttackerTraining(recipe, sets, work, progress)
+    made = [training.untrained()]
     names = [row.name for row in recipe.rows if row.method != "clean"]
     for kind in KINDS:
-        made += [workshop.train(kind, name, [protected[name][1]]) for name in names]
+        made += [training.train(kind, name, [protected[name][1]]) for name in names]
         if len(names) > 1:
-            made.append(workshop.train(kind, COMBINED, [protected[name][1] for name in names]))
+            made.append(training.train(kind, COMBINED, [protected[name][1] for name in names]))
     return made
 
 

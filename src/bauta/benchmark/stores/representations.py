@@ -23,7 +23,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from bauta.benchmark.crowds import stack
+from bauta.benchmark.crop_sets import stack
 from bauta.benchmark.engine import cards
 from bauta.data.images import FaceImage, digest_of
 from bauta.files import make_folder, write_atomically

@@ -7,10 +7,10 @@ people whom the protector will never store. Architecture, schedule and the noisy
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from bauta.errors import UsageError
 from bauta.learning.decoders import Decoder, start_decoder
 from bauta.learning.learners import CPU, Learner, Schedule, require_finite, train
 from bauta.progress import Progress
+from bauta.settings import Range, Settings
 from bauta.templates.fit import as_images, digest_of_pixels
 
 CALIBRATION = 256  # faces from which the statistics of features are taken
@@ -32,7 +33,7 @@ Features = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Shadow:
+class Shadow(Settings):
     """One shadow decoder to train.
 
     Attributes:
@@ -42,19 +43,15 @@ class Shadow:
             channel. Above 0 it stands for a thief who has learned from protected features.
     """
 
+    title: ClassVar[str] = "a shadow decoder"
     decoder: Decoder = "residual"
-    channels: int = 32
-    noise: float = 0.0
+    channels: Annotated[int, Range(at=4, to=1024)] = 32
+    noise: Annotated[float, Range(at=0, to=10)] = 0.0
 
-    def __post_init__(self) -> None:
-        checks = {
-            "decoder": self.decoder in get_args(Decoder),
-            "channels": 4 <= self.channels <= 1024 and self.channels % 4 == 0,
-            "noise": 0 <= self.noise <= 10,
-        }
-        for name, good in checks.items():
-            if not good:
-                raise UsageError(f"A shadow decoder cannot have {name}={getattr(self, name)!r}.", hint="See Shadow.")
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Widths that the network has not."""
+        if self.channels % 4:
+            yield "channels", "Give a multiple of 4."
 
     @classmethod
     def parse(cls, text: str) -> Shadow:
@@ -134,7 +131,7 @@ def fit_shadow(
         NumericalFailure: when the loss is no number; the checkpoint keeps the last good state.
     """
     learner = _Regression(shadow, features, pixels, schedule, device)
-    whole = f"{key} {asdict(shadow)} {digest_of_pixels(pixels)}"
+    whole = f"{key} {shadow.to_dict()} {digest_of_pixels(pixels)}"
     figures = train(learner, len(pixels), schedule, key=whole, work=work, name=f"shadow-{shadow}", progress=progress)
     return learner.network.cpu(), figures
 

@@ -154,7 +154,7 @@ class Anonymiser(nn.Module):
         return change
 
 
-class _Game(Learner):
+class _AdversarialTraining(Learner):
     """One step of the anonymiser, then some of the adversary, on the same images."""
 
     def __init__(
@@ -282,7 +282,7 @@ def fit_anonymiser(
         UsageError: when there is no such device, or the checkpoint is of others.
         NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
     """
-    learner = _Game(config, losses, surrogates, pixels, schedule, find_device(device))
+    learner = _AdversarialTraining(config, losses, surrogates, pixels, schedule, find_device(device))
     hashes = [surrogate.card.sha256 for surrogate in surrogates]
     facts = [config.to_dict(), losses.to_dict(), hashes, digest_of_pixels(pixels)]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -40,7 +40,7 @@ from bauta.templates.fit import FitWork, plain_figures
 from bauta.templates.local.anonymisers import Anonymiser, AnonymiserTraining, fit_anonymiser
 from bauta.templates.local.composition import LocalFeaturesConfig, compose, cut_bits
 from bauta.templates.local.stand_ins import StandIns, write_identity
-from bauta.templates.representation import Representation
+from bauta.templates.representation import Representation, Storage
 
 CHUNK = 32  # faces at a time
 
@@ -63,6 +63,7 @@ class LocalFeatures(ImageProtector):
     learns: ClassVar[bool] = True
     accelerated: ClassVar[bool] = True
     Config = LocalFeaturesConfig
+    storage: Storage = "uint8"
     Training = AnonymiserTraining
 
     def __init__(

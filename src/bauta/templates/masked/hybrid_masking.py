@@ -34,7 +34,7 @@ from bauta.faces.crop_template import ARCFACE_112
 from bauta.settings import Range, Share, Weight
 from bauta.templates.base import SIDE
 from bauta.templates.masked.frequency import ShuffleConfig, ShuffledMask
-from bauta.templates.masked.masking import Lesson, Masked
+from bauta.templates.masked.masking import Masked, MaskingData
 from bauta.templates.masked.mixing import FEWEST, LARGEST_SHARE, MOST, Budget, Law, Mixing, MixingConfig, Steps
 
 Reward = Literal["loss", "loss+recovery"]
@@ -54,8 +54,11 @@ class HybridConfig(ShuffleConfig, MixingConfig):
         entropy: Weight of the strategy's entropy.
         cost: Weight of the squared excess of the mean k over `wished`.
         wished: That mean k.
-        eyes, nose, mouth, contour: How much of these regions becomes noise in what is stored, in [0, 1]; regions lie
-            where the ArcFace alignment puts them. Not the paper's.
+        eyes: How much of the eyes becomes noise in what is stored; regions lie where the ArcFace alignment puts them,
+            and are not the paper's.
+        nose: The same of the nose.
+        mouth: The same of the mouth.
+        contour: The same of the face's contour.
     """
 
     title: ClassVar[str] = "hybrid masking"
@@ -196,9 +199,9 @@ class HybridMask(Mixing):
         """Those of the mask, since nothing is mixed before the fine-tuning; see `Masking.alike`."""
         return super().alike if self.config.signs else self.mask.alike
 
-    def prepare(self, lesson: Lesson) -> dict[str, float]:
+    def prepare(self, data: MaskingData) -> dict[str, float]:
         """Choose frequencies, and learn what faces of nobody look like; see `Masking.prepare`."""
-        return {**super().prepare(lesson), **self.mask.prepare(lesson)}
+        return {**super().prepare(data), **self.mask.prepare(data)}
 
     def begin(self, stage: str) -> None:
         """Forget what was chosen for the faces that were watched after the stage before; see `Masking.begin`."""

@@ -59,7 +59,7 @@ class Masked:
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class MaskingData:
     """What a masking learns from before there is a recogniser of masked inputs.
 
     Attributes:
@@ -174,7 +174,7 @@ class Masking(nn.Module, ABC):
         """
         return {}
 
-    def prepare(self, lesson: Lesson) -> dict[str, float]:
+    def prepare(self, data: MaskingData) -> dict[str, float]:
         """Learn what must be learned before there is a recogniser of masked inputs; figures of that.
 
         Raises:

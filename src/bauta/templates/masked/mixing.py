@@ -18,7 +18,7 @@ from torch.nn import functional
 from bauta.errors import UsageError
 from bauta.settings import Range, Share, Weight
 from bauta.templates.base import SIDE
-from bauta.templates.masked.masking import Lesson, Masked, Masking, MaskingConfig, Reader, alone, stretched
+from bauta.templates.masked.masking import Masked, Masking, MaskingConfig, MaskingData, Reader, alone, stretched
 from bauta.templates.masked.strangers import Strangers
 from bauta.templates.representation import Kind
 from bauta.templates.steps import descend
@@ -237,20 +237,20 @@ class Mixing(Masking):
         self.stage = ""
         self.strangers = Strangers(config.components)
 
-    def prepare(self, lesson: Lesson) -> dict[str, float]:
+    def prepare(self, data: MaskingData) -> dict[str, float]:
         """Learn what faces of nobody look like; see `Masking.prepare`."""
         most = max(self.choices)
-        people = len(set(lesson.people.tolist())) if len(lesson.people) else len(lesson.pixels)
+        people = len(set(data.people.tolist())) if len(data.people) else len(data.pixels)
         if people < most:
             raise UsageError(
                 f"{people} people are too few to mix {most} faces.", hint="Give more people, or mix fewer faces."
             )
-        if self.config.partners != "strangers" and lesson.schedule.batch < most:
+        if self.config.partners != "strangers" and data.schedule.batch < most:
             raise UsageError(
-                f"In batches of {lesson.schedule.batch} there are no {most} faces to mix.",
+                f"In batches of {data.schedule.batch} there are no {most} faces to mix.",
                 hint="Set a larger batch, or partners=strangers.",
             )
-        self.strangers.learn(lesson.pixels)
+        self.strangers.learn(data.pixels)
         return {}
 
     @property

@@ -32,8 +32,8 @@ from bauta.templates.masked.masking import GaussianNoise, Masking, MaskingConfig
 from bauta.templates.masked.mixing import PixelMixing
 from bauta.templates.masked.network import HALF, MaskedNetwork
 from bauta.templates.masked.reader import MaskedReader
-from bauta.templates.masked.training import Classroom, MaskedTraining
-from bauta.templates.representation import Kind, Representation, Storage
+from bauta.templates.masked.training import MaskedTrainer, MaskedTraining
+from bauta.templates.representation import Kind, Representation
 
 WATCHED = 128  # faces from which thresholds are taken
 FALSE_MATCHES = 5  # that must be among their scores for a threshold to mean something
@@ -70,7 +70,7 @@ class MaskedRecognition(Protector):
         super().__init__(recognizer, provenance=provenance)
         self.masking, self.network = masking.eval().requires_grad_(False), network.eval()
         self.kind: Kind = masking.kind
-        self.storage: Storage = masking.config.storage
+        self.storage, self.row_shape = masking.config.storage, masking.shape
         self._parts = _packed(masking, network)
         _load(masking, network, self._parts)  # compute with what is kept, not with what was rounded
         network.freeze()
@@ -86,16 +86,16 @@ class MaskedRecognition(Protector):
         work.require_faces(images)
         masking = cls.Made(config)
         network = _network(work.recognizer, masking)  # a reader of its own comes later, when there is something to read
-        room = Classroom(images, masking, network, training, work)
-        figures = room.teach(cls.card.name)
+        trainer = MaskedTrainer(images, masking, network, training, work)
+        figures = trainer.train(cls.card.name)
         provenance = work.provenance(
             images,
             *training.to_dict().items(),
             *((name.replace(" ", "_"), value) for name, value in plain_figures(figures).items()),
-            learned=len(room.pixels),
+            learned=len(trainer.pixels),
         )
         made = cls(work.recognizer, masking, network, provenance=provenance)
-        limits = made._calibrated(as_images(room.watched[:WATCHED]), room.watched_people[:WATCHED], work.seed)
+        limits = made._calibrated(as_images(trainer.watched[:WATCHED]), trainer.watched_people[:WATCHED], work.seed)
         made.provenance = replace(provenance, training=(*provenance.training, *limits))
         return made
 

@@ -37,7 +37,7 @@ from bauta.recognizers.splits import list_cuts, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.settings import Range, Settings, Weight
 from bauta.templates.fit import FitWork, as_images, digest_of_pixels
-from bauta.templates.masked.masking import Lesson, Masked, Masking
+from bauta.templates.masked.masking import Masked, Masking, MaskingData
 from bauta.templates.masked.mixing import Mixing
 from bauta.templates.masked.network import MaskedNetwork
 from bauta.templates.masked.reader import MaskedReader
@@ -79,7 +79,7 @@ class MaskedTraining(Settings):
     margin_weight: Weight = 0.02
 
 
-class Classroom:
+class MaskedTrainer:
     """All that one masking and its recogniser are taught with."""
 
     def __init__(
@@ -109,7 +109,7 @@ class Classroom:
             values: Tensor = self.front(images)
         return values
 
-    def teach(self, method: str) -> dict[str, float]:
+    def train(self, method: str) -> dict[str, float]:
         """The stages, one after the other; figures of each."""
         training, masking, network = self.training, self.masking, self.network
         shared = [training.to_dict(), list(self.network.shape), self.key, self.seed]
@@ -119,10 +119,10 @@ class Classroom:
         )
         name = f"{masking.alike[0]}-{early[:12]}"
         first = Schedule(training.masking_epochs, training.batch, training.masking_rate, self.seed)
-        lesson = Lesson(
+        data = MaskingData(
             self.pixels, self.people, self.features, first, self.key, self.work, name, self.progress
         )  # fmt: skip
-        figures = {f"masking {what}": value for what, value in masking.prepare(lesson).items()}
+        figures = {f"masking {what}": value for what, value in masking.prepare(data).items()}
         masking.train()
         generator = torch.Generator().manual_seed(self.seed)
         with torch.no_grad():
@@ -217,15 +217,15 @@ def _first_map(recognizer: Surrogate) -> str:
 class _Recognition(Learner):
     """The body and what the masking learns: the distillation, and from the fine-tuning on the method's loss."""
 
-    def __init__(self, room: Classroom, targets: Tensor, schedule: Schedule, stage: str) -> None:
-        self.room, self.targets, self.stage = room, targets, stage
-        network, masking = room.network, room.masking
+    def __init__(self, trainer: MaskedTrainer, targets: Tensor, schedule: Schedule, stage: str) -> None:
+        self.trainer, self.targets, self.stage = trainer, targets, stage
+        network, masking = trainer.network, trainer.masking
         self.networks: dict[str, nn.Module] = {"network": network}
         learned = network.learned()
         self.margin: nn.Linear | None = None
-        if stage == "fine-tuning" and len(room.people):
-            self.margin = nn.Linear(targets.shape[2], int(room.people.max()) + 1, bias=False)
-            sums = torch.zeros_like(self.margin.weight).index_add_(0, room.people, targets.mean(0))
+        if stage == "fine-tuning" and len(trainer.people):
+            self.margin = nn.Linear(targets.shape[2], int(trainer.people.max()) + 1, bias=False)
+            sums = torch.zeros_like(self.margin.weight).index_add_(0, trainer.people, targets.mean(0))
             with torch.no_grad():
                 self.margin.weight.copy_(functional.normalize(sums, dim=1))
             self.networks["prototypes"] = self.margin
@@ -243,22 +243,22 @@ class _Recognition(Learner):
 
     def step(self, index: Tensor, generator: torch.Generator) -> dict[str, float]:
         """One step for the recogniser, and one for the masking."""
-        room = self.room
-        images, mirrored = _mirrored(as_images(room.pixels[index]), generator)
-        people = room.people[index] if len(room.people) else room.people
-        masked = room.masking.batch(images, people, generator)
-        embeddings = room.network(masked.values)
+        trainer = self.trainer
+        images, mirrored = _mirrored(as_images(trainer.pixels[index]), generator)
+        people = trainer.people[index] if len(trainer.people) else trainer.people
+        masked = trainer.masking.batch(images, people, generator)
+        embeddings = trainer.network(masked.values)
         wanted = self.targets[mirrored.long(), index]
         each = _shared(1 - embeddings @ wanted.T, masked)
         # With a reader the door never meets a mixture: it learns from single faces, and a strategy plays against it.
-        met = masked.counts == 1 if room.masking.apart else torch.ones(len(images), dtype=torch.bool)
+        met = masked.counts == 1 if trainer.masking.apart else torch.ones(len(images), dtype=torch.bool)
         terms = {"distance": (each * met).sum() / met.sum().clamp_min(1)}
         own = 1 - (embeddings * wanted).sum(1).detach()
-        if self.margin is not None and room.training.margin_weight:
+        if self.margin is not None and trainer.training.margin_weight:
             losses = self._margins(embeddings, people, masked)
-            terms["margin"] = room.training.margin_weight * (losses * met).sum() / met.sum().clamp_min(1)
+            terms["margin"] = trainer.training.margin_weight * (losses * met).sum() / met.sum().clamp_min(1)
             own = losses.detach()
-        terms |= room.masking.feedback(masked, images, own)
+        terms |= trainer.masking.feedback(masked, images, own)
         numbers = require_finite(terms)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
@@ -272,7 +272,7 @@ class _Recognition(Learner):
     def _margins(self, embeddings: Tensor, people: Tensor, masked: Masked) -> Tensor:
         """(N,): of each mixture, the margin losses of the people in it by their shares."""
         assert self.margin is not None
-        training = self.room.training
+        training = self.trainer.training
         cosines = functional.linear(embeddings, functional.normalize(self.margin.weight, dim=1)).clamp(-0.9999, 0.9999)
         further = torch.cos((cosines.acos() + training.margin).clamp_max(torch.pi))
         total, weight = torch.zeros(len(embeddings)), torch.zeros(len(embeddings))
