@@ -76,7 +76,7 @@ class Edit:
     {}
     >>> Edit(view, torch.full((3, 16, 16), float("nan")))
     Traceback (most recent call last):
-    bauta.errors.InvalidEdit: The perturbation holds NaN or infinity.
+    bauta.errors.InvalidEdit: The perturbation holds NaN or infinity. Leave out the recogniser that caused it.
 
     Attributes:
         view: The view that it is an edit of.
