@@ -4,6 +4,7 @@
 
     BautaError                    1  failed                            anything of ours that has no better name
     ├── InternalError             1  internal                          a defect in Bauta, or a process that was killed
+    ├── InvalidEdit               1  method                            a method that answers with no edit
     ├── UsageError                2  usage                             options or configuration that make no sense
     ├── NoFaceFound               3  no-face                           a readable photo in which no face was found
     ├── PhotoError                4  photo                             a photo that cannot be read
@@ -61,6 +62,12 @@ class InternalError(BautaError):
     """A defect in Bauta, or a worker process that ended before its work was done."""
 
     code = "internal"
+
+
+class InvalidEdit(BautaError):
+    """A method answered with something that is not an edit of the view it was shown; the message names its package."""
+
+    code = "method"
 
 
 class UsageError(BautaError):
