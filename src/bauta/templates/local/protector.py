@@ -39,7 +39,7 @@ from bauta.templates.fit import FitWork, Provenance, plain_figures
 from bauta.templates.local.anonymisers import Anonymiser, AnonymiserTraining, fit_anonymiser
 from bauta.templates.local.composition import LocalFeaturesConfig, compose, cut_bits
 from bauta.templates.local.stand_ins import StandIns, write_identity
-from bauta.templates.representation import Representation
+from bauta.templates.representation import Representation, Storage
 
 CHUNK = 32  # faces at a time
 
@@ -62,6 +62,7 @@ class LocalFeatures(ImageProtector):
     learns: ClassVar[bool] = True
     accelerated: ClassVar[bool] = True
     Config = LocalFeaturesConfig
+    storage: Storage = "uint8"
     Training = AnonymiserTraining
 
     def __init__(

@@ -32,7 +32,7 @@ from bauta.templates.masked.mixing import PixelMixing
 from bauta.templates.masked.network import HALF, MaskedNetwork
 from bauta.templates.masked.reader import MaskedReader
 from bauta.templates.masked.training import MaskedTrainer, MaskedTraining
-from bauta.templates.representation import Kind, Representation, Storage
+from bauta.templates.representation import Kind, Representation
 
 WATCHED = 128  # faces from which thresholds are taken
 FALSE_MATCHES = 5  # that must be among their scores for a threshold to mean something
@@ -69,7 +69,7 @@ class MaskedRecognition(Protector):
         super().__init__(recognizer, provenance=provenance)
         self.masking, self.network = masking.eval().requires_grad_(False), network.eval()
         self.kind: Kind = masking.kind
-        self.storage: Storage = masking.config.storage
+        self.storage, self.row_shape = masking.config.storage, masking.shape
         self._parts = _packed(masking, network)
         _load(masking, network, self._parts)  # compute with what is kept, not with what was rounded
         network.freeze()
