@@ -21,7 +21,8 @@ from bauta.learning import learners
 from bauta.learning.decoders import fused, start_decoder
 from bauta.recognizers.cards import format_card
 from bauta.recognizers.splits import find_cut, list_cuts
-from bauta.templates.advface.protector import AdvFace, AdvFaceConfig
+from bauta.templates.advface.protector import AdvFace
+from bauta.templates.advface.settings import AdvFaceConfig
 from bauta.templates.advface.shadow_loss import ShadowLoss
 from bauta.templates.advface.shadows import Shadow, fit_shadow
 from bauta.templates.base import load_protector
