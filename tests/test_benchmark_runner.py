@@ -22,7 +22,7 @@ from bauta.benchmark.photos.results import summarise
 from bauta.benchmark.photos.run import run_recipe
 from bauta.benchmark.photos.transports import TRANSPORTS, carry, transports
 from bauta.cli import run
-from bauta.cloaks.references import prepare
+from bauta.cloaks.base import load_cloak
 from bauta.errors import NotCalibrated, UnknownRecognizer, UsageError
 from bauta.faces.faces import Faces
 from protection_fakes import Negative, Stage, build_stage, person, write_photo
@@ -114,15 +114,15 @@ class TestRunRecipe:
 
     def test_an_interrupted_run_goes_on_where_it_stopped(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         recipe = replace(RECIPE, rows=RECIPE.rows[1:2])
-        make = Negative.perturb
+        make = Negative.edit
 
-        def stop(self: Negative, views: list[Any], *rest: Any, **options: Any) -> Any:
+        def stop(self: Negative, views: list[Any], work: Any) -> Any:
             if len(Negative.calls) == 2:
                 raise KeyboardInterrupt
-            return make(self, views, *rest, **options)
+            return make(self, views, work)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Negative, "perturb", stop)
+            patch.setattr(Negative, "edit", stop)
             with pytest.raises(KeyboardInterrupt):
                 run_toy(data, recipe=recipe)
         assert not list((data / "cards").glob("*.json"))  # no card before all is done
@@ -218,7 +218,7 @@ class TestRunRecipe:
             run_toy(data)
         with pytest.raises(UnknownRecognizer):
             run_toy(data, recipe=replace(RECIPE, judges=("nobody",)))
-        with pytest.raises(UsageError, match="no method 'nothing'"):
+        with pytest.raises(UsageError, match="No cloak is called 'nothing'"):
             run_toy(data, recipe=replace(RECIPE, rows=(Row("x", "nothing"),)))
         assert Negative.calls == []
 
@@ -526,7 +526,7 @@ class TestRecipes:
             recipe = read_recipe(name)
             assert recipe.name == name
             for row in recipe.rows:
-                prepare(row.method, dict(row.options))
+                load_cloak(row.method).configured(row.options)
         assert not read_recipe("smoke").evidence
 
     @pytest.mark.parametrize(

@@ -31,8 +31,7 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from bauta.errors import UsageError
-
-_LONGEST = 100  # letters of a value in a message
+from bauta.tables import shown
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,17 @@ Weight = Annotated[float, Range(at=0, to=1000)]
 
 
 @dataclass(frozen=True)
+class Flag:
+    """Another name of a field on the command line: ``Annotated[int, Flag("steps")]`` becomes ``--steps``.
+
+    Attributes:
+        name: Without the dashes.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Option:
     """One field of a method's settings, as a person meets it.
 
@@ -81,6 +91,7 @@ class Option:
         default: Value when nothing is given; `dataclasses.MISSING` where one must be given.
         allowed: In words: what values are, and their range.
         help: From the docstring of the settings.
+        flag: What a command line calls it, without the dashes.
     """
 
     name: str
@@ -89,6 +100,7 @@ class Option:
     default: Any
     allowed: str
     help: str
+    flag: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,11 +125,11 @@ class Settings:
             value = getattr(self, option.name)
             if not _fits(value, option, bounds):
                 raise UsageError(
-                    f"{self._called()} cannot run with {option.name}={_shown(value)}.",
+                    f"{self._called()} cannot run with {option.name}={shown(value)}.",
                     hint=f"{option.name} is {option.allowed}.",
                 )
         for name, hint in self.problems():
-            raise UsageError(f"{self._called()} cannot run with {name}={_shown(getattr(self, name))}.", hint=hint)
+            raise UsageError(f"{self._called()} cannot run with {name}={shown(getattr(self, name))}.", hint=hint)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Pairs of a field and a hint, for values that do not go together."""
@@ -169,16 +181,18 @@ def _options(of: Any) -> dict[str, tuple[Option, Range | None]]:
 
 @cache
 def _read(of: Any) -> dict[str, tuple[Option, Range | None]]:
-    hints, texts = get_type_hints(of, include_extras=True), _attributes(of)
+    hints, texts = get_type_hints(of, include_extras=True), attribute_texts(of)
     return {one.name: _option(one, hints[one.name], texts.get(one.name, "")) for one in fields(of)}
 
 
 def _option(field: Field[Any], hint: Any, text: str) -> tuple[Option, Range | None]:
     bounds: Range | None = None
+    flag = field.name.replace("_", "-")
     optional = False
     while True:  # Annotated inside a union, or around it
         if get_origin(hint) is Annotated:
             bounds = next((one for one in get_args(hint)[1:] if isinstance(one, Range)), bounds)
+            flag = next((one.name for one in get_args(hint)[1:] if isinstance(one, Flag)), flag)
             hint = get_args(hint)[0]
         elif get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint):
             optional = True
@@ -188,7 +202,7 @@ def _option(field: Field[Any], hint: Any, text: str) -> tuple[Option, Range | No
             break
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     allowed = _described(hint, bounds) + (", or nothing" if optional else "")
-    return Option(field.name, hint, optional, default, allowed, text), bounds
+    return Option(field.name, hint, optional, default, allowed, text, flag), bounds
 
 
 def _described(hint: Any, bounds: Range | None) -> str:
@@ -243,13 +257,7 @@ def _field_to_plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _shown(value: Any) -> str:
-    """A value in a message, which whoever wrote a file may have made as long as the file."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-
-
-def _attributes(of: type) -> dict[str, str]:
+def attribute_texts(of: type) -> dict[str, str]:
     """The texts of a docstring's ``Attributes:``, a line of text each, the base's first."""
     found: dict[str, str] = {}
     for one in reversed(of.__mro__):

@@ -12,25 +12,9 @@ from torch import Tensor
 
 from bauta.errors import UsageError
 from bauta.learning.decoders import SIDE
+from bauta.learning.fitted import Provenance
 from bauta.progress import Progress
 from bauta.recognizers.surrogates import Surrogate
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where learned parts come from, one line of text each.
-
-    Attributes:
-        data: The faces they were fitted on, with a digest where there is one.
-        licence: Terms of the parts.
-        seed: Of everything random in the fitting.
-        training: How the fitting went, in plain values.
-    """
-
-    data: str = "none"
-    licence: str = "not stated"
-    seed: int = 0
-    training: tuple[tuple[str, str | int | float | bool], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bauta.learning.fitted import Provenance
 from bauta.objectives.transports import gaussian_blur
 from bauta.recognizers.splits import TEMPLATE, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
 from bauta.settings import Range, Settings, Share
 from bauta.templates.base import SIDE, ImageProtector, Protector
-from bauta.templates.fit import FitWork, Provenance
+from bauta.templates.fit import FitWork
 from bauta.templates.representation import Kind, Representation
 
 

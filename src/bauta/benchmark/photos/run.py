@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from bauta.benchmark.engine import cards
-from bauta.benchmark.photos.measuring import CROPS, Batch, Bench, Item, Outcome, Plan, Record, digest
+from bauta.benchmark.photos.measuring import CROPS, Batch, Bench, Item, Outcome, Plan, Record, batch_name, digest
 from bauta.benchmark.photos.recipe import Recipe, Row
 from bauta.benchmark.photos.results import still_recognised, summarise
 from bauta.benchmark.photos.search import Gallery, add_ranks, det_points, draw_strangers, embed_gallery
-from bauta.cloaks.references import prepare, settings
+from bauta.cloaks.base import FitsPerson, load_cloak
 from bauta.errors import BautaError, UnknownRecognizer, UsageError
 from bauta.judging.lpips import Lpips
 from bauta.judging.quality import set_quality
@@ -83,7 +83,8 @@ def run_recipe(
     written = []
     for row, (plan, card) in zip(recipe.rows, facts, strict=True):
         limit = min(one for one in (row.pairs, recipe.pairs, len(pairs)) if one is not None)
-        items = [Item(pair) for pair in pairs[:limit]]
+        learns = issubclass(load_cloak(row.method), FitsPerson)
+        items = [Item(pair, learned_from=pair.others or (pair.protected,) if learns else ()) for pair in pairs[:limit]]
         path = output / f"{recipe.name}-{row.name}.json"
         run_items(
             items, plan, card, name, path, batch=recipe.batch, work=kept, jobs=jobs, examples=examples,
@@ -95,9 +96,11 @@ def run_recipe(
 
 def _start(recipe: Recipe, row: Row, lpips: Path | None) -> tuple[Plan, Record]:
     """The plan of a row, and the fields of its card that are known before it runs."""
-    _, config, kind = prepare(row.method, dict(row.options))
-    attacks = kind == "cloak" or row.method in ("pgd", "mi-fgsm", "ti-dim")
-    surrogates = (row.surrogates or recipe.surrogates) if attacks else ()
+    method = load_cloak(row.method)
+    config, kind = method.configured(row.options).to_dict(), "reference" if method.card.reference else "cloak"
+    surrogates = (
+        (row.surrogates or recipe.surrogates) if "surrogates" in method.needs or issubclass(method, FitsPerson) else ()
+    )
     plan = Plan(
         row.method, dict(row.options), surrogates, recipe.judges, recipe.transports, recipe.dataset.face, recipe.seed,
         recipe.fmr, recipe.cells if row.cells is None else row.cells, lpips,
@@ -107,7 +110,7 @@ def _start(recipe: Recipe, row: Row, lpips: Path | None) -> tuple[Plan, Record]:
         "recipe": recipe.name,
         "evidence": recipe.evidence,
         "note": recipe.note,
-        "method": {"name": row.method, "kind": kind, "origin": "bauta", "config": settings(row.method, config)},
+        "method": {"name": row.method, "kind": kind, "origin": "bauta", "config": config},
         "compared_with": ANOTHER,
     }
     return plan, card | participants(plan)
@@ -186,7 +189,7 @@ def run_items(
     batches = []
     for start in range(0, len(items), batch):
         part = tuple(items[start : start + batch])
-        batches.append((plan, Batch(part, work / plan.key[:16] / f"{digest(part)[:32]}.json")))
+        batches.append((plan, Batch(part, work / plan.key[:16] / f"{batch_name(part)}.json")))
     outcomes: list[Outcome | None] = [None] * len(batches)
     done = 0
     progress(0, len(items))

@@ -43,8 +43,8 @@ from bauta.benchmark.stores.representations import (
     write_tensors,
 )
 from bauta.benchmark.stores.setup import Stage, Trial, set_up
-from bauta.cloaking.report import picture
 from bauta.errors import UsageError
+from bauta.pages import picture
 from bauta.progress import Progress, silent
 from bauta.recognizers import find_card, load_surrogate
 from bauta.registry import load_method
