@@ -40,7 +40,7 @@ class KernelConfig:
     kernels: tuple[Kernel, ...] = ("linear", "rbf")
     components: int = 1024
     widths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-    ridges: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    ridges: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
     held: float = 0.15
 
     def __post_init__(self) -> None:
@@ -102,7 +102,9 @@ class KernelRidge:
     def __init__(self, points: Tensor, kernel: Kernel, width: float, ridge: float) -> None:
         self.points, self.kernel, self.width, self.ridge = points, kernel, width, ridge
         some = points[:: max(1, len(points) // 512)]
-        self.unit = float(torch.pdist(some).median()) if kernel == "rbf" else float(points.square().sum(1).mean().sqrt())
+        self.unit = (
+            float(torch.pdist(some).median()) if kernel == "rbf" else float(points.square().sum(1).mean().sqrt())
+        )
         self.unit = max(self.unit, 1e-12)
         gram = self.similarity(points)
         gram.diagonal().add_(ridge)

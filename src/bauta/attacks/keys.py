@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bauta.errors import UsageError
 
-BLOCK = 2048  # stored positions compared at once
+BLOCK = 512  # stored positions compared at once: more take longer to find memory for than to compare
 CANDIDATES = 8  # plain positions kept for each of them
 QUANTILES = 32
 
@@ -99,7 +99,7 @@ def from_pairs(plain: Tensor, stored: Tensor) -> Positions:
     if len(plain) == 1:
         source = torch.empty(plain.shape[1], dtype=torch.int64)
         source[stored[0].abs().argsort(stable=True)] = plain[0].abs().argsort(stable=True)
-        return Positions(source, _signs((plain[0, source] * stored[0])))
+        return Positions(source, _signs(plain[0, source] * stored[0]))
     none = plain.new_zeros(plain.shape[1], 0)
     return _matched(_Marks(none, plain.T.contiguous()), _Marks(none, stored.T.contiguous()))[0]
 
@@ -182,7 +182,8 @@ def guess_key(fingerprint: str, candidates: Iterable[bytes]) -> bytes | None:
 def _pairs(plain: Tensor, stored: Tensor) -> tuple[Tensor, Tensor]:
     if plain.shape != stored.shape or plain.dim() != 2 or not len(plain):
         raise UsageError(
-            f"Photos {list(plain.shape)} and rows {list(stored.shape)} make no pairs.", hint="Give a row for each photo."
+            f"Photos {list(plain.shape)} and rows {list(stored.shape)} make no pairs.",
+            hint="Give a row for each photo.",
         )
     return plain.float(), stored.float()
 
