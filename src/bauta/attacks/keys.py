@@ -134,12 +134,12 @@ def from_store(plain: Tensor, stored: Tensor, *, rounds: int = 6, anchors: int =
         anchors: Positions that others are correlated with, in the last round; fewer before.
 
     Raises:
-        UsageError: when they do not go together, or a side has fewer than 16 rows.
+        UsageError: when they do not go together, or a side has fewer than 8 rows.
     """
-    if plain.dim() != 2 or stored.dim() != 2 or plain.shape[1] != stored.shape[1] or min(len(plain), len(stored)) < 16:
+    if plain.dim() != 2 or stored.dim() != 2 or plain.shape[1] != stored.shape[1] or min(len(plain), len(stored)) < 8:
         raise UsageError(
             f"Stores of shapes {list(plain.shape)} and {list(stored.shape)} tell of no key.",
-            hint="Give 16 rows on each side at least, of the same numbers.",
+            hint="Give 8 rows on each side at least, of the same numbers.",
         )
     plain, stored = plain.float(), stored.float()
     noise = (1 / len(plain) + 1 / len(stored)) ** 0.5  # of a difference of two means, or correlations
@@ -161,10 +161,16 @@ def from_store(plain: Tensor, stored: Tensor, *, rounds: int = 6, anchors: int =
 
 
 def invariants(values: Tensor) -> Tensor:
-    """(N, K) sorted magnitudes of rows (N, ...), at unit length: no signed permutation changes them."""
-    flat = values.flatten(1).float().abs().sort(1).values
-    flat = flat - flat.mean(0)  # what all rows have in common tells nobody apart
-    return torch.nn.functional.normalize(flat, dim=1)
+    """(N, K) sorted magnitudes of rows (N, ...), in float32: no signed permutation changes them."""
+    return values.flatten(1).float().abs().sort(1).values
+
+
+def likeness_of_invariants(photos: Tensor, store: Tensor) -> Tensor:
+    """(M, N) cosines of the `invariants` of M photos and N stored rows, each less the mean of the store's: what all
+    rows have in common tells nobody apart."""
+    mean = invariants(store).mean(0)
+    one, other = (torch.nn.functional.normalize(invariants(side) - mean, dim=1) for side in (photos, store))
+    return one @ other.T
 
 
 def guess_key(fingerprint: str, candidates: Iterable[bytes]) -> bytes | None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bauta import metrics
 from bauta.attacks.cards import Knowledge
-from bauta.attacks.keys import Positions, Recovered, from_pairs, from_store, invariants, procrustes
+from bauta.attacks.keys import Positions, Recovered, from_pairs, from_store, likeness_of_invariants, procrustes
 from bauta.benchmark.identification import closed_set
 from bauta.benchmark.quality import DIGITS
 from bauta.benchmark.representations import CHUNK, Faces, StolenStore, again, protect_faces
@@ -66,7 +66,7 @@ class KeyAttackConfig:
         checks = {
             "photos": bool(self.photos) and not set(self.photos) - set(get_args(Photo)),
             "pairs": bool(self.pairs) and all(one > 0 for one in self.pairs),
-            "stolen": self.stolen >= 16,
+            "stolen": self.stolen >= 8,
             "rounds": 0 <= self.rounds <= 1000,
             "anchors": 1 <= self.anchors <= 65_536,
         }
@@ -245,18 +245,17 @@ def _opened(store: StolenStore, templates: Tensor) -> Record:
 
 def _links(attack: Attack, scene: Scene, store: StolenStore, config: KeyAttackConfig) -> Record:
     """The victims' rows found by photos that the attacker protects himself, and whether somebody is in the store."""
-    rows = invariants(store.rows)
-    strangers = invariants(store.own[: 2 * len(store.places)])
-    mated = torch.zeros(len(store.places), len(rows), dtype=torch.bool)
+    strangers = likeness_of_invariants(store.own[: 2 * len(store.places)], store.rows)
+    mated = torch.zeros(len(store.places), len(store.rows), dtype=torch.bool)
     mated[torch.arange(len(mated)), store.places] = True
     found = {}
     for photo in config.photos:
-        scores = invariants(_photos(scene, attack, photo, store.enrolled, store.others)) @ rows.T
+        scores = likeness_of_invariants(_photos(scene, attack, photo, store.enrolled, store.others), store.rows)
         found[photo] = {
             "auroc": round(metrics.auroc(scores[mated].numpy(), scores[~mated].numpy()), DIGITS),
             "rank_1": _interval((scores.argmax(1) == store.places).numpy(), store.enrolled.subjects),
-            "gallery": len(rows),
-            "member_auroc": round(metrics.auroc(scores.amax(1).numpy(), (strangers @ rows.T).amax(1).numpy()), DIGITS),
+            "gallery": len(store.rows),
+            "member_auroc": round(metrics.auroc(scores.amax(1).numpy(), strangers.amax(1).numpy()), DIGITS),
         }
     return found
 
