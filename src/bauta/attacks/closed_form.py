@@ -83,7 +83,7 @@ class Projection:
 
     def __call__(self, values: Tensor) -> Tensor:
         """(N, components) float64."""
-        return torch.cat([self._standard(part) @ self.axes for part in values.flatten(1).split(_BLOCK)]).double()
+        return torch.cat([self._standard(part) @ self.axes for part in torch.split(values.flatten(1), _BLOCK)]).double()
 
     def _standard(self, flat: Tensor) -> Tensor:
         return (flat.float() - self.mean) / self.scale
@@ -226,8 +226,9 @@ def _compressed(targets: Tensor, mean: Tensor) -> Tensor:
     if targets.shape[1] <= len(targets):
         return targets.double() - mean
     inner = torch.zeros(len(targets), len(targets), dtype=torch.float64)
-    for part in torch.arange(targets.shape[1]).split(4096):
+    for part in torch.split(torch.arange(targets.shape[1]), 4096):
         centred = (targets[:, part].float() - mean[part]).double()
         inner += centred @ centred.T
     variances, vectors = torch.linalg.eigh(inner)
-    return vectors * variances.clamp_min(0).sqrt()
+    coordinates: Tensor = vectors * variances.clamp_min(0).sqrt()
+    return coordinates

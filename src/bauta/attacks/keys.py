@@ -201,14 +201,15 @@ def _signs(values: Tensor) -> Tensor:
 def _standard(values: Tensor) -> Tensor:
     """Columns of mean 0 and length 1, so that their products are correlations."""
     centred = values - values.mean(0)
-    return centred / centred.norm(dim=0).clamp_min(1e-12)
+    standard: Tensor = centred / torch.linalg.vector_norm(centred, dim=0).clamp_min(1e-12)
+    return standard
 
 
 def _marginals(values: Tensor, noise: float) -> _Marks:
     """Quantiles of each position, parted into what a sign keeps and what it turns over, in units of their noise."""
     places = (torch.arange(QUANTILES) + 0.5) / QUANTILES
     rows = (places * (len(values) - 1)).round().long()
-    found = torch.cat([part.sort(0).values[rows].T for part in values.split(BLOCK, dim=1)])
+    found = torch.cat([part.sort(0).values[rows].T for part in torch.split(values, BLOCK, dim=1)])
     mirrored = found.flip(1)
     half = QUANTILES // 2
     return _Marks((found - mirrored)[:, half:] / noise, (found + mirrored)[:, half:] / noise)
@@ -230,7 +231,7 @@ def _nearest(plain: _Marks, stored: _Marks) -> tuple[Tensor, Tensor, Tensor]:
     own = plain.even.square().sum(1) + plain.odd.square().sum(1)
     wanted = min(CANDIDATES, len(own))
     places, errors, signs = [], [], []
-    for even, odd in zip(stored.even.split(BLOCK), stored.odd.split(BLOCK), strict=True):
+    for even, odd in zip(torch.split(stored.even, BLOCK), torch.split(stored.odd, BLOCK), strict=True):
         turned = odd @ plain.odd.T
         error = (even.square().sum(1) + odd.square().sum(1))[:, None] + own
         error -= 2 * turned.abs()

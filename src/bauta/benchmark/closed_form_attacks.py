@@ -29,7 +29,7 @@ def solve(attack: Attack, scene: Scene) -> Outcome:
         targets = pixels
     else:
         with torch.no_grad():
-            targets = torch.cat([scene.protector.clean(part.float() / 255) for part in pixels.split(CHUNK)])
+            targets = torch.cat([scene.protector.clean(part.float() / 255) for part in torch.split(pixels, CHUNK)])
     began = time.monotonic()
     people = [faces.subjects[place] for place in index.tolist()]
     found = fit_kernel(

@@ -112,7 +112,7 @@ class _Numbers:
         protector, found = self.scene.protector, []
         if self.scene.own_key is None:
             plain = plain * self.spread[1] + self.spread[0]
-        for part in plain.split(CHUNK):
+        for part in torch.split(plain, CHUNK):
             values = part.reshape(-1, *self.scene.stolen.shape[1:])
             if self.scene.own_key is not None:
                 values = turn(values, self.scene.own_key, rotated=protector.kind == "template")
@@ -248,7 +248,7 @@ def _links(attack: Attack, scene: Scene, store: StolenStore, config: KeyAttackCo
     strangers = likeness_of_invariants(store.own[: 2 * len(store.places)], store.rows)
     mated = torch.zeros(len(store.places), len(store.rows), dtype=torch.bool)
     mated[torch.arange(len(mated)), store.places] = True
-    found = {}
+    found: Record = {}
     for photo in config.photos:
         scores = likeness_of_invariants(_photos(scene, attack, photo, store.enrolled, store.others), store.rows)
         found[photo] = {
