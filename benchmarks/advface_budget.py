@@ -25,14 +25,14 @@ from torch import Tensor
 
 from bauta.attacks.oracle import StoredPairs
 from bauta.attacks.reconstruct import ReconstructionConfig, Reconstructor, fit_reconstructor
-from bauta.benchmark.template_recipes import read_template_recipe
-from bauta.benchmark.template_stage import set_up
+from bauta.benchmark.stores.recipe import read_template_recipe
+from bauta.benchmark.stores.setup import set_up
+from bauta.learning.learners import Schedule
 from bauta.recognizers import find_card, threshold
 from bauta.recognizers.surrogates import load_surrogate
-from bauta.templates.advface import AdvFace
+from bauta.templates.advface.protector import AdvFace
+from bauta.templates.advface.shadows import as_images
 from bauta.templates.base import load_protector
-from bauta.templates.learners import Schedule
-from bauta.templates.shadows import as_images
 from figures import accuracy, d_prime, keep
 
 CHUNK = 32

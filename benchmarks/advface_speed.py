@@ -20,11 +20,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bauta.learning.decoders import SIDE, start_decoder
 from bauta.recognizers.splits import split_recognizer
 from bauta.recognizers.surrogates import load_surrogate
-from bauta.templates.advface import AdvFace, AdvFaceConfig, ChannelStatistics
-from bauta.templates.decoders import SIDE, start_decoder
-from bauta.templates.shadows import Shadow
+from bauta.templates.advface.protector import AdvFace, AdvFaceConfig, ChannelStatistics
+from bauta.templates.advface.shadows import Shadow
 from figures import keep
 
 

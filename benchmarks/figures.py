@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bauta import metrics
-from bauta.benchmark.representations import Faces
-from bauta.templates.shadows import as_images
+from bauta.benchmark.stores.representations import Faces
+from bauta.templates.advface.shadows import as_images
 
 
 def faces_of(people: Faces, each: int, others: int) -> tuple[Tensor, NDArray[np.bool_]]:

@@ -20,16 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bauta.benchmark.template_recipes import read_template_recipe
-from bauta.benchmark.template_stage import set_up
+from bauta.benchmark.stores.recipe import read_template_recipe
+from bauta.benchmark.stores.setup import set_up
 from bauta.objectives.transports import gaussian_blur
 from bauta.objectives.visibility import luminance
 from bauta.recognizers.judges import Judge, load_judge
 from bauta.recognizers.surrogates import load_surrogate
 from bauta.templates.base import crops_of, load_protector
 from bauta.templates.draws import Draws
-from bauta.templates.local_features import LocalFeatures, cut_bits
-from bauta.templates.stand_ins import write_identity
+from bauta.templates.local.protector import LocalFeatures, cut_bits
+from bauta.templates.local.stand_ins import write_identity
 from figures import accuracy, faces_of, keep
 
 CHUNK = 32

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from bauta import metrics
 from bauta.attacks.replay import embed_aligned
-from bauta.benchmark.representations import hash_seed
-from bauta.benchmark.template_recipes import read_template_recipe
-from bauta.benchmark.template_stage import set_up
+from bauta.benchmark.stores.recipe import read_template_recipe
+from bauta.benchmark.stores.representations import hash_seed
+from bauta.benchmark.stores.setup import set_up
 from bauta.recognizers.surrogates import load_surrogate
 from bauta.registry import load_method
 from bauta.templates.base import load_protector
-from bauta.templates.masked import MaskedRecognition
+from bauta.templates.masked.protectors import MaskedRecognition
 from figures import keep
 
 PURIFIERS = ("purify-blur", "purify-jpeg", "purify-bit-depth", "purify-total-variation", "purify-denoiser")

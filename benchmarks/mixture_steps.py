@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bauta.benchmark.template_recipes import read_template_recipe
-from bauta.benchmark.template_stage import set_up
+from bauta.benchmark.stores.recipe import read_template_recipe
+from bauta.benchmark.stores.setup import set_up
 from bauta.recognizers.surrogates import load_surrogate
 from bauta.templates.base import load_protector
-from bauta.templates.hybrid_masking import HybridMask
-from bauta.templates.masked import MaskedRecognition
+from bauta.templates.masked.hybrid_masking import HybridMask
+from bauta.templates.masked.protectors import MaskedRecognition
 from figures import accuracy, faces_of, keep
 
 CHUNK = 8

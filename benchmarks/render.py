@@ -16,9 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bauta.benchmark import accuracy, adaptive_cards, cards, report
-from bauta.benchmark.adaptive_recipe import read_recipe
-from bauta.benchmark.recipes import read_recipe as read_runs
+from bauta.benchmark import recognition as accuracy
+from bauta.benchmark.adaptive import cards as adaptive_cards
+from bauta.benchmark.adaptive.recipe import read_recipe
+from bauta.benchmark.engine import cards
+from bauta.benchmark.photos import page as report
+from bauta.benchmark.photos.recipe import read_recipe as read_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -168,7 +171,7 @@ def speed_table() -> str:
 
 def template_tables(name: str) -> str:
     """What a face service stores: the cards of a recipe, in the order of its rows."""
-    from bauta.benchmark.template_report import markdown
+    from bauta.benchmark.stores.page import markdown
 
     found = template_cards(name)
     return "\n" + markdown(found) + "\n" if found else "The cards are not here yet."
@@ -176,7 +179,7 @@ def template_tables(name: str) -> str:
 
 def ranking_table(*names: str) -> str:
     """The rows of recipes with the same attackers in one table, the least recovered first."""
-    from bauta.benchmark.template_report import RANKING_HEADER, as_markdown, ranking_rows
+    from bauta.benchmark.stores.page import RANKING_HEADER, as_markdown, ranking_rows
 
     found = ranking_rows([card for name in names for card in template_cards(name)])
     return as_markdown(RANKING_HEADER, found) if found else "The cards are not here yet."
@@ -257,7 +260,7 @@ def pictures_table() -> str:
 
 
 def template_cards(name: str) -> list[dict[str, Any]]:
-    from bauta.benchmark.template_recipes import read_template_recipe
+    from bauta.benchmark.stores.recipe import read_template_recipe
 
     paths = [RESULTS / f"{name}-{row.name}.json" for row in read_template_recipe(name).rows]
     return [cards.read_card(path, cards.TEMPLATES) for path in paths if path.exists()]
@@ -301,7 +304,7 @@ TABLES = {
 
 def trade_off(name: str) -> str:
     """Accuracy lost and SSIM recovered of the rows of a recipe, as a picture."""
-    from bauta.benchmark.template_report import trade_off_svg
+    from bauta.benchmark.stores.page import trade_off_svg
 
     return trade_off_svg(template_cards(name))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from bauta.benchmark.cards import code, machine
+from bauta.benchmark.engine.cards import code, machine
 from bauta.recognizers import find_card, list_recognizers, load_surrogate
 from bauta.recognizers.cards import ROLES
 from bauta.recognizers.surrogates import Surrogate

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bauta.benchmark import cards
-from bauta.benchmark.accuracy import embed_aligned, read_set
 from bauta.benchmark.embeddings import cosines
+from bauta.benchmark.engine import cards
 from bauta.benchmark.identification import search
+from bauta.benchmark.recognition import embed_aligned, read_set
 from bauta.recognizers import find_card, load_judge
 from bauta.recognizers.cards import ROLES
 

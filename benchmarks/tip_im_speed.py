@@ -32,7 +32,7 @@ import torch
 from bauta.cloaks.targets import composite_faces
 from bauta.cloaks.tip_im import TipIm, TipImConfig
 from bauta.cloaks.view import FaceView
-from bauta.faces.templates import ARCFACE_112
+from bauta.faces.crop_template import ARCFACE_112
 from bauta.recognizers import load_surrogate
 from reference_tip_im import reference_tip_im
 

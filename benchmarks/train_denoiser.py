@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from bauta.attacks.cards import AttackerCard
-from bauta.attacks.fitting import FitConfig, fit
 from bauta.attacks.purify import Denoiser
-from bauta.benchmark.adaptive_recipe import read_recipe
+from bauta.benchmark.adaptive.recipe import read_recipe
 from bauta.benchmark.crowds import Source, draw_crowd
-from bauta.benchmark.people import names_of_list, names_of_pairs
+from bauta.data.people import names_of_list, names_of_pairs
+from bauta.learning.fitting import FitConfig, fit
 from bauta.objectives.transports import gaussian_blur
 from bauta.photo.files import write_atomically
 from bauta.registry import METHODS

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bauta.cloaks.view import FaceView
-from bauta.faces.templates import ARCFACE_112
+from bauta.faces.crop_template import ARCFACE_112
 from bauta.recognizers.cards import RecognizerCard
 from bauta.recognizers.surrogates import Surrogate
 

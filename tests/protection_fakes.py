@@ -15,8 +15,8 @@ from PIL import Image
 
 from bauta import registry
 from bauta.errors import NotCalibrated, UnknownRecognizer
+from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.faces import Faces
-from bauta.faces.templates import ARCFACE_112
 from bauta.recognizers.calibration import Threshold
 from bauta.recognizers.cards import RecognizerCard
 
@@ -176,20 +176,20 @@ def build_stage(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     monkeypatch.setitem(registry.METHODS, "negative", card)
     Negative.calls = []
     for module, names in {
-        "roles": {
+        "cloaking.roles": {
             "list_recognizers": lambda: list(stage.cards),
             "find_card": stage.find,
             "threshold": stage.threshold,
         },
-        "pipeline": {
+        "cloaking.pipeline": {
             "detect_faces": stage.detect,
             "load_judge": FakeJudge,
             "load_surrogate": lambda card: card,
         },
-        "verification": {"detect_faces": stage.detect},
+        "judging.verification": {"detect_faces": stage.detect},
     }.items():
         for name, fake in names.items():
-            monkeypatch.setattr(f"bauta.protection.{module}.{name}", fake)
+            monkeypatch.setattr(f"bauta.{module}.{name}", fake)
     monkeypatch.setattr("bauta.recognizers.calibration.threshold", stage.threshold)
     return stage
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from attack_toys import cut_recognizer, toy_faces
 from bauta.attacks.closed_form import KernelConfig, KernelRidge, Projection, fit_kernel
-from bauta.benchmark.sealed import sealed_numbers
+from bauta.benchmark.stores.sealed import sealed_numbers
 from bauta.errors import NumericalFailure, UsageError
 
 SMALL = KernelConfig(widths=(1.0, 4.0), ridges=(1e-4, 1e-2, 1.0))

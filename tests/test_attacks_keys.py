@@ -18,9 +18,9 @@ from bauta.attacks.keys import (
     likeness_of_invariants,
     procrustes,
 )
-from bauta.benchmark.sealed import sealed_numbers
+from bauta.benchmark.stores.sealed import sealed_numbers
 from bauta.errors import UsageError
-from bauta.templates.keys import turn
+from bauta.templates.advface.keys import turn
 
 KEY = bytes(range(32))
 COUNT = 400

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from bauta.attacks.cards import AttackerCard
-from bauta.attacks.fitting import FitConfig, fit
 from bauta.attacks.link import StudentConfig, embed, fit_student, load_student, start_from
 from bauta.errors import BautaError, NumericalFailure, UsageError, WeightsCorrupt
-from bauta.recognizers.onnx_import import trainable_copy
+from bauta.learning.fitting import FitConfig, fit
+from bauta.recognizers.onnx.module import trainable_copy
 from bauta.recognizers.surrogates import load_surrogate
 from conftest import toy_surrogate
 from recognizer_builders import card_of, linear_model

@@ -22,8 +22,8 @@ from bauta.attacks.reconstruct import (
     fit_reconstructor,
 )
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
-from bauta.templates.decoders import build_decoder
-from bauta.templates.learners import Schedule, train
+from bauta.learning.decoders import build_decoder
+from bauta.learning.learners import Schedule, train
 from bauta.templates.references import ConstantImage, IdentityFeature, NoisyImage
 
 SMALL = ReconstructionConfig(decoder="residual", channels=8, schedule=Schedule(epochs=3, batch=8, rate=1e-2))

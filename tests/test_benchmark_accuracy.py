@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bauta.benchmark import accuracy
-from bauta.benchmark.accuracy import embed_aligned, run_recognizers, table
-from bauta.benchmark.images import FaceImage
+from bauta.benchmark import recognition as accuracy
+from bauta.benchmark.recognition import embed_aligned, run_recognizers, table
 from bauta.cli import run
+from bauta.data.images import FaceImage
 from bauta.errors import UnreadablePhoto, UsageError
 from protection_fakes import FakeJudge, Stage, person
 

@@ -15,12 +15,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bauta.attacks import fitting
 from bauta.attacks.adapt import FineTuningConfig
 from bauta.attacks.link import StudentConfig
-from bauta.benchmark import adaptive, cards, protected
-from bauta.benchmark.adaptive import run_adaptive
-from bauta.benchmark.adaptive_cards import (
+from bauta.benchmark.adaptive import protected
+from bauta.benchmark.adaptive import run as adaptive
+from bauta.benchmark.adaptive.cards import (
     NONE,
     attacker_table,
     main_table,
@@ -29,11 +28,14 @@ from bauta.benchmark.adaptive_cards import (
     read_card,
     summarise,
 )
-from bauta.benchmark.adaptive_recipe import AdaptiveRecipe, carried, read_recipe
+from bauta.benchmark.adaptive.recipe import AdaptiveRecipe, carried, read_recipe
+from bauta.benchmark.adaptive.run import run_adaptive
 from bauta.benchmark.crowds import Source, draw_crowd, draw_pairs
-from bauta.benchmark.recipes import Dataset, Row
+from bauta.benchmark.engine import cards
+from bauta.benchmark.photos.recipe import Dataset, Row
 from bauta.cli import run
 from bauta.errors import NumericalFailure, RoleRefused, UnknownRecognizer, UsageError
+from bauta.learning import fitting
 from bauta.names import normalise_name
 from bauta.recognizers.calibration import Threshold
 from bauta.recognizers.cards import RecognizerCard
@@ -109,7 +111,7 @@ def recognizers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for module in (adaptive, protected):
             patch.setattr(module, "find_card", find)
             patch.setattr(module, "load_surrogate", load(module.load_surrogate))
-        for module in ("bauta.benchmark.adaptive", "bauta.recognizers.calibration"):
+        for module in ("bauta.benchmark.adaptive.run", "bauta.recognizers.calibration"):
             patch.setattr(f"{module}.threshold", limit)
         patch.setattr(adaptive, "load_judge", load(adaptive.load_judge))
         yield
@@ -311,8 +313,8 @@ def test_another_preprocessing_of_a_surrogate_makes_other_masks(monkeypatch: pyt
     ("places", "path"),
     [
         (protected.MASKS, "cloaks/composites.png"),
-        (protected.MASKS, "benchmark/protected.py"),
-        (adaptive._TRAINING_CODE, "recognizers/onnx_operators.py"),
+        (protected.MASKS, "benchmark/adaptive/protected.py"),
+        (adaptive._TRAINING_CODE, "recognizers/onnx/operators.py"),
     ],
 )
 def test_what_decides_a_mask_or_an_attacker_is_in_its_key(places: tuple[str, ...], path: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bauta.benchmark.datasets import (
+from bauta.data.datasets import (
     CELEBA_HQ_TARGETS,
     Identification,
     People,
@@ -406,5 +406,5 @@ def test_sets_are_read_without_torch():
     import subprocess
     import sys
 
-    code = "import sys, bauta.benchmark.datasets, bauta.benchmark.protocols; sys.exit('torch' in sys.modules)"
+    code = "import sys, bauta.data.datasets, bauta.benchmark.protocols; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bauta.benchmark.people import (
+from bauta.data.people import (
     assert_disjoint,
     excluded_names,
     names_of_list,

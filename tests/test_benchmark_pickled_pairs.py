@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bauta.benchmark.pickled_pairs import read_pairs
+from bauta.data.pickled_pairs import read_pairs
 from bauta.errors import UsageError
 
 IMAGES = [b"one image", b"another", b"a third", b"the last"]

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bauta import metrics
-from bauta.benchmark.lpips import Lpips
-from bauta.benchmark.quality import MEASURES, photo_quality, set_quality
 from bauta.errors import UsageError
+from bauta.judging.lpips import Lpips
+from bauta.judging.quality import MEASURES, photo_quality, set_quality
 
 SHAPES = ((64, 3, 11), (192, 64, 5), (384, 192, 3), (256, 384, 3), (256, 256, 3))
 

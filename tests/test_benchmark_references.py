@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bauta.benchmark.references import REFERENCES, ReferenceConfig, prepare
+from bauta.cloaks.references import REFERENCES, ReferenceConfig, prepare
 from bauta.errors import UsageError
 from conftest import toy_surrogate, toy_view
 

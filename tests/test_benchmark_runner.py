@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bauta.benchmark import measuring, protected
-from bauta.benchmark.cards import SCHEMA, compare, read_card, timeless, to_json, write_card
-from bauta.benchmark.folders import run_folders
-from bauta.benchmark.recipes import Dataset, GallerySource, Recipe, Row, carried, read_recipe
-from bauta.benchmark.references import prepare
-from bauta.benchmark.report import markdown, to_html
-from bauta.benchmark.results import summarise
-from bauta.benchmark.runner import run_recipe
-from bauta.benchmark.transports import carry, known_transports, transports
+from bauta.benchmark.adaptive import protected
+from bauta.benchmark.engine.cards import SCHEMA, compare, read_card, timeless, to_json, write_card
+from bauta.benchmark.photos import measuring
+from bauta.benchmark.photos.folders import run_folders
+from bauta.benchmark.photos.page import markdown, to_html
+from bauta.benchmark.photos.recipe import Dataset, GallerySource, Recipe, Row, carried, read_recipe
+from bauta.benchmark.photos.results import summarise
+from bauta.benchmark.photos.run import run_recipe
+from bauta.benchmark.photos.transports import carry, known_transports, transports
 from bauta.cli import run
+from bauta.cloaks.references import prepare
 from bauta.errors import NotCalibrated, UnknownRecognizer, UsageError
 from bauta.faces.faces import Faces
 from protection_fakes import Negative, Stage, build_stage, person, write_photo
@@ -55,11 +56,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     }
     for module, names in {
         "measuring": ["detect_faces", "find_card", "load_judge", "load_surrogate"],
-        "runner": ["find_card", "threshold"],
-        "gallery": ["find_card", "load_judge"],
+        "run": ["find_card", "threshold"],
+        "search": ["find_card", "load_judge"],
     }.items():
         for name in names:
-            monkeypatch.setattr(f"bauta.benchmark.{module}.{name}", fakes[name])
+            monkeypatch.setattr(f"bauta.benchmark.photos.{module}.{name}", fakes[name])
     return stage
 
 
@@ -292,7 +293,9 @@ class TestCells:
         stage.cards[place] = replace(stage.cards[place], mean=(0.4, 0.4, 0.4))
         run_toy(crowd, recipe=self.RECIPE)
         assert len(list(folder.iterdir())) == 3
-        monkeypatch.setattr("bauta.benchmark.cards.code", lambda: {"bauta": "", "commit": "", "sha256": "0" * 64})
+        monkeypatch.setattr(
+            "bauta.benchmark.engine.cards.code", lambda: {"bauta": "", "commit": "", "sha256": "0" * 64}
+        )
         run_toy(crowd, recipe=self.RECIPE)
         assert len(list(folder.iterdir())) == 5
 

@@ -19,13 +19,22 @@ from PIL import Image
 
 from attack_toys import ToyJudge, cut_recognizer, toy_faces
 from bauta import metrics
-from bauta.benchmark import templates
-from bauta.benchmark.cards import TEMPLATES, read_card, timeless, write_card
 from bauta.benchmark.crowds import Source
-from bauta.benchmark.datasets import read_lfw
+from bauta.benchmark.engine.cards import TEMPLATES, read_card, timeless, write_card
 from bauta.benchmark.plots import recovery_against_loss
-from bauta.benchmark.template_measures import summarise
-from bauta.benchmark.template_recipes import (
+from bauta.benchmark.stores import run as templates
+from bauta.benchmark.stores.measures import summarise
+from bauta.benchmark.stores.page import (
+    RANKING_HEADER,
+    gallery,
+    markdown,
+    ranking_rows,
+    rows,
+    to_html,
+    trade_off,
+    trade_off_svg,
+)
+from bauta.benchmark.stores.recipe import (
     MATCHER,
     REFERENCES,
     Attack,
@@ -38,19 +47,10 @@ from bauta.benchmark.template_recipes import (
     read_template_recipe,
     some_pairs,
 )
-from bauta.benchmark.template_report import (
-    RANKING_HEADER,
-    gallery,
-    markdown,
-    ranking_rows,
-    rows,
-    to_html,
-    trade_off,
-    trade_off_svg,
-)
-from bauta.benchmark.template_stage import draw_victims, set_up
-from bauta.benchmark.templates import run_template_recipe
+from bauta.benchmark.stores.run import run_template_recipe
+from bauta.benchmark.stores.setup import draw_victims, set_up
 from bauta.cli import run
+from bauta.data.datasets import read_lfw
 from bauta.errors import NotCalibrated, UsageError
 from bauta.recognizers.calibration import Threshold
 
@@ -122,13 +122,13 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> None:
         return replace(cut_recognizer().card, name=name)
 
     for place, fake in {
-        "template_stage.find_card": card,
-        "template_stage.load_evaluator": lambda card: ToyJudge(card.name),
-        "template_stage.threshold": limit,
-        "templates.find_card": card,
-        "templates.load_surrogate": lambda name: cut_recognizer(),
+        "setup.find_card": card,
+        "setup.load_evaluator": lambda card: ToyJudge(card.name),
+        "setup.threshold": limit,
+        "run.find_card": card,
+        "run.load_surrogate": lambda name: cut_recognizer(),
     }.items():
-        monkeypatch.setattr(f"bauta.benchmark.{place}", fake)
+        monkeypatch.setattr(f"bauta.benchmark.stores.{place}", fake)
     monkeypatch.setattr("bauta.benchmark.embeddings.ERRORS_WANTED", 1)
 
 
@@ -575,7 +575,7 @@ def test_halves_need_people_on_both_sides(data: Path) -> None:
 def test_the_command_line_attacks_and_reports(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bauta.benchmark.template_recipes.read_template_recipe", lambda name: QUICK)
+    monkeypatch.setattr("bauta.benchmark.stores.recipe.read_template_recipe", lambda name: QUICK)
     assert run(["templates", "attack", "quick", "--data", str(data), "-o", str(tmp_path), "--rows", "constant"]) == 0
     card = tmp_path / "toy-constant.json"
     shown = capsys.readouterr().out
@@ -605,7 +605,7 @@ def test_a_fitted_protector_replaces_no_card_of_a_row(
     from bauta.templates.references import ConstantImage
 
     recipe = replace(QUICK, rows=RECIPE.rows, baseline="feature")
-    monkeypatch.setattr("bauta.benchmark.template_recipes.read_template_recipe", lambda name: recipe)
+    monkeypatch.setattr("bauta.benchmark.stores.recipe.read_template_recipe", lambda name: recipe)
     command = ["templates", "attack", "quick", "--data", str(data), "-o", str(tmp_path)]
     assert run([*command, "--rows", "constant"]) == 0
     before = (tmp_path / "toy-constant.json").read_bytes()

@@ -14,8 +14,8 @@ from PIL import Image
 from bauta import __version__
 from bauta.cli import main, run
 from bauta.cli.values import box, chosen, names, seconds
+from bauta.cloaking.settings import ProtectSettings
 from bauta.errors import UsageError
-from bauta.protection.settings import ProtectSettings
 from protection_fakes import Negative, build_stage, write_photo
 
 stage = pytest.fixture(build_stage)
@@ -89,7 +89,7 @@ class TestProtect:
     def test_what_undoes_the_protection_is_told(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr("bauta.protection.report.Report.warnings", ["Once saved as JPEG, it is recognised."])
+        monkeypatch.setattr("bauta.cloaking.report.Report.warnings", ["Once saved as JPEG, it is recognised."])
         for name in "ab":
             write_photo(Path(f"{name}.png"), "anna")
         assert run(["protect", "a.png", *NEGATIVE]) == 0
@@ -238,7 +238,7 @@ class TestDemo:
         data = pytest.importorskip("skimage.data", reason="scikit-image carries the portrait")
         pixels = np.asarray(Image.open(write_photo(Path("nasa.png"), "anna")))
         monkeypatch.setattr(data, "astronaut", lambda: pixels)
-        monkeypatch.setattr("bauta.protection.demo.ProtectSettings", lambda: ProtectSettings(method="negative"))
+        monkeypatch.setattr("bauta.cloaking.demo.ProtectSettings", lambda: ProtectSettings(method="negative"))
 
     def test_everything_there_is_to_see(self, capsys: pytest.CaptureFixture[str]) -> None:
         names = ["mask.png", "original.jpg", "protected.jpg", "report.html", "report.json", "side_by_side.png"]

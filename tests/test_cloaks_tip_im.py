@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bauta.cloaks.loop import Step, projected_momentum
 from bauta.cloaks.targets import composite_faces
 from bauta.cloaks.tip_im import TipIm, TipImConfig, _Identity
 from bauta.cloaks.view import FaceView
 from bauta.errors import NumericalFailure, UsageError
-from bauta.faces.templates import ARCFACE_112
+from bauta.faces.crop_template import ARCFACE_112
+from bauta.objectives.descent import Step, projected_momentum
 from conftest import toy_surrogate, toy_view
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))

@@ -8,7 +8,7 @@ import torch
 
 from bauta.cloaks.view import MAX_FOOTPRINT, cut_view
 from bauta.errors import UsageError
-from bauta.faces.templates import ARCFACE_112
+from bauta.faces.crop_template import ARCFACE_112
 
 POINTS = np.asarray(ARCFACE_112.points, dtype=np.float32)
 

@@ -23,9 +23,9 @@ from bauta import errors
 from bauta.cli import run
 from bauta.cli.app import EPILOG, app
 from bauta.cli.run import INTERRUPTED
-from bauta.protection import pipeline
-from bauta.protection.batch import SERIOUSNESS, WEAK, verdict_code
-from bauta.protection.report import SCHEMA
+from bauta.cloaking import pipeline
+from bauta.cloaking.batch import SERIOUSNESS, WEAK, verdict_code
+from bauta.cloaking.report import SCHEMA
 from bauta.recognizers.cards import parse_card
 from bauta.registry import METHODS
 
@@ -293,6 +293,6 @@ def test_verdicts_are_documented_with_their_exit_codes() -> None:
 
 def report_schema() -> dict[str, Any]:
     schema: dict[str, Any] = json.loads(
-        files("bauta.protection").joinpath("report.schema.json").read_text(encoding="utf-8")
+        files("bauta.cloaking").joinpath("report.schema.json").read_text(encoding="utf-8")
     )
     return schema

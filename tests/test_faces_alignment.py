@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bauta.errors import UsageError
 from bauta.faces.alignment import extract_crops, reduction_factors, similarity_matrix
-from bauta.faces.templates import ARCFACE_112, ARCFACE_112X96, CROP_TEMPLATES, CropTemplate
+from bauta.faces.crop_template import ARCFACE_112, ARCFACE_112X96, CROP_TEMPLATES, CropTemplate
 
 
 def apply(matrix, points):
@@ -143,7 +143,7 @@ def test_no_faces_give_no_crops():
 
 def test_judges_get_their_crops_without_torch():
     code = (
-        "import sys, numpy, bauta.faces.alignment as a, bauta.faces.templates as t, bauta.faces.faces;"
+        "import sys, numpy, bauta.faces.alignment as a, bauta.faces.crop_template as t, bauta.faces.faces;"
         "a.extract_crops(numpy.ones((9, 9, 3), 'f4'), [t.ARCFACE_112.points], t.ARCFACE_112);"
         "sys.exit('torch' in sys.modules)"
     )

@@ -16,9 +16,9 @@ from skimage.data import astronaut
 from bauta.errors import UsageError, WeightsCorrupt, WeightsMissing
 from bauta.faces import detection, mtcnn
 from bauta.faces.cascade import Search, find, suppress_overlaps
+from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.detection import detect_faces, face_from_box
 from bauta.faces.faces import Faces
-from bauta.faces.templates import ARCFACE_112
 
 # Read off the photo by eye, to a pixel or two.
 ASTRONAUT = np.array([(203, 99), (245, 102), (223, 126), (201, 138), (244, 140)], dtype=np.float32)

@@ -10,7 +10,7 @@ from skimage.data import astronaut
 
 from bauta.errors import UsageError
 from bauta.faces.alignment import extract_crops, similarity_matrix
-from bauta.faces.templates import ARCFACE_112, CROP_TEMPLATES
+from bauta.faces.crop_template import ARCFACE_112, CROP_TEMPLATES
 from bauta.faces.warp import compose, invert, warp, warp_adjoint
 
 

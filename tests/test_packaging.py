@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 from PIL import Image
 
 import bauta
-from bauta.protection.batch import WEAK
+from bauta.cloaking.batch import WEAK
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE_DATA = (
@@ -34,9 +34,9 @@ PACKAGE_DATA = (
     "bauta/benchmark/trade_off.svg.j2",
     "bauta/cloaks/composites.json",
     "bauta/cloaks/composites.png",
-    "bauta/protection/report.html.j2",
-    "bauta/protection/report.js",
-    "bauta/protection/report.schema.json",
+    "bauta/cloaking/report.html.j2",
+    "bauta/cloaking/report.js",
+    "bauta/cloaking/report.schema.json",
     "bauta/recognizers/pullable/sface.toml",
     "bauta/recognizers/shipped/chip_resnet.safetensors",
     "bauta/recognizers/shipped/chip_resnet.toml",

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from bauta.cloaking import batch
+from bauta.cloaking.batch import Outcome, collect, exit_code, plan, protect_photos
+from bauta.cloaking.records import scratch_prefix
+from bauta.cloaking.settings import ProtectSettings, Selection
 from bauta.errors import OutputError, UsageError
-from bauta.protection import batch
-from bauta.protection.batch import Outcome, collect, exit_code, plan, protect_photos
-from bauta.protection.records import scratch_prefix
-from bauta.protection.settings import ProtectSettings, Selection
 from protection_fakes import Negative, build_stage, read_json, write_photo
 
 stage = pytest.fixture(build_stage)
@@ -386,7 +386,7 @@ class TestOneFolder:
 
     def test_a_partly_protected_photo_leaves_with_seven(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_photo(Path("in/a.png"), "anna")
-        monkeypatch.setattr("bauta.protection.report.Report.verdict", "partial")
+        monkeypatch.setattr("bauta.cloaking.report.Report.verdict", "partial")
         assert [(outcome.verdict, outcome.exit_code) for outcome in work("in")] == [("partial", 7)]
 
     def test_a_box_belongs_to_one_photo(self, folder: Path) -> None:
@@ -431,7 +431,7 @@ class TestOneFolder:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("bauta.protection.report.Report.to_html", interrupt)
+            patch.setattr("bauta.cloaking.report.Report.to_html", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 work("in")
         assert files(hidden=True) == []

@@ -9,6 +9,10 @@ import pytest
 from PIL import Image
 
 import bauta
+from bauta.cloaking.pipeline import BATCH, Pipeline, configure
+from bauta.cloaking.roles import choose_cast
+from bauta.cloaking.settings import ProtectSettings, Selection
+from bauta.cloaking.verbs import protect, verify
 from bauta.cloaks.tip_im import TipImConfig
 from bauta.errors import (
     NoFaceFound,
@@ -19,13 +23,9 @@ from bauta.errors import (
     UnknownRecognizer,
     UsageError,
 )
+from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.faces import Faces
-from bauta.faces.templates import ARCFACE_112
 from bauta.photo import read_photo
-from bauta.protection.pipeline import BATCH, Pipeline, configure
-from bauta.protection.roles import choose_cast
-from bauta.protection.settings import ProtectSettings, Selection
-from bauta.protection.verbs import protect, verify
 from protection_fakes import SIDE, Negative, Stage, build_stage, write_photo
 
 stage = pytest.fixture(build_stage)
@@ -158,7 +158,7 @@ def test_faces_too_small_to_protect_are_no_faces(tmp_path: Path) -> None:
 def test_a_face_that_the_detector_loses_is_judged_where_it_was(
     stage: Stage, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bauta.protection.verification.detect_faces", lambda *a, **k: stage.detect(a[0])[:0])
+    monkeypatch.setattr("bauta.judging.verification.detect_faces", lambda *a, **k: stage.detect(a[0])[:0])
     report = protect(photo, method="negative").report
     assert not any(report.faces[0].verification.found.values())
     assert report.faces[0].verification.comparisons[0].after < 0.5
@@ -342,7 +342,7 @@ def tiny(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
         boxes = np.concatenate([faces.boxes, [[2, 2, 11, 11]]])
         return Faces(boxes, np.concatenate([faces.landmarks, points[None]]), np.append(faces.scores, 0.5))
 
-    monkeypatch.setattr("bauta.protection.pipeline.detect_faces", detect)
+    monkeypatch.setattr("bauta.cloaking.pipeline.detect_faces", detect)
 
 
 def test_a_face_without_a_mask_is_listed_and_the_photo_is_not_protected(

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bauta.benchmark.schema import check
+from bauta.benchmark.engine.schema import check
+from bauta.cloaking.report import Report, amplification, amplified
+from bauta.cloaking.verbs import protect, verify
 from bauta.errors import UsageError
-from bauta.protection.conditions import CONDITIONS
-from bauta.protection.report import Report, amplification, amplified
-from bauta.protection.verbs import protect, verify
+from bauta.judging.conditions import CONDITIONS
 from protection_fakes import Stage, build_stage, write_photo
 
 stage = pytest.fixture(build_stage)
 
-SCHEMA = json.loads(resources.files("bauta.protection").joinpath("report.schema.json").read_text())
+SCHEMA = json.loads(resources.files("bauta.cloaking").joinpath("report.schema.json").read_text())
 
 
 TITLES = {"protected": "Protected", "weak": "Still recognisable", "unconfirmed": "Changed, but not confirmed"}

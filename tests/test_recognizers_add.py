@@ -117,7 +117,7 @@ def test_unsupported_operator_is_fine_for_a_judge(tmp_path: Path) -> None:
 
 
 def test_importer_that_differs_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bauta.recognizers import onnx_operators
+    from bauta.recognizers.onnx import operators as onnx_operators
 
     monkeypatch.setitem(onnx_operators.BUILDERS, "Relu", lambda node: lambda x: x.abs())
     with pytest.raises(UnsupportedOperator, match="differs"):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bauta.cli import run
 from bauta.errors import NotCalibrated, NumericalFailure, OutputError, UnreadablePhoto, UsageError
-from bauta.faces.templates import ARCFACE_112X96, DLIB_150
+from bauta.faces.crop_template import ARCFACE_112X96, DLIB_150
 from bauta.recognizers.calibration import calibrate, threshold
 from bauta.recognizers.cards import RecognizerCard
 from bauta.recognizers.catalog import find_card, list_pullable, list_recognizers

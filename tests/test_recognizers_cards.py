@@ -23,7 +23,7 @@ from bauta.errors import (
     WeightsCorrupt,
     WeightsMissing,
 )
-from bauta.faces.templates import ARCFACE_112, ARCFACE_112X96
+from bauta.faces.crop_template import ARCFACE_112, ARCFACE_112X96
 from bauta.recognizers.cards import (
     format_card,
     parse_card,

@@ -15,7 +15,7 @@ from bauta.recognizers.calibration import threshold
 from bauta.recognizers.cards import ROLES
 from bauta.recognizers.catalog import find_card
 from bauta.recognizers.judges import load_judge
-from bauta.recognizers.onnx_import import ImportedNetwork
+from bauta.recognizers.onnx.module import ImportedNetwork
 from bauta.recognizers.surrogates import load_surrogate
 
 FOLDER = os.environ.get("BAUTA_MODELS")

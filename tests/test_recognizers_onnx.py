@@ -11,8 +11,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from bauta.errors import UnsupportedOperator, WeightsCorrupt
-from bauta.recognizers.onnx_import import ImportedNetwork
-from bauta.recognizers.onnx_operators import BUILDERS
+from bauta.recognizers.onnx.module import ImportedNetwork
+from bauta.recognizers.onnx.operators import BUILDERS
 
 IMAGE = (3, 4, 9, 8)  # batch, channels, height, width
 random = np.random.default_rng(7)

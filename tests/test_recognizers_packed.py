@@ -30,7 +30,7 @@ from bauta.recognizers.calibration import threshold
 from bauta.recognizers.cards import RecognizerCard, format_card, parse_card
 from bauta.recognizers.catalog import find_card, list_recognizers
 from bauta.recognizers.judges import load_judge
-from bauta.recognizers.onnx_import import ImportedNetwork
+from bauta.recognizers.onnx.module import ImportedNetwork
 from bauta.recognizers.packed import pack, read_model, unpack
 from bauta.recognizers.surrogates import load_surrogate
 from recognizer_builders import CARD, card_of, linear_model

@@ -14,7 +14,7 @@ import pytest
 
 from bauta.cli import run
 from bauta.errors import UnknownRecognizer, UsageError, WeightsCorrupt, WeightsMissing
-from bauta.faces.templates import ARCFACE_112
+from bauta.faces.crop_template import ARCFACE_112
 from bauta.recognizers import catalog
 from bauta.recognizers.add import pull
 from bauta.recognizers.calibration import threshold

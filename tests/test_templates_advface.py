@@ -15,14 +15,14 @@ from torch.nn import functional
 
 from bauta.cli.run import run
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
+from bauta.learning import learners
+from bauta.learning.decoders import fused, start_decoder
 from bauta.recognizers.cards import format_card
 from bauta.recognizers.splits import find_cut, list_cuts
-from bauta.templates import learners
-from bauta.templates.advface import AdvFace, AdvFaceConfig
+from bauta.templates.advface.protector import AdvFace, AdvFaceConfig
+from bauta.templates.advface.shadow_loss import ShadowLoss
+from bauta.templates.advface.shadows import Shadow, fit_shadow
 from bauta.templates.base import load_protector
-from bauta.templates.decoders import fused, start_decoder
-from bauta.templates.shadow_loss import ShadowLoss
-from bauta.templates.shadows import Shadow, fit_shadow
 from bauta.templates.verbs import names_of_photos
 from conftest import drawn, faces, toy_surrogate
 from recognizer_builders import card_of, linear_model
@@ -347,7 +347,7 @@ def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path, monkeyp
             raise Interrupted
 
     usual = learners.train
-    monkeypatch.setattr("bauta.templates.shadows.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
+    monkeypatch.setattr("bauta.templates.advface.shadows.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
     with pytest.raises(Interrupted):
         fit(images, epochs=3, work=tmp_path, progress=stop)
     assert (tmp_path / "shadow-residual-4.safetensors").exists()
@@ -365,7 +365,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = learners.train
-    monkeypatch.setattr("bauta.templates.shadows.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
+    monkeypatch.setattr("bauta.templates.advface.shadows.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
     calls = []
 
     def features(images: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from bauta.errors import UsageError
-from bauta.templates.dct import BlockDct, channel_energy, dct_matrix, enlargement
+from bauta.templates.masked.dct import BlockDct, channel_energy, dct_matrix, enlargement
 
 
 @pytest.fixture(scope="module")

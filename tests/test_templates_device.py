@@ -14,10 +14,10 @@ from bauta.attacks.oracle import OraclePairs, StoredPairs
 from bauta.attacks.reconstruct import ReconstructionConfig, fit_reconstructor
 from bauta.cli.run import run
 from bauta.errors import UsageError
-from bauta.templates.advface import AdvFace
+from bauta.learning.learners import Schedule
+from bauta.templates.advface.protector import AdvFace
 from bauta.templates.base import Protector, find_device
-from bauta.templates.learners import Schedule
-from bauta.templates.masked import Unprotected
+from bauta.templates.masked.protectors import Unprotected
 from bauta.templates.references import IdentityFeature
 from conftest import drawn, faces, toy_surrogate
 

@@ -12,11 +12,12 @@ from torch.nn import functional
 
 from bauta.attacks.optimise import view_of
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
+from bauta.learning import learners
+from bauta.learning.learners import Schedule
 from bauta.registry import load_method
-from bauta.templates import learners
 from bauta.templates.base import load_protector
-from bauta.templates.dct import BlockDct
-from bauta.templates.frequency import (
+from bauta.templates.masked.dct import BlockDct
+from bauta.templates.masked.frequency import (
     PRUNED,
     BudgetConfig,
     PrivacyBudget,
@@ -28,10 +29,9 @@ from bauta.templates.frequency import (
     SubsetConfig,
     laplace,
 )
-from bauta.templates.learners import Schedule
-from bauta.templates.masked import MaskedRecognition, Unprotected
-from bauta.templates.masked_network import Stem, second_differences
-from bauta.templates.masking import Lesson
+from bauta.templates.masked.masking import Lesson
+from bauta.templates.masked.network import Stem, second_differences
+from bauta.templates.masked.protectors import MaskedRecognition, Unprotected
 from bauta.templates.references import IdentityFeature
 from conftest import drawn, faces, toy_surrogate
 
@@ -268,7 +268,7 @@ def test_thresholds_are_measured_on_people_who_are_not_learned_from(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert fit().thresholds == {}  # nobody was watched
-    monkeypatch.setattr("bauta.templates.masked_training.HIDDEN", 2)  # half of the people are
+    monkeypatch.setattr("bauta.templates.masked.training.HIDDEN", 2)  # half of the people are
     images, people = faces(80, 1), [f"person {number // 2}" for number in range(80)]
     made = fit("ppfr-fd", images, people=people, batch=40, kept=2)
     assert list(made.thresholds) == [1e-2]  # of some 1,500 scores none is worth a threshold at 1e-3
@@ -306,7 +306,7 @@ def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path: Path, monkeyp
             raise Interrupted
 
     usual = learners.train
-    monkeypatch.setattr("bauta.templates.masked_training.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
+    monkeypatch.setattr("bauta.templates.masked.training.train", lambda *a, **k: usual(*a, **{**k, "save_every": 0.0}))
     with pytest.raises(Interrupted):
         fit(**options, work=tmp_path, progress=stop)
     assert list(tmp_path.glob("Unmasked-*-distillation.safetensors"))
@@ -337,7 +337,7 @@ def test_much_noise_is_stored_as_far_as_half_precision_reaches() -> None:
 
 def test_a_loss_that_is_no_number_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "bauta.templates.masked_training.teacher_templates", lambda *given: torch.full((2, 8, 32), float("nan"))
+        "bauta.templates.masked.training.teacher_templates", lambda *given: torch.full((2, 8, 32), float("nan"))
     )
     with pytest.raises(NumericalFailure, match="distillation at step 1"):
         fit()

@@ -14,10 +14,10 @@ from bauta import metrics
 from bauta.errors import UsageError
 from bauta.registry import load_method
 from bauta.templates.base import load_protector
-from bauta.templates.dct import BlockDct
-from bauta.templates.hybrid_masking import HybridConfig, HybridMask, Strategy, region_strengths, strategy_terms
-from bauta.templates.masked import HybridMasking, MaskedRecognition
-from bauta.templates.mixing import draw_members, draw_shares, mixed, number_strangers
+from bauta.templates.masked.dct import BlockDct
+from bauta.templates.masked.hybrid_masking import HybridConfig, HybridMask, Strategy, region_strengths, strategy_terms
+from bauta.templates.masked.mixing import draw_members, draw_shares, mixed, number_strangers
+from bauta.templates.masked.protectors import HybridMasking, MaskedRecognition
 from conftest import drawn, faces, toy_surrogate
 
 TOY = {

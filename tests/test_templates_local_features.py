@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from bauta.attacks.oracle import OraclePairs
-from bauta.benchmark import templates
-from bauta.benchmark.template_attacks import Scene, carry_out
-from bauta.benchmark.template_recipes import Attack, TemplateRow, read_template_recipe
+from bauta.benchmark.stores import run as templates
+from bauta.benchmark.stores.attacks import Scene, carry_out
+from bauta.benchmark.stores.recipe import Attack, TemplateRow, read_template_recipe
 from bauta.errors import NumericalFailure, RoleRefused, UsageError, WeightsCorrupt
 from bauta.objectives.transports import gaussian_blur
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import load_method
-from bauta.templates import local_features
-from bauta.templates.anonymisers import Anonymiser
 from bauta.templates.base import load_protector
-from bauta.templates.local_features import (
+from bauta.templates.local import protector as local_features
+from bauta.templates.local.anonymisers import Anonymiser
+from bauta.templates.local.protector import (
     Draws,
     LocalFeatures,
     LocalFeaturesConfig,
@@ -31,8 +31,8 @@ from bauta.templates.local_features import (
     local_detail,
     random_field,
 )
+from bauta.templates.local.stand_ins import StandIns
 from bauta.templates.representation import load_representation
-from bauta.templates.stand_ins import StandIns
 from bauta.templates.verbs import protect_faces
 from conftest import drawn, toy_surrogate
 
@@ -228,7 +228,7 @@ def test_interrupted_learning_ends_where_it_would_have(toys: dict[str, Surrogate
 
     clock = iter(range(0, 100_000, 1000))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bauta.templates.learners.time.monotonic", lambda: next(clock))  # a checkpoint at every step
+        patch.setattr("bauta.learning.learners.time.monotonic", lambda: next(clock))  # a checkpoint at every step
         with pytest.raises(Stop):
             fit(**options, work=tmp_path, progress=stop)
     resumed = fit(**options, work=tmp_path)
@@ -339,7 +339,7 @@ def test_faces_of_nobody_have_the_moments_of_faces() -> None:
 
 def test_only_templates_of_the_photo_enter(toys: dict[str, Surrogate], monkeypatch: pytest.MonkeyPatch) -> None:
     """Two photos of the same templates become the same image: nothing else of a photo can be recovered from it."""
-    from bauta.templates import stand_ins
+    from bauta.templates.local import stand_ins
 
     protector = fit(**OPTIMISED)
     image = faces(1, 7)
@@ -363,7 +363,7 @@ def test_only_templates_of_the_photo_enter(toys: dict[str, Surrogate], monkeypat
 
 def test_a_look_is_moved_and_turned_a_little_and_as_often_mirrored() -> None:
     """Read off images whose pixels say where they were: colours are places, in [0, 1]."""
-    from bauta.templates import stand_ins
+    from bauta.templates.local import stand_ins
 
     place = (torch.arange(112.0) + 0.5) / 112
     across, down = place.expand(112, 112), place[:, None].expand(112, 112)
@@ -427,7 +427,7 @@ def test_a_gradient_that_is_no_number_stops_it(toys: dict[str, Surrogate]) -> No
 
 
 def scene(tmp_path: Path, protector: LocalFeatures) -> Scene:
-    from bauta.benchmark.representations import Faces, protect_faces
+    from bauta.benchmark.stores.representations import Faces, protect_faces
 
     pixels = (faces(12) * 255).byte()
     people = Faces("toys", "0" * 64, pixels, tuple(f"p{place}" for place in range(12)))
@@ -440,7 +440,7 @@ def scene(tmp_path: Path, protector: LocalFeatures) -> Scene:
 
 
 def test_an_attackers_faces_do_not_meet_the_randomness_of_the_victims(tmp_path: Path) -> None:
-    from bauta.benchmark.representations import Faces, protect_faces
+    from bauta.benchmark.stores.representations import Faces, protect_faces
 
     protector, pixels = fit(noise=0.2), (faces(1) * 255).byte()
     stored = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from bauta.templates.dct import BlockDct
-from bauta.templates.locally_connected import LocallyConnected
+from bauta.templates.masked.dct import BlockDct
+from bauta.templates.masked.locally_connected import LocallyConnected
 
 
 def test_a_convolution_is_found() -> None:

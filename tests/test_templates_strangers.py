@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bauta.templates.strangers import Strangers, _frequencies, _pixels
+from bauta.templates.masked.strangers import Strangers, _frequencies, _pixels
 from conftest import drawn
 
 

@@ -9,7 +9,7 @@ import torch
 
 from bauta.errors import UsageError
 from bauta.faces.alignment import similarity_matrix
-from bauta.faces.templates import ARCFACE_112, ARCFACE_112X96, CROP_TEMPLATES, DLIB_150
+from bauta.faces.crop_template import ARCFACE_112, ARCFACE_112X96, CROP_TEMPLATES, DLIB_150
 from bauta.faces.warp import warp
 from bauta.training.augmentation import CHANGES, Augmentation, augment
 from conftest import toy_view

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from bauta.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from bauta.cloaking.verbs import Protected, protect, verify
     from bauta.errors import BautaError, NoFaceFound, OutputError, PhotoError, RecognizerError, UsageError
     from bauta.photo import read_photo
-    from bauta.protection.verbs import Protected, protect, verify
     from bauta.recognizers.catalog import list_recognizers
     from bauta.recognizers.surrogates import load_surrogate as load_recognizer
     from bauta.registry import list_methods
@@ -39,7 +39,7 @@ _HOMES = {
         ("BautaError", "NoFaceFound", "OutputError", "PhotoError", "RecognizerError", "UsageError"),
         "bauta.errors",
     ),
-    **dict.fromkeys(("Protected", "protect", "verify"), "bauta.protection.verbs"),
+    **dict.fromkeys(("Protected", "protect", "verify"), "bauta.cloaking.verbs"),
     "list_methods": "bauta.registry",
     "list_recognizers": "bauta.recognizers.catalog",
     "load_recognizer": "bauta.recognizers.surrogates:load_surrogate",

@@ -102,18 +102,22 @@ METHODS: dict[str, MethodCard] = {
             kind="protector",
             summary="Adversarial noise on the stored feature, against decoders that would turn it into a face.",
             paper="Wang et al., Privacy-preserving Adversarial Facial Features, CVPR 2023",
-            target="bauta.templates.advface:AdvFace",
+            target="bauta.templates.advface.protector:AdvFace",
         ),
         MethodCard(
             name="local-features",
             kind="protector",
             summary="An image of local detail over random fields that any recogniser reads; learned or train-free.",
             paper="our design after Local Features Meet Stochastic Anonymization, arXiv 2412.08276",
-            target="bauta.templates.local_features:LocalFeatures",
+            target="bauta.templates.local.protector:LocalFeatures",
         ),
         *(
             MethodCard(
-                name=name, kind="protector", summary=summary, paper=paper, target=f"bauta.templates.masked:{target}"
+                name=name,
+                kind="protector",
+                summary=summary,
+                paper=paper,
+                target=f"bauta.templates.masked.protectors:{target}",
             )
             for name, summary, paper, target in (
                 (

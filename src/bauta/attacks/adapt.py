@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bauta.attacks.fitting import FitConfig, Progress, fit, images
 from bauta.attacks.link import Student, embed, mirrored
 from bauta.errors import UsageError
-from bauta.recognizers.onnx_import import trainable_copy
+from bauta.learning.fitting import FitConfig, Progress, fit, images
+from bauta.recognizers.onnx.module import trainable_copy
 
 
 @dataclass(frozen=True)

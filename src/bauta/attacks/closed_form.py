@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from bauta.attacks.fitting import Inputs
 from bauta.errors import NumericalFailure, UsageError
+from bauta.learning.fitting import Inputs
 
 Kernel = Literal["linear", "rbf"]
 _BLOCK = 256  # rows at once

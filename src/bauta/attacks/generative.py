@@ -25,8 +25,8 @@ from bauta.attacks.reconstruct import (
     begin,
 )
 from bauta.errors import UsageError
-from bauta.templates.decoders import SIDE
-from bauta.templates.learners import CPU, Learner, Progress, require_finite, train
+from bauta.learning.decoders import SIDE
+from bauta.learning.learners import CPU, Learner, Progress, require_finite, train
 
 _CONDITION = 8  # channels of the projected representation
 

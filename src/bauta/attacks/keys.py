@@ -1,7 +1,7 @@
 """Attackers on keys that turn stored numbers: what is recovered of a signed permutation or a rotation, and from what.
 
-`bauta.templates.keys` maps all rows of a store alike: one signed permutation, or one orthogonal matrix. The thief has
-the software and the store, not the key. From a few photos of which he knows the rows (`from_pairs`, `procrustes`), or
+`bauta.templates.advface.keys` maps all rows of a store alike: one signed permutation, or one orthogonal matrix. The thief
+has the software and the store, not the key. From a few photos of which he knows the rows (`from_pairs`, `procrustes`), or
 from the store alone and faces of his own (`from_store`), he recovers the map; sorted magnitudes do not depend on it at
 all (`invariants`); and a short digest of a weak key is looked up in a list (`guess_key`). Our design throughout, but
 for the Procrustes solution (Schönemann 1966).

@@ -20,12 +20,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bauta.attacks.fitting import Fit, FitConfig, Inputs, Progress, fit, images, weights_sha256
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
+from bauta.learning.decoders import Standardise
+from bauta.learning.fitting import Fit, FitConfig, Inputs, Progress, fit, images, weights_sha256
 from bauta.photo.files import write_atomically
-from bauta.recognizers.onnx_import import trainable_copy
+from bauta.recognizers.onnx.module import trainable_copy
 from bauta.recognizers.surrogates import Surrogate
-from bauta.templates.decoders import Standardise
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Who attacks knows pairs of a representation and its image, of people of his own. Where the representations are clean
 features the attacker does not know of the protection; where they come from the protector he is *adaptive*. The
-networks are those of `bauta.templates.decoders`, which a protector may train shadows of.
+networks are those of `bauta.learning.decoders`, which a protector may train shadows of.
 
 Losses follow the same line: mean absolute error, 1 - SSIM, and 1 - cosine of a recogniser's templates; their perceptual
 term on VGG features is left out, since no such network is at hand.
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from bauta.errors import UsageError
-from bauta.templates.decoders import Decoder, start_decoder
-from bauta.templates.learners import CPU, Learner, Progress, Schedule, require_finite, train
+from bauta.learning.decoders import Decoder, start_decoder
+from bauta.learning.learners import CPU, Learner, Progress, Schedule, require_finite, train
 
 _CHUNK = 32
 
@@ -189,7 +189,7 @@ def fit_reconstructor(
         config: The decoder and how it learns.
         embed: As for `ImageLoss`.
         device: Where to learn.
-        work: Folder of the checkpoint; see `bauta.templates.learners.train`.
+        work: Folder of the checkpoint; see `bauta.learning.learners.train`.
         name: Of the checkpoint.
         progress: Called with the name, the steps done, and the steps there are.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from bauta import metrics
 from bauta.errors import UsageError
 from bauta.faces.alignment import extract_crops
-from bauta.faces.templates import ARCFACE_112
+from bauta.faces.crop_template import ARCFACE_112
 from bauta.recognizers.cards import ROLES, RecognizerCard
 from bauta.recognizers.judges import Judge, load_judge
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bauta.benchmark.datasets import read_people
-from bauta.benchmark.images import ByteArray, FaceImage, digest_of
-from bauta.benchmark.recipes import Pair
+from bauta.benchmark.photos.recipe import Pair
+from bauta.data.datasets import read_people
+from bauta.data.images import ByteArray, FaceImage, digest_of
 from bauta.errors import UsageError
 from bauta.names import normalise_name
 

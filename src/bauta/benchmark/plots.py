@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bauta.benchmark.cards import Card
+from bauta.benchmark.engine.cards import Card
 from bauta.benchmark.protocols import Cell
 
 BINS = 40

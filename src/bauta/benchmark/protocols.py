@@ -30,7 +30,7 @@ from bauta.benchmark.embeddings import (
 )
 from bauta.errors import UsageError
 from bauta.metrics import Interval
-from bauta.recognizers.calibration import FMRS
+from bauta.rates import FMRS
 
 # Thresholds
 

@@ -18,8 +18,8 @@ from bauta.errors import OutputExists, UsageError
 from bauta.version import __version__
 
 if TYPE_CHECKING:
-    from bauta.protection.report import Report
-    from bauta.protection.settings import ProtectSettings
+    from bauta.cloaking.report import Report
+    from bauta.cloaking.settings import ProtectSettings
     from bauta.recognizers.calibration import Threshold
     from bauta.recognizers.cards import RecognizerCard
 
@@ -162,8 +162,8 @@ def protect(
     as_json: Json = False,
 ) -> int:
     """Protect the faces in photos. Originals are never changed; finished photos are not done again."""
+    from bauta.cloaking.settings import ProtectSettings, Selection
     from bauta.photo import MetadataPolicy
-    from bauta.protection.settings import ProtectSettings, Selection
 
     if keep_metadata and strip_metadata:
         raise UsageError("Metadata is either kept or stripped.", hint="Give only one of the two options.")
@@ -191,7 +191,7 @@ def protect(
 def _protect(
     paths: list[Path], output: Path, settings: ProtectSettings, jobs: int, reports: bool, as_json: bool
 ) -> int:
-    from bauta.protection.batch import Outcome, collect, exit_code, protect_photos
+    from bauta.cloaking.batch import Outcome, collect, exit_code, protect_photos
 
     sources, failures = collect(paths, output)
     for failure in failures:
@@ -224,7 +224,7 @@ def demo(
     ] = Path("out/demo"),
 ) -> None:
     """Protect a portrait in the public domain and show what came of it."""
-    from bauta.protection.demo import demonstrate
+    from bauta.cloaking.demo import demonstrate
 
     with ProgressBar(1) as bar:
         report, files = demonstrate(output, progress=bar.stage)
@@ -253,8 +253,8 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """Check a protected photo against its original."""
-    from bauta.protection.batch import verdict_code, write_report
-    from bauta.protection.verbs import verify as judge
+    from bauta.cloaking.batch import verdict_code, write_report
+    from bauta.cloaking.verbs import verify as judge
 
     with ProgressBar(1) as bar:
         answer = judge(
@@ -357,7 +357,8 @@ def list_(as_json: Json = False) -> None:
 def _thresholds(card: RecognizerCard) -> list[Threshold]:
     """Those that are stored, highest FMR first."""
     from bauta.errors import NotCalibrated
-    from bauta.recognizers.calibration import FMRS, threshold
+    from bauta.rates import FMRS
+    from bauta.recognizers.calibration import threshold
 
     found = []
     for fmr in FMRS:
@@ -530,7 +531,7 @@ def calibrate(
     ] = None,
 ) -> None:
     """Measure decision thresholds on pairs of different people, at FMR 1e-2, 1e-3 and 1e-4."""
-    from bauta.benchmark.people import excluded_names
+    from bauta.data.people import excluded_names
     from bauta.recognizers.calibration import calibrate as measure
     from bauta.recognizers.catalog import find_card, list_recognizers
 

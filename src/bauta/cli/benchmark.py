@@ -57,9 +57,9 @@ def run(
     """Run a recipe: a result card for each row. Interrupted, it goes on where it stopped."""
     from dataclasses import replace
 
-    from bauta.benchmark.cards import read_card
-    from bauta.benchmark.recipes import read_recipe
-    from bauta.benchmark.runner import run_recipe
+    from bauta.benchmark.engine.cards import read_card
+    from bauta.benchmark.photos.recipe import read_recipe
+    from bauta.benchmark.photos.run import run_recipe
 
     chosen = read_recipe(recipe)
     if (names := values.chosen(rows)) is not None:
@@ -100,9 +100,9 @@ def adaptive(
     ] = None,
 ) -> None:
     """Measure methods against attackers who purify photos, or train on protected ones of other people."""
-    from bauta.benchmark import adaptive_cards
-    from bauta.benchmark.adaptive import run_adaptive
-    from bauta.benchmark.adaptive_recipe import read_recipe
+    from bauta.benchmark.adaptive import cards as adaptive_cards
+    from bauta.benchmark.adaptive.recipe import read_recipe
+    from bauta.benchmark.adaptive.run import run_adaptive
 
     chosen = read_recipe(recipe)
     if (names := values.chosen(rows)) is not None:
@@ -144,7 +144,7 @@ def folder(
     lpips: LpipsFile = None,
 ) -> None:
     """Measure photos that were protected elsewhere, by any tool."""
-    from bauta.benchmark.folders import run_folders
+    from bauta.benchmark.photos.folders import run_folders
 
     called = name or outputs.resolve().name
     if not called or set(called) & set("/\\") or called.startswith("."):
@@ -187,7 +187,7 @@ def recognizers(
     output: Output = Path("out/bench"),
 ) -> None:
     """Measure how well recognisers recognise clean faces: LFW and CFP, with the time over bare forward passes."""
-    from bauta.benchmark.accuracy import run_recognizers, table
+    from bauta.benchmark.recognition import run_recognizers, table
     from bauta.recognizers import list_recognizers
 
     chosen = values.chosen(names) or tuple(card.name for card in list_recognizers() if card.weights.is_file())
@@ -220,8 +220,8 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
 ) -> None:
     """Show result cards as one page that needs nothing else, or as a table."""
-    from bauta.benchmark import report as page
-    from bauta.benchmark.cards import read_card
+    from bauta.benchmark.engine.cards import read_card
+    from bauta.benchmark.photos import page
     from bauta.photo.files import write_atomically
 
     read = [read_card(path) for path in cards]
@@ -249,8 +249,8 @@ def compare(
     """Compare two result cards pair by pair: second less first, with 95 % intervals."""
     from dataclasses import asdict
 
-    from bauta.benchmark.cards import compare as differences
-    from bauta.benchmark.cards import read_card
+    from bauta.benchmark.engine.cards import compare as differences
+    from bauta.benchmark.engine.cards import read_card
 
     found = differences(read_card(first), read_card(second))
     if as_json:
@@ -297,7 +297,7 @@ def _calibrated() -> tuple[str, ...]:
 
 
 def _show(cards: list[dict[str, object]]) -> None:
-    from bauta.benchmark.report import HEADER, note, rows
+    from bauta.benchmark.photos.page import HEADER, note, rows
 
     show_table(tuple(name.upper() for name in HEADER), rows(cards))
     for text in note(cards):

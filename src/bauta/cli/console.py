@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from bauta.protection.batch import Outcome
+    from bauta.cloaking.batch import Outcome
 
 WORDS = {"protected": "protected", "partial": "PARTIAL", "unconfirmed": "unconfirmed", "weak": "WEAK"}
 

@@ -37,9 +37,9 @@ def attack(
     device: Annotated[str, typer.Option(help="Where protectors and attackers compute: cpu, or cuda.")] = "cpu",
 ) -> None:
     """Verify, recover, replay and link: a result card for each row. Interrupted, it goes on where it stopped."""
-    from bauta.benchmark.cards import TEMPLATES, read_card
-    from bauta.benchmark.template_recipes import read_template_recipe
-    from bauta.benchmark.templates import run_template_recipe, with_fitted
+    from bauta.benchmark.engine.cards import TEMPLATES, read_card
+    from bauta.benchmark.stores.recipe import read_template_recipe
+    from bauta.benchmark.stores.run import run_template_recipe, with_fitted
 
     chosen = read_template_recipe(recipe)
     if protector is not None and rows is not None:
@@ -71,8 +71,8 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables in Markdown.")] = False,
 ) -> None:
     """Show result cards as one page with what attackers recover, or as tables."""
-    from bauta.benchmark import template_report
-    from bauta.benchmark.cards import TEMPLATES, read_card
+    from bauta.benchmark.engine.cards import TEMPLATES, read_card
+    from bauta.benchmark.stores import page as template_report
     from bauta.photo.files import write_atomically
 
     read = [read_card(path, TEMPLATES) for path in cards]
@@ -92,7 +92,7 @@ def report(
 
 
 def _show(cards: list[dict[str, object]]) -> None:
-    from bauta.benchmark import template_report
+    from bauta.benchmark.stores import page as template_report
 
     for _, header, rows in template_report.tables(cards):
         show_table(tuple(name.upper() for name in header), rows)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from bauta.errors import WeightsCorrupt
-from bauta.faces.templates import ARCFACE_112
+from bauta.faces.crop_template import ARCFACE_112
 
 
 @cache

@@ -23,13 +23,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bauta.cloaks.loop import Progress, Step, projected_momentum
 from bauta.cloaks.targets import composite_faces
 from bauta.cloaks.view import FaceView
 from bauta.errors import NumericalFailure, UsageError
 from bauta.faces.alignment import similarity_matrix
-from bauta.faces.templates import ARCFACE_112, CropTemplate
+from bauta.faces.crop_template import ARCFACE_112, CropTemplate
 from bauta.faces.warp import compose, warp
+from bauta.objectives.descent import Progress, Step, projected_momentum
 from bauta.objectives.mmd import mmd
 from bauta.objectives.transports import draw_movement, draw_transport, gaussian_blur, jpeg, resize
 from bauta.objectives.visibility import just_noticeable, ssim_map

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bauta.errors import UsageError
 from bauta.faces.alignment import similarity_matrix
-from bauta.faces.templates import ARCFACE_112
+from bauta.faces.crop_template import ARCFACE_112
 
 MAX_FOOTPRINT = 224
 _MARGIN = 0.12  # of the footprint, so that randomly moved crops still see photo and not a black border

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bauta.errors import UsageError
-from bauta.faces.templates import CropTemplate
+from bauta.faces.crop_template import CropTemplate
 
 
 def similarity_matrix(landmarks: ArrayLike, template: CropTemplate) -> NDArray[np.float64]:

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from bauta.errors import UsageError
 from bauta.faces.alignment import sample
 from bauta.faces.cascade import Search, find, landmarks_in_photo, run
+from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.faces import Faces
 from bauta.faces.mtcnn import load_networks
-from bauta.faces.templates import ARCFACE_112
 
 DETECTORS = ("mtcnn",)
 # The smallest face looked for, unless told otherwise: in pixels, and as a fraction of the photo's short side.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from bauta.photo import exif as exif_block
+from bauta.photo.formats import exif as exif_block
 
 if TYPE_CHECKING:
     from xml.dom import minidom

@@ -169,7 +169,7 @@ def read_photo(source: Path | str | bytes, *, max_pixels: int = MAX_PIXELS) -> P
     opened = Source(name, data, max_pixels)
     format_name = _format_of(opened)
     try:
-        decoded: Decoded = import_module(f"bauta.photo.{format_name.lower()}").decode(opened)
+        decoded: Decoded = import_module(f"bauta.photo.formats.{format_name.lower()}").decode(opened)
     except PhotoError:
         raise
     except MemoryError as error:

@@ -106,7 +106,7 @@ def _read_model(model: Path) -> bytes:
 
 def _check_graph(content: bytes, card: RecognizerCard) -> None:
     """One image input of the card's size, one output; all in this one file."""
-    from bauta.recognizers.onnx_graph import parse_graph
+    from bauta.recognizers.onnx.graph import parse_graph
 
     graph, _ = parse_graph(content)
     constants = {tensor.name for tensor in graph.initializer}

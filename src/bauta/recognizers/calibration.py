@@ -28,15 +28,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bauta.errors import NotCalibrated, OutputError, UnreadablePhoto, UsageError
-from bauta.faces.templates import ARCFACE_112, CropTemplate
+from bauta.faces.crop_template import ARCFACE_112, CropTemplate
 from bauta.metrics import threshold_at_fmr
 from bauta.names import normalise_name
+from bauta.rates import FMRS
 from bauta.recognizers.cards import ROLES, RecognizerCard
 from bauta.recognizers.catalog import home
 from bauta.version import __version__
 
 SCHEMA = 1
-FMRS = (1e-2, 1e-3, 1e-4)
 ERRORS_WANTED = 30  # a rate is known to about a third when 30 errors are expected ("rule of 30", Doddington)
 BATCH = 32
 

@@ -45,7 +45,7 @@ from pathlib import Path
 from typing import Any
 
 from bauta.errors import RoleRefused, UsageError, WeightsCorrupt, WeightsMissing
-from bauta.faces.templates import CROP_TEMPLATES, CropTemplate
+from bauta.faces.crop_template import CROP_TEMPLATES, CropTemplate
 
 SCHEMA = 1
 FORMATS = ("onnx", "safetensors", "dlib")

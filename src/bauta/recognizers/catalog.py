@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bauta.errors import BautaError, UnknownRecognizer, UsageError, WeightsMissing
-from bauta.faces.templates import ARCFACE_112, ARCFACE_112X96, DLIB_150, CropTemplate
+from bauta.faces.crop_template import ARCFACE_112, ARCFACE_112X96, DLIB_150, CropTemplate
 from bauta.recognizers.cards import RecognizerCard, read_card
 
 CARD_FILE = "card.toml"

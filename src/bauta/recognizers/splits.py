@@ -19,7 +19,7 @@ from torch.nn import functional
 from bauta.errors import NumericalFailure, UsageError
 from bauta.recognizers.cards import RecognizerCard
 from bauta.recognizers.dlib_resnet import DlibResNet
-from bauta.recognizers.onnx_import import ImportedNetwork
+from bauta.recognizers.onnx.module import ImportedNetwork
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 
 TEMPLATE = "template"

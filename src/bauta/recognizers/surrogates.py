@@ -106,7 +106,7 @@ def _network(card: RecognizerCard) -> nn.Module:
         from bauta.recognizers.dlib_resnet import load_dlib_resnet
 
         return load_dlib_resnet(card)
-    from bauta.recognizers.onnx_import import ImportedNetwork
+    from bauta.recognizers.onnx.module import ImportedNetwork
     from bauta.recognizers.packed import read_model
 
     return ImportedNetwork(read_model(card))

@@ -13,10 +13,10 @@ _HOMES = {
     "load_protector": "base",
     "Representation": "representation",
     "load_representation": "representation",
-    "AdvFace": "advface",
-    "AdvFaceConfig": "advface",
-    "LocalFeatures": "local_features",
-    "LocalFeaturesConfig": "local_features",
+    "AdvFace": "advface.protector",
+    "AdvFaceConfig": "advface.protector",
+    "LocalFeatures": "local.protector",
+    "LocalFeaturesConfig": "local.protector",
 }
 __all__ = sorted(_HOMES)
 

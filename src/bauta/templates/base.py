@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from bauta.errors import OutputError, UsageError, WeightsCorrupt, WeightsMissing
 from bauta.faces.alignment import similarity_matrix
-from bauta.faces.templates import ARCFACE_112, CropTemplate
+from bauta.faces.crop_template import ARCFACE_112, CropTemplate
 from bauta.faces.warp import warp
 from bauta.photo.files import write_atomically
 from bauta.recognizers.surrogates import Surrogate, load_surrogate

@@ -18,8 +18,8 @@ from bauta.objectives.transports import gaussian_blur
 from bauta.recognizers.splits import TEMPLATE, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
+from bauta.templates.advface.keys import turn
 from bauta.templates.base import SIDE, ImageProtector, Protector, Provenance
-from bauta.templates.keys import turn
 from bauta.templates.representation import Kind, Representation
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from bauta.errors import NoFaceFound, OutputExists, UsageError, WeightsCorrupt
 from bauta.faces.alignment import extract_crops
+from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.detection import detect_faces
-from bauta.faces.templates import ARCFACE_112
 from bauta.photo import read_photo
 from bauta.photo.files import write_atomically
 from bauta.templates.base import SIDE, Protector

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from bauta.errors import UsageError
 from bauta.faces.alignment import similarity_matrix
-from bauta.faces.templates import ARCFACE_112, CropTemplate
+from bauta.faces.crop_template import ARCFACE_112, CropTemplate
 from bauta.faces.warp import compose, invert
 
 SIDE = 112

@@ -25,7 +25,7 @@ from PIL import Image
 
 from bauta.errors import UsageError
 from bauta.faces.alignment import extract_crops
-from bauta.faces.templates import ARCFACE_112
+from bauta.faces.crop_template import ARCFACE_112
 from bauta.metrics import threshold_at_fmr
 from bauta.recognizers import Judge, load_judge
 

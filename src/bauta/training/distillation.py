@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bauta.errors import NumericalFailure, UsageError
 from bauta.faces.alignment import extract_crops
-from bauta.faces.templates import ARCFACE_112
+from bauta.faces.crop_template import ARCFACE_112
 from bauta.recognizers.cards import ROLES
 from bauta.recognizers.catalog import find_card
 from bauta.recognizers.judges import load_judge

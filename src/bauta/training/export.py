@@ -19,7 +19,7 @@ from bauta.errors import NumericalFailure
 from bauta.photo.files import write_atomically
 from bauta.recognizers.cards import RecognizerCard, format_card
 from bauta.recognizers.judges import load_judge
-from bauta.recognizers.onnx_import import ImportedNetwork
+from bauta.recognizers.onnx.module import ImportedNetwork
 from bauta.recognizers.packed import pack
 from bauta.training.recipes import Recipe
 from bauta.training.starts import MEAN, STARTS, STD

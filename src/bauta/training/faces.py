@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bauta.benchmark.images import ByteArray, decode, images_of_people
-from bauta.benchmark.people import lines_of
+from bauta.data.images import ByteArray, decode, images_of_people
+from bauta.data.people import lines_of
 from bauta.errors import OutputError, UsageError
 from bauta.names import normalise_name
 from bauta.photo.files import write_atomically

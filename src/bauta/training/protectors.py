@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from bauta.benchmark.people import assert_disjoint, excluded_names
+from bauta.data.people import assert_disjoint, excluded_names
 from bauta.errors import OutputExists, UsageError
+from bauta.learning.learners import Progress
 from bauta.recognizers.surrogates import load_surrogate
 from bauta.registry import load_method
 from bauta.templates.base import Protector, find_device
-from bauta.templates.learners import Progress
 from bauta.training.faces import pack
 
 

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
 
-from bauta.benchmark.people import OTHER_SPELLINGS
-from bauta.benchmark.recipe_files import build, read_table
+from bauta.benchmark.engine.recipe_files import build, read_table
+from bauta.data.people import OTHER_SPELLINGS
 from bauta.errors import UsageError
-from bauta.faces.templates import ARCFACE_112, DLIB_150, CropTemplate
+from bauta.faces.crop_template import ARCFACE_112, DLIB_150, CropTemplate
 from bauta.training.networks import FAMILIES
 from bauta.training.starts import STARTS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from bauta.benchmark.people import assert_disjoint, excluded_names
+from bauta.data.people import assert_disjoint, excluded_names
 from bauta.errors import UsageError
 from bauta.recognizers.cards import RecognizerCard
 from bauta.training.distillation import Progress, distil, populate

@@ -24,7 +24,7 @@ from bauta.errors import WeightsCorrupt
 from bauta.recognizers.catalog import find_card, home
 from bauta.recognizers.dlib_resnet import load_dlib_resnet
 from bauta.recognizers.download import fetch_file
-from bauta.recognizers.onnx_graph import parse_graph
+from bauta.recognizers.onnx.graph import parse_graph
 from bauta.recognizers.packed import read_model
 
 MEAN = STD = 0.5  # normalisation of every network that we train

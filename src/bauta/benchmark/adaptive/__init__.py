@@ -1,0 +1,1 @@
+"""Tables of attackers who purify photos, and who train on protected ones."""

@@ -1,0 +1,1 @@
+"""What all tables share: result cards, their schemas, and recipes as files."""

@@ -1,0 +1,1 @@
+"""Tables of photos: masks against recognisers, with transports, searches and visibility."""

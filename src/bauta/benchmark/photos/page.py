@@ -1,0 +1,310 @@
+"""Result cards for people: tables, in plain text and Markdown, and a page with plots that needs nothing else.
+
+The page fetches no script, font or picture, and its content security policy forbids it. Plots are drawn as SVG from
+what cards keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bauta.benchmark import plots
+from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.identification import RANKS
+from bauta.benchmark.photos.results import still_recognised
+from bauta.benchmark.protocols import Cell
+from bauta.errors import UsageError
+from bauta.judging.quality import MEASURES
+from bauta.pages import page_template
+
+Interval = Mapping[str, float]
+
+HEADER = ("row", "pairs", "dodging", "worst judge", "matches a target (before)", "PSNR", "SSIM")
+_LISTED = 12  # failures of each card that the page names
+_MEASURES = {"psnr": "PSNR", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "flip": "FLIP", "lpips": "LPIPS"}
+_SETS = {"mmd": "MMD", "frechet_onet": "Fréchet (O-Net)"}
+_PLACES = {"": "mask", "_saved": "face", "_photo": "photo"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a report.
+
+    Attributes:
+        title: "" for the first one.
+        note: What its figures are.
+        header: A cell for each column.
+        rows: The first cell names the row.
+    """
+
+    title: str
+    note: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
+    """The first table's cells, in the order of `HEADER`.
+
+    Percent with 95 % intervals. Dodging is of the saved photo, the mean of judges that the row did not attack; where
+    it attacked all, of all, with an asterisk. PSNR and SSIM are those of the saved photo's face.
+
+    Raises:
+        UsageError: when there is no card.
+    """
+    if not cards:
+        raise UsageError("There are no result cards.", hint="Give at least one.")
+    return [(label(card, cards), *_cells(card)) for card in cards]
+
+
+def tables(cards: Sequence[Card]) -> list[Table]:
+    """The first table, and then those that the cards have figures for.
+
+    Raises:
+        UsageError: when there is no card.
+    """
+    found = [Table("", "", HEADER, tuple(rows(cards)))]
+    candidates = (_transports(cards), _judges(cards), _protected_sides(cards), _identification(cards), _quality(cards))
+    return found + [table for table in candidates if table is not None]
+
+
+def note(cards: Sequence[Card]) -> list[str]:
+    """What readers of the tables must know, each once."""
+    notes = [f"{card['name']}: {card['note']}" if card["evidence"] else card["note"] for card in cards if card["note"]]
+    if any(card["results"]["dodging"]["saved"]["independent"] is None for card in cards):
+        notes.append("* All judges of this row were attacked by it: no independent one was asked.")
+    if len({card["data"]["sha256"] for card in cards}) > 1:
+        notes.append("The rows are of different photos: compare them with care, or with `bauta bench compare`.")
+    if any(card["compared_with"] != "another photo" for card in cards):
+        notes.append("Without other photos of the people, photos are compared with their own originals.")
+    return list(dict.fromkeys(notes))
+
+
+def markdown(cards: Sequence[Card]) -> str:
+    """`tables` and `note` for a README."""
+    parts = []
+    for table in tables(cards):
+        lines = ["| " + " | ".join(table.header) + " |", "|" + "---|" * len(table.header)]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in table.rows]
+        parts += [f"**{table.title}.** {table.note}"] if table.title else []
+        parts.append("\n".join(lines))
+    return "\n\n".join([*parts, *note(cards)])
+
+
+def percent(interval: Interval | None) -> str:
+    """A share with its interval, in percent."""
+    if interval is None:
+        return "-"
+    return f"{100 * interval['mean']:.1f} ({100 * interval['low']:.1f}-{100 * interval['high']:.1f})"
+
+
+def label(card: Card, cards: Sequence[Card]) -> str:
+    """The row's own name where all are of one recipe."""
+    recipes = {other["recipe"] for other in cards}
+    name: str = card["name"]
+    return name.partition("/")[2] if len(recipes) == 1 and "/" in name else name
+
+
+def to_html(cards: Sequence[Card]) -> str:
+    """The page, complete in itself.
+
+    Raises:
+        UsageError: when there is no card.
+    """
+    first, *further = tables(cards)
+    return page_template("benchmark", "report.html.j2").render(
+        cards=cards,
+        table=first,
+        further=further,
+        notes=note(cards),
+        curve=plots.success_against_ssim(
+            cards, [label(card, cards) for card in cards], [_headline(card, "saved") for card in cards]
+        ),
+        details=[_detail(card, cards) for card in cards],
+        percent=percent,
+    )
+
+
+# Tables
+
+
+def _cells(card: Card) -> tuple[str, ...]:
+    results = card["results"]
+    saved = results["dodging"]["saved"]
+    star = _star(saved)
+    asked = [judge["name"] for judge in card["judges"] if star or not judge["attacked"]]
+    judged = {name: saved["judges"][name] for name in asked if saved["judges"][name] is not None}
+    worst = min(judged, key=lambda name: judged[name]["mean"], default=None)
+    after, before = results["matches_target"], results["matches_target_before"]
+    ratio, similarity = results["quality"]["psnr_saved"], results["quality"]["ssim_saved"]
+    return (
+        f"{results['usable']} of {results['pairs']}",
+        percent(_chosen(saved)) + star,
+        "-" if worst is None else f"{worst} {percent(judged[worst])}",
+        "-" if after is None else f"{100 * after['mean']:.1f} ({100 * before['mean']:.1f})",
+        "-" if ratio is None else f"{ratio['mean']:.1f} dB",
+        "-" if similarity is None else f"{similarity['mean']:.3f}",
+    )
+
+
+def _transports(cards: Sequence[Card]) -> Table | None:
+    shared = [name for name in cards[0]["transports"] if all(name in card["transports"] for card in cards)]
+    if len(shared) < 2:
+        return None
+    return Table(
+        "After what happens to shared photos",
+        "Dodging, percent. Chains are read from left to right.",
+        ("transport", *(label(card, cards) for card in cards)),
+        tuple((name, *(_by_judges(card["results"]["dodging"][name]) for card in cards)) for name in shared),
+    )
+
+
+def _judges(cards: Sequence[Card]) -> Table | None:
+    names = list(dict.fromkeys(judge["name"] for card in cards for judge in card["judges"]))
+    if len(names) < 2:
+        return None
+
+    def cell(card: Card, name: str) -> str:
+        judge = next((judge for judge in card["judges"] if judge["name"] == name), None)
+        if judge is None:
+            return "-"
+        found = percent(card["results"]["dodging"]["saved"]["judges"][name])
+        return f"[{found}]" if judge["attacked"] else found
+
+    return Table(
+        "By judge",
+        "Dodging of the saved photo, percent. In brackets: the row attacked this very network.",
+        ("row", *names),
+        tuple((label(card, cards), *(cell(card, name) for name in names)) for card in cards),
+    )
+
+
+def _protected_sides(cards: Sequence[Card]) -> Table | None:
+    having = [card for card in cards if "cells" in card["results"]]
+    if not having:
+        return None
+    cells = (Cell.PROBE, Cell.GALLERY, Cell.BOTH)
+    return Table(
+        "Which photo is protected",
+        "Dodging, percent. Where both photos are protected, masks may make them match each other.",
+        ("row", *(cell.value for cell in cells)),
+        tuple(
+            (label(card, cards), *(_by_judges(card["results"]["cells"][cell.value]) for cell in cells))
+            for card in having
+        ),
+    )
+
+
+def _identification(cards: Sequence[Card]) -> Table | None:
+    having = [card for card in cards if "identification" in card["results"]]
+    if not having:
+        return None
+    found = []
+    for card in having:
+        for cell, rates in card["results"]["identification"]["cells"].items():
+            figures = tuple(_by_judges(rates[aim][str(rank)]) for aim in ("untargeted", "targeted") for rank in RANKS)
+            if cell != Cell.NEITHER:
+                found.append((f"{label(card, cards)}, {cell}", *figures))
+            elif all(known[1:] != figures for known in found):  # rows of the same photos have it in common
+                found.append((cell, *figures))
+    sizes = dict.fromkeys(
+        f"{people} people among {people + card['gallery']['strangers'] + card['gallery']['targets']} faces"
+        for card in having
+        for people in [card["results"]["identification"]["probes"]]
+    )
+    return Table(
+        "Searching",
+        f"Percent of searches, {' and '.join(sizes)}: how often the person is not found, and how often a target is, "
+        f"at ranks {' and '.join(map(str, RANKS))}. All searches count: the row "
+        "unprotected is what recognisers miss, and take for a target, without protection.",
+        (
+            "row",
+            *(f"not found, rank {rank}" for rank in RANKS),
+            *(f"target found, rank {rank}" for rank in RANKS),
+        ),
+        tuple(found),
+    )
+
+
+def _quality(cards: Sequence[Card]) -> Table:
+    measured = [name for name in MEASURES if any(card["results"]["quality"].get(name) for card in cards)]
+    sets = [name for name in _SETS if any(card.get("set_quality", {}).get(name) is not None for card in cards)]
+    figures = []
+    for card in cards:
+        found = [card["results"]["quality"].get(name) for name in measured]
+        whole = [card.get("set_quality", {}).get(name) for name in sets]
+        cells = [
+            "-" if one is None else _figure(name, one["mean"]) for name, one in zip(measured, found, strict=True)
+        ] + ["-" if value is None else f"{value:.3g}" for value in whole]
+        figures.append((label(card, cards), *cells))
+    return Table(
+        "How much can be seen",
+        "Means over photos: of the mask on the pixels of the face, of the face as saved, of the photo as saved. PSNR, "
+        "SSIM and MS-SSIM: more is better; FLIP and LPIPS: less is. MMD and the Fréchet distance are of all faces as a "
+        "set, and depend on their number; the latter is on MTCNN's output network and no FID.",
+        (
+            "row",
+            *(f"{_MEASURES[name.partition('_saved')[0].partition('_photo')[0]]}, {_place(name)}" for name in measured),
+            *(_SETS[name] for name in sets),
+        ),
+        tuple(figures),
+    )
+
+
+def _place(measure: str) -> str:
+    return next(place for ending, place in reversed(_PLACES.items()) if measure.endswith(ending))
+
+
+def _figure(measure: str, value: float) -> str:
+    return f"{value:.1f} dB" if measure.startswith("psnr") else f"{value:.3f}"
+
+
+def _by_judges(figure: Mapping[str, Any]) -> str:
+    return percent(_chosen(figure)) + _star(figure)
+
+
+def _chosen(figure: Mapping[str, Any]) -> Interval | None:
+    """Of judges that were not attacked; of all when there are none."""
+    found: Interval | None = figure["mean"] if figure["independent"] is None else figure["independent"]
+    return found
+
+
+def _star(figure: Mapping[str, Any]) -> str:
+    return "*" if figure["independent"] is None and figure["mean"] is not None else ""
+
+
+def _headline(card: Card, transport: str) -> Interval | None:
+    return _chosen(card["results"]["dodging"][transport])
+
+
+# Details
+
+
+def _detail(card: Card, cards: Sequence[Card]) -> dict[str, Any]:
+    """What the page shows of one card beside the tables."""
+    usable = [record for record in card["records"] if not record["failure"]]
+    failures = [record for record in card["records"] if record["failure"]]
+    limits = {judge["name"]: judge["threshold"]["cosine"] for judge in card["judges"]}
+    still = {
+        number: names
+        for number, record in enumerate(card["records"])
+        if not record["failure"] and (names := still_recognised(record, limits))
+    }
+    shown = [(card["records"][example["record"]], example) for example in card["examples"]]
+    return {
+        "card": card,
+        "label": label(card, cards),
+        "histograms": [plots.similarities(judge, usable) for judge in card["judges"]],
+        "trade_offs": plots.trade_offs(card),
+        "failures": failures[:_LISTED],
+        "more_failures": max(0, len(failures) - _LISTED),
+        "still": [(card["records"][number]["protected"], names) for number, names in list(still.items())[:_LISTED]],
+        "still_count": len(still),
+        "recognised": [
+            (record, still[example["record"]], example) for record, example in shown if example["record"] in still
+        ],
+        "dodged": [(record, example) for record, example in shown if example["record"] not in still],
+        "limits": limits,
+    }

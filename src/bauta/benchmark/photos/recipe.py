@@ -1,0 +1,271 @@
+"""Recipes: everything that decides the figures of a benchmark, in one TOML file.
+
+The package carries its own in ``benchmark/recipes``. Keys are the fields of `Recipe`, with tables ``dataset`` and
+``gallery`` and a list ``rows``. Paths lie below the data folder that the command is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bauta.benchmark.engine.recipe_files import build, carried_in, chosen_rows, read_table
+from bauta.benchmark.photos.toys import toy_people
+from bauta.benchmark.photos.transports import transports
+from bauta.data.datasets import PairSet, read_counterparts, read_lfw, read_people
+from bauta.data.images import FaceImage
+from bauta.errors import UsageError
+
+Kind = Literal["toy", "lfw", "people", "counterparts"]
+Face = Literal["central", "largest", "aligned"]
+
+KINDS: tuple[Kind, ...] = ("toy", "lfw", "people", "counterparts")
+FACES: tuple[Face, ...] = ("central", "largest", "aligned")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photo to protect, and another photo of that person to recognise them by.
+
+    Attributes:
+        subject: The person: the unit of intervals.
+        protected: The photo that methods change.
+        reference: The clean photo it is compared with; the original itself where there is no other.
+    """
+
+    subject: str
+    protected: FaceImage
+    reference: FaceImage
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where the photos come from.
+
+    Attributes:
+        kind: ``lfw`` (people's folders and a list of pairs, of which the genuine ones count), ``people`` (a folder
+            for each person; the first photo is protected, the second is the reference), ``counterparts`` (two
+            folders with one photo of each person under one name), or ``toy``, which needs no data.
+        path: The folder, below the data folder.
+        pairs: The list of pairs of ``lfw``.
+        references: The folder of other photos of ``counterparts``, below the data folder.
+        face: Which face of a photo is its person: the ``central`` one, the ``largest``, or ``aligned`` when photos
+            are crops of 112 pixels (or a multiple) on the ArcFace template, in which none is looked for.
+    """
+
+    kind: Kind
+    path: str = "."
+    pairs: str = "pairs.txt"
+    references: str = ""
+    face: Face = "central"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.face not in FACES or (self.kind == "counterparts") != bool(self.references):
+            raise UsageError(
+                f"A data set of kind {self.kind!r} with face {self.face!r} and references {self.references!r} is "
+                "none that can be read.",
+                hint=f"Kinds are {', '.join(KINDS)}; faces are {', '.join(FACES)}; counterparts need references.",
+            )
+
+    def read(self, data: Path | None) -> tuple[str, list[Pair]]:
+        """The set's name, and its genuine pairs in the order of its list.
+
+        Raises:
+            UsageError: when there is no such set, or no folder was given.
+        """
+        if self.kind == "toy":
+            return "toy people, made of composites", [Pair(*row) for row in toy_people()]
+        if data is None:
+            raise UsageError(f"A data set of kind {self.kind} needs a folder.", hint="Give --data DIR.")
+        folder = data / self.path
+        if self.kind == "people":
+            return self._first_two(folder)
+        found = (
+            read_lfw(folder, pairs=self.pairs)
+            if self.kind == "lfw"
+            else read_counterparts(folder, data / self.references)
+        )
+        return found.name, _genuine(found)
+
+    def _first_two(self, folder: Path) -> tuple[str, list[Pair]]:
+        people = read_people(folder)
+        photos: dict[str, list[FaceImage]] = {}
+        for subject, image in zip(people.subjects, people.images, strict=True):
+            photos.setdefault(subject, []).append(image)
+        pairs = [Pair(subject, *images[:2]) for subject, images in photos.items() if len(images) > 1]
+        if not pairs:
+            raise UsageError(f"Nobody in {folder} has two photos.", hint="One is protected, one recognises.")
+        return people.name, pairs
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        name: What it is called in the table, unique within the recipe.
+        method: A registered cloak, or a reference of `bauta.cloaks.references`.
+        options: The method's settings by name; ``preset`` chooses among its named ones.
+        surrogates: Attacked instead of the recipe's.
+        pairs: Run on the first so many pairs only.
+        cells: Instead of the recipe's.
+    """
+
+    name: str
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    surrogates: tuple[str, ...] | None = None
+    pairs: int | None = None
+    cells: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or set(self.name) & set("/\\ ") or self.name.startswith("."):
+            raise UsageError(f"A row cannot be called {self.name!r}.", hint="It names a file: leave out blanks and /.")
+        if isinstance(self.surrogates, str):
+            raise UsageError(f"Row {self.name!r}: surrogates is {self.surrogates!r}.", hint="Give a list of names.")
+        if self.pairs is not None and self.pairs < 1:
+            raise UsageError(f"Row {self.name!r}: pairs is {self.pairs}.", hint="Give 1 or more.")
+
+
+@dataclass(frozen=True)
+class GallerySource:
+    """What is searched beside the other photos of the pairs' people: targets, and strangers if a folder is named.
+
+    Attributes:
+        path: A folder ``person/image`` of aligned crops, below the data folder; people of the pairs are left out.
+        people: How many strangers to draw, one image of each.
+    """
+
+    path: str = ""
+    people: int = 0
+
+    def __post_init__(self) -> None:
+        if self.people < 0 or bool(self.path) != bool(self.people):
+            raise UsageError(
+                f"A gallery with {self.people} people of {self.path!r} makes no sense.",
+                hint="Give path and people, or neither: then only the pairs' people are in it.",
+            )
+
+    def folder(self, data: Path | None) -> Path | None:
+        """The folder of strangers; None without any.
+
+        Raises:
+            UsageError: when no data folder was given.
+        """
+        if not self.path:
+            return None
+        if data is None:
+            raise UsageError("The gallery needs a folder.", hint="Give --data DIR.")
+        return data / self.path
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A table: the same pairs, judges and transports for each row.
+
+    Attributes:
+        name: What its cards are called.
+        dataset: The photos.
+        rows: The methods.
+        surrogates: Recognisers that methods attack.
+        judges: Recognisers that judge; one that a row attacks is marked so, and left out of the independent mean.
+        transports: What happens to the photo before it is judged, see `bauta.benchmark.photos.transports`.
+        fmr: False match rate of the thresholds.
+        pairs: Run on the first so many pairs only.
+        batch: Pairs whose masks are made together; a finished batch is kept.
+        cells: Whether to protect both photos of a pair, and compare them in all ways.
+        gallery: Search for the people in it; None for no identification.
+        seed: Of everything random.
+        evidence: False for runs whose figures mean nothing.
+        note: One sentence for the readers of the cards.
+    """
+
+    name: str
+    dataset: Dataset
+    rows: tuple[Row, ...]
+    surrogates: tuple[str, ...]
+    judges: tuple[str, ...]
+    transports: tuple[str, ...] = ("saved",)
+    fmr: float = 1e-2
+    pairs: int | None = None
+    batch: int = 15
+    cells: bool = False
+    gallery: GallerySource | None = None
+    seed: int = 0
+    evidence: bool = True
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        names = [row.name for row in self.rows]
+        checks: dict[str, bool] = {
+            "rows": bool(names) and len(set(names)) == len(names),
+            "surrogates": not isinstance(self.surrogates, str)
+            and bool(self.surrogates)
+            and len(set(self.surrogates)) == len(self.surrogates),
+            "judges": not isinstance(self.judges, str)
+            and bool(self.judges)
+            and len(set(self.judges)) == len(self.judges),
+            "transports": not isinstance(self.transports, str)
+            and "saved" in self.transports
+            and len(set(self.transports)) == len(self.transports),
+            "fmr": 0 < self.fmr < 1,
+            "pairs": self.pairs is None or self.pairs >= 1,
+            "batch": 1 <= self.batch <= 256,
+            "cells": isinstance(self.cells, bool),
+        }
+        for name, good in checks.items():
+            if not good:
+                value = names if name == "rows" else getattr(self, name)
+                raise UsageError(
+                    f"Recipe {self.name!r}: {name} is {value!r}.",
+                    hint="Names are given once, and `saved` is among the transports; see docs/benchmark.md.",
+                )
+        for name in self.transports:
+            transports(name)
+
+    def only(self, names: tuple[str, ...]) -> Recipe:
+        """The same recipe with some of its rows.
+
+        Raises:
+            UsageError: when it has no such row.
+        """
+        return replace(self, rows=chosen_rows(self.name, self.rows, names))
+
+
+def _folder() -> Traversable:
+    return files("bauta.benchmark") / "recipes"
+
+
+def carried() -> list[str]:
+    """Names of the recipes that the package carries."""
+    return carried_in(_folder())
+
+
+def read_recipe(recipe: str) -> Recipe:
+    """A recipe by the name of one that the package carries, or from a TOML file.
+
+    Raises:
+        UsageError: when there is none, it cannot be read, or a value is not allowed.
+    """
+    table = read_table(recipe, _folder())
+    dataset, rows = table.pop("dataset", None), table.pop("rows", None)
+    if not isinstance(dataset, dict) or not isinstance(rows, list):
+        raise UsageError(f"The recipe {recipe} has no data set or no rows.", hint="Give [dataset] and [[rows]].")
+    if "gallery" in table:
+        table["gallery"] = build(GallerySource, table["gallery"], f"{recipe}, gallery")
+    table["dataset"] = build(Dataset, dataset, f"{recipe}, dataset")
+    table["rows"] = tuple(build(Row, row, f"{recipe}, rows") for row in rows)
+    return build(Recipe, table, recipe)
+
+
+def _genuine(pairs: PairSet) -> list[Pair]:
+    return [
+        Pair(pairs.subjects[pairs.first[place]], pairs.images[pairs.first[place]], pairs.images[pairs.second[place]])
+        for place in np.flatnonzero(pairs.same).tolist()
+    ]

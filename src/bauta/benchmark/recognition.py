@@ -1,0 +1,268 @@
+"""How well recognisers recognise clean faces: LFW in ten folds, CFP frontal against frontal and against profile.
+
+Embeddings are those of one aligned crop, without its mirror image, by the recogniser as a judge runs it. Each image is
+embedded once, and scores are products of its embeddings, so that the forward passes are what a run costs:
+``overhead`` is the time of everything over that of the passes alone, in the same run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bauta.benchmark import protocols
+from bauta.benchmark.embeddings import cosines
+from bauta.benchmark.engine import cards
+from bauta.data.datasets import PairSet, read_cfp, read_lfw
+from bauta.data.images import FaceImage
+from bauta.errors import OutputError, UsageError
+from bauta.faces.alignment import extract_crops
+from bauta.faces.crop_template import ARCFACE_112, CropTemplate
+from bauta.metrics import cross_validated_matches, focal_diversity
+from bauta.photo.files import write_atomically
+from bauta.recognizers import Judge, find_card, load_judge
+from bauta.recognizers.cards import ROLES
+
+SCHEMA = "bauta.recognizers/1"
+PROTOCOLS = ("lfw", "FF", "FP")
+FMR = 1e-3
+_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Embeddings, and what they cost.
+
+    Attributes:
+        values: (N, D) of unit norm.
+        seconds: Of everything: reading, decoding, alignment, passes.
+        forward_seconds: Of the passes.
+    """
+
+    values: NDArray[np.float32]
+    seconds: float
+    forward_seconds: float
+
+
+def embed_aligned(
+    judge: Judge, images: Sequence[FaceImage], progress: Callable[[int, int], None] = lambda done, total: None
+) -> Embedded:
+    """Embeddings of faces that are aligned to the ArcFace template, of 112 pixels or a multiple.
+
+    Args:
+        judge: Embeds.
+        images: N images.
+        progress: Called with the images done and the images there are.
+
+    Raises:
+        UnreadablePhoto: when an image is missing or damaged.
+        UsageError: when there is none.
+    """
+    if not images:
+        raise UsageError("There are no images to embed.", hint="Give some.")
+    began, forward, parts = time.perf_counter(), 0.0, []
+    with ThreadPoolExecutor(1) as reader:  # the next crops are read while these pass through the network
+        ahead = reader.submit(_crops, images[:_BATCH], judge.card.template)
+        for start in range(0, len(images), _BATCH):
+            crops = ahead.result()
+            ahead = reader.submit(_crops, images[start + _BATCH : start + 2 * _BATCH], judge.card.template)
+            passed = time.perf_counter()
+            parts.append(judge.embed(crops))
+            forward += time.perf_counter() - passed
+            progress(min(start + _BATCH, len(images)), len(images))
+    return Embedded(np.concatenate(parts), time.perf_counter() - began, forward)
+
+
+def _crops(images: Sequence[FaceImage], template: CropTemplate) -> NDArray[np.float32]:
+    """(N, 3, height, width) in [0, 1]; an image that is the crop itself is not sampled again."""
+    crops = np.empty((len(images), 3, template.height, template.width), np.float32)
+    points = np.array(ARCFACE_112.points)
+    for crop, image in zip(crops, images, strict=True):
+        pixels = image.pixels()
+        height, width = pixels.shape[:2]
+        if template == ARCFACE_112 and (height, width) == (112, 112):
+            np.multiply(pixels.transpose(2, 0, 1), np.float32(1 / 255), out=crop, dtype=np.float32)
+        else:
+            scaled = pixels.astype(np.float32) / np.float32(255)
+            landmarks = (points + 0.5) * (np.array([width, height]) / 112) - 0.5
+            crop[:] = extract_crops(scaled, landmarks, template)[0]
+    return crops
+
+
+def read_set(data: Path, protocol: str) -> PairSet:
+    """The pairs of a protocol: ``data/lfw_112`` or ``data/cfp_112``.
+
+    Raises:
+        UsageError: when there is no such protocol, or the set is not there.
+    """
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"There is no protocol {protocol!r}.", hint=f"There is: {', '.join(PROTOCOLS)}.")
+    return read_lfw(data / "lfw_112") if protocol == "lfw" else read_cfp(data / "cfp_112", protocol)
+
+
+def measure(judge: Judge, pairs: PairSet, progress: Callable[[int, int], None] = lambda done, total: None) -> Any:
+    """Accuracy of a recogniser on a set of pairs, and what it took.
+
+    The true accept rate at FMR 1e-3 is at the threshold of all pairs of images of different people, for FP of a frontal
+    and a profile one: the listed impostors are too few for that rate.
+
+    Returns:
+        Plain values: ``accuracy`` and ``tar`` as mean, low and high; ``threshold``, ``impostor_pairs``, ``pairs``,
+        ``images``; ``seconds``, ``forward_seconds`` and ``overhead``, their ratio; ``failures``, the numbers of the
+        pairs that it gets wrong.
+
+    Raises:
+        UsageError: when there are too few impostor pairs.
+    """
+    embedded = embed_aligned(judge, pairs.images, progress)
+    began = time.perf_counter()
+    known = embedded.values
+    scores = cosines(known[pairs.first], known[pairs.second])
+    scored = time.perf_counter() - began
+    points = protocols.operating_points(known, pairs.subjects, first=pairs.first, second=pairs.second, fmrs=[FMR])
+    found = protocols.verification(scores, pairs.same, pairs.fold, pairs.pair_subjects, points=points)
+    return {
+        "accuracy": _plain(found.accuracy),
+        "tar": _plain(found.rates[0].rate),
+        "threshold": round(points[0].cosine, 6),
+        "impostor_pairs": points[0].impostor_pairs,
+        "pairs": len(scores),
+        "images": len(pairs.images),
+        "seconds": round(embedded.seconds + scored, 2),
+        "forward_seconds": round(embedded.forward_seconds, 2),
+        "overhead": round((embedded.seconds + scored) / embedded.forward_seconds, 3),
+        "failures": np.flatnonzero(cross_validated_matches(scores, pairs.same, pairs.fold) != pairs.same).tolist(),
+    }
+
+
+def run_recognizers(
+    names: Sequence[str],
+    data: Path,
+    path: Path,
+    *,
+    protocol_names: Sequence[str] = ("lfw",),
+    command: str = "",
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> dict[str, Any]:
+    """Measure recognisers and write one card for all; what is finished lies in ``.work`` beside it.
+
+    Args:
+        names: Of the recognisers; any role will do.
+        data: Folder of ``lfw_112`` and ``cfp_112``.
+        path: File of the card.
+        protocol_names: Of `PROTOCOLS`.
+        command: As it was given.
+        progress: Called with what is measured, the images done and the images there are.
+
+    Raises:
+        UsageError: when there is no recogniser, no such protocol, or a set is not there.
+        RecognizerError: when a recogniser cannot be used.
+        OutputError: when the card cannot be written.
+    """
+    if not names:
+        raise UsageError("There is no recogniser to measure.", hint="Add one, or name some.")
+    sets = {protocol: read_set(data, protocol) for protocol in protocol_names}
+    chosen = [replace(find_card(name), roles=ROLES) for name in names]
+    found = []
+    for card in chosen:
+        judge = load_judge(card)
+
+        def advance(done: int, total: int, name: str = card.name) -> None:
+            progress(name, done, total)
+
+        found.append(
+            {
+                "name": card.name,
+                "sha256": card.sha256,
+                "architecture": card.architecture,
+                "training_set": card.training_set,
+                "stated_lfw_accuracy": _stated(card.weights.parent / "models.json", card.name),
+                "results": {
+                    protocol: _measured(judge, pairs, path.parent / ".work", advance)
+                    for protocol, pairs in sets.items()
+                },
+            }
+        )
+    diversity = {}
+    for protocol, pairs in sets.items():
+        failures = np.zeros((len(found), len(pairs.same)), dtype=bool)
+        for wrong, one in zip(failures, found, strict=True):
+            wrong[one["results"][protocol]["failures"]] = True
+        with contextlib.suppress(UsageError):  # one recogniser alone is no team
+            diversity[protocol] = round(focal_diversity(failures), 4)
+    whole = {
+        "schema": SCHEMA,
+        "data": {protocol: {"name": pairs.name, "sha256": pairs.sha256} for protocol, pairs in sets.items()},
+        "fmr": FMR,
+        "code": cards.code(),
+        "recognizers": found,
+        "focal_diversity": diversity,
+        "run": {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "machine": cards.machine(),
+        },
+    }
+    write_atomically(path, (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode(), overwrite=True)
+    return whole
+
+
+def _measured(judge: Judge, pairs: PairSet, work: Path, progress: Callable[[int, int], None]) -> Any:
+    """`measure`, from its file when it was done before with the same code, recogniser and photos."""
+    facts = [cards.code()["sha256"], judge.card.digest, pairs.sha256, FMR]
+    file = work / f"accuracy-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(file.read_text(encoding="utf-8"))
+    found = measure(judge, pairs, progress)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot write to {work}: {error.strerror}.", hint="Give another folder with -o.") from error
+    write_atomically(file, json.dumps(found).encode(), overwrite=True)
+    return found
+
+
+def table(card: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows for people, accuracies in percent."""
+    names = list(card["data"])
+    header = ["recogniser"]
+    for name in names:
+        header += [name, f"{name}, TAR at FMR {card['fmr']:g}"]
+    rows = []
+    for one in card["recognizers"]:
+        cells = [one["name"]]
+        for name in names:
+            cells += [_percent(one["results"][name][key]) for key in ("accuracy", "tar")]
+        stated = one["stated_lfw_accuracy"]
+        first = one["results"][names[0]]
+        cells += ["-" if stated is None else f"{stated:.2f}", f"{first['overhead']:.2f} x"]
+        rows.append(tuple(cells))
+    return (*header, "stated for LFW", "all over forward passes"), rows
+
+
+def _plain(interval: Any) -> dict[str, float]:
+    return {key: round(getattr(interval, key), 5) for key in ("mean", "low", "high")}
+
+
+def _percent(interval: dict[str, float]) -> str:
+    return f"{100 * interval['mean']:.2f} ({100 * interval['low']:.2f}-{100 * interval['high']:.2f})"
+
+
+def _stated(path: Path, name: str) -> float | None:
+    """What the list beside the weights says of a recogniser's accuracy on LFW, in percent; None when it is silent."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))["recognizers"][name]["lfw_accuracy_percent"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return float(value) if isinstance(value, int | float) else None

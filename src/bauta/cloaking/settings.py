@@ -1,0 +1,104 @@
+"""What a person asks for: one frozen value that travels from the command line to every worker process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from bauta.errors import UsageError
+from bauta.photo import MetadataPolicy
+from bauta.rates import FMRS
+
+Strength = Literal["low", "medium", "high"]
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of a photo's faces are protected; all of them when nothing is set.
+
+    Attributes:
+        largest: Only the largest face.
+        only: Reference photos; only faces matching one of them are protected.
+        keep: Reference photos; faces matching one of them are left as they are.
+        boxes: Faces given by hand as (x, y, width, height) in pixels of the upright photo; faces
+            that are found elsewhere are left as they are, and told of.
+    """
+
+    largest: bool = False
+    only: tuple[Path, ...] = ()
+    keep: tuple[Path, ...] = ()
+    boxes: tuple[Box, ...] = ()
+
+    def __post_init__(self) -> None:
+        if sum(map(bool, (self.largest, self.only, self.keep, self.boxes))) > 1:
+            raise UsageError(
+                "Faces can be selected in one way at a time.",
+                hint="Give only one of --largest, --only, --keep and --box.",
+            )
+        for box in self.boxes:
+            finite = all(map(math.isfinite, box))
+            if len(box) != 4 or not finite or min(box[2:]) < 1 or min(box[:2]) < 0:
+                raise UsageError(
+                    f"The box {','.join(f'{value:g}' for value in box)} is no rectangle inside a photo.",
+                    hint="Give --box x,y,width,height in pixels, measured from the upper left corner.",
+                )
+
+
+@dataclass(frozen=True)
+class ProtectSettings:
+    """Everything that decides what a protected photo looks like and how it is judged.
+
+    Attributes:
+        method: Name of a registered cloak.
+        options: Settings of the method by name, such as ``{"mode": "dodge"}``; what is left out has the
+            method's default. Kept as a sorted tuple of pairs, so that equal settings are equal values.
+        strength: How strong, and so how visible, the mask may be.
+        surrogates: Names of the recognisers to attack, or "auto".
+        judges: Names of the recognisers that evaluate the result, or "auto".
+        seed: Seed of everything random.
+        metadata: What happens to EXIF, XMP and thumbnails.
+        selection: Which faces are protected.
+        references: Other photos of the person, against which the result is judged.
+        budget: Seconds that one face may take, or None for no limit.
+        fmr: False match rate of the verdict, one of `FMRS`.
+    """
+
+    method: str = "tip-im"
+    options: tuple[tuple[str, Any], ...] = ()
+    strength: Strength = "medium"
+    surrogates: tuple[str, ...] | Literal["auto"] = "auto"
+    judges: tuple[str, ...] | Literal["auto"] = "auto"
+    seed: int = 0
+    metadata: MetadataPolicy = MetadataPolicy.PRIVATE
+    selection: Selection = field(default_factory=Selection)
+    references: tuple[Path, ...] = ()
+    budget: float | None = None
+    fmr: float = FMRS[0]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", tuple(sorted(dict(self.options).items())))
+        if self.strength not in get_args(Strength):
+            raise UsageError(f"There is no strength {self.strength!r}.", hint="Choose low, medium or high.")
+        if self.budget is not None and not 0 < self.budget < math.inf:
+            raise UsageError(
+                f"A budget of {self.budget:g} seconds is no time.",
+                hint="Give a positive number, such as 10s.",
+            )
+        if self.fmr not in FMRS:
+            raise UsageError(
+                f"Judges have no threshold at an FMR of {self.fmr:g}.",
+                hint=f"Choose one of {', '.join(f'{fmr:g}' for fmr in FMRS)}.",
+            )
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"The seed {self.seed} is out of range.", hint="Give a number from 0 to 2**63 - 1.")
+        for role in ("surrogates", "judges"):
+            names: Sequence[str] | str = getattr(self, role)
+            if names != "auto" and (isinstance(names, str) or len(set(names)) != len(names)):
+                raise UsageError(
+                    f"The {role} must be different names.",
+                    hint="Run `bauta recognizers list` to see the names.",
+                )

@@ -1,0 +1,377 @@
+"""Did it work? Judges look at the saved file, as it is and after what happens to photos that are shared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bauta.errors import UsageError
+from bauta.faces.alignment import extract_crops, similarity_matrix
+from bauta.faces.crop_template import ARCFACE_112
+from bauta.faces.detection import detect_faces
+from bauta.faces.faces import Faces
+from bauta.judging.conditions import CONDITIONS, SAVED, Condition
+from bauta.metrics import linf, psnr, ssim
+from bauta.rates import FMRS
+from bauta.recognizers.calibration import Threshold
+from bauta.recognizers.judges import Judge
+
+FloatArray = NDArray[np.float32]
+Verdict = Literal["protected", "unconfirmed", "weak"]
+
+VERDICTS: tuple[Verdict, ...] = ("protected", "unconfirmed", "weak")
+"""From best to worst; a photo's verdict is the worst of its faces'."""
+
+ORIGINAL = "original"
+"""What a face is compared with when it is compared with itself before protection."""
+
+MINIMUM_OVERLAP = 0.3
+"""Intersection over union at which a detection in the saved photo is the face that was there before."""
+
+
+_THUMBNAIL = 64  # side of the pictures by which two photos are told apart, in pixels
+_SAME_PHOTO = 0.7  # correlation around the faces; a screenshot of a photo stays above 0.95
+_PLAIN = 0.01  # standard deviation below which a surrounding tells nothing
+
+
+@dataclass(frozen=True)
+class PanelMember:
+    """One judge at work.
+
+    Attributes:
+        judge: Embeds crops.
+        attacked: It was a surrogate too, so that its word confirms nothing.
+        thresholds: By FMR; empty when it was not calibrated.
+    """
+
+    judge: Judge
+    attacked: bool
+    thresholds: dict[float, Threshold]
+
+    @property
+    def name(self) -> str:
+        """The name on the judge's card."""
+        return self.judge.card.name
+
+    def matches_at(self, cosine: float) -> float | None:
+        """The strictest FMR at which a cosine similarity still is a match; None when it is none at all."""
+        return min((fmr for fmr, limit in self.thresholds.items() if cosine >= limit.cosine), default=None)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Another photo of the person, seen by every judge.
+
+    Attributes:
+        name: File name.
+        sha256: Of the file.
+        embeddings: By judge, (dim,) of unit norm.
+    """
+
+    name: str
+    sha256: str
+    embeddings: dict[str, FloatArray]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one judge says of one face under one condition.
+
+    Attributes:
+        judge: Name of the judge.
+        attacked: Whether that judge was attacked.
+        against: `ORIGINAL`, or the name of a reference.
+        condition: Name of the condition.
+        before: Cosine similarity of the unprotected face; against `ORIGINAL` None.
+        after: Cosine similarity of the protected face.
+        matched_before: Strictest FMR at which the unprotected face matched; None for no match or `ORIGINAL`.
+        matches_at: Strictest FMR at which the protected face still matches; None for no match.
+    """
+
+    judge: str
+    attacked: bool
+    against: str
+    condition: str
+    before: float | None
+    after: float
+    matched_before: float | None
+    matches_at: float | None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How far the protected face is from the original, over one rectangle of the saved photo.
+
+    Attributes:
+        psnr: In dB; None when nothing differs.
+        ssim: In [-1, 1]; None when a side is shorter than 11 pixels.
+        linf: Largest difference of a sample, in 1/255.
+    """
+
+    psnr: float | None
+    ssim: float | None
+    linf: float
+
+
+@dataclass(frozen=True)
+class FaceVerification:
+    """The answer for one face.
+
+    Attributes:
+        verdict: `protected` when no judge matches at the FMR asked for in the saved file, and at least one
+            independent judge was asked; `weak` when a judge matches; `unconfirmed` otherwise.
+        reasons: One sentence for each judge behind a verdict that is not `protected`.
+        warnings: One sentence for each condition that undoes the protection.
+        found: By condition, whether the detector still finds the face.
+        comparisons: Every judge, against everything, under every condition.
+        footprint: Quality over the crop that recognisers look at; None when sizes differ.
+        box: Quality over the detector's box; None when sizes differ.
+    """
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+    found: dict[str, bool]
+    comparisons: tuple[Comparison, ...]
+    footprint: Quality | None
+    box: Quality | None
+
+
+def verify_faces(
+    original: FloatArray,
+    saved: FloatArray,
+    faces: Faces,
+    panel: Sequence[PanelMember],
+    references: Sequence[Reference] = (),
+    *,
+    conditions: Sequence[Condition] = CONDITIONS,
+    fmr: float = FMRS[0],
+    advance: Callable[[], None] = lambda: None,
+) -> list[FaceVerification]:
+    """Judge every face of a photo.
+
+    With references, a face is weak when a judge matches it to a reference that it matched before; a judge
+    that recognised the person in none of them, or a run without references, compares the face with itself
+    before protection, which is the strictest case.
+
+    Args:
+        original: (H, W, 3) in [0, 1].
+        saved: (H', W', 3) in [0, 1], as read from the saved file; a resized copy of the original is welcome.
+        faces: N faces of the original.
+        panel: The judges.
+        references: Other photos of the person.
+        conditions: `SAVED` first.
+        fmr: False match rate of the verdict.
+        advance: Called after every condition.
+
+    Returns:
+        N answers, in the order of `faces`.
+    """
+    identity = {member.name: _embed(member, original, faces.landmarks) for member in panel}
+    comparisons: list[list[Comparison]] = [[] for _ in range(len(faces))]
+    found: list[dict[str, bool]] = [{} for _ in range(len(faces))]
+    for condition in conditions:
+        received = condition.apply(saved)
+        present, landmarks = find_again(received, faces, original.shape, thorough=condition is SAVED)
+        for member in panel:
+            protected = _embed(member, received, landmarks)
+            for index in range(len(faces)):
+                before = identity[member.name][index]
+                comparisons[index] += _compare(member, condition, before, protected[index], references)
+        for index in range(len(faces)):
+            found[index][condition.name] = bool(present[index])
+        advance()
+    same_size = original.shape == saved.shape
+    answers = []
+    for index in range(len(faces)):
+        verdict, reasons, warnings = decide(comparisons[index], panel, conditions, fmr)
+        answers.append(
+            FaceVerification(
+                verdict,
+                reasons,
+                warnings,
+                found[index],
+                tuple(comparisons[index]),
+                _quality(original, saved, footprint(faces.landmarks[index])) if same_size else None,
+                _quality(original, saved, faces.boxes[index]) if same_size else None,
+            )
+        )
+    return answers
+
+
+def decide(
+    comparisons: Sequence[Comparison],
+    panel: Sequence[PanelMember],
+    conditions: Sequence[Condition],
+    fmr: float,
+) -> tuple[Verdict, tuple[str, ...], tuple[str, ...]]:
+    """Verdict, reasons and warnings of one face from everything the judges said of it."""
+    reasons: list[str] = []
+    broken: dict[str, list[str]] = {}
+    for member in panel:
+        rows = [row for row in comparisons if row.judge == member.name]
+        known = {row.against for row in rows if row.matched_before is not None and row.matched_before <= fmr}
+        for row in rows:
+            relevant = row.against in known if known else row.against == ORIGINAL
+            if not relevant or row.matches_at is None or row.matches_at > fmr:
+                continue
+            if row.condition == SAVED.name:
+                other = "the original" if row.against == ORIGINAL else row.against
+                limit = member.thresholds[row.matches_at]
+                reasons.append(
+                    f"{member.name} still matches the face to {other}, even when it mistakes strangers "
+                    f"for each other only once in {1 / limit.fmr:,.0f} pairs (similarity {row.after:.2f}, "
+                    f"threshold {limit.cosine:.2f} at FMR {limit.fmr:g})."
+                )
+            elif member.name not in broken.setdefault(row.condition, []):
+                broken[row.condition].append(member.name)
+    already = {reason.split(" still ", 1)[0] for reason in reasons}
+    warnings = tuple(
+        f"Once the photo is {condition.phrase}, the face is recognised again by {', '.join(names)}."
+        for condition in conditions
+        if (names := [name for name in broken.get(condition.name, ()) if name not in already])
+    )
+    if reasons:
+        return "weak", tuple(reasons), warnings
+    if any(member.thresholds and not member.attacked for member in panel):
+        return "protected", (), warnings
+    return "unconfirmed", ("No judge that was not itself attacked could be asked.",), warnings
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict of a photo from those of its faces."""
+    return max(verdicts, key=VERDICTS.index)
+
+
+def find_again(
+    received: FloatArray, faces: Faces, shape: tuple[int, ...], *, thorough: bool
+) -> tuple[NDArray[np.bool_], FloatArray]:
+    """The faces of the original in a photo that somebody received.
+
+    Args:
+        received: (H', W', 3) in [0, 1].
+        faces: N faces in pixels of the original.
+        shape: (H, W, 3) of the original.
+        thorough: Whether to look again, rotated and enlarged, when nothing is found.
+
+    Returns:
+        (N,) whether the detector still finds the face, and (N, 5, 2) landmarks in pixels of the received
+        photo. A face that is not found is judged where it was, since another detector may find it.
+    """
+    scale = np.array([received.shape[1] / shape[1], received.shape[0] / shape[0]], dtype=np.float32)
+    landmarks = (faces.landmarks + 0.5) * scale - 0.5
+    boxes = faces.boxes * np.tile(scale, 2)
+    present = np.zeros(len(faces), dtype=np.bool_)
+    # Nothing much smaller than the smallest face is of interest, and small faces are what detection costs.
+    side = float(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)).min(initial=math.inf))
+    seen = detect_faces(received, minimum_size=max(12, int(side / 2)), thorough=thorough)
+    for index, box in enumerate(boxes):
+        overlap = seen.overlap(box)
+        if len(seen) and overlap.max() >= MINIMUM_OVERLAP:
+            present[index] = True
+            landmarks[index] = seen.landmarks[overlap.argmax()]
+    return present, landmarks
+
+
+def refuse_another_photo(original: FloatArray, saved: FloatArray, faces: Faces) -> None:
+    """Check that two photos agree in what lies around the faces, once both are reduced to thumbnails.
+
+    Of another photo, or of the same one turned, every judge would say "no match": a verdict about nothing.
+
+    Args:
+        original: (H, W, 3) in [0, 1].
+        saved: (H', W', 3) in [0, 1], of about the same shape.
+        faces: The faces of the original; what a mask may have changed is left out.
+
+    Raises:
+        UsageError: when they do not correlate.
+    """
+    first, second = (_thumbnail(pixels) for pixels in (original, saved))
+    ratio = np.array([_THUMBNAIL / original.shape[1], _THUMBNAIL / original.shape[0]])
+    around = np.ones(first.shape, dtype=np.bool_)
+    for landmarks in faces.landmarks:
+        left, top, right, bottom = footprint(landmarks) * np.tile(ratio, 2)
+        around[max(0, int(top)) : max(0, math.ceil(bottom)), max(0, int(left)) : max(0, math.ceil(right))] = False
+    if around.sum() < _THUMBNAIL:
+        return
+    one, other = (picture[around] - picture[around].mean() for picture in (first, second))
+    spread = float(np.linalg.norm(one) * np.linalg.norm(other))
+    # Around the faces there may be nothing to compare, such as a white wall.
+    if one.std() > _PLAIN and other.std() > _PLAIN and float(one @ other) / spread < _SAME_PHOTO:
+        raise UsageError(
+            "The two files do not show the same photo.",
+            hint="Give the original first, then the same photo protected, neither cropped nor turned.",
+        )
+
+
+def _thumbnail(pixels: FloatArray) -> FloatArray:
+    """Luminance (64, 64) in [0, 1]."""
+    image = Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8)).convert("L")
+    small = image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32) / np.float32(255)
+
+
+def footprint(landmarks: FloatArray) -> FloatArray:
+    """Bounding box (x1, y1, x2, y2) of the ArcFace crop in photo pixels, from landmarks (5, 2)."""
+    matrix = np.vstack([similarity_matrix(landmarks, ARCFACE_112), [0, 0, 1]])
+    side = ARCFACE_112.width - 0.5
+    corners = np.linalg.inv(matrix) @ np.array([[-0.5, side, side, -0.5], [-0.5, -0.5, side, side], [1, 1, 1, 1]])
+    return np.concatenate([corners[:2].min(1), corners[:2].max(1)]).astype(np.float32)
+
+
+def cut(pixels: FloatArray, box: FloatArray) -> FloatArray:
+    """The part of a photo (H, W, 3) inside a box, at least one pixel."""
+    height, width = pixels.shape[:2]
+    left, top = np.floor(box[:2]).astype(int).clip(0, (width - 1, height - 1))
+    right, bottom = np.ceil(box[2:]).astype(int).clip((left + 1, top + 1), (width, height))
+    return pixels[top:bottom, left:right]
+
+
+def _embed(member: PanelMember, pixels: FloatArray, landmarks: FloatArray) -> FloatArray:
+    return member.judge.embed(extract_crops(pixels, landmarks, member.judge.card.template))
+
+
+def _compare(
+    member: PanelMember,
+    condition: Condition,
+    before: FloatArray,
+    protected: FloatArray,
+    references: Sequence[Reference],
+) -> list[Comparison]:
+    """What one judge says of one face against itself and against every reference."""
+
+    def row(against: str, other: FloatArray, earlier: float | None) -> Comparison:
+        after = float(protected @ other)
+        matched = None if earlier is None else member.matches_at(earlier)
+        return Comparison(
+            member.name,
+            member.attacked,
+            against,
+            condition.name,
+            earlier,
+            after,
+            matched,
+            member.matches_at(after),
+        )
+
+    rows = [row(ORIGINAL, before, None)]
+    for reference in references:
+        other = reference.embeddings[member.name]
+        rows.append(row(reference.name, other, float(before @ other)))
+    return rows
+
+
+def _quality(original: FloatArray, saved: FloatArray, box: FloatArray) -> Quality:
+    first, second = cut(original, box), cut(saved, box)
+    ratio = psnr(first, second)
+    return Quality(
+        psnr=ratio if math.isfinite(ratio) else None,
+        ssim=ssim(first, second) if min(first.shape[:2]) >= 11 else None,
+        linf=linf(first, second),
+    )

@@ -1,0 +1,1 @@
+"""What learns on either side: one training loop, and the decoders."""

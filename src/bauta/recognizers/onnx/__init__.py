@@ -1,0 +1,1 @@
+"""ONNX recognisers: read with care, and as differentiable torch modules."""

@@ -1,0 +1,1 @@
+"""AdvFace: the protector, its shadows, and the loss it makes them pay."""

@@ -1,0 +1,572 @@
+"""AdvFace: adversarial noise on the stored feature, so that a decoder trained on features does not show the face.
+
+Wang et al., Privacy-preserving Adversarial Facial Features, CVPR 2023. What is the paper's, as far as it was reachable:
+the plug-in beside an unchanged recogniser, the shadow model, the cycle feature -> shadow image -> shadow feature ->
+reconstructed image whose loss against the shadow image gives the noise, and, from the size of its storage, a feature of
+(64, 56, 56). Its budget, step and number of iterations were not. Ours: the budget by channel, the term that keeps the
+template, momentum, several shadows, noise that stays, the anchor ``self``, values kept in the feature's own range, the
+key, and the storage forms.
+
+::
+
+    x_s = S(z)                  the shadow image: the server never sees the face
+    z_s = E(x_s)                its feature; at z itself the loss has no gradient
+    repeat: x_r = S(z_s + d)    of each shadow; the first has made x_s
+            J   = |x_r - x_s|^2 - structure * ssim(x_r, x_s) - identity * (1 - cos(F(z + d), F(z)))
+            d   = project(d + step * std * sign(dJ/dd))       each term's gradient first brought to one length
+    store z + d
+
+E is the front of the recogniser, F its back, S a shadow decoder, std the deviation of each channel of z.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, get_args
+
+import torch
+from torch import Tensor, nn
+
+from bauta.errors import UsageError, WeightsCorrupt
+from bauta.learning.decoders import SIDE, Face, Standardise, fused, start_decoder
+from bauta.learning.learners import Progress, Schedule
+from bauta.recognizers.splits import TEMPLATE, split_recognizer
+from bauta.recognizers.surrogates import Surrogate
+from bauta.registry import register
+from bauta.templates.advface.keys import turn
+from bauta.templates.advface.shadow_loss import ShadowLoss
+from bauta.templates.advface.shadows import (
+    Shadow,
+    calibration,
+    channel_std,
+    digest_of_pixels,
+    fit_shadow,
+    plain_figures,
+    require_faces,
+)
+from bauta.templates.base import Protector, Provenance, crops_of, find_device
+from bauta.templates.representation import Kind, Representation, Storage
+
+CHUNK = 4  # faces at a time: more outgrow the processor's cache
+DEVICE_CHUNK = 64  # on an accelerator
+LATE = 0.7  # share of the iterations before the only look at the cosine
+KEPT = 0.1  # loss of cosine at which the identity term of weight 1 weighs as much as the shadows
+SMALL = 64  # elements up to which a learned tensor is kept in float32
+
+
+@dataclass(frozen=True)
+class AdvFaceConfig:
+    """Settings of AdvFace.
+
+    Attributes:
+        split: Where the recogniser is cut; see `bauta.recognizers.splits.find_cut`. The paper's feature is 64x56x56.
+        shadows: The decoders to defend against; see `Shadow.parse`. The first makes the shadow image.
+        epsilon: Half side of the box around each number, in standard deviations of its channel.
+        step: Length of a step, as a share of epsilon.
+        iterations: Steps.
+        norm: ``linf`` is the box; ``l2`` is the ball of the same root mean square.
+        structure: Weight of the structural similarity of shadow and reconstructed image (small squares in grey,
+            contrast and structure only), beside the squared error. The error alone is won by wrong brightness, which
+            leaves features of the face to be seen.
+        identity: Weight of the term that keeps the template: it pulls as hard as the shadows do where the cosine
+            between the templates of the stored and of the clean feature has fallen by 0.1.
+        identity_every: Iterations between two looks at that cosine; in between, its last gradient is used again. 0 is
+            a single look, at seven tenths of the iterations.
+        anchor: ``shadow`` adds the noise to the shadow feature inside the loop, as the paper's cycle does; ``self``
+            to the feature itself, from a random start.
+        momentum: Decay of the accumulated gradient, which carries over to unknown decoders.
+        noise: Standard deviation of Gaussian noise that the feature gets first and keeps, in those of each channel.
+            It is what an attacker cannot compute; it comes on top of epsilon.
+        in_range: Whether stored numbers stay in the range that clean features have, beyond which noise is clipped
+            away by whoever knows it.
+        storage: Type of the stored numbers.
+    """
+
+    split: str = "14x14"
+    shadows: tuple[str, ...] = ("residual-32", "unet-16")
+    epsilon: float = 0.6
+    step: float = 0.1
+    iterations: int = 20
+    norm: Literal["linf", "l2"] = "linf"
+    structure: float = 1.0
+    identity: float = 0.1
+    identity_every: int = 0
+    anchor: Literal["shadow", "self"] = "shadow"
+    momentum: float = 0.9
+    noise: float = 0.0
+    in_range: bool = True
+    storage: Storage = "float16"
+
+    def __post_init__(self) -> None:
+        checks = {
+            "shadows": 1 <= len(self.shadows) <= 8 and len(set(self.shadows)) == len(self.shadows),
+            "epsilon": 0 < self.epsilon <= 100,
+            "step": 0 < self.step <= 2,
+            "iterations": 1 <= self.iterations <= 10_000,
+            "norm": self.norm in ("linf", "l2"),
+            "structure": 0 <= self.structure <= 1000,
+            "identity": 0 <= self.identity <= 1000,
+            "identity_every": 0 <= self.identity_every <= 10_000,
+            "anchor": self.anchor in ("shadow", "self"),
+            "momentum": 0 <= self.momentum < 1,
+            "noise": 0 <= self.noise <= 100,
+            "storage": self.storage in get_args(Storage),
+        }
+        for name, good in checks.items():
+            if not good:
+                raise UsageError(f"AdvFace cannot run with {name}={getattr(self, name)!r}.", hint="See AdvFaceConfig.")
+        for text in self.shadows:
+            Shadow.parse(text)
+
+    @classmethod
+    def paper(cls) -> AdvFaceConfig:
+        """What is known of the paper: one shadow, no further terms. Its budget and number of steps are ours."""
+        return cls(
+            split="64x56x56",
+            shadows=("residual-32",),
+            epsilon=0.5,
+            step=0.125,
+            iterations=20,
+            structure=0.0,
+            identity=0.0,
+            momentum=0.0,
+            in_range=False,
+            storage="float32",
+        )
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], preset: str = "default") -> AdvFaceConfig:
+        """The preset with other settings; lists stand for tuples.
+
+        Raises:
+            UsageError: when there is no such preset or setting, or a value is not allowed.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(settings.keys() - set(known)):
+            raise UsageError(f"AdvFace has no setting {unknown[0]!r}.", hint=f"It has {', '.join(known)}.")
+        if preset not in ("default", "paper"):
+            raise UsageError(f"AdvFace has no preset {preset!r}.", hint="There is default and paper.")
+        given: dict[str, Any] = {
+            name: tuple(value)
+            if isinstance(value, list)
+            else (value,)
+            if name == "shadows" and isinstance(value, str)
+            else value
+            for name, value in settings.items()
+        }
+        return replace(cls.paper() if preset == "paper" else cls(), **given)
+
+    @property
+    def looks(self) -> range:
+        """The iterations at which the cosine to the clean template is looked at."""
+        if not self.identity:
+            return range(0)
+        if not self.identity_every:
+            return range(max(1, round(LATE * self.iterations)), self.iterations, self.iterations)
+        return range(self.identity_every, self.iterations, self.identity_every)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelStatistics:
+    """Of clean features, for each channel (C,): what noise is measured by and `uint8` is scaled to."""
+
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor) -> ChannelStatistics:
+        """From features (N, C, ...); a channel that never changes gets a deviation of 1e-6."""
+        places = [0, *range(2, values.dim())]
+        std = channel_std(values).flatten().clamp_min(1e-6)
+        return cls(values.mean(places), std, values.amin(places), values.amax(places))
+
+
+@dataclass(frozen=True, eq=False)
+class _Cycle:
+    """What the shadows make of the shadow feature and noise, which is to lose the shadow image.
+
+    Attributes:
+        decoders: Of each shadow the layers between the first, which standardises and is done once, and the last, which
+            the loss does.
+        anchors: Of each, the shadow feature (N, ...), standardised.
+        spreads: Of each, what one deviation of the noise is there.
+        lost: Compares with the shadow images.
+    """
+
+    decoders: Sequence[nn.Module]
+    anchors: Sequence[Tensor]
+    spreads: Sequence[Tensor]
+    lost: ShadowLoss
+
+    def gradient(self, noise: Tensor) -> Tensor:
+        """Of what is lost, by noise (N, ...): the shadows' together, levelled, so that each has the same say."""
+        with torch.enable_grad():
+            variables = [
+                torch.addcmul(anchor, noise, spread).requires_grad_()
+                for anchor, spread in zip(self.anchors, self.spreads, strict=True)
+            ]
+            logits = [decode(variable) for decode, variable in zip(self.decoders, variables, strict=True)]
+        # All at once: the loss's small operations are half as many.
+        gradients = torch.autograd.grad(logits, variables, self.lost.gradients([one.detach() for one in logits]))
+        together, *others = (_levelled(*one) for one in zip(gradients, self.spreads, strict=True))
+        for other in others:
+            together.add_(other)
+        return together.div_(len(gradients))
+
+
+@register("advface", kind="protector")
+class AdvFace(Protector):
+    """The plug-in; `AdvFace.fit` trains its shadows.
+
+    Args:
+        recognizer: The recogniser, which stays as it is.
+        config: Settings.
+        shadows: A decoder for each of `config.shadows`.
+        statistics: Of the recogniser's features at the cut.
+        provenance: Where shadows and statistics come from.
+    """
+
+    keyed: ClassVar[bool] = True
+    Config = AdvFaceConfig
+
+    def __init__(
+        self,
+        recognizer: Surrogate,
+        config: AdvFaceConfig,
+        shadows: Sequence[nn.Sequential],
+        statistics: ChannelStatistics,
+        *,
+        provenance: Provenance | None = None,
+    ) -> None:
+        super().__init__(recognizer, provenance=provenance)
+        if len(shadows) != len(config.shadows):
+            raise UsageError(
+                f"{len(config.shadows)} shadow decoders are named and {len(shadows)} given.", hint="Fit AdvFace again."
+            )
+        self.config = config
+        self.front, self.back = split_recognizer(recognizer, config.split)
+        self.kind: Kind = "template" if self.front.cut.name == TEMPLATE else "feature"
+        self.split = self.front.cut.name
+        self.statistics = statistics
+        self._parts = _packed(shadows, statistics)
+        for place, shadow in enumerate(shadows):  # compute with what is kept, not with what was rounded
+            shadow.load_state_dict(_state_of(self._parts, place))
+        self.shadows = [fused(shadow) for shadow in shadows]
+
+    @classmethod
+    def fit(
+        cls,
+        images: Tensor,
+        *,
+        recognizer: Surrogate,
+        generator: torch.Generator,
+        preset: Literal["default", "paper"] = "default",
+        epochs: int = 5,
+        batch: int = 16,
+        rate: float = 2e-3,
+        people: Sequence[str] = (),
+        licence: str = "not stated",
+        data: str = "",
+        work: Path | None = None,
+        progress: Progress | None = None,
+        device: str = "cpu",
+        **settings: Any,
+    ) -> AdvFace:
+        """Train the shadow decoders, or go on training them.
+
+        Args:
+            images: (N, 3, 112, 112) uint8, or float32 in [0, 1]: faces of people who will never be stored, and whom
+                no attacker of an evaluation learns from.
+            recognizer: The recogniser.
+            generator: Not drawn from; its seed is the schedule's.
+            preset: Settings to start from.
+            epochs: Passes of a shadow over the images.
+            batch: Images in a step.
+            rate: Adam's learning rate at the start.
+            people: Name of the person on each image, to refuse a set of one person; empty when not known.
+            licence: Terms of the shadows.
+            data: What the images are, one line.
+            work: Folder of the checkpoints.
+            progress: Called with a stage, steps done and steps in all.
+            device: Where to train, such as ``cuda``; the protector is on the CPU all the same.
+            settings: Fields of `AdvFaceConfig` that differ from the preset's.
+
+        Raises:
+            UsageError: when there is no such setting, images have another form, are too few or of one person, the
+                recogniser cannot be cut there, or a checkpoint is of other faces or settings.
+            NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
+        """
+        config = AdvFaceConfig.of(settings, preset)
+        schedule = Schedule(epochs, batch, rate, generator.initial_seed() % (1 << 31))
+        require_faces(images)
+        if people and len(people) != len(images):
+            raise UsageError(f"{len(images)} faces have {len(people)} names.", hint="Name the person of each.")
+        if people and len(set(people)) < 2:
+            raise UsageError("All faces are of one person.", hint="Give faces of many people to learn from.")
+        where = find_device(device)
+        front, _ = split_recognizer(recognizer, config.split)
+        front.to(where)
+
+        def features(part: Tensor) -> Tensor:
+            with torch.no_grad():
+                values: Tensor = front(crops_of(part.to(where), recognizer.card.template))
+            return values.to(part.device)
+
+        key = f"{recognizer.card.sha256} {front.cut.name}"
+        shadows: list[nn.Sequential] = []
+        training: dict[str, Any] = {}
+        for text in config.shadows:
+            shadow, figures = fit_shadow(
+                Shadow.parse(text), features, images, schedule, key=key, device=where, work=work, progress=progress
+            )
+            shadows.append(shadow)
+            training |= {f"{text}_{name}": value for name, value in plain_figures(figures).items()}
+        provenance = Provenance(
+            data=f"{data or f'{len(images)} faces'}, SHA-256 {digest_of_pixels(images)[:16]}",
+            licence=licence,
+            seed=schedule.seed,
+            training=(
+                ("faces", len(images)),
+                *([("people", len(set(people)))] if people else []),
+                *((name, value) for name, value in schedule.to_dict().items() if name != "seed"),
+                *((name.replace(".", "_"), value) for name, value in training.items()),
+            ),
+        )
+        statistics = ChannelStatistics.of(calibration(features, images)[0])
+        front.to("cpu")  # it shares the recogniser
+        return cls(recognizer, config, shadows, statistics, provenance=provenance)
+
+    def protect(self, images: Tensor, generator: torch.Generator, key: bytes | None = None) -> Representation:
+        """Adversarial features of faces (N, 3, 112, 112) in [0, 1]; see `Protector.protect`.
+
+        Args:
+            images: The faces.
+            generator: Of the noise and the random start; with neither, nothing is drawn.
+            key: Locks what is stored; see `lock`. At least 16 random bytes.
+
+        Raises:
+            UsageError: when images or key have another form.
+            NumericalFailure: when a network answers with NaN or infinity.
+        """
+        self.require_images(images)
+        self.require_key(key)
+        parts = self._parts_of(images)
+        with torch.no_grad():
+            features = [self.front(self.crops(part)) for part in parts]
+        stored = torch.cat([self.disturb(part, generator) for part in features])
+        low, high = self.statistics.low, self.statistics.high
+        if key is not None:
+            stored = self.lock(stored, key)
+            reach = ((torch.stack([low, high]) - self.statistics.mean) / self.statistics.std).abs().max()
+            low, high = -reach.expand(stored.shape[1]), reach.expand(stored.shape[1])
+        return self.represent(stored, key).stored_as(self.config.storage, low=low.cpu(), high=high.cpu())
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move recogniser, front, back, shadows and statistics; see `Protector.to`."""
+        for network in (self.front, self.back, *self.shadows):
+            network.to(device)
+        kept = {field.name: getattr(self.statistics, field.name).to(device) for field in fields(self.statistics)}
+        self.statistics = ChannelStatistics(**kept)
+        return super().to(device)
+
+    def _parts_of(self, values: Tensor) -> list[Tensor]:
+        """Values on the networks' device, so many at a time as suit it."""
+        count = CHUNK if self.device.type == "cpu" else DEVICE_CHUNK
+        return [part.to(self.device) for part in torch.split(values, count)]
+
+    def disturb(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        """Features (N, ...) with adversarial noise, within `epsilon` standard deviations of each channel.
+
+        Args:
+            features: Clean features, of `front`.
+            generator: Of the noise and the random start.
+        """
+        config, std, looks = self.config, self._by_channel(self.statistics.std), self.config.looks
+        if features.dim() == 4:
+            features = features.contiguous(memory_format=torch.channels_last)
+        if config.noise:
+            drawn = torch.randn(features.shape, generator=generator).to(features.device)
+            features = features + config.noise * std * drawn
+            if config.in_range:
+                features = torch.minimum(
+                    torch.maximum(features, self._by_channel(self.statistics.low)),
+                    self._by_channel(self.statistics.high),
+                )
+        with torch.no_grad():
+            cycle = self._cycle(features, std)
+            template = self.back(features) if looks else None
+        bounds = self._bounds(features, std)
+        # In standard deviations, in which every channel has the same budget.
+        noise = torch.zeros_like(features)
+        if config.anchor == "self":
+            drawn = torch.rand(features.shape, generator=generator).to(features.device)
+            noise = config.epsilon * config.step * (2 * drawn - 1)
+        momentum, identity = torch.zeros_like(features), torch.zeros_like(features)
+        for iteration in range(config.iterations):
+            gradient = cycle.gradient(noise)
+            if template is not None and iteration >= looks.start:  # at first there is nothing to keep
+                if iteration in looks:
+                    identity = self._identity_gradient(features, noise, std, template)
+                gradient = gradient.sub_(identity, alpha=config.identity)
+            if config.momentum:
+                momentum = gradient = gradient.add_(momentum, alpha=config.momentum)
+            noise = self._project(self._stepped(noise, gradient), bounds)
+        return features + noise * std
+
+    def _cycle(self, features: Tensor, std: Tensor) -> _Cycle:
+        """What the first shadow makes of features, and where the noise that all are to be misled by is added."""
+        images = self.shadows[0](features)
+        anchor = self.front(self.crops(images)) if self.config.anchor == "shadow" else features
+        decoders, anchors, spreads, starts = [], [], [], []
+        for first, network, last in self.shadows:
+            assert isinstance(first, Standardise)
+            assert isinstance(last, Face)
+            decoders.append(network)
+            anchors.append(first(anchor))
+            spreads.append(std / first.scale)
+            starts.append(last.start)
+        return _Cycle(decoders, anchors, spreads, ShadowLoss(images, starts, self.config.structure))
+
+    def _identity_gradient(self, features: Tensor, noise: Tensor, std: Tensor, template: Tensor) -> Tensor:
+        """Of 1 - cosine to the clean template, levelled, and as long as that is large."""
+        with torch.enable_grad():
+            variable = torch.addcmul(features, noise, std).requires_grad_()
+            distance = 1 - (self.back(variable) * template).sum(1)
+            (gradient,) = torch.autograd.grad(distance.sum(), variable)
+        weight = (distance.detach() / KEPT).reshape(-1, *[1] * (gradient.dim() - 1))
+        return _levelled(gradient, std).mul_(weight)
+
+    def _stepped(self, noise: Tensor, gradient: Tensor) -> Tensor:
+        """The noise after a step along the gradient, in place."""
+        length = self.config.epsilon * self.config.step
+        if self.config.norm == "linf":
+            return noise.add_(gradient.sign(), alpha=length)
+        return noise.add_(length * gradient / _root_mean_square(gradient).clamp_min(1e-20))
+
+    def _bounds(self, features: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the noise, in standard deviations: the box, and the range of clean features."""
+        low, high = torch.full_like(features, -math.inf), torch.full_like(features, math.inf)
+        if self.config.in_range:
+            # A face beyond the calibrated range is not pulled back into it, only not pushed further out.
+            low = ((self._by_channel(self.statistics.low) - features) / std).clamp_max(0)
+            high = ((self._by_channel(self.statistics.high) - features) / std).clamp_min(0)
+        if self.config.norm == "linf":
+            low, high = low.clamp_min(-self.config.epsilon), high.clamp_max(self.config.epsilon)
+        return low, high
+
+    def _project(self, noise: Tensor, bounds: tuple[Tensor, Tensor]) -> Tensor:
+        if self.config.norm == "l2":
+            noise = noise * (self.config.epsilon / _root_mean_square(noise).clamp_min(1e-20)).clamp_max(1)
+        return noise.clamp_(*bounds)
+
+    def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:
+        """Templates of the stored features, by the unchanged recogniser; see `Protector.templates`."""
+        with torch.no_grad():
+            return torch.cat([self.back(part) for part in self._parts_of(self.features(representation, key))]).cpu()
+
+    def to_image(self, representation: Representation, key: bytes | None = None) -> Tensor:
+        """What the first shadow decoder sees in it, as the paper shows its features; see `Protector.to_image`."""
+        with torch.no_grad():
+            parts = self._parts_of(self.features(representation, key))
+            return torch.cat([self.shadows[0](part) for part in parts]).cpu()
+
+    def features(self, representation: Representation, key: bytes | None = None) -> Tensor:
+        """The stored features (N, ...) float32, unlocked.
+
+        Raises:
+            UsageError: when they are another protector's, or locked by another key.
+        """
+        self.require_own(representation, key)
+        values = representation.values()
+        return values if key is None else self.unlock(values.to(self.device), key).cpu()
+
+    def lock(self, features: Tensor, key: bytes) -> Tensor:
+        """Features (N, ...) made unreadable without the key; our design, and no encryption.
+
+        They are standardised by channel. A template is then rotated by a random orthogonal matrix, a feature gets a
+        random sign for each number and all its numbers change places, both drawn from the key by SHAKE-256. Who has
+        stolen the store but not the key can neither feed a decoder of his own nor link faces to another store. Who
+        has the key gains and loses nothing, and who can enrol faces of his own learns the key's map from some tens of
+        them. Equal faces stay equal under one key.
+        """
+        return turn(self._standardised(features), key, rotated=self.kind == "template")
+
+    def unlock(self, values: Tensor, key: bytes) -> Tensor:
+        """What `lock` locked."""
+        standardised = turn(values, key, rotated=self.kind == "template", back=True)
+        return standardised * self._by_channel(self.statistics.std) + self._by_channel(self.statistics.mean)
+
+    def _standardised(self, features: Tensor) -> Tensor:
+        return (features - self._by_channel(self.statistics.mean)) / self._by_channel(self.statistics.std)
+
+    def _by_channel(self, values: Tensor) -> Tensor:
+        return values.reshape(1, -1, *[1] * (len(self.front.cut.shape) - 1))
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values."""
+        return self.config.to_dict()
+
+    def parts(self) -> dict[str, Tensor]:
+        """Shadow decoders, rounded to float16, and statistics."""
+        return self._parts
+
+    @classmethod
+    def restore(
+        cls, recognizer: Surrogate, settings: Mapping[str, Any], parts: Mapping[str, Tensor], provenance: Provenance
+    ) -> Self:
+        """AdvFace with these settings and parts; see `Protector.restore`."""
+        config = AdvFaceConfig.of(settings)
+        shape = split_recognizer(recognizer, config.split)[0].cut.shape
+        try:
+            statistics = ChannelStatistics(**{name: parts[name] for name in ("mean", "std", "low", "high")})
+            shadows = []
+            for place, text in enumerate(config.shadows):
+                shadow = Shadow.parse(text)
+                blank = start_decoder(
+                    shadow.decoder, torch.zeros(2, *shape), torch.full((3, SIDE, SIDE), 0.5), shadow.channels, 0
+                )
+                blank.load_state_dict(_state_of(parts, place))
+                shadows.append(blank)
+            if any(tuple(getattr(statistics, field.name).shape) != shape[:1] for field in fields(statistics)):
+                raise RuntimeError("statistics of other channels")
+        except (KeyError, RuntimeError) as error:
+            raise WeightsCorrupt(f"The learned parts of AdvFace do not fit: {error}", hint="Fit it again.") from error
+        return cls(recognizer, config, shadows, statistics, provenance=provenance)
+
+
+def _levelled(gradient: Tensor, std: Tensor) -> Tensor:
+    """Gradient by a feature, turned into that by its noise in `std` and brought to length 1, in place."""
+    gradient = gradient.mul_(std)
+    length = torch.linalg.vector_norm(gradient, dim=tuple(range(1, gradient.dim())), keepdim=True)
+    return gradient.div_(length.clamp_min_(1e-20))
+
+
+def _root_mean_square(values: Tensor) -> Tensor:
+    return values.square().mean(tuple(range(1, values.dim())), keepdim=True).sqrt()
+
+
+def _packed(shadows: Sequence[nn.Module], statistics: ChannelStatistics) -> dict[str, Tensor]:
+    parts = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
+    for place, shadow in enumerate(shadows):
+        for name, value in shadow.state_dict().items():
+            large = value.is_floating_point() and value.numel() > SMALL
+            parts[f"shadow.{place}.{name}"] = value.detach().half() if large else value.detach().clone()
+    return parts
+
+
+def _state_of(parts: Mapping[str, Tensor], place: int) -> dict[str, Tensor]:
+    start = f"shadow.{place}."
+    return {
+        name.removeprefix(start): value.float() if value.is_floating_point() else value
+        for name, value in parts.items()
+        if name.startswith(start)
+    }

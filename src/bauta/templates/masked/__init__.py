@@ -1,0 +1,1 @@
+"""Masked faces: maskings, mixtures, and the networks that read them."""

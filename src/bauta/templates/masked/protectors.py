@@ -1,0 +1,357 @@
+"""Recognisers of masked faces: the protectors that are a masking and the network that learned to read it.
+
+Here, unlike in `AdvFace`, the recogniser does not stay as it is. A masked face is nothing that it could read, so a copy
+of it gets a stem (`bauta.templates.masked.network`) and learns anew (`bauta.templates.masked.training`). Where stored
+faces are hidden from it, a second copy, the reader, finds their templates (`bauta.templates.masked.reader`).
+
+What is stored is the masked face. Whoever stands at the door is masked too, there, and not mixed with others, since
+nobody stores that: `Protector.probe`. The clean recogniser reads no masked face, and that of masked faces no other:
+each refuses what another protector made, by name and hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from bauta import metrics
+from bauta.errors import UsageError, WeightsCorrupt
+from bauta.learning.learners import Progress
+from bauta.rates import FMRS
+from bauta.recognizers.surrogates import Surrogate
+from bauta.registry import register
+from bauta.templates.advface.shadows import as_images, digest_of_pixels, plain_figures, require_faces
+from bauta.templates.base import Protector, Provenance, unknown_generator
+from bauta.templates.masked.frequency import PrivacyBudget, RandomSubset, ShuffledMask, ShuffledResidue
+from bauta.templates.masked.hybrid_masking import FixedMixture, HybridMask
+from bauta.templates.masked.masking import GaussianNoise, Masking, Unmasked
+from bauta.templates.masked.mixing import PixelMixing
+from bauta.templates.masked.network import HALF, MaskedNetwork
+from bauta.templates.masked.reader import MaskedReader
+from bauta.templates.masked.training import Classroom, Training
+from bauta.templates.representation import Kind, Representation, Storage
+
+WATCHED = 128  # faces from which thresholds are taken
+FALSE_MATCHES = 5  # that must be among their scores for a threshold to mean something
+_THRESHOLD = "threshold_at_fmr_"
+SMALL = 64  # elements up to which a learned tensor is kept in float32
+_CHUNK = 16
+_FIELDS = tuple(field.name for field in fields(Training))
+
+
+class MaskedRecognition(Protector):
+    """A masking, and the recogniser that learned to read it; each registered method names its masking.
+
+    Args:
+        recognizer: The clean recogniser that it was made of: `clean` is what that says.
+        masking: In evaluation mode.
+        network: Likewise.
+        storage: Type of the stored numbers, ``float32`` or ``float16``.
+        provenance: Where the learned parts come from.
+    """
+
+    Made: ClassVar[type[Masking]]
+
+    def __init__(
+        self,
+        recognizer: Surrogate,
+        masking: Masking,
+        network: MaskedNetwork,
+        *,
+        storage: Storage = "float16",
+        provenance: Provenance | None = None,
+    ) -> None:
+        super().__init__(recognizer, provenance=provenance)
+        if storage not in ("float32", "float16"):
+            raise UsageError(f"Masked faces are not stored as {storage!r}.", hint="Give float32 or float16.")
+        self.masking, self.network = masking.eval().requires_grad_(False), network.eval()
+        self.kind: Kind = masking.kind
+        self.storage = storage
+        self._parts = _packed(masking, network)
+        _load(masking, network, self._parts)  # compute with what is kept, not with what was rounded
+        network.freeze()
+        self.reader = MaskedReader(network, masking)
+
+    @classmethod
+    def fit(
+        cls,
+        images: Tensor,
+        *,
+        recognizer: Surrogate,
+        generator: torch.Generator,
+        people: Sequence[str] = (),
+        storage: Storage = "float16",
+        licence: str = "not stated",
+        data: str = "",
+        work: Path | None = None,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Make a recogniser of masked faces, or go on making it.
+
+        Args:
+            images: (N, 3, 112, 112) uint8, or float32 in [0, 1]: faces of people who will never be stored, and whom
+                no attacker of an evaluation learns from.
+            recognizer: The clean recogniser, of ArcFace crops.
+            generator: Not drawn from; its seed is the schedule's.
+            people: Name of the person on each image. Without names there is no margin to fine-tune with. With 40 and
+                more, one in twenty is not learned from but watched.
+            storage: Type of the stored numbers.
+            licence: Terms of what is learned.
+            data: What the images are, one line.
+            work: Folder of the checkpoints.
+            progress: Called with a stage, steps done and steps in all.
+            settings: Fields of `Training` and of the masking's settings.
+
+        Raises:
+            UsageError: when there is no such setting, images have another form, are too few or of too few people, or a
+                checkpoint is of other faces or settings.
+            NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
+        """
+        taught = {name: settings.pop(name) for name in list(settings) if name in _FIELDS}
+        training = Training(**taught)
+        config = cls.Made.Config.of(settings)
+        require_faces(images)
+        if people and len(people) != len(images):
+            raise UsageError(f"{len(images)} faces have {len(people)} names.", hint="Name the person of each.")
+        if people and len(set(people)) < 2:
+            raise UsageError("All faces are of one person.", hint="Give faces of many people to learn from.")
+        masking = cls.Made(config)
+        seed = generator.initial_seed() % (1 << 31)
+        network = _network(recognizer, masking)  # a reader of its own comes later, when there is something to read
+        room = Classroom(recognizer, images, list(people), masking, network, training, seed, work, progress)
+        figures = room.teach(cls.card.name)
+        provenance = Provenance(
+            data=f"{data or f'{len(images)} faces'}, SHA-256 {digest_of_pixels(images)[:16]}",
+            licence=licence,
+            seed=seed,
+            training=(
+                ("faces", len(room.pixels)),
+                *([("people", len(set(people)))] if people else []),
+                *((name, getattr(training, name)) for name in _FIELDS),
+                *((name.replace(" ", "_"), value) for name, value in plain_figures(figures).items()),
+            ),
+        )
+        made = cls(recognizer, masking, network, storage=storage, provenance=provenance)
+        limits = made._calibrated(as_images(room.watched[:WATCHED]), room.watched_people[:WATCHED], seed)
+        made.provenance = replace(provenance, training=(*provenance.training, *limits))
+        return made
+
+    def _calibrated(self, images: Tensor, people: Tensor, seed: int) -> list[tuple[str, float]]:
+        """Thresholds of stored faces against probes of other people, of whom nothing was learned; see `thresholds`."""
+        other = (people[:, None] != people).numpy()
+        if not other.any():
+            return []
+        generator = torch.Generator().manual_seed(seed)
+        gallery = self.templates(self.protect(images, generator))
+        with torch.no_grad():
+            scores = (gallery @ self.probe(images, generator).T).numpy()[other]
+        return [
+            (f"{_THRESHOLD}{fmr:.0e}", round(metrics.threshold_at_fmr(scores, fmr), 4))
+            for fmr in FMRS
+            if len(scores) * fmr >= FALSE_MATCHES
+        ]
+
+    def to(self, device: torch.device | str) -> Self:
+        """Masked faces are computed on the CPU; see `Protector.to`.
+
+        Raises:
+            UsageError: when another device is asked for.
+        """
+        if torch.device(device).type != "cpu":
+            raise UsageError(f"{self.name} computes on the CPU only, not on {device}.", hint="Leave device out.")
+        return super().to(device)
+
+    def mask(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Faces (N, 3, 112, 112) masked, under autograd: (N, C, H, W), before the recogniser is asked about any."""
+        values: Tensor = self.masking(images, generator)
+        return values
+
+    def protect(self, images: Tensor, generator: torch.Generator, key: bytes | None = None) -> Representation:
+        """The masked faces; see `Protector.protect`."""
+        self.require_images(images)
+        self.require_key(key)
+        with torch.no_grad():
+            values = torch.cat([self.masking.stored(part, self.reader, generator) for part in _parts(images)])
+        if self.storage == "float16":  # much noise may be larger than the largest number there is
+            values = values.clamp(-HALF, HALF)
+        return self.represent(values).stored_as(self.storage)
+
+    def see(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Unit-norm templates (N, D) of faces (N, 3, 112, 112), each masked alone as at the door, under autograd."""
+        return self.reader.recognise(self.reader.look(images, generator))
+
+    def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:
+        """Templates of masked faces by the recogniser that reads them; see `Protector.templates`."""
+        self.require_own(representation, key)
+        with torch.no_grad():
+            parts = _parts(representation.values())
+            return torch.cat([self.network.read(self.network.unmask(part.float())) for part in parts])
+
+    @property
+    def thresholds(self) -> dict[float, float]:
+        """Measured at the fitting on the people who were watched, at most `WATCHED` of their faces, where they make at
+        least `FALSE_MATCHES` false matches; see `Protector.thresholds`."""
+        facts = dict(self.provenance.training)
+        found = {fmr: facts.get(f"{_THRESHOLD}{fmr:.0e}") for fmr in FMRS}
+        return {fmr: float(limit) for fmr, limit in found.items() if limit is not None}
+
+    def probe(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Templates of faces that are masked to be compared, and not stored; see `Protector.probe`."""
+        self.require_images(images)
+        drawn = unknown_generator() if generator is None else generator
+        return torch.cat([self.network(self.masking.single(part, drawn)) for part in _parts(images)])
+
+    def to_image(self, representation: Representation, key: bytes | None = None) -> Tensor:
+        """The picture that the numbers are, or that they are the mask of; see `Masking.picture` and `viewer`."""
+        self.require_own(representation, key)
+        viewer = self.viewer
+        show = self.masking.picture if viewer is None else lambda values: viewer(values).clamp(0, 1)
+        with torch.no_grad():
+            return torch.cat([show(part) for part in _parts(representation.values())])
+
+    @property
+    def viewer(self) -> nn.Module | None:
+        """The stem, which undoes the mask as far as it can be undone; see `Protector.viewer`."""
+        return self.network.stem if self.kind == "frequency" else None
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"storage": self.storage, **self.masking.config.to_dict()}
+
+    def parts(self) -> dict[str, Tensor]:
+        """What masking and recogniser learned, large tensors rounded to float16."""
+        return self._parts
+
+    @classmethod
+    def restore(
+        cls, recognizer: Surrogate, settings: Mapping[str, Any], parts: Mapping[str, Tensor], provenance: Provenance
+    ) -> Self:
+        """The protector again; see `Protector.restore`."""
+        given = dict(settings)
+        try:
+            storage = given.pop("storage")
+        except KeyError as error:
+            raise UsageError(f"The setting {error} is missing.", hint="Fit the protector again.") from error
+        masking = cls.Made(cls.Made.Config.of(given))
+        masking.require_parts({name.removeprefix(_MASKING): one for name, one in parts.items()})
+        network = _network(recognizer, masking, apart=masking.apart)
+        _load(masking, network, parts)
+        return cls(recognizer, masking, network, storage=cast(Storage, storage), provenance=provenance)
+
+
+_MASKING, _NETWORK = "masking.", "network."
+_STEM = f"{_NETWORK}stem."  # not rounded: what it gets wrong is added up over the whole face
+
+
+def _network(recognizer: Surrogate, masking: Masking, *, apart: bool = False) -> MaskedNetwork:
+    return MaskedNetwork(
+        recognizer, masking.shape, absolute=masking.unsigned, images=masking.kind == "image", apart=apart
+    )  # fmt: skip
+
+
+def _states(masking: Masking, network: MaskedNetwork) -> dict[str, Tensor]:
+    own = {
+        f"{_MASKING}{name}": value for name, value in masking.state_dict().items() if "dct" not in name.split(".")
+    }  # the front end is no secret and never learned
+    return own | {f"{_NETWORK}{name}": value for name, value in network.state_dict().items()}
+
+
+def _packed(masking: Masking, network: MaskedNetwork) -> dict[str, Tensor]:
+    return {
+        name: value.detach().half()
+        if value.is_floating_point() and value.numel() > SMALL and not name.startswith(_STEM)
+        else value.detach().clone().contiguous()
+        for name, value in _states(masking, network).items()
+    }
+
+
+def _load(masking: Masking, network: MaskedNetwork, parts: Mapping[str, Tensor]) -> None:
+    state = _states(masking, network)
+    if set(state) != set(parts):
+        missing = sorted(set(state) ^ set(parts))[0]
+        raise WeightsCorrupt(f"The learned parts do not fit: {missing}.", hint="Fit the protector again.")
+    for name, value in state.items():
+        if value.shape != parts[name].shape:
+            raise WeightsCorrupt(
+                f"{name} has shape {list(parts[name].shape)}, not {list(value.shape)}.", hint="Fit the protector again."
+            )
+        with torch.no_grad():
+            value.copy_(parts[name])
+    network.forget_plans()
+
+
+def _parts(values: Tensor) -> tuple[Tensor, ...]:
+    parts: tuple[Tensor, ...] = values.split(_CHUNK)  # type: ignore[no-untyped-call]
+    return parts
+
+
+# The methods
+
+
+@register("unprotected", kind="protector")
+class Unprotected(MaskedRecognition):
+    """Nothing masked, everything else the same: what every masked row is compared with."""
+
+    Made = Unmasked
+
+
+@register("gaussian-noise", kind="protector")
+class NoiseRecognition(MaskedRecognition):
+    """Gaussian noise, and a recogniser that learned to see through it."""
+
+    Made = GaussianNoise
+
+
+@register("mixup", kind="protector")
+class PixelMixup(MaskedRecognition):
+    """Faces mixed in pixels, and with ``signs`` InstaHide."""
+
+    Made = PixelMixing
+
+
+@register("ppfr-fd", kind="protector")
+class PpfrFd(MaskedRecognition):
+    """See `bauta.templates.masked.frequency.ShuffledMask`."""
+
+    Made = ShuffledMask
+
+
+@register("frequency-mixup", kind="protector")
+class FrequencyMixup(MaskedRecognition):
+    """The mask of PPFR-FD, and a fixed number of faces mixed."""
+
+    Made = FixedMixture
+
+
+@register("hybrid-masking", kind="protector")
+class HybridMasking(MaskedRecognition):
+    """See `bauta.templates.masked.hybrid_masking`."""
+
+    Made = HybridMask
+
+
+@register("dctdp", kind="protector")
+class Dctdp(MaskedRecognition):
+    """See `bauta.templates.masked.frequency.PrivacyBudget`."""
+
+    Made = PrivacyBudget
+
+
+@register("partialface", kind="protector")
+class PartialFace(MaskedRecognition):
+    """See `bauta.templates.masked.frequency.RandomSubset`."""
+
+    Made = RandomSubset
+
+
+@register("minusface", kind="protector")
+class MinusFace(MaskedRecognition):
+    """See `bauta.templates.masked.frequency.ShuffledResidue`."""
+
+    Made = ShuffledResidue
