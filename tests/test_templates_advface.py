@@ -1,4 +1,4 @@
-"""AdvFace: budgets, what its terms do, its key, its training and its commands."""
+"""AdvFace: budgets, what its terms do, its reference key, its training and its commands."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from torch.nn import functional
 
 from bauta.cli.run import run
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
+from bauta.gallery.enrol import names_of_photos
+from bauta.gallery.keys import create_key_file
 from bauta.learning import learners
 from bauta.learning.decoders import fused, start_decoder
 from bauta.recognizers.cards import format_card
@@ -23,7 +25,6 @@ from bauta.templates.advface.protector import AdvFace, AdvFaceConfig
 from bauta.templates.advface.shadow_loss import ShadowLoss
 from bauta.templates.advface.shadows import Shadow, fit_shadow
 from bauta.templates.base import load_protector
-from bauta.templates.verbs import names_of_photos
 from conftest import drawn, faces, toy_surrogate
 from recognizer_builders import card_of, linear_model
 
@@ -254,7 +255,7 @@ def test_it_works_on_templates() -> None:
     )
 
 
-# Storage and key
+# Storage, and the key of the broken reference
 
 
 @pytest.mark.parametrize(("storage", "each"), [("float32", 23328), ("float16", 11664), ("uint8", 5832)])
@@ -281,6 +282,15 @@ def test_the_key_is_needed_and_changes_what_is_stored(fitted: AdvFace) -> None:
             fitted.templates(stored, key)
     with pytest.raises(UsageError, match="5 bytes"):
         fitted.protect(faces(1), drawn(), b"short")
+
+
+def test_what_was_locked_is_stored_unlocked_to_be_sealed(fitted: AdvFace) -> None:
+    plain, locked = (fitted.protect(faces(2), drawn(), key) for key in (None, KEY))
+    unlocked = fitted.unlocked(locked, KEY)
+    assert (unlocked.key, unlocked.storage) == ("", fitted.config.storage)
+    torch.testing.assert_close(unlocked.values(), plain.values(), atol=5e-3, rtol=0)
+    with pytest.raises(UsageError, match="with another key"):
+        fitted.unlocked(locked, KEY[::-1])
 
 
 def test_lock_and_unlock_are_inverse(fitted: AdvFace) -> None:
@@ -425,17 +435,11 @@ def test_the_commands_fit_protect_and_match(place: Path, capsys: pytest.CaptureF
     assert dict(protector.provenance.training)["people"] == 2
     assert protector.provenance.licence == "CC0-1.0"
     assert run(["templates", "fit", people, *FIT, "-o", made]) == 5
-    key, gallery = place / "key", str(place / "gallery.safetensors")
-    key.write_bytes(KEY)
+    key, gallery = place / "key", str(place / "gallery.bauta")
+    create_key_file(key)
     enrol = ["templates", "protect", made, people, "-o", gallery, "--aligned", "--key", str(key)]
     assert run(enrol) == 0
     assert run(enrol) == 5
-    capsys.readouterr()
-    beside = place / "settings.json"  # somebody else's, where the names would go
-    beside.write_text("{}")
-    assert run([*enrol[:5], str(place / "settings.safetensors"), *enrol[6:]]) == 5
-    assert beside.read_text() == "{}"
-    assert not (place / "settings.safetensors").exists()
     capsys.readouterr()
     match = ["templates", "match", made, gallery, people, "--aligned", "--json"]
     assert run([*match, "--key", str(key)]) == 0
@@ -450,21 +454,23 @@ def test_the_commands_fit_protect_and_match(place: Path, capsys: pytest.CaptureF
     assert run(["templates", "match", made, gallery, gallery, "--key", str(key)]) == 0
     capsys.readouterr()
     assert run(match) == 2
-    assert "with another key" in capsys.readouterr().err
+    assert "none is given" in capsys.readouterr().err
 
 
 def test_masked_faces_are_not_decided_by_the_clean_recognisers_threshold(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, gallery, people = str(place / "masked"), str(place / "gallery.safetensors"), str(place / "people")
+    made, gallery, people = str(place / "masked"), str(place / "gallery.bauta"), str(place / "people")
+    create_key_file(place / "key")
+    key = ["--key", str(place / "key")]
     options = ["kept=2", "choice=energy", "batch=6", "masking_epochs=1", "epochs=1"]
     settings = [part for option in options for part in ("--set", option)]
     fitting = ["templates", "fit", people, "--recognizer", "mine", "--method", "ppfr-fd", *settings, "-o", made]
     assert run(fitting) == 0
-    assert run(["templates", "protect", made, people, "-o", gallery, "--aligned"]) == 0
+    assert run(["templates", "protect", made, people, "-o", gallery, "--aligned", *key]) == 0
     capsys.readouterr()
     monkeypatch.setattr("bauta.recognizers.calibration.threshold", lambda card, fmr: pytest.fail("of another network"))
-    match = ["templates", "match", made, gallery, people, "--aligned"]
+    match = ["templates", "match", made, gallery, people, "--aligned", *key]
     assert run(match) == 0
     assert "a recogniser of their own" in " ".join(capsys.readouterr().out.split())
     assert run([*match, "--threshold", "-1"]) == 0
@@ -481,6 +487,8 @@ def test_the_commands_refuse_bad_input(place: Path, capsys: pytest.CaptureFixtur
     made, people = str(place / "made"), str(place / "people")
     one = place / "people" / "Person_0"
     (place / "alone").mkdir()
+    create_key_file(place / "key")
+    key = ["--key", str(place / "key")]
     one.rename(place / "alone" / "Person_0")
     for arguments, code, words in (
         (["fit", str(place / "alone"), *FIT, "-o", made], 2, "one person"),
@@ -488,9 +496,9 @@ def test_the_commands_refuse_bad_input(place: Path, capsys: pytest.CaptureFixtur
         (["fit", people, *FIT, "--set", "nonsense", "-o", made], 2, "no setting"),
         (["fit", str(place / "nowhere"), *FIT, "-o", made], 2, "missing"),
         (["fit", people, *FIT, "--method", "tip-im", "-o", made], 2, "No protector"),
-        (["protect", made, people, "--aligned"], 6, "holds no protector"),
-        (["match", made, "gallery.safetensors", people], 6, "holds no protector"),
-        (["protect", made, people, "-o", "gallery.txt"], 2, "no gallery"),
+        (["protect", made, people, "--aligned", *key], 6, "holds no protector"),
+        (["match", made, str(place / "none"), people, *key], 8, "cannot be read"),
+        (["protect", made, people, "-o", "gallery.safetensors", *key], 2, "galleries are sealed"),
     ):
         assert run(["templates", *arguments]) == code, arguments
         assert words in capsys.readouterr().err

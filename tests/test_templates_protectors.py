@@ -1,18 +1,21 @@
-"""Representations, their files, and what every protector keeps."""
+"""Representations, their bytes, and what every protector keeps."""
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from bauta.errors import NumericalFailure, OutputExists, UsageError, WeightsCorrupt, WeightsMissing
 from bauta.registry import list_methods, load_method
 from bauta.templates.base import SHIPPED, Protector, load_protector, shipped_protectors, unknown_generator
-from bauta.templates.representation import Representation, key_fingerprint, load_representation
+from bauta.templates.representation import Representation, RowFormat, check_value, key_fingerprint
 from conftest import drawn, toy_surrogate
 
 KEY = bytes(range(32))
@@ -122,8 +125,7 @@ def test_saved_and_loaded_it_is_the_same(protector: Protector, tmp_path: Path) -
     assert loaded.provenance == protector.provenance
     stored = protector.protect(faces(), drawn())
     assert torch.equal(loaded.protect(faces(), drawn()).tensor, stored.tensor)
-    stored.save(tmp_path / "gallery.safetensors")
-    read = load_representation(tmp_path / "gallery.safetensors")
+    read = Representation.from_bytes(stored.to_bytes())
     torch.testing.assert_close(loaded.match(read, read), protector.match(stored, stored), atol=1e-6, rtol=0)
     with pytest.raises(OutputExists):
         protector.save(tmp_path / "made")
@@ -154,10 +156,22 @@ def test_other_images_are_refused(protector: Protector, images: torch.Tensor) ->
 
 def test_keys_are_for_those_that_take_them(protector: Protector) -> None:
     if protector.keyed:
-        assert protector.protect(faces(1), drawn(), KEY).key == key_fingerprint(KEY)
+        locked = protector.protect(faces(1), drawn(), KEY)
+        assert locked.key == check_value(KEY) != key_fingerprint(KEY)
+        with pytest.raises(UsageError, match="reference"):
+            locked.to_bytes()
     else:
         with pytest.raises(UsageError, match="takes no key"):
             protector.protect(faces(1), drawn(), KEY)
+
+
+def test_a_form_that_it_does_not_write_is_refused(protector: Protector) -> None:
+    stored = protector.protect(faces(2), drawn())
+    assert (stored.storage, tuple(stored.tensor.shape[1:])) == (protector.storage, protector.row_shape)
+    kind = "template" if protector.kind == "feature" else "feature"
+    for other in (replace(stored, kind=kind), replace(stored, tensor=stored.tensor[:, :, None])):
+        with pytest.raises(UsageError, match=f"stores {protector.kind} rows"):
+            protector.templates(other)
 
 
 def test_one_sided_matching_compares_with_clean_templates(protector: Protector) -> None:
@@ -212,19 +226,34 @@ def test_bytes_and_values_of_each_storage() -> None:
     assert len(small[torch.tensor([1])]) == 1
 
 
-@pytest.mark.parametrize("storage", ["float32", "float16", "uint8"])
-def test_files_keep_everything(tmp_path: Path, storage: Any) -> None:
-    stored = representation(key="0123456789abcdef").stored_as(storage, low=torch.zeros(3), high=torch.full((3,), 23.0))
-    path = tmp_path / "faces.safetensors"
-    stored.save(path)
-    read = load_representation(path)
-    assert torch.equal(read.tensor, stored.tensor)
-    assert torch.equal(read.values(), stored.values())
-    assert (read.key, read.storage, read.kind, read.protector_sha256) == (
-        stored.key, stored.storage, stored.kind, stored.protector_sha256,
-    )  # fmt: skip
-    with pytest.raises(OutputExists):
-        stored.save(path)
+def stored_in(storage: Any) -> Representation:
+    return representation().stored_as(storage, low=torch.zeros(3), high=torch.full((3,), 23.0))
+
+
+STORAGES = pytest.mark.parametrize("storage", ["float32", "float16", "uint8"])
+
+
+@STORAGES
+def test_bytes_keep_everything(storage: Any) -> None:
+    stored = stored_in(storage)
+    assert same(Representation.from_bytes(stored.to_bytes()), stored)
+
+
+@STORAGES
+def test_rows_and_their_format_keep_everything(storage: Any) -> None:
+    stored = stored_in(storage)
+    rows = stored.rows()
+    assert {len(row) for row in rows} == {stored.bytes_each} == {stored.format.bytes_each}
+    form = RowFormat.from_json(stored.format.to_json())
+    assert form == stored.format
+    assert same(Representation.from_rows(form, rows), stored)
+    for wrong in ([], [rows[0][:-1]], [bytes(rows[0]) + b"x"]):
+        with pytest.raises(UsageError, match="length"):
+            Representation.from_rows(form, wrong)
+
+
+def same(one: Representation, other: Representation) -> bool:
+    return one.format == other.format and torch.equal(one.tensor, other.tensor)
 
 
 @pytest.mark.parametrize(
@@ -255,20 +284,82 @@ def test_mismatched_representations_are_refused_by_name_and_hash() -> None:
             stored.require_same_maker(replace(stored, **change))
 
 
-def test_damaged_files_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "faces.safetensors"
-    with pytest.raises(WeightsMissing):
-        load_representation(path)
-    representation().save(path)
-    whole = path.read_bytes()
-    for damaged in (whole[:-5], whole[:40], b"", b"x" * 100, whole.replace(b'\\"feature\\"', b'\\"faeture\\"')):
-        assert damaged != whole
-        path.write_bytes(damaged)
-        with pytest.raises(WeightsCorrupt):
-            load_representation(path)
+def crafted(about: Any = None, tensors: dict[str, torch.Tensor] | None = None, **changes: Any) -> bytes:
+    """The bytes of a representation with other fields or tensors."""
+    fields = {"schema": 2, **{name: getattr(representation(), name) for name in TEXTS}, **changes}
+    text = about if isinstance(about, str) else json.dumps(fields if about is None else about)
+    return save(tensors or {"values": representation().tensor}, metadata={"bauta.representation": text})
+
+
+TEXTS = ("kind", "recognizer", "recognizer_sha256", "protector", "protector_sha256", "storage")
+VALUES = representation().tensor
+HOSTILE: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "not a whole safetensors"),
+    "cut": (crafted()[:-5], "not a whole safetensors"),
+    "cut in the header": (crafted()[:40], "not a whole safetensors"),
+    "something else": (b"x" * 100, "not a whole safetensors"),
+    "another's safetensors": (save({"values": VALUES}), "not JSON"),
+    "not JSON": (crafted("{"), "not JSON"),
+    "a nested bomb": (crafted("[" * 200_000), "not JSON"),
+    "a number of many digits": (crafted('{"schema": ' + "9" * 5000 + "}"), "not JSON"),
+    "a list": (crafted([1, 2]), "not a JSON object"),
+    "a field too many": (crafted(key="0123456789abcdef"), "unknown field: 'key'"),
+    "no kind": (crafted({"schema": 2}), "no 'kind' that is str"),
+    "schema true": (crafted(schema=True), "no 'schema' that is int"),
+    "schema 2.0": (crafted(schema=2.0), "no 'schema' that is int"),
+    "a schema to come": (crafted(schema=3), "schema is 3"),
+    "nested kind": (crafted(kind={"a": [1]}), "no 'kind' that is str"),
+    "name null": (crafted(recognizer=None), "no 'recognizer' that is str"),
+    "unknown kind": (crafted(kind="voice"), "cannot be a 'voice'"),
+    "unknown storage": (crafted(storage="int4"), "cannot be stored as 'int4'"),
+    "another storage": (crafted(storage="float16"), "given torch.float32"),
+    "no digest": (crafted(protector_sha256="x"), "no SHA-256"),
+    "a tensor too many": (
+        crafted(tensors={"values": VALUES, "more": VALUES[:1].clone()}),
+        "other tensors than values: more, values",
+    ),
+    "ranges without need": (crafted(tensors={"values": VALUES, "low": torch.zeros(3)}), "other tensors than values"),
+    "no ranges": (crafted(storage="uint8", tensors={"values": VALUES.byte()}), "other tensors than high|low, step"),
+    "no values": (crafted(tensors={"other": VALUES}), "other tensors than values: other"),
+    "NaN": (crafted(tensors={"values": VALUES * float("nan")}), "NaN"),
+    "no faces": (crafted(tensors={"values": VALUES[:0]}), r"shape \[0, 3"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_bytes_are_refused_by_name(name: str) -> None:
+    content, words = HOSTILE[name]
+    with pytest.raises(WeightsCorrupt) as caught:
+        Representation.from_bytes(content)
+    assert re.search(words, str(caught.value))
+
+
+def test_the_bytes_that_are_refused_are_those_that_were_changed() -> None:
+    assert same(Representation.from_bytes(crafted()), representation())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"shape": [True]}, "'shape' that is a list of int"), ({"shape": "3"}, "'shape' that is list"),
+     ({"low": [1]}, "'low' that is a list of float"), ({"more": 1}, "unknown field: 'more'"),
+     ({"kind": 3}, "'kind' that is str")],
+)  # fmt: skip
+def test_formats_with_other_fields_are_refused(change: dict[str, Any], words: str) -> None:
+    about = json.loads(representation().format.to_json())
+    with pytest.raises(WeightsCorrupt) as caught:
+        RowFormat.from_json(json.dumps({**about, **change}))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (-3, -4), (1 << 20, 1 << 20), (1,) * 9])
+def test_rows_of_no_size_or_of_terabytes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match="cannot have shape"):
+        replace(representation().format, shape=shape)
 
 
 def test_short_keys_are_refused_and_fingerprints_differ() -> None:
+    assert check_value(None) == ""
+    assert check_value(KEY) == check_value(KEY) != check_value(KEY[::-1])
     with pytest.raises(UsageError, match="3 bytes"):
         key_fingerprint(b"abc")
     assert key_fingerprint(None) == ""

@@ -11,14 +11,18 @@
     │   └── PhotoTooLarge            over the pixel limit (decompression bombs end here)
     ├── OutputError               5  a result that cannot be written; nothing was overwritten
     │   └── OutputExists             the destination is taken
-    └── RecognizerError           6  a recogniser or detector that cannot be used
-        ├── UnknownRecognizer        no card of that name
-        ├── WeightsMissing           the card names a file that is not there
-        ├── WeightsCorrupt           wrong hash, wrong format, or content that is not allowed
-        ├── UnsupportedOperator      an ONNX graph with an operator the importer does not know
-        ├── RoleRefused              a judge asked for as a surrogate, or one network as both
-        ├── NotCalibrated            no threshold is stored for this recogniser
-        └── NumericalFailure         a network answered with NaN or infinity
+    ├── RecognizerError           6  a recogniser or detector that cannot be used
+    │   ├── UnknownRecognizer        no card of that name
+    │   ├── WeightsMissing           the card names a file that is not there
+    │   ├── WeightsCorrupt           wrong hash, wrong format, or content that is not allowed
+    │   ├── UnsupportedOperator      an ONNX graph with an operator the importer does not know
+    │   ├── RoleRefused              a judge asked for as a surrogate, or one network as both
+    │   ├── NotCalibrated            no threshold is stored for this recogniser
+    │   └── NumericalFailure         a network answered with NaN or infinity
+    └── GalleryError              8  a gallery that cannot be read; nothing in it was used
+        ├── WrongKey                 another key or passphrase than the one it is sealed under
+        ├── GalleryDamaged           torn, edited, put together from others, or no gallery at all
+        └── GalleryVersion           written by another version, or before galleries were sealed
 
 Exit code 7 is no error: the photo was protected, but a judge still recognises a face (`weak`) or a face could
 not be given a mask (`partial`).
@@ -117,3 +121,21 @@ class NotCalibrated(RecognizerError):
 
 class NumericalFailure(RecognizerError):
     """A network answered with NaN or infinity."""
+
+
+class GalleryError(BautaError):
+    """A gallery cannot be read; nothing in it was used."""
+
+    exit_code = 8
+
+
+class WrongKey(GalleryError):
+    """The key or passphrase is another than the one the gallery is sealed under."""
+
+
+class GalleryDamaged(GalleryError):
+    """A gallery or record that is torn, edited or put together from others, or that is not one at all."""
+
+
+class GalleryVersion(GalleryError):
+    """A gallery that was written by another version of Bauta, or before galleries were sealed."""

@@ -11,7 +11,8 @@ import typer
 from bauta.cli import values
 from bauta.cli.benchmark import bench
 from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_notes, show_outcomes, show_table
-from bauta.cli.templates import templates_protect
+from bauta.cli.galleries import galleries
+from bauta.cli.templates import templates_fit
 from bauta.cli.templates_attack import templates_attack
 from bauta.cli.training import train
 from bauta.errors import OutputExists, UsageError
@@ -27,8 +28,8 @@ EPILOG = (
     "Exit codes: 0 done, no judge that was asked recognises a face; the verdict says whether an independent one "
     "was · 7 a judge still does, or a face could not be given a mask · 3 no face found · "
     "4 a photo cannot be read · 5 a result cannot be written · 6 a recogniser cannot be used · "
-    "2 wrong usage · 1 anything else · 130 interrupted. "
-    "With several photos the most serious wins: 130, 1, 2, 6, 5, 4, 3, 7, 0."
+    "8 a gallery cannot be read · 2 wrong usage · 1 anything else · 130 interrupted. "
+    "With several photos the most serious wins: 130, 1, 2, 6, 8, 5, 4, 3, 7, 0."
 )
 
 app = typer.Typer(
@@ -43,7 +44,8 @@ app.add_typer(recognizers, name="recognizers")
 app.add_typer(bench, name="bench")
 app.add_typer(train, name="train")
 templates = typer.Typer(no_args_is_help=True, help="Recognise without keeping a face.")
-templates.add_typer(templates_protect)
+templates.add_typer(templates_fit)
+templates.add_typer(galleries)
 templates.add_typer(templates_attack)
 app.add_typer(templates, name="templates")
 

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 WEAK = 7
 """Exit code of a photo that a judge still recognises, or in which a face could not be given a mask."""
 
-SERIOUSNESS = (130, 1, 2, 6, 5, 4, 3, WEAK, 0)
+SERIOUSNESS = (130, 1, 2, 6, 8, 5, 4, 3, WEAK, 0)
 """Exit codes, the most serious first: what concerns the whole run before what concerns a photo, and what left
 no protected photo before what left a weak one."""
 

@@ -24,7 +24,12 @@ _PHOTO_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix 
 
 
 def write_atomically(
-    destination: Path, content: bytes, *, overwrite: bool = False, originals: Iterable[Path] = ()
+    destination: Path,
+    content: bytes,
+    *,
+    overwrite: bool = False,
+    originals: Iterable[Path] = (),
+    mode: int = 0o666,
 ) -> None:
     """Writes a whole file or nothing.
 
@@ -37,6 +42,7 @@ def write_atomically(
         content: The whole content.
         overwrite: Whether an existing file may be replaced.
         originals: Files that are never replaced, under whatever name, link or spelling they are reached.
+        mode: Permissions of the file from its first moment on, less the umask.
 
     Raises:
         OutputExists: The name is taken, or is one of the originals.
@@ -45,7 +51,8 @@ def write_atomically(
     temporary = destination.parent / f".bauta-{secrets.token_hex(8)}.part"
     try:
         _refuse_taken(destination, overwrite, originals)
-        with temporary.open("xb") as stream:
+        temporary.touch(mode, exist_ok=False)
+        with temporary.open("wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

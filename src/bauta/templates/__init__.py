@@ -1,5 +1,7 @@
 """Recognition without keeping a face: what a face service stores instead, and the methods that make it.
 
+`bauta.gallery` keeps it, sealed.
+
 Names are resolved on first use, so that importing this package does not import torch.
 """
 
@@ -12,7 +14,6 @@ _HOMES = {
     "Protector": "base",
     "load_protector": "base",
     "Representation": "representation",
-    "load_representation": "representation",
     "AdvFace": "advface.protector",
     "AdvFaceConfig": "advface.protector",
     "LocalFeatures": "local.protector",

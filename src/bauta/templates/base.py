@@ -33,7 +33,7 @@ from bauta.faces.warp import warp
 from bauta.photo.files import write_atomically
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import MethodCard, load_method
-from bauta.templates.representation import Kind, Representation, key_fingerprint
+from bauta.templates.representation import SHORTEST_KEY, Kind, Representation, Storage, check_value
 
 SCHEMA = 1
 SIDE = 112
@@ -71,13 +71,17 @@ class Protector(ABC):
     Attributes:
         recognizer: The recogniser, which no protector changes.
         kind: What one row of its representations is.
-        keyed: Whether `protect` takes a key.
+        storage: Type of the numbers it stores.
+        row_shape: Shape of what it stores of one face, or None where that is not known beforehand.
+        keyed: Whether `protect` takes a key, as a broken reference; see `bauta.templates.advface.keys`.
         provenance: Where the learned parts come from.
         teachers: Names of further recognisers that the learned parts were fitted against; they cannot judge it.
     """
 
     card: ClassVar[MethodCard]
     kind: Kind
+    storage: Storage = "float32"
+    row_shape: tuple[int, ...] | None = None
     keyed: ClassVar[bool] = False
     teachers: tuple[str, ...] = ()
 
@@ -99,6 +103,8 @@ class Protector(ABC):
     @abstractmethod
     def protect(self, images: Tensor, generator: torch.Generator, key: bytes | None = None) -> Representation:
         """What to store of the faces (N, 3, 112, 112) in [0, 1]; random where the method is.
+
+        Stored it is sealed, by `bauta.gallery`. The `key` here is that of a reference which the benchmark shows broken.
 
         Raises:
             UsageError: when shapes or ranges are wrong, or the method takes no key.
@@ -240,7 +246,7 @@ class Protector(ABC):
             recognizer_sha256=card.sha256,
             protector=self.name,
             protector_sha256=self.sha256,
-            key=key_fingerprint(key),
+            key=check_value(key),
         )
 
     def require_images(self, images: Tensor) -> None:
@@ -265,7 +271,8 @@ class Protector(ABC):
         """
         if key is not None and not self.keyed:
             raise UsageError(f"{self.name} takes no key.", hint="Leave the key out.")
-        key_fingerprint(key)
+        if key is not None and len(key) < SHORTEST_KEY:
+            raise UsageError(f"The key has {len(key)} bytes.", hint=f"Use at least {SHORTEST_KEY} random ones.")
 
     def require_own(self, representation: Representation, key: bytes | None = None) -> None:
         """Let through what this protector made, with this key.
@@ -275,7 +282,14 @@ class Protector(ABC):
         """
         card = self.recognizer.card
         representation.require_maker((card.name, card.sha256), (self.name, self.sha256))
-        if representation.key != key_fingerprint(key):
+        shape = tuple(representation.tensor.shape[1:])
+        if representation.kind != self.kind or self.row_shape not in (None, shape):
+            wanted = "" if self.row_shape is None else f" of shape {list(self.row_shape)}"
+            raise UsageError(
+                f"{self.name} stores {self.kind} rows{wanted}, not {representation.kind} rows of shape {list(shape)}.",
+                hint="Protect the faces again.",
+            )
+        if representation.key != check_value(key):
             raise UsageError(
                 f"The representation was made {'with another key' if representation.key else 'without a key'}.",
                 hint="Give the key of its deployment." if representation.key else "Leave the key out.",
@@ -325,6 +339,7 @@ class ImageProtector(Protector):
     """Stores an image that the recogniser, or any other, reads as it is."""
 
     kind: Kind = "image"
+    row_shape = (3, SIDE, SIDE)
 
     def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:
         """Templates of the stored images, by the unchanged recogniser; see `Protector.templates`."""

@@ -38,6 +38,7 @@ class IdentityFeature(Protector):
         super().__init__(recognizer, provenance=provenance)
         self.front, self.back = split_recognizer(recognizer, split)
         self.split = split
+        self.row_shape = self.front.cut.shape
         self.kind: Kind = "template" if self.front.cut.name == TEMPLATE else "feature"
 
     @classmethod

@@ -1,44 +1,114 @@
-"""What a protector makes of faces, and what a service stores: numbers, and which recogniser and protector they are of.
+"""What a protector makes of faces: numbers, and which recogniser and protector they are of.
 
-A file of them is safetensors, schema 1 (our design)::
+On disk they are kept sealed, by `bauta.gallery`: there is no other way to store them. `Representation.to_bytes` is for
+handing them from one process to another: safetensors, schema 2 (our design)::
 
     values                the tensor, in its storage type
     low, step             only for uint8: the range of each channel, (C,) float32
     bauta.representation  in the header's metadata: JSON of schema, kind, recognizer, recognizer_sha256, protector,
-                          protector_sha256, storage and key
+                          protector_sha256 and storage
 
-Such a file holds no code. It holds no names either: row i belongs to whoever the gallery says.
+Such bytes hold no code, and no names: row i belongs to whoever the gallery says.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
+import math
 import re
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
+import numpy as np
 import safetensors
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt, WeightsMissing
-from bauta.photo.files import write_atomically
+from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
 
 Kind = Literal["image", "frequency", "feature", "template"]
 Storage = Literal["float32", "float16", "uint8"]
 
-SCHEMA = 1
-SHORTEST_KEY = 16  # bytes; a key that can be guessed is none
-LARGEST_FILE = 8 << 30  # bytes
+SCHEMA = 2
+UNSEALED_SCHEMA = 1  # of the galleries before they were sealed, which also name the key that locked them
+SHORTEST_KEY = 16  # bytes
+MOST_AXES = 8  # of a row
+LARGEST_ROW = 1 << 32  # numbers
 
+_SALT = secrets.token_bytes(32)  # of this process
 _METADATA = "bauta.representation"
+_AGAIN = "Protect the faces again."
 _TYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
-_TEXTS = ("kind", "recognizer", "recognizer_sha256", "protector", "protector_sha256", "storage", "key")
+_LITTLE = {"float32": "<f4", "float16": "<f2", "uint8": "u1"}
+_TEXTS = ("kind", "recognizer", "recognizer_sha256", "protector", "protector_sha256", "storage")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """What all rows of a representation share, so that a row can be kept as bytes alone.
+
+    Attributes:
+        kind: See `Representation`, as for the next five.
+        recognizer: Name.
+        recognizer_sha256: Of its weights.
+        protector: Name.
+        protector_sha256: Of settings and learned parts.
+        storage: Type of the numbers, little endian in bytes.
+        shape: Of one row.
+        low: Lowest value of each channel, for ``uint8``.
+        step: Distance of neighbouring values in each channel, for ``uint8``.
+
+    Raises:
+        UsageError: when the shape is not of one to eight positive numbers.
+    """
+
+    kind: Kind
+    recognizer: str
+    recognizer_sha256: str
+    protector: str
+    protector_sha256: str
+    storage: Storage
+    shape: tuple[int, ...]
+    low: tuple[float, ...] = ()
+    step: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        sides = self.shape
+        if not 1 <= len(sides) <= MOST_AXES or min(sides) < 1 or math.prod(sides) > LARGEST_ROW:
+            raise UsageError(f"Rows cannot have shape {list(sides)}.", hint="Protect the faces again.")
+        _require_names(self.kind, self.storage)
+
+    @property
+    def bytes_each(self) -> int:
+        """Bytes of a row."""
+        return math.prod(self.shape) * _TYPES[self.storage].itemsize
+
+    def to_json(self) -> str:
+        """All of it as JSON, for `from_json`."""
+        about = {name: getattr(self, name) for name in _TEXTS}
+        return json.dumps({**about, "shape": self.shape, "low": self.low, "step": self.step}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> Self:
+        """What `to_json` wrote.
+
+        Raises:
+            WeightsCorrupt: naming the field that is missing, unknown or of another type.
+            UsageError: when a value is not allowed.
+        """
+        about = _read_object(text, dict.fromkeys(_TEXTS, str) | dict.fromkeys(("shape", "low", "step"), list))
+        for name, kind in (("shape", int), ("low", float), ("step", float)):
+            if any(type(one) is not kind for one in about[name]):
+                raise _wrong_field(name, f"a list of {kind.__name__}")
+            about[name] = tuple(about[name])
+        return cls(**about)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +124,8 @@ class Representation:
         protector: Name of the method that made it.
         protector_sha256: `Protector.sha256` of the protector that made it: settings and learned parts.
         storage: Type of the numbers.
-        key: `key_fingerprint` of the key it was made with, or empty without one.
+        key: `check_value` of the key of the broken reference that turned it, or empty without
+            one. It means something in this process only, and what has one is not stored.
         low: (C,) float32, the value that 0 stands for in each channel; only for ``uint8``.
         step: (C,) float32, positive, the distance between two neighbouring values; only for ``uint8``.
 
@@ -75,10 +146,7 @@ class Representation:
     step: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise UsageError(f"A representation cannot be a {self.kind!r}.", hint=f"It is {_either(Kind)}.")
-        if self.storage not in _TYPES:
-            raise UsageError(f"Numbers cannot be stored as {self.storage!r}.", hint=f"Choose {_either(Storage)}.")
+        _require_names(self.kind, self.storage)
         if self.tensor.dtype != _TYPES[self.storage] or self.tensor.dim() < 2 or not self.tensor[:1].numel():
             raise UsageError(
                 f"A representation in {self.storage} was given {self.tensor.dtype} of shape {list(self.tensor.shape)}.",
@@ -175,63 +243,141 @@ class Representation:
                 hint=f"Use the {what} it was made with, or protect the faces again.",
             )
 
-    def save(self, path: Path, *, overwrite: bool = False) -> None:
-        """Write it as one safetensors file, whole or not at all.
+    @property
+    def format(self) -> RowFormat:
+        """What its rows share."""
+        ranges = [() if one is None else tuple(one.tolist()) for one in (self.low, self.step)]
+        texts = {name: getattr(self, name) for name in _TEXTS}
+        return RowFormat(**texts, shape=tuple(self.tensor.shape[1:]), low=ranges[0], step=ranges[1])
+
+    def rows(self) -> list[memoryview]:
+        """Each face's numbers as bytes, little endian; `from_rows` puts them together again."""
+        numbers = self.tensor.detach().cpu().contiguous().numpy().astype(_LITTLE[self.storage], copy=False)
+        return [row.data.cast("B") for row in numbers.reshape(len(numbers), -1)]
+
+    @classmethod
+    def from_rows(cls, form: RowFormat, rows: Sequence[bytes | memoryview]) -> Self:
+        """The representation whose rows and format these are.
 
         Raises:
-            OutputExists: when the file is there already.
-            OutputError: when it cannot be written.
+            UsageError: when there are no rows, one has another length, or a value is not allowed.
+            NumericalFailure: when a number is NaN or infinite.
         """
+        if not rows or any(len(row) != form.bytes_each for row in rows):
+            raise UsageError("The rows do not have their format's length.", hint="Protect the faces again.")
+        numbers = np.frombuffer(bytearray().join(rows), _LITTLE[form.storage]).reshape(len(rows), *form.shape)
+        ranges = [torch.tensor(one, dtype=torch.float32) if one else None for one in (form.low, form.step)]
+        texts = {name: getattr(form, name) for name in _TEXTS}
+        tensor = torch.from_numpy(numbers.astype(numbers.dtype.newbyteorder("="), copy=False))
+        return cls(tensor, **texts, low=ranges[0], step=ranges[1])
+
+    def to_bytes(self) -> bytes:
+        """All of it as bytes, for `from_bytes`. They are not sealed: files are written by `bauta.gallery`.
+
+        Raises:
+            UsageError: when a key of the broken reference turned it.
+        """
+        if self.key:
+            raise UsageError(
+                "What a key of AdvFace's reference turned is not handed on.", hint="Protect the faces without it."
+            )
         about = {"schema": SCHEMA, **{name: getattr(self, name) for name in _TEXTS}}
         tensors = {"values": self.tensor, "low": self.low, "step": self.step}
-        content = save_tensors(
+        return save_tensors(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items() if tensor is not None},
             metadata={_METADATA: json.dumps(about, sort_keys=True)},
         )
-        write_atomically(path, content, overwrite=overwrite)
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """What `to_bytes` wrote.
+
+        Raises:
+            WeightsCorrupt: saying which field, tensor or number is not as it must be.
+        """
+        return cls._read(content, {"schema": int} | dict.fromkeys(_TEXTS, str), SCHEMA)[0]
+
+    @classmethod
+    def from_unsealed(cls, content: bytes) -> tuple[Self, str]:
+        """The content of a gallery that was written before galleries were sealed, for `bauta.gallery.upgrade` alone.
+
+        Returns:
+            What it holds, and the fingerprint of the key that locked it, empty without one.
+
+        Raises:
+            WeightsCorrupt: as `from_bytes`.
+        """
+        fields = {"schema": int, "key": str} | dict.fromkeys(_TEXTS, str)
+        read, about = cls._read(content, fields, UNSEALED_SCHEMA)
+        return read, about["key"]
+
+    @classmethod
+    def _read(cls, content: bytes, fields: dict[str, type], schema: int) -> tuple[Self, dict[str, Any]]:
+        try:
+            tensors = load_tensors(content)
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            text = header.get("__metadata__", {}).get(_METADATA, "")
+        except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError, RecursionError) as error:
+            raise WeightsCorrupt("The content is not a whole safetensors file.", hint=_AGAIN) from error
+        about = _read_object(text, fields)
+        if about["schema"] != schema:
+            raise WeightsCorrupt(f"Its schema is {about['schema']}, not {schema}.", hint="Update Bauta.")
+        wanted = {"values", "low", "step"} if about["storage"] == "uint8" else {"values"}
+        if set(tensors) != wanted:
+            names = ", ".join(sorted(tensors)) or "none"
+            raise WeightsCorrupt(f"It holds other tensors than {', '.join(sorted(wanted))}: {names}.", hint=_AGAIN)
+        try:
+            texts = {name: about[name] for name in _TEXTS}
+            return cls(tensors["values"], **texts, low=tensors.get("low"), step=tensors.get("step")), about
+        except (UsageError, NumericalFailure) as error:
+            raise WeightsCorrupt(error.message, hint=_AGAIN) from error
 
 
-def load_representation(path: Path) -> Representation:
-    """Read what `Representation.save` wrote.
-
-    Raises:
-        WeightsMissing: when the file cannot be read.
-        WeightsCorrupt: when it is no such file, or damaged.
-    """
+def _read_object(text: bytes | str, fields: dict[str, type]) -> dict[str, Any]:
+    """A JSON object that has these fields of these very types, and no others."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise WeightsCorrupt(f"{path} is larger than {LARGEST_FILE} bytes.", hint="Split it into several files.")
-        content = path.read_bytes()
-    except OSError as error:
-        raise WeightsMissing(f"{path} cannot be read: {error.strerror or error}.", hint="Check the name.") from error
-    try:
-        tensors = load_tensors(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        about = json.loads(header["__metadata__"][_METADATA])
-        if about.pop("schema") != SCHEMA or set(about) != set(_TEXTS):
-            raise WeightsCorrupt(f"{path} follows another schema than {SCHEMA}.", hint="Update Bauta.")
-        values = tensors.pop("values")
-        return Representation(values, low=tensors.pop("low", None), step=tensors.pop("step", None), **about)
-    except (safetensors.SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise WeightsCorrupt(f"{path} holds no representation: {error}.", hint="Protect the faces again.") from error
-    except UsageError as error:
-        raise WeightsCorrupt(f"{path}: {error.message}", hint="Protect the faces again.") from error
+        about = json.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError: also numbers of too many digits
+        raise WeightsCorrupt("What describes the representation is not JSON.", hint=_AGAIN) from error
+    if type(about) is not dict:
+        raise WeightsCorrupt("What describes the representation is not a JSON object.", hint=_AGAIN)
+    for name, kind in fields.items():
+        if type(about.get(name)) is not kind:  # a subclass will not do: True is an int
+            raise _wrong_field(name, kind.__name__)
+    if unknown := sorted(set(about) - set(fields)):
+        raise WeightsCorrupt(f"What describes the representation has an unknown field: {unknown[0]!r}.", hint=_AGAIN)
+    return about
+
+
+def _wrong_field(name: str, kind: str) -> WeightsCorrupt:
+    return WeightsCorrupt(f"What describes the representation has no {name!r} that is {kind}.", hint=_AGAIN)
+
+
+def _require_names(kind: str, storage: str) -> None:
+    if kind not in get_args(Kind):
+        raise UsageError(f"A representation cannot be a {kind!r}.", hint=f"It is {_either(Kind)}.")
+    if storage not in _TYPES:
+        raise UsageError(f"Numbers cannot be stored as {storage!r}.", hint=f"Choose {_either(Storage)}.")
+
+
+def check_value(key: bytes | None) -> str:
+    """Tells keys of the reference apart in memory, empty without one; in another process the same key has another."""
+    return "" if key is None else hmac.digest(_SALT, key, "sha256").hex()[:16]
 
 
 def key_fingerprint(key: bytes | None) -> str:
-    """What may be stored beside a representation to tell keys apart; empty without a key.
+    """An unsalted hash of a key of the broken reference (`bauta.templates.advface.keys`), empty without one.
 
-    The key cannot be computed from it, only guesses of the key tested, which is why a key has `SHORTEST_KEY` bytes.
+    Only the benchmark names its cached files by it: its keys come from a seed. Nothing that is stored carries it,
+    since equal keys have equal fingerprints everywhere, and a guessed key is confirmed by it at once.
 
     Raises:
-        UsageError: when the key is shorter.
+        UsageError: when the key is shorter than `SHORTEST_KEY`.
     """
     if key is None:
         return ""
     if len(key) < SHORTEST_KEY:
-        raise UsageError(
-            f"The key has {len(key)} bytes.", hint=f"Use at least {SHORTEST_KEY} random ones: `openssl rand 32`."
-        )
+        raise UsageError(f"The key has {len(key)} bytes.", hint=f"Use at least {SHORTEST_KEY} random ones.")
     return hashlib.sha256(b"bauta template key" + key).hexdigest()[:16]
 
 

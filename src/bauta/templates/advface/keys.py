@@ -1,4 +1,10 @@
-"""What a deployment's key does to stored numbers: all drawn from it by SHAKE-256. Our design, and no encryption."""
+"""A broken reference: numbers turned by a secret permutation or rotation. Our design; it does not protect a store.
+
+It is kept so that the benchmark can show how it falls: the map is one and the same for all rows, so that positions keep
+their statistics. Stolen rows alone, beside faces of the thief's own, give most of the permutation away, two known
+photos give nearly all of it, and the sorted magnitudes of a row do not depend on the key at all. Nothing is
+authenticated either. What is stored is sealed, by `bauta.gallery`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +23,7 @@ def turn(values: Tensor, key: bytes, *, rotated: bool, back: bool = False) -> Te
 
     Args:
         values: Standardised numbers.
-        key: The deployment's.
+        key: Random bytes.
         rotated: Whether each row is a template, which an orthogonal matrix rotates; otherwise, and where it is longer
             than `LARGEST_ROTATION`, each number gets a random sign and all change places.
         back: Undo what was done.

@@ -4,8 +4,8 @@ Wang et al., Privacy-preserving Adversarial Facial Features, CVPR 2023. What is 
 the plug-in beside an unchanged recogniser, the shadow model, the cycle feature -> shadow image -> shadow feature ->
 reconstructed image whose loss against the shadow image gives the noise, and, from the size of its storage, a feature of
 (64, 56, 56). Its budget, step and number of iterations were not. Ours: the budget by channel, the term that keeps the
-template, momentum, several shadows, noise that stays, the anchor ``self``, values kept in the feature's own range, the
-key, and the storage forms.
+template, momentum, several shadows, noise that stays, the anchor ``self``, values kept in the feature's own range, and
+the storage forms. Ours too is `lock`, a reference that the benchmark shows broken: what is stored is sealed instead.
 
 ::
 
@@ -256,6 +256,7 @@ class AdvFace(Protector):
         self.front, self.back = split_recognizer(recognizer, config.split)
         self.kind: Kind = "template" if self.front.cut.name == TEMPLATE else "feature"
         self.split = self.front.cut.name
+        self.storage, self.row_shape = config.storage, self.front.cut.shape
         self.statistics = statistics
         self._parts = _packed(shadows, statistics)
         for place, shadow in enumerate(shadows):  # compute with what is kept, not with what was rounded
@@ -351,7 +352,7 @@ class AdvFace(Protector):
         Args:
             images: The faces.
             generator: Of the noise and the random start; with neither, nothing is drawn.
-            key: Locks what is stored; see `lock`. At least 16 random bytes.
+            key: Of the broken reference `lock`, for the benchmark; at least 16 random bytes.
 
         Raises:
             UsageError: when images or key have another form.
@@ -489,14 +490,21 @@ class AdvFace(Protector):
         values = representation.values()
         return values if key is None else self.unlock(values.to(self.device), key).cpu()
 
+    def unlocked(self, representation: Representation, key: bytes) -> Representation:
+        """What `protect` with a key stored, as `protect` without one stores it: to seal what was locked before.
+
+        Raises:
+            UsageError: when it is another protector's, or locked by another key.
+        """
+        low, high = self.statistics.low.cpu(), self.statistics.high.cpu()
+        return self.represent(self.features(representation, key)).stored_as(self.storage, low=low, high=high)
+
     def lock(self, features: Tensor, key: bytes) -> Tensor:
-        """Features (N, ...) made unreadable without the key; our design, and no encryption.
+        """Features (N, ...) turned by a key: a broken reference, which the benchmark attacks; see `keys`.
 
         They are standardised by channel. A template is then rotated by a random orthogonal matrix, a feature gets a
-        random sign for each number and all its numbers change places, both drawn from the key by SHAKE-256. Who has
-        stolen the store but not the key can neither feed a decoder of his own nor link faces to another store. Who
-        has the key gains and loses nothing, and who can enrol faces of his own learns the key's map from some tens of
-        them. Equal faces stay equal under one key.
+        random sign for each number and all its numbers change places, both drawn from the key by SHAKE-256. A thief of
+        the rows alone undoes most of it from their statistics.
         """
         return turn(self._standardised(features), key, rotated=self.kind == "template")
 

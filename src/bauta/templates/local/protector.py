@@ -42,7 +42,7 @@ from bauta.templates.advface.shadows import digest_of_pixels, plain_figures, req
 from bauta.templates.base import SIDE, ImageProtector, Provenance
 from bauta.templates.draws import Draws
 from bauta.templates.local.stand_ins import StandIns, write_identity
-from bauta.templates.representation import Representation
+from bauta.templates.representation import Representation, Storage
 
 Mode = Literal["train-free", "learned", "optimised"]
 Preset = Literal["default", "accurate", "optimised"]
@@ -296,6 +296,7 @@ class LocalFeatures(ImageProtector):
     """
 
     Config = LocalFeaturesConfig
+    storage: Storage = "uint8"
 
     def __init__(
         self,

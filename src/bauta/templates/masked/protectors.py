@@ -71,7 +71,7 @@ class MaskedRecognition(Protector):
             raise UsageError(f"Masked faces are not stored as {storage!r}.", hint="Give float32 or float16.")
         self.masking, self.network = masking.eval().requires_grad_(False), network.eval()
         self.kind: Kind = masking.kind
-        self.storage = storage
+        self.storage, self.row_shape = storage, masking.shape
         self._parts = _packed(masking, network)
         _load(masking, network, self._parts)  # compute with what is kept, not with what was rounded
         network.freeze()
