@@ -1,17 +1,16 @@
 """Attackers on keys that turn stored numbers: what is recovered of a signed permutation or a rotation, and from what.
 
-`bauta.templates.advface.keys` maps all rows of a store alike: one signed permutation, or one orthogonal matrix. The thief
-has the software and the store, not the key. From a few photos of which he knows the rows (`from_pairs`, `procrustes`), or
-from the store alone and faces of his own (`from_store`), he recovers the map; sorted magnitudes do not depend on it at
-all (`invariants`); and a short digest of a weak key is looked up in a list (`guess_key`). Our design throughout, but
-for the Procrustes solution (Schönemann 1966).
+`bauta.templates.advface.keys` maps all rows of a store alike: one signed permutation, or one orthogonal matrix. The
+thief has the software and the store, not the key. From a few photos of which he knows the rows (`from_pairs`,
+`procrustes`), or from the store alone and faces of his own (`from_store`), he recovers the map; sorted magnitudes do
+not depend on it at all (`likeness_of_invariants`); and a short digest of a weak key is looked up in a list
+(`guess_key`). Our design throughout, but for the Procrustes solution (Schönemann 1966).
 
 All numbers are those that the key turns: after standardising, before the map (*plain*), or after it (*stored*).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bauta.errors import UsageError
+from bauta.templates.representation import key_fingerprint
 
 BLOCK = 512  # stored positions compared at once: more take longer to find memory for than to compare
 CANDIDATES = 8  # plain positions kept for each of them
@@ -174,15 +174,13 @@ def likeness_of_invariants(photos: Tensor, store: Tensor) -> Tensor:
 
 
 def guess_key(fingerprint: str, candidates: Iterable[bytes]) -> bytes | None:
-    """The key of a list whose digest, as galleries before format 2 kept it, is this one; None when it is not there.
+    """The key of a list whose digest, as galleries kept it before they were sealed, is this; None when it is not there.
 
     Args:
         fingerprint: 16 hexadecimal digits: unsalted, the same in every gallery, and quick to compute.
-        candidates: Keys that people choose.
+        candidates: Keys that people choose, of 16 bytes at least.
     """
-    return next(
-        (one for one in candidates if hashlib.sha256(b"bauta template key" + one).hexdigest()[:16] == fingerprint), None
-    )
+    return next((one for one in candidates if key_fingerprint(one) == fingerprint), None)
 
 
 def _pairs(plain: Tensor, stored: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,6 @@ from bauta.benchmark.stores.representations import (
     again,
     attack_code,
     hash_seed,
-    key_digest,
     protect_faces,
     protection_code,
     read_tensors,
@@ -39,6 +38,7 @@ from bauta.learning.fitting import Inputs
 from bauta.learning.learners import Schedule
 from bauta.templates.base import Protector
 from bauta.templates.references import IdentityFeature
+from bauta.templates.representation import key_fingerprint
 
 Progress = Callable[[str, int, int], None]
 
@@ -104,7 +104,7 @@ class Scene:
     @property
     def about(self) -> list[str]:
         """What made the attacker's own representations, for checkpoints."""
-        made = [self.protector.sha256, key_digest(self.own_key)]
+        made = [self.protector.sha256, key_fingerprint(self.own_key)]
         return [*made, "sealed"] if self.sealed else made
 
     @cached_property
@@ -150,7 +150,7 @@ class Scene:
             if _reads(attack) != "numbers":
                 raise UsageError(f"{attack.name!r} can be fresh with numbers only.", hint="Choose one of them.")
             return OraclePairs(
-                self.protector, pixels, keys=lambda generator: self.own_key, about=key_digest(self.own_key)
+                self.protector, pixels, keys=lambda generator: self.own_key, about=key_fingerprint(self.own_key)
             )
         assert self.protected.values is not None
         key = " ".join(self.about)
@@ -194,7 +194,7 @@ class Scene:
         facts = [
             protection_code(),
             self.protector.sha256,
-            key_digest(key),
+            key_fingerprint(key),
             shared,
             draws,
             self.seed,

@@ -30,7 +30,7 @@ from bauta.data.images import FaceImage, digest_of
 from bauta.errors import OutputError
 from bauta.photo.files import write_atomically
 from bauta.templates.base import Protector
-from bauta.templates.representation import Representation, Storage
+from bauta.templates.representation import Representation, Storage, key_fingerprint
 
 CHUNK = 32
 _ROOMS = ("templates", "learning", "objectives", "recognizers", "faces")
@@ -182,7 +182,7 @@ def protect_faces(
         # What is drawn does not depend on the key, and is dear: it is computed once, and locked under each.
         bare = protect_faces(protector, faces, work, seed=seed, storage=storage, progress=progress)
         return _locked(protector, bare, key, keep)
-    facts = [protection_code(), protector.sha256, key_digest(key), storage, seed, faces.sha256, keep]
+    facts = [protection_code(), protector.sha256, key_fingerprint(key), storage, seed, faces.sha256, keep]
     folder = work / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
     values: Tensor | None = None
     templates = []
@@ -243,11 +243,6 @@ def milliseconds(work: Callable[[], object], *, repeats: int = 5) -> float:
 def hash_seed(*facts: object) -> int:
     """A seed from facts, the same on every machine."""
     return int.from_bytes(hashlib.sha256(json.dumps(facts).encode()).digest()[:7], "big")
-
-
-def key_digest(key: bytes | None) -> str:
-    """What tells a benchmark's keys apart in the names of files; "" without one. These keys protect nobody."""
-    return "" if key is None else hashlib.sha256(key).hexdigest()[:16]
 
 
 def protection_code() -> str:

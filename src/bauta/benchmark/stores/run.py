@@ -45,11 +45,12 @@ from bauta.benchmark.stores.representations import (
     read_tensors,
     write_tensors,
 )
-from bauta.benchmark.stores.sealed import OVERHEAD, sealed_numbers
+from bauta.benchmark.stores.sealed import sealed_numbers
 from bauta.benchmark.stores.setup import Stage, Trial, set_up
 from bauta.benchmark.stores.stolen import steal
 from bauta.cloaking.report import picture
 from bauta.errors import UsageError
+from bauta.gallery.sealing import OVERHEAD
 from bauta.recognizers import find_card, load_surrogate
 from bauta.registry import load_method
 from bauta.templates.base import Protector, find_device, load_protector

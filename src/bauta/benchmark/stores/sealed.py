@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-OVERHEAD = 28  # bytes of a record: nonce and tag
 _WORDS = {2: "<u2", 4: "<u4"}
 
 
