@@ -31,8 +31,8 @@ from bauta.learning.learners import Schedule
 from bauta.recognizers import find_card, threshold
 from bauta.recognizers.surrogates import load_surrogate
 from bauta.templates.advface.protector import AdvFace
-from bauta.templates.advface.shadows import as_images
 from bauta.templates.base import load_protector
+from bauta.templates.fit import as_images
 from figures import accuracy, d_prime, keep
 
 CHUNK = 32

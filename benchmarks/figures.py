@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bauta import metrics
 from bauta.benchmark.stores.representations import Faces
-from bauta.templates.advface.shadows import as_images
+from bauta.templates.fit import as_images
 
 
 def faces_of(people: Faces, each: int, others: int) -> tuple[Tensor, NDArray[np.bool_]]:

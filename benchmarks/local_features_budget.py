@@ -28,7 +28,8 @@ from bauta.recognizers.judges import Judge, load_judge
 from bauta.recognizers.surrogates import load_surrogate
 from bauta.templates.base import crops_of, load_protector
 from bauta.templates.draws import Draws
-from bauta.templates.local.protector import LocalFeatures, cut_bits
+from bauta.templates.local.composition import cut_bits
+from bauta.templates.local.protector import LocalFeatures
 from bauta.templates.local.stand_ins import write_identity
 from figures import accuracy, faces_of, keep
 

@@ -22,6 +22,7 @@ from bauta.benchmark.adaptive.recipe import read_recipe
 from bauta.benchmark.engine import cards
 from bauta.benchmark.photos import page as report
 from bauta.benchmark.photos.recipe import read_recipe as read_runs
+from bauta.errors import every_error
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -127,6 +128,28 @@ def sets_table() -> str:
         names = ",".join(one["name"] for one in found["recognizers"])
         diversity = ", ".join(f"{name} {value:.3f}" for name, value in found["focal_diversity"].items())
         lines.append(f"| {names.replace(',', ', ')} | {cost.get(names, '-')} | {diversity} |")
+    return "\n".join(lines)
+
+
+def readme_table() -> str:
+    """What a newcomer wants to know: how often, how it holds, and what it costs the picture."""
+    rows = {
+        "lfw-default": "**default**",
+        "lfw-combined": "`--mode combined`",
+        "visibility-37-dB": "`--psnr 37`",
+        "lfw-blur": "for comparison: a blurred face",
+        "lfw-pixelate": "for comparison: a pixelated face",
+    }
+    lines = ["| | not matched; worst judge | half size, then JPEG 75 | PSNR of the face |", "|---|---|---|---|"]
+    for name, label in rows.items():
+        results = cards.read_card(RESULTS / f"{name}.json")["results"]
+        dodging = results["dodging"]
+        _, least = worst_judge(dodging)
+        saved, shared = (100 * dodging[at]["mean"]["mean"] for at in ("saved", "half-size+jpeg-75"))
+        lines.append(
+            f"| {label} | {saved:.0f} %; {100 * least['mean']:.0f} % | {shared:.0f} % "
+            f"| {results['quality']['psnr']['mean']:.0f} dB |"
+        )
     return "\n".join(lines)
 
 
@@ -274,8 +297,19 @@ def adaptive_table(table: Callable[[list[dict[str, Any]]], adaptive_cards.Table]
     return adaptive_cards.markdown(table([adaptive_cards.read_card(path) for path in paths]))
 
 
+def errors_table() -> str:
+    """Every error with its codes, from the tree."""
+    lines = ["| code | exit code | class | meaning |", "|---|---|---|---|"]
+    for error in every_error():
+        meaning = (error.__doc__ or "").partition("\n")[0].rstrip(".")
+        lines.append(f"| `{error.code}` | {error.exit_code} | `{error.__name__}` | {meaning} |")
+    return "\n".join(lines)
+
+
 TABLES = {
+    "errors": errors_table,
     "main": main_table,
+    "readme": readme_table,
     "recognizers": recognizers_table,
     "recognizers-public": public_recognizers_table,
     "sets": sets_table,

@@ -19,11 +19,11 @@ from torch import Tensor
 from bauta.attacks.cards import AttackerCard
 from bauta.attacks.purify import Denoiser
 from bauta.benchmark.adaptive.recipe import read_recipe
-from bauta.benchmark.crowds import Source, draw_crowd
+from bauta.benchmark.crop_sets import Source, draw_crop_set
 from bauta.data.people import names_of_list, names_of_pairs
+from bauta.files import write_atomically
 from bauta.learning.fitting import FitConfig, fit
 from bauta.objectives.transports import gaussian_blur
-from bauta.photo.files import write_atomically
 from bauta.registry import METHODS
 
 PATCH = 48
@@ -57,7 +57,7 @@ def main() -> None:
     excluded = names_of_pairs(options.data / "lfw_112/pairs.txt")
     excluded |= names_of_list(options.data / "cfp_112/list_name.txt")
     excluded |= set(read_recipe("lfw").exclude_people)  # in these lists under another spelling
-    crowd = draw_crowd(options.data, SOURCES, excluded, options.seed)
+    crowd = draw_crop_set(options.data, SOURCES, excluded, options.seed)
     photos = torch.from_numpy(crowd.pixels()).permute(0, 3, 1, 2).contiguous()
     generator = torch.Generator().manual_seed(options.seed)
     torch.manual_seed(options.seed)

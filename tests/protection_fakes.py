@@ -4,59 +4,56 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from bauta import registry
+from bauta.cloaking.batch import protect_photos
+from bauta.cloaking.outcomes import Outcome
+from bauta.cloaking.places import collect
+from bauta.cloaking.settings import ProtectSettings
+from bauta.cloaks.base import Cloak, Edit, Need, Work
+from bauta.cloaks.view import FaceView
 from bauta.errors import NotCalibrated, UnknownRecognizer
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.faces import Faces
 from bauta.recognizers.calibration import Threshold
 from bauta.recognizers.cards import RecognizerCard
+from bauta.settings import Range, Settings
 
 SIDE = 112  # of a face, in pixels, in the photos of `write_photo`
 
 
 @dataclass(frozen=True)
-class NegativeConfig:
-    """How much of a face is turned into its negative; one half is plain grey."""
+class NegativeConfig(Settings):
+    """How much of a face is turned into its negative.
 
-    amount: float = 1.0
+    Attributes:
+        amount: One half is plain grey.
+    """
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class FakeMask:
-    delta: torch.Tensor
-    iterations: int = 3
-    stopped: str = "iterations"
-    seconds: float = 0.01
+    title: ClassVar[str] = "negative"
+    amount: Annotated[float, Range(at=0, to=1)] = 1.0
 
 
-class Negative:
+class Negative(Cloak[NegativeConfig]):
     """Turns faces into their negatives, which the fake judges take for the opposite of the person."""
 
     Config = NegativeConfig
+    needs: ClassVar[frozenset[Need]] = frozenset({"surrogates"})
     calls: ClassVar[list[int]] = []
 
-    def __init__(self, config: NegativeConfig, *, thresholds: dict[str, float]) -> None:
-        self.config = config
-
-    def fit(self, views: list[Any]) -> None:
-        pass
-
-    def perturb(self, views, surrogates, generator, *, deadline=None, progress=None):  # type: ignore[no-untyped-def]
+    def edit(self, views: Sequence[FaceView], work: Work) -> list[Edit]:
         self.calls.append(len(views))
-        progress(1, 1)
-        return [FakeMask((1 - 2 * view.pixels) * self.config.amount * view.region) for view in views]
+        work.progress(1, 1)
+        facts = {"iterations": 3, "stopped": "iterations"}
+        return [Edit(view, (1 - 2 * view.pixels) * self.config.amount * view.region, facts=facts) for view in views]
 
 
 class FakeJudge:
@@ -196,3 +193,21 @@ def build_stage(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+NEGATIVE = ProtectSettings(method="negative")
+FAINT = ProtectSettings(method="negative", options=(("amount", 0.01),))
+REPORTS = ["reports/a.report.html", "reports/a.report.json"]
+
+
+def work(*paths: Path | str, settings: ProtectSettings = NEGATIVE, **options: object) -> list[Outcome]:
+    """Protect photos into ``out``."""
+    output = Path("out")
+    sources, failures = collect([Path(path) for path in paths], output)
+    return failures + protect_photos(sources, output, settings, **options)  # type: ignore[arg-type]
+
+
+def files(folder: Path = Path("out"), *, hidden: bool = False) -> list[str]:
+    """Names of the files below a folder, but for hidden ones."""
+    found = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    return sorted(name for name in found if hidden or not name.startswith(".bauta"))

@@ -8,7 +8,7 @@ import torch
 from attack_toys import cut_recognizer, toy_faces
 from bauta.attacks.optimise import OptimisationConfig, search, view_of
 from bauta.errors import NumericalFailure, UsageError
-from bauta.templates.references import ConstantImage, IdentityFeature, NoisyImage
+from bauta.templates.references import ConstantImage, IdentityFeature, NoiseConfig, NoisyImage
 
 MEAN = torch.full((3, 112, 112), 0.5)
 
@@ -40,7 +40,7 @@ def test_the_feature_tells_more_of_the_face_than_the_template() -> None:
 
 
 def test_more_draws_of_the_randomness_come_nearer_in_expectation() -> None:
-    protector = NoisyImage(cut_recognizer(), sigma=100.0)
+    protector = NoisyImage(cut_recognizer(), NoiseConfig(sigma=100.0))
     faces = toy_faces(4, 1)[0].float() / 255
     stored = protector.protect(faces, seeded())
     distances = {}

@@ -30,7 +30,7 @@ from bauta.benchmark.adaptive.cards import (
 )
 from bauta.benchmark.adaptive.recipe import AdaptiveRecipe, carried, read_recipe
 from bauta.benchmark.adaptive.run import run_adaptive
-from bauta.benchmark.crowds import Source, draw_crowd, draw_pairs
+from bauta.benchmark.crop_sets import Source, draw_crop_set, draw_pairs
 from bauta.benchmark.engine import cards
 from bauta.benchmark.photos.recipe import Dataset, Row
 from bauta.cli import run
@@ -439,25 +439,25 @@ class TestRecipes:
 
 class TestCrowds:
     def test_a_draw_is_known_by_its_seed(self, data: Path) -> None:
-        draws = [draw_crowd(data, (Source("crowd", people=8),), (), seed) for seed in (0, 0, 1)]
+        draws = [draw_crop_set(data, (Source("crowd", people=8),), (), seed) for seed in (0, 0, 1)]
         assert draws[0].subjects == draws[1].subjects != draws[2].subjects
         assert draws[0].sha256 == draws[1].sha256 != draws[2].sha256
         assert draws[0].people == 8
 
     def test_somebody_in_two_folders_is_drawn_once(self, data: Path) -> None:
-        crowd = draw_crowd(data, (Source("faces"), Source("others", each=2)), (), 0)
+        crowd = draw_crop_set(data, (Source("faces"), Source("others", each=2)), (), 0)
         assert crowd.subjects.count(normalise_name("Eve_A")) == 1
 
     def test_too_few_people(self, data: Path) -> None:
         with pytest.raises(UsageError, match="22 people"):
-            draw_crowd(data, (Source("crowd", people=23),), (), 0)
+            draw_crop_set(data, (Source("crowd", people=23),), (), 0)
         with pytest.raises(UsageError):
             Source("crowd", people=0)
 
     def test_crops_of_another_size_are_refused(self, data: Path) -> None:
         Image.new("RGB", (64, 112)).save(data / "others" / "Tom a" / "0.png")
         with pytest.raises(UsageError, match="64x112"):
-            draw_crowd(data, (Source("others", each=2),), (), 0).pixels()
+            draw_crop_set(data, (Source("others", each=2),), (), 0).pixels()
 
     def test_a_pair_for_each_person(self, data: Path) -> None:
         _, pairs = RECIPE.evaluation.read(data)

@@ -11,20 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bauta.data.datasets import (
-    CELEBA_HQ_TARGETS,
-    Identification,
-    People,
-    draw_identification,
-    linked,
-    read_bin,
-    read_cfp,
-    read_counterparts,
-    read_impersonation,
-    read_lfw,
-    read_people,
-    read_templates,
-)
+from bauta.data.datasets import People, linked, read_bin, read_cfp, read_counterparts, read_lfw, read_people
+from bauta.data.searches import CELEBA_HQ_TARGETS, Identification, draw_identification, read_impersonation
 from bauta.errors import UnreadablePhoto, UsageError
 
 
@@ -292,61 +280,6 @@ def test_identification_that_cannot_be_drawn(tmp_path):
         Identification(people, np.array([0]), np.array([0, 1]), None, none, none)
     with pytest.raises(UsageError, match="no probes"):
         Identification(people, none, np.array([0, 1]), None, none, none)
-
-
-# Templates
-
-
-@pytest.fixture
-def ijb(tmp_path):
-    for number in range(1, 5):
-        write_image(tmp_path / "crops" / f"{number}.png", number)
-    (tmp_path / "meta.txt").write_text("1.png 7 100\n2.png 7 100\n3.png 2 101\n4.png 30 102\n1.png 30 103\n")
-    (tmp_path / "pairs.txt").write_text("7 2 1\n30 7 0\n")
-    (tmp_path / "points.txt").write_text(
-        "".join(f"{n}.png {' '.join(str(n + k) for k in range(10))} 0.99\n" for n in range(1, 6))
-    )
-    return tmp_path
-
-
-def test_templates(ijb):
-    found = read_templates(ijb / "crops", ijb / "meta.txt", ijb / "pairs.txt")
-    assert [image.name for image in found.images] == ["1.png", "2.png", "3.png", "4.png"]
-    assert found.identifiers.tolist() == [2, 7, 30]
-    assert found.rows.tolist() == [0, 1, 2, 3, 0]
-    assert found.template.tolist() == [1, 1, 0, 2, 2]
-    assert found.media.tolist() == [100, 100, 101, 102, 103]
-    assert (found.first.tolist(), found.second.tolist(), found.same.tolist()) == ([1, 2], [0, 1], [True, False])
-    assert found.subjects[0] == found.subjects[1] != found.subjects[2]
-    assert found.landmarks is None
-    with_points = read_templates(
-        ijb / "crops", ijb / "meta.txt", ijb / "pairs.txt", landmarks=ijb / "points.txt", name="ijbx"
-    )
-    assert with_points.name == "ijbx"
-    assert with_points.landmarks[1].tolist() == [[2, 3], [4, 5], [6, 7], [8, 9], [10, 11]]
-    assert with_points.sha256 != found.sha256
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "error", "words"),
-    [
-        ("meta.txt", "1.png 7\n", UsageError, r"meta\.txt has a line '1.png 7'"),
-        ("meta.txt", "", UsageError, "no images"),
-        ("meta.txt", "9.png 7 1\n", UnreadablePhoto, r"9\.png, named by .*meta\.txt"),
-        ("pairs.txt", "7 8 1\n", UsageError, "template 8 that"),
-        ("pairs.txt", "7 99 1\n", UsageError, "template 99 that"),
-        ("pairs.txt", "7 2 2\n", UsageError, "no list of pairs"),
-        ("pairs.txt", "7 2\n", UsageError, "no list of pairs"),
-        ("pairs.txt", "7 two 1\n", UsageError, "no list of pairs"),
-        ("pairs.txt", "", UsageError, "no list of pairs"),
-        ("points.txt", "1.png 1 2 3 4\n", UsageError, r"points\.txt has a line"),
-        ("points.txt", "1.png 0 1 2 3 4 5 6 7 8 9 1\n", UsageError, r"no landmarks of 2\.png"),
-    ],
-)
-def test_template_lists_that_do_not_fit_are_refused(ijb, file, text, error, words):
-    (ijb / file).write_text(text)
-    with pytest.raises(error, match=words):
-        read_templates(ijb / "crops", ijb / "meta.txt", ijb / "pairs.txt", landmarks=ijb / "points.txt")
 
 
 # Targets and counterparts

@@ -9,7 +9,7 @@ import pytest
 
 from bauta import metrics
 from bauta.benchmark import identification, protocols
-from bauta.benchmark.embeddings import cosines, pool_templates
+from bauta.benchmark.embeddings import cosines
 from bauta.benchmark.protocols import Cell
 from bauta.errors import UsageError
 
@@ -138,25 +138,6 @@ def test_success_at_a_threshold():
     assert protocols.dodging_success(scores, "aabb", 0.6).high == 1
     with pytest.raises(UsageError, match="1 scores are missing"):
         protocols.dodging_success(np.array([0.1, np.nan]), "ab", 0.5)
-
-
-def test_masks_that_match_each_other_show_when_both_sides_are_protected():
-    clean = np.concatenate([unit([[1, 0, 0]] * 2), unit([[0, 1, 0]] * 2)])
-    protected = unit([[0, 0, 1]] * 4)  # one mask for everybody
-    found = protocols.dodging_cells(clean, protected, [0, 2], [1, 3], "aabb", 0.5)
-    assert {cell: rate.mean for cell, rate in found.items()} == {
-        Cell.NEITHER: 0,
-        Cell.PROBE: 1,
-        Cell.GALLERY: 1,
-        Cell.BOTH: 0,
-    }
-
-
-@pytest.mark.parametrize(("first", "second"), [([0], [0]), ([0], [2]), ([0, 1], [1])])
-def test_dodging_needs_genuine_pairs(first, second):
-    clean = unit(np.eye(4))
-    with pytest.raises(UsageError, match="genuine"):
-        protocols.dodging_cells(clean, clean, first, second, "aabb", 0.5)
 
 
 # Identification
@@ -308,27 +289,7 @@ def test_a_hundred_thousand_distractors_are_a_matter_of_seconds():
     assert found.rates[1].mean == 1
 
 
-# Templates and input
-
-
-def test_templates_are_means_of_media():
-    values = unit([[1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
-    pooled = pool_templates(values, [1, 1, 1, 1, 0], [5, 5, 5, 6, 5])
-    np.testing.assert_allclose(pooled, unit([[0, 0, 1], [1, 1, 0]]), atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("values", "template", "words"),
-    [
-        (np.eye(2), [0], "2 embeddings for 1"),
-        (np.eye(2), [0, 2], "no image"),
-        (np.eye(2), [1, 1], "no image"),
-        (np.array([[1.0, 0], [-1, 0]]), [0, 0], "cancel"),
-    ],
-)
-def test_templates_that_cannot_be_pooled(values, template, words):
-    with pytest.raises(UsageError, match=words):
-        pool_templates(values, template, np.arange(len(template)))
+# Input
 
 
 @pytest.mark.parametrize(

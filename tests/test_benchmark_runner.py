@@ -20,9 +20,9 @@ from bauta.benchmark.photos.page import markdown, to_html
 from bauta.benchmark.photos.recipe import Dataset, GallerySource, Recipe, Row, carried, read_recipe
 from bauta.benchmark.photos.results import summarise
 from bauta.benchmark.photos.run import run_recipe
-from bauta.benchmark.photos.transports import carry, known_transports, transports
+from bauta.benchmark.photos.transports import TRANSPORTS, carry, transports
 from bauta.cli import run
-from bauta.cloaks.references import prepare
+from bauta.cloaks.base import load_cloak
 from bauta.errors import NotCalibrated, UnknownRecognizer, UsageError
 from bauta.faces.faces import Faces
 from protection_fakes import Negative, Stage, build_stage, person, write_photo
@@ -114,15 +114,15 @@ class TestRunRecipe:
 
     def test_an_interrupted_run_goes_on_where_it_stopped(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         recipe = replace(RECIPE, rows=RECIPE.rows[1:2])
-        make = Negative.perturb
+        make = Negative.edit
 
-        def stop(self: Negative, views: list[Any], *rest: Any, **options: Any) -> Any:
+        def stop(self: Negative, views: list[Any], work: Any) -> Any:
             if len(Negative.calls) == 2:
                 raise KeyboardInterrupt
-            return make(self, views, *rest, **options)
+            return make(self, views, work)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Negative, "perturb", stop)
+            patch.setattr(Negative, "edit", stop)
             with pytest.raises(KeyboardInterrupt):
                 run_toy(data, recipe=recipe)
         assert not list((data / "cards").glob("*.json"))  # no card before all is done
@@ -218,7 +218,7 @@ class TestRunRecipe:
             run_toy(data)
         with pytest.raises(UnknownRecognizer):
             run_toy(data, recipe=replace(RECIPE, judges=("nobody",)))
-        with pytest.raises(UsageError, match="no method 'nothing'"):
+        with pytest.raises(UsageError, match="No cloak is called 'nothing'"):
             run_toy(data, recipe=replace(RECIPE, rows=(Row("x", "nothing"),)))
         assert Negative.calls == []
 
@@ -526,7 +526,7 @@ class TestRecipes:
             recipe = read_recipe(name)
             assert recipe.name == name
             for row in recipe.rows:
-                prepare(row.method, dict(row.options))
+                load_cloak(row.method).configured(row.options)
         assert not read_recipe("smoke").evidence
 
     @pytest.mark.parametrize(
@@ -566,7 +566,7 @@ class TestRecipes:
         pixels = np.zeros((200, 100, 3), np.float32)
         pixels[100, 50] = 1
         face = Faces(np.array([[40, 80, 60, 120]]), np.full((1, 5, 2), [50.0, 100.0]), np.ones(1))
-        for name in known_transports():
+        for name in TRANSPORTS:
             changed, moved = carry(name, pixels, face)
             x, y = moved.landmarks[0, 0]
             brightest = np.unravel_index(changed.sum(2).argmax(), changed.shape[:2])
@@ -577,7 +577,7 @@ class TestRecipes:
 
     def test_transports_are_the_same_each_time(self) -> None:
         pixels = np.random.default_rng(0).random((40, 40, 3), dtype=np.float32)
-        for name in known_transports():
+        for name in TRANSPORTS:
             first, second = (carry(name, pixels, Faces.none())[0] for _ in range(2))
             np.testing.assert_array_equal(first, second)
             assert (name == "saved") == np.array_equal(first, pixels)
@@ -600,7 +600,7 @@ def test_the_recipe_in_the_documentation_is_one(tmp_path: Path) -> None:
     guide = Path(__file__).resolve().parent.parent / "docs" / "benchmark.md"
     if not guide.is_file():
         pytest.skip("the documentation is not part of an installation")
-    assert [name for name in known_transports() if f"`{name}`" not in guide.read_text(encoding="utf-8")] == []
+    assert [name for name in TRANSPORTS if f"`{name}`" not in guide.read_text(encoding="utf-8")] == []
     (text,) = re.findall(r"^```\n(name = .*?)^```$", guide.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     (tmp_path / "recipe.toml").write_text(text)
     assert [row.name for row in read_recipe(str(tmp_path / "recipe.toml")).rows] == ["clean", "paper"]

@@ -19,7 +19,7 @@ from PIL import Image
 
 from attack_toys import ToyJudge, cut_recognizer, toy_faces
 from bauta import metrics
-from bauta.benchmark.crowds import Source
+from bauta.benchmark.crop_sets import Source
 from bauta.benchmark.engine.cards import TEMPLATES, read_card, timeless, write_card
 from bauta.benchmark.plots import recovery_against_loss
 from bauta.benchmark.stores import run as templates
@@ -53,6 +53,7 @@ from bauta.cli import run
 from bauta.data.datasets import read_lfw
 from bauta.errors import NotCalibrated, UsageError
 from bauta.recognizers.calibration import Threshold
+from bauta.templates.references import ConstantConfig
 
 NEEDS_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DECODER = {"decoder": "residual", "channels": 8, "epochs": 6, "batch": 8, "rate": 1e-2}
@@ -564,9 +565,9 @@ def test_threads_are_given_back(data: Path, tmp_path: Path) -> None:
 
 
 def test_halves_need_people_on_both_sides(data: Path) -> None:
-    from bauta.benchmark.crowds import draw_crowd
+    from bauta.benchmark.crop_sets import draw_crop_set
 
-    crowd = draw_crowd(data, (Source("others"),), (), 0)
+    crowd = draw_crop_set(data, (Source("others"),), (), 0)
     one = replace(crowd, subjects=crowd.subjects[:1], images=crowd.images[:1])
     with pytest.raises(UsageError, match="nobody on one side"):
         half(one, attacking=not attacks(one.subjects[0]))
@@ -593,7 +594,7 @@ def test_the_command_line_attacks_and_reports(
 def test_a_fitted_protector_is_attacked_as_it_is(data: Path, tmp_path: Path) -> None:
     from bauta.templates.references import ConstantImage
 
-    ConstantImage(cut_recognizer(), level=0.25).save(tmp_path / "fitted")
+    ConstantImage(cut_recognizer(), ConstantConfig(level=0.25)).save(tmp_path / "fitted")
     recipe = replace(QUICK, attackers=QUICK.attackers[:1], rows=(TemplateRow("mine", fitted=str(tmp_path / "fitted")),))
     card = run_toy(data, tmp_path, recipe)["mine"]
     assert card["protector"]["settings"] == {"level": 0.25}
@@ -609,7 +610,7 @@ def test_a_fitted_protector_replaces_no_card_of_a_row(
     command = ["templates", "attack", "quick", "--data", str(data), "-o", str(tmp_path)]
     assert run([*command, "--rows", "constant"]) == 0
     before = (tmp_path / "toy-constant.json").read_bytes()
-    made = ConstantImage(cut_recognizer(), level=0.25)
+    made = ConstantImage(cut_recognizer(), ConstantConfig(level=0.25))
     made.save(tmp_path / "constant")
     assert run([*command, "--protector", str(tmp_path / "constant")]) == 0
     assert (tmp_path / "toy-constant.json").read_bytes() == before

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bauta import __version__
 from bauta.cli import main, run
 from bauta.cli.values import box, chosen, names, seconds
 from bauta.cloaking.settings import ProtectSettings
+from bauta.cloaks.base import Edit
 from bauta.errors import UsageError
 from protection_fakes import Negative, build_stage, write_photo
 
@@ -45,12 +47,12 @@ class TestProtect:
         write_photo(Path("a.png"), "anna")
         assert run(["protect", "a.png", *NEGATIVE]) == 0
         shown = capsys.readouterr()
-        assert "PHOTO  VERDICT    FACES  STILL MATCH    QUALITY" in shown.out
+        assert "PHOTO  VERDICT    FACES  STILL MATCH    MARGIN  QUALITY" in shown.out
         assert "a.png  protected  1      0 of 2 judges" in shown.out
         assert "1 photo: 1 protected. Output in protected." in shown.out
         assert "share the protected photos only" in shown.out
         assert shown.err == ""
-        assert Path("protected/a.report.html").is_file()
+        assert Path("protected/reports/a.report.html").is_file()
 
     def test_as_json(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         write_photo(Path("a.png"), "anna")
@@ -66,9 +68,9 @@ class TestProtect:
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         write_photo(Path("a.png"), "anna")
-        monkeypatch.setattr(Negative, "perturb", _nothing(Negative.perturb))
+        monkeypatch.setattr(Negative, "edit", _nothing)
         assert run(["protect", "a.png", *NEGATIVE]) == 7
-        assert "a.png  WEAK" in capsys.readouterr().out
+        assert "weak/a.png  WEAK" in capsys.readouterr().out
 
     def test_bad_photos_are_named_and_the_rest_goes_on(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         write_photo(Path("a.png"), "anna")
@@ -110,7 +112,7 @@ class TestProtect:
         write_photo(Path("bert.png"), "bert")
         options = ["--only", "bert.png", "--reference", "bert.png", "--strip-metadata", "--seed", "3"]
         assert run(["protect", "all.png", *options, "--budget", "500ms", *NEGATIVE]) == 0
-        report = json.loads(Path("protected/all.report.json").read_text())
+        report = json.loads(Path("protected/reports/all.report.json").read_text())
         assert (report["metadata_policy"], report["method"]["seed"]) == ("strip", 3)
         assert report["method"]["budget_seconds"] == 0.5
         assert (len(report["faces"]), len(report["spared_boxes"])) == (1, 1)
@@ -136,8 +138,17 @@ class TestProtect:
             (2, ("--seed", "-1"), "seed"),
             (2, ("--seed", "many"), "valid integer"),
             (2, ("--jobs", "0"), "0 jobs"),
-            (2, ("--eps", "8"), "no setting epsilon"),
-            (2, ("--preset", "paper"), "no preset"),
+            (2, ("--eps", "8"), "negative has no option --eps; mi-fgsm, noise, pgd, ti-dim, tip-im have it"),
+            (2, ("--preset", "paper"), "negative has no option --preset; tip-im has it"),
+            (2, ("--amount", "2"), "amount=2.0"),
+            (2, ("--amount", "much"), "--amount"),
+            (2, ("--set", "amount=much"), "amount='much'"),
+            (2, ("--set", "fog=1"), "no setting fog"),
+            (2, ("--set", "amount"), "is no setting"),
+            (6, ("--fitted", "a.png"), "not a fitted file"),
+            (2, ("--key", "missing.key"), "negative has no use for --key"),
+            (2, ("--like", "a.png"), "negative has no use for --like"),
+            (2, ("--message", "hello"), "negative has no use for --message"),
             (2, ("--judges", "judge_one,,judge_two"), "empty name"),
             (2, ("--judges", "judge_one,judge_one"), "different names"),
             (6, ("--judges", "nobody"), "nobody"),
@@ -172,14 +183,8 @@ class TestProtect:
         assert "paths" in fails(capsys, 2, "protect").lower()
 
 
-def _nothing(perturb):  # type: ignore[no-untyped-def]
-    def masks(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        made = perturb(self, *args, **kwargs)
-        for mask in made:
-            mask.delta.zero_()
-        return made
-
-    return masks
+def _nothing(self, views, work):  # type: ignore[no-untyped-def]
+    return [Edit(view, torch.zeros_like(view.pixels)) for view in views]
 
 
 @pytest.mark.usefixtures("stage")
@@ -200,7 +205,7 @@ class TestVerify:
     def test_as_json(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         write_photo(Path("a.png"), "anna")
         assert run(["verify", "a.png", "a.png", "--json"]) == 7
-        assert json.loads(capsys.readouterr().out)["schema"] == "bauta.report/1"
+        assert json.loads(capsys.readouterr().out)["schema"] == "bauta.report/2"
 
     def test_an_option_that_is_repeated_adds(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         write_photo(Path("a.png"), "anna")
@@ -246,7 +251,7 @@ class TestDemo:
             assert run(["demo", "-o", "out/demo"]) == 0
             shown = capsys.readouterr().out
             assert sorted(path.name for path in Path("out/demo").iterdir()) == names
-        assert "FACE  JUDGE      AGAINST   BEFORE  AFTER  THRESHOLD  DECISION" in shown
+        assert "FACE  JUDGE      AGAINST   BEFORE  AFTER  THRESHOLD  MARGIN  DECISION" in shown
         assert "Protected: None of the 2" in shown
         assert all(f"out/demo/{name}" in shown for name in names)
         report = json.loads(Path("out/demo/report.json").read_text())

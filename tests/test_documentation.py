@@ -10,9 +10,8 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -23,9 +22,11 @@ from bauta import errors
 from bauta.cli import run
 from bauta.cli.app import EPILOG, app
 from bauta.cli.run import INTERRUPTED
-from bauta.cloaking import pipeline
-from bauta.cloaking.batch import SERIOUSNESS, WEAK, verdict_code
-from bauta.cloaking.report import SCHEMA
+from bauta.cloaking.outcomes import FRAGILE, SERIOUSNESS, WEAK, verdict_code
+from bauta.cloaking.report_data import SCHEMA, report_schema
+from bauta.cloaks.tip_im import TipIm
+from bauta.judging.conditions import CONDITIONS
+from bauta.judging.findings import FRAGILE_CONDITIONS, Finding, FindingKind
 from bauta.recognizers.cards import parse_card
 from bauta.registry import METHODS
 
@@ -65,13 +66,13 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     portrait.crop((0, 0, 192, 192)).save(folder / "holidays" / "beach.jpg", quality=92)
     for name in ("me.jpg", "another_photo_of_me.jpg"):
         ImageOps.mirror(portrait).save(folder / name, quality=92)
-    configure = pipeline.configure
+    configured = TipIm.configured
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BAUTA_MODELS", raising=False)
         patch.setenv("BAUTA_HOME", str(folder / "home"))
-        patch.setattr(pipeline, "configure", lambda settings: replace(configure(settings), iterations=STEPS))
+        patch.setattr(TipIm, "configured", lambda *given, **by: replace(configured(*given, **by), iterations=STEPS))
         patch.chdir(folder)
-        assert run(["protect", "photo.jpg", "-o", "protected"]) in (0, WEAK)
+        assert run(["protect", "photo.jpg", "-o", "protected"]) in (0, WEAK, FRAGILE)
         yield folder
 
 
@@ -86,8 +87,9 @@ def test_the_python_of_a_document_runs_from_top_to_bottom(
 
 
 def test_the_reports_that_documents_name_are_written(furnished: Path) -> None:
-    assert json.loads((furnished / "protected/photo.report.json").read_text(encoding="utf-8"))["schema"] == SCHEMA
-    assert (furnished / "protected/photo.report.html").is_file()
+    report = json.loads((furnished / "protected/reports/photo.report.json").read_text(encoding="utf-8"))
+    assert report["schema"] == SCHEMA
+    assert (furnished / "protected/reports/photo.report.html").is_file()
     assert (furnished / "protected/.bauta/photo.jpg.json").is_file()
 
 
@@ -140,7 +142,7 @@ def commands(group: Any, *path: str) -> Iterator[tuple[list[str], Any]]:
         if hasattr(command, "commands"):
             yield from commands(command, *path, name)
         else:
-            yield [*path, name], command
+            yield [*path, name], command.of_method() if hasattr(command, "of_method") else command
 
 
 @pytest.mark.parametrize("arguments", command_lines())
@@ -236,16 +238,19 @@ def test_every_method_is_named_in_the_page_of_its_kind() -> None:
         "protector": "docs/templates.md",
     }
     for card in METHODS.values():
-        assert f"`{card.name}`" in (ROOT / pages[card.kind]).read_text(encoding="utf-8")
+        page = "docs/benchmark.md" if card.kind == "cloak" and card.reference else pages[card.kind]
+        assert f"`{card.name}`" in (ROOT / page).read_text(encoding="utf-8")
 
 
 def kinds_of_error() -> dict[str, int]:
-    kinds: list[type[errors.BautaError]] = [errors.BautaError, *errors.BautaError.__subclasses__()]
-    return {kind.__name__: kind.exit_code for kind in kinds if kind.__module__ == errors.__name__}
+    kinds = [errors.BautaError, *errors.BautaError.__subclasses__()]
+    own = {kind.__name__: kind.exit_code for kind in kinds if "exit_code" in vars(kind)}
+    assert set(own.values()) == {kind.exit_code for kind in errors.every_error()}
+    return own
 
 
 def test_exit_codes_are_documented_as_they_are() -> None:
-    codes = sorted({0, WEAK, INTERRUPTED, *kinds_of_error().values()})
+    codes = sorted({0, WEAK, FRAGILE, INTERRUPTED, *kinds_of_error().values()})
     assert sorted(SERIOUSNESS) == codes
     readme = DOCUMENTS[0].read_text(encoding="utf-8")
     sentence = re.search(r"^Exit codes: (.+?)\n\n", readme, re.DOTALL | re.MULTILINE)
@@ -291,8 +296,16 @@ def test_verdicts_are_documented_with_their_exit_codes() -> None:
     assert {verdict: int(code) for verdict, code in rows} == {verdict: verdict_code(verdict) for verdict in verdicts}
 
 
-def report_schema() -> dict[str, Any]:
-    schema: dict[str, Any] = json.loads(
-        files("bauta.cloaking").joinpath("report.schema.json").read_text(encoding="utf-8")
-    )
-    return schema
+def test_kinds_of_finding_are_documented_with_what_they_force() -> None:
+    guide = (ROOT / "docs/report.md").read_text(encoding="utf-8").partition("## Findings")[2].partition("##")[0]
+    rows = re.findall(r"^\| `([\w-]+)` \| [^|]+ \| `(\w+)`[^|]* \|$", guide, re.MULTILINE)
+    conditions = {"match-under-condition": "half-size"}
+    kinds = get_args(FindingKind)
+    assert dict(rows) == {kind: Finding(kind, condition=conditions.get(kind)).forces for kind in kinds}
+
+
+def test_fragile_conditions_are_documented_as_they_are() -> None:
+    assert {condition.name for condition in CONDITIONS} > FRAGILE_CONDITIONS
+    guide = " ".join((ROOT / "docs/report.md").read_text(encoding="utf-8").split())
+    assert "JPEG 95 or 75, halved in size or screenshotted" in guide
+    assert {"jpeg-95", "jpeg-75", "half-size", "screenshot"} == FRAGILE_CONDITIONS

@@ -2,43 +2,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from bauta.cloaking import batch
-from bauta.cloaking.batch import Outcome, collect, exit_code, plan, protect_photos
-from bauta.cloaking.records import scratch_prefix
+from bauta.cloaking.outcomes import Outcome, exit_code
+from bauta.cloaking.places import collect, plan
+from bauta.cloaking.records import scratch_folder
 from bauta.cloaking.settings import ProtectSettings, Selection
 from bauta.errors import OutputError, UsageError
-from protection_fakes import Negative, build_stage, read_json, write_photo
+from protection_fakes import FAINT, NEGATIVE, REPORTS, Negative, build_stage, files, read_json, work, write_photo
 
 stage = pytest.fixture(build_stage)
-
-SETTINGS = ProtectSettings(method="negative")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def work(*paths: Path | str, settings: ProtectSettings = SETTINGS, **options: object) -> list[Outcome]:
-    output = Path("out")
-    sources, failures = collect([Path(path) for path in paths], output)
-    return failures + protect_photos(sources, output, settings, **options)  # type: ignore[arg-type]
-
-
-def files(folder: Path = Path("out"), *, hidden: bool = False) -> list[str]:
-    found = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-    return sorted(name for name in found if hidden or not name.startswith(".bauta"))
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -50,14 +36,14 @@ class TestOneFolder:
     def test_outputs_lie_side_by_side(self, folder: Path) -> None:
         write_photo(Path("in/a.png"), "anna")
         (outcome,) = work("in/a.png")
-        assert files() == ["a.png", "a.report.html", "a.report.json"]
+        assert files() == ["a.png", *REPORTS]
         assert (outcome.verdict, outcome.exit_code, outcome.judges, outcome.matching) == (
             "protected",
             0,
             2,
             0,
         )
-        assert read_json(Path("out/a.report.json"))["output"]["name"] == "a.png"
+        assert read_json(Path("out/reports/a.report.json"))["output"]["name"] == "a.png"
 
     def test_without_reports_only_the_photo(self, folder: Path) -> None:
         write_photo(Path("in/a.png"), "anna")
@@ -82,7 +68,7 @@ class TestOneFolder:
         work("one/a.png")
         before = hashes(Path("out"))
         work("two/a.png")
-        assert files()[:2] == ["a-2.png", "a-2.report.html"]
+        assert files()[:3] == ["a-2.png", "a.png", "reports/a-2.report.html"]
         assert before.items() <= hashes(Path("out")).items()
         assert [outcome.skipped for outcome in (*work("one/a.png"), *work("two/a.png"))] == [True, True]
 
@@ -91,18 +77,19 @@ class TestOneFolder:
         write_photo(Path("in/a.webp"), "bert", lossless=True)
         work("in")
         assert files() == [
-            "a.png", "a.png.report.html", "a.png.report.json", "a.webp", "a.webp.report.html", "a.webp.report.json"
+            "a.png", "a.webp", "reports/a.png.report.html", "reports/a.png.report.json",
+            "reports/a.webp.report.html", "reports/a.webp.report.json",
         ]  # fmt: skip
 
     def test_photos_of_one_stem_may_be_made_at_once(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_photo(Path("in/a.png"), "anna")
         write_photo(Path("in/a.webp"), "bert", lossless=True)
         both = threading.Barrier(2, timeout=30)
-        real = Negative.perturb
+        real = Negative.edit
 
-        def perturb(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        def edit(self, views, work):  # type: ignore[no-untyped-def]
             both.wait()
-            made = real(self, *args, **kwargs)
+            made = real(self, views, work)
             both.wait()
             return made
 
@@ -110,7 +97,7 @@ class TestOneFolder:
             with ThreadPoolExecutor(jobs) as threads:
                 return list(threads.map(workshop.protect, tasks))
 
-        monkeypatch.setattr(Negative, "perturb", perturb)
+        monkeypatch.setattr(Negative, "edit", edit)
         monkeypatch.setattr(batch, "_in_processes", at_once)
         outcomes = work("in", jobs=2)
         assert [outcome.exit_code for outcome in outcomes] == [0, 0]
@@ -121,12 +108,13 @@ class TestOneFolder:
 
     def test_reports_of_others_are_kept(self, folder: Path) -> None:
         write_photo(Path("in/a.png"), "anna")
-        Path("out").mkdir()
+        Path("out/reports").mkdir(parents=True)
         for name in ("a.report.json", "a.png.report.html"):
-            Path("out", name).write_text("mine")
+            Path("out/reports", name).write_text("mine")
         (outcome,) = work("in")
-        assert outcome.report == Path("out/a.png-2.report.html")
-        assert [Path("out", name).read_text() for name in ("a.report.json", "a.png.report.html")] == ["mine", "mine"]
+        assert outcome.report == Path("out/reports/a.png-2.report.html")
+        kept = [Path("out/reports", name).read_text() for name in ("a.report.json", "a.png.report.html")]
+        assert kept == ["mine", "mine"]
         assert work("in")[0].skipped
 
     def test_reports_of_an_earlier_product_go(self, folder: Path) -> None:
@@ -135,9 +123,9 @@ class TestOneFolder:
         work("in", reports=False)
         assert files() == ["a.png"]
         work("in")
-        Path("out/a.report.html").write_text("mine")
+        Path("out/reports/a.report.html").write_text("mine")
         work("in", reports=False)
-        assert files() == ["a.png", "a.report.html"]
+        assert files() == ["a.png", "reports/a.report.html"]
         assert work("in", reports=False)[0].skipped
 
     @pytest.mark.parametrize("moved", [1, 2, 3])
@@ -163,25 +151,27 @@ class TestOneFolder:
                 work("in", settings=other)
         (outcome,) = work("in", settings=other)
         assert not outcome.skipped
-        assert files() == ["a.png", "a.report.html", "a.report.json"]
-        report = read_json(Path("out/a.report.json"))
-        assert report["output"]["sha256"] == hashes(Path("out"))["a.png"]
+        assert files() == [*REPORTS, "weak/a.png"]
+        report = read_json(Path("out/reports/a.report.json"))
+        assert report["output"]["sha256"] == hashes(Path("out"))["weak/a.png"]
         assert work("in", settings=other)[0].skipped
 
-    def test_what_a_killed_run_left_is_removed(self, folder: Path) -> None:
+    def test_what_a_killed_run_left_is_removed_and_live_work_is_not(self, folder: Path) -> None:
         write_photo(Path("in/a.png"), "anna")
-        gone = subprocess.Popen([sys.executable, "-c", ""])
-        gone.wait()
-        scratch = Path("out/.bauta").absolute()
-        folders = [
-            scratch / f"{scratch_prefix()}{gone.pid}-x",
-            scratch / f"{scratch_prefix()}{os.getppid()}-x",
-            scratch / f"part-elsewhere-{gone.pid}-x",
-        ]
-        for place in folders:
-            write_photo(place / "a.png", "anna")
-        work("in")
-        assert [place.exists() for place in folders] == [sys.platform == "win32", True, True]
+        left = write_photo(Path("out/.bauta/part-1/a.png"), "anna").parent
+        program = (
+            "import os, sys; from pathlib import Path; from bauta.cloaking.records import scratch_folder\n"
+            "with scratch_folder(Path('out')) as place: (place / 'face').touch(); os._exit(9)"
+        )
+        subprocess.run([sys.executable, "-c", program], check=False)
+        (killed,) = (path for path in Path("out/.bauta").iterdir() if path.is_dir() and path != left)
+        assert (killed / "face").is_file()
+        with scratch_folder(Path("out")) as alive:
+            (alive / "face").touch()
+            work("in")
+            assert (alive / "face").is_file()
+        assert [place.exists() for place in (left, killed, alive)] == [False, False, False]
+        assert files(Path("out/.bauta"), hidden=True) == ["a.png.json"]
 
     @pytest.mark.parametrize("length", [247, 250, 255])
     def test_long_names(self, folder: Path, length: int) -> None:
@@ -215,7 +205,7 @@ class TestOneFolder:
     def test_what_changed_is_done_again(self, folder: Path, change: str) -> None:
         source = write_photo(Path("in/a.png"), "anna")
         work("in")
-        settings = SETTINGS
+        settings = NEGATIVE
         if change == "source":
             write_photo(source, "bert")
         elif change == "settings":
@@ -223,7 +213,7 @@ class TestOneFolder:
         elif change == "product gone":
             Path("out/a.png").unlink()
         elif change == "report gone":
-            Path("out/a.report.html").unlink()
+            Path("out/reports/a.report.html").unlink()
         else:
             Path("out/.bauta/a.png.json").write_text("{", encoding="utf-8")
         (outcome,) = work("in", settings=settings)
@@ -242,13 +232,13 @@ class TestOneFolder:
     def test_foreign_files_and_links_in_the_output_folder_are_kept(self, folder: Path) -> None:
         source = write_photo(Path("in/a.png"), "anna")
         kept = write_photo(Path("elsewhere.png"), "cleo").read_bytes()
-        Path("out").mkdir()
+        Path("out/reports").mkdir(parents=True)
         Path("out/a.png").symlink_to(Path("elsewhere.png").absolute())
-        Path("out/a.report.html").write_text("mine")
+        Path("out/reports/a.report.html").write_text("mine")
         original = source.read_bytes()
         work("in")
         assert Path("elsewhere.png").read_bytes() == kept
-        assert Path("out/a.report.html").read_text() == "mine"
+        assert Path("out/reports/a.report.html").read_text() == "mine"
         assert source.read_bytes() == original
         assert "a-2.png" in files()
 
@@ -308,15 +298,15 @@ class TestOneFolder:
     def test_a_defect_in_one_photo_stops_nothing(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_photo(Path("in/a.png"), "anna")
         write_photo(Path("in/b.png"), "bert")
-        real = Negative.perturb
+        real = Negative.edit
 
-        def perturb(self, views, *args, **kwargs):  # type: ignore[no-untyped-def]
+        def edit(self, views, work):  # type: ignore[no-untyped-def]
             if len(Negative.calls) == 0:
                 Negative.calls.append(0)
                 raise ZeroDivisionError("oops")
-            return real(self, views, *args, **kwargs)
+            return real(self, views, work)
 
-        monkeypatch.setattr(Negative, "perturb", perturb)
+        monkeypatch.setattr(Negative, "edit", edit)
         outcomes = work("in")
         assert [outcome.exit_code for outcome in outcomes] == [1, 0]
         assert "ZeroDivisionError: oops" in outcomes[0].message
@@ -367,19 +357,22 @@ class TestOneFolder:
         assert [source.name for source, _ in sources] == ["a.png"]
         assert len(sources) == 1
 
-    @pytest.mark.parametrize("name", ["a.png", "a.report.json"])
+    @pytest.mark.parametrize(
+        ("name", "settings"), [("a.png", NEGATIVE), ("weak/a.png", FAINT), ("reports/a.report.json", NEGATIVE)]
+    )
     def test_a_file_that_appears_meanwhile_is_kept(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, settings: ProtectSettings
     ) -> None:
         write_photo(Path("in/a.png"), "anna")
-        real = Negative.perturb
+        real = Negative.edit
 
-        def perturb(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        def edit(self, views, work):  # type: ignore[no-untyped-def]
+            Path("out", name).parent.mkdir(exist_ok=True)
             Path("out", name).write_bytes(b"precious")
-            return real(self, *args, **kwargs)
+            return real(self, views, work)
 
-        monkeypatch.setattr(Negative, "perturb", perturb)
-        (outcome,) = work("in")
+        monkeypatch.setattr(Negative, "edit", edit)
+        (outcome,) = work("in", settings=settings)
         assert (outcome.exit_code, Path("out", name).read_bytes()) == (5, b"precious")
         assert files() == [name]
         assert "appeared" in outcome.message
@@ -414,11 +407,11 @@ class TestOneFolder:
             work(write_photo(Path("a.png"), "anna"))
 
     def test_a_full_disk_is_reported_and_leaves_nothing(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def full(self: Path, *args: object, **kwargs: object) -> int:
+        def full(descriptor: int) -> None:
             raise OSError(28, "No space left on device")
 
         write_photo(Path("in/a.png"), "anna")
-        monkeypatch.setattr(Path, "write_text", full)
+        monkeypatch.setattr(os, "fsync", full)
         (outcome,) = work("in")
         assert outcome.exit_code == 5
         assert "No space left" in outcome.message
@@ -458,7 +451,8 @@ def test_exit_codes_are_ordered() -> None:
 
     assert code() == 0
     assert code(0, 0) == 0
-    assert code(0, 7) == 7
+    assert code(0, 8) == 8
+    assert code(8, 7) == 7
     assert code(7, 3) == 3
     assert code(3, 4, 7) == 4
     assert code(4, 5, 6) == 6
@@ -485,57 +479,3 @@ def test_plans_know_whose_stems_meet() -> None:
     assert meeting("a.png", "b.png", "deep/a.jpg", "noending") == []
     assert meeting("a.png", "b.png", "A.jpg", "deep/a.jpg") == ["a.png", "A.jpg"]
     assert meeting("a.jpg", "a.jpg.png") == ["a.jpg.png"]
-
-
-def test_workers_report_bad_photos_too(folder: Path) -> None:
-    for name in ("a", "b"):
-        Path(f"{name}.png").touch()
-    seen: list[Outcome] = []
-    sources, _ = collect([Path()], Path("out"))
-    outcomes = protect_photos(sources, Path("out"), ProtectSettings(), jobs=2, finished=seen.append)
-    assert [outcome.exit_code for outcome in outcomes] == [4, 4]
-    assert len(seen) == 2
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_ctrl_c_with_workers_leaves_no_half_file(folder: Path) -> None:
-    import skimage.data
-    from PIL import Image
-
-    for name in "abcd":
-        Image.fromarray(skimage.data.astronaut()).save(f"{name}.png")
-    # What a shell starts in the background inherits deafness to SIGINT; whoever sits at a terminal does not.
-    program = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bauta.cli import main; main()"
-    )
-    command = [sys.executable, "-c", program, "protect", ".", "-j", "2", "--steps", "500"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        scratch = Path("protected/.bauta")
-        deadline = time.monotonic() + 60
-        while not list(scratch.glob("part-*")) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert list(scratch.glob("part-*"))
-        os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors.splitlines()[-2] == "error: interrupted"
-    assert "Traceback" not in errors
-    assert files(Path("protected"), hidden=True) == []
-
-
-def _dies(task: batch.Task) -> Outcome:
-    if task.source.name == "b.png":
-        os._exit(9)
-    return batch.Outcome(task.source, verdict="protected")
-
-
-@pytest.mark.slow
-def test_a_worker_that_dies_takes_one_photo_with_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in "abcde":
-        write_photo(Path(f"{name}.png"), "anna")
-    monkeypatch.setattr(batch, "_work", _dies)
-    sources, _ = collect([Path()], Path("out"))
-    outcomes = protect_photos(sources, Path("out"), ProtectSettings(), jobs=2)
-    assert [outcome.exit_code for outcome in outcomes] == [0, 1, 0, 0, 0]
-    assert "b.png" in outcomes[1].message

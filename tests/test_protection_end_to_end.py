@@ -29,9 +29,9 @@ def portrait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_default_install_protects_and_asks_its_judge(portrait: Path) -> None:
     original = portrait.read_bytes()
-    assert run(["protect", "portrait.jpg", "-o", "out", "--steps", "5", "--strength", "high"]) in (0, 7)
-    report = json.loads(Path("out/portrait.report.json").read_text())
-    assert report["verdict"] in ("protected", "weak")
+    assert run(["protect", "portrait.jpg", "-o", "out", "--steps", "5", "--strength", "high"]) in (0, 7, 8)
+    report = json.loads(Path("out/reports/portrait.report.json").read_text())
+    assert report["verdict"] in ("protected", "fragile", "weak")
     assert [(card["name"], card["attacked"], card["judged"]) for card in report["recognizers"]] == [
         ("dlib_resnet", True, False),
         ("chip_resnet", True, False),
@@ -44,7 +44,9 @@ def test_the_default_install_protects_and_asks_its_judge(portrait: Path) -> None
     assert all(face["found"].values())
     assert face["quality"]["footprint"]["psnr"] > 29
     assert portrait.read_bytes() == original
-    before, after = read_photo(portrait), read_photo("out/portrait.jpg")
+    (made,) = Path("out").rglob("portrait.jpg")
+    assert (made.parent.name == "weak") == (report["verdict"] == "weak")
+    before, after = read_photo(portrait), read_photo(made)
     assert (after.format, after.pixels.shape) == ("JPEG", before.pixels.shape)
     far = np.abs(after.pixels - before.pixels)[300:]
     assert far.mean() < 1 / 255

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from PIL import Image
 
 from bauta.benchmark.engine.schema import check
-from bauta.cloaking.report import Report, amplification, amplified
+from bauta.cloaking.report import Report
+from bauta.cloaking.report_data import report_schema
+from bauta.cloaking.report_page import _middle, amplification, amplified
 from bauta.cloaking.verbs import protect, verify
 from bauta.errors import UsageError
 from bauta.judging.conditions import CONDITIONS
@@ -19,7 +22,7 @@ from protection_fakes import Stage, build_stage, write_photo
 
 stage = pytest.fixture(build_stage)
 
-SCHEMA = json.loads(resources.files("bauta.cloaking").joinpath("report.schema.json").read_text())
+SCHEMA = report_schema()
 
 
 TITLES = {"protected": "Protected", "weak": "Still recognisable", "unconfirmed": "Changed, but not confirmed"}
@@ -75,14 +78,52 @@ def test_the_page_holds_everything_it_shows(tmp_path: Path, stage: Stage, kind: 
     html = report.to_html()
     page = Page(html)
     sources = [attributes.get("src") or "" for tag, attributes in page.tags if tag == "img"]
-    assert len(sources) == 6
+    exact = [attributes.get("href") or "" for tag, attributes in page.tags if tag == "image"]
+    assert (len(sources), len(exact)) == (3, 2)
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert all(source.startswith("data:image/webp;base64,") for source in exact)
     assert not re.search(r"https?://|@import|url\(", html)
     assert "default-src 'none'" in html
     assert report.summary in page.text
     for phrase in ("Keep it to yourself", "trained on photos protected this way", "already online"):
         assert phrase in page.text
     assert f"<h1>{TITLES[kind]}</h1>" in html
+
+
+def test_a_face_is_shown_pixel_by_pixel_at_100_and_200_percent(tmp_path: Path, stage: Stage) -> None:
+    report = make(write_photo(tmp_path / "a.png", "anna", "bert"), stage)
+    page = Page(report.to_html())
+    shown = [attributes for tag, attributes in page.tags if tag == "image"]
+    boxes = [tuple(int(one[side] or 0) for side in ("width", "height")) for one in shown]
+    sizes = [tuple(int(one[side] or 0) for side in ("width", "height")) for tag, one in page.tags
+             if tag == "svg" and "aria-label" in one]  # fmt: skip
+    assert len(shown) == 4
+    assert sizes == [size for box in (boxes[:2], boxes[2:]) for zoom in (1, 2) for size in
+                     [(width * zoom, height * zoom) for width, height in box]]  # fmt: skip
+    for one, pixels in zip(shown[:2], (report.original, report.saved), strict=True):
+        encoded = str(one["href"]).partition(",")[2]
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"))
+        whole = (pixels * 255).round().astype(np.uint8)
+        windows = np.lib.stride_tricks.sliding_window_view(whole, picture.shape)
+        assert (windows == picture).all((-3, -2, -1)).sum() == 1
+
+
+def test_of_a_large_face_the_middle_is_shown() -> None:
+    box, whole = _middle(np.array([10.2, 20, 2010, 1000], dtype=np.float32), 640)
+    assert (box[2:] - box[:2]).tolist() == [640, 640]
+    assert box.mean() == pytest.approx(np.mean([10, 20, 2010, 1000]), abs=1)
+    assert not whole
+    assert _middle(np.array([0, 0, 640, 640], dtype=np.float32), 640)[1]
+
+
+def test_margins_are_shown(tmp_path: Path, stage: Stage) -> None:
+    report = make(write_photo(tmp_path / "a.png", "anna"), stage)
+    (face,) = report.to_dict()["faces"]
+    margins = {row["judge"]: row["margin"] for row in face["comparisons"] if row["condition"] == "saved"}
+    assert min(margins.values()) == face["margin"] == report.to_dict()["margin"]
+    page = Page(report.to_html())
+    for margin in margins.values():
+        assert f"no match, {margin:.2f} below" in page.text
 
 
 def test_hostile_names_stay_text(tmp_path: Path, stage: Stage) -> None:
@@ -92,7 +133,7 @@ def test_hostile_names_stay_text(tmp_path: Path, stage: Stage) -> None:
     report = protect(photo, method="negative", references=[reference]).report
     page = Page(report.to_html())
     assert [tag for tag, _ in page.tags].count("script") == 1
-    assert sum(tag == "img" for tag, _ in page.tags) == 6
+    assert sum(tag == "img" for tag, _ in page.tags) == 3
     assert "\x1b" not in page.text
     assert "\u202e" not in page.text
     assert "<i>thumbnail</i>" in page.text

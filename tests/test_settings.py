@@ -71,6 +71,38 @@ def test_lists_stand_for_tuples_and_presets_are_constructors() -> None:
     assert "sigma, steps" in str(caught.value.hint)
 
 
+@dataclass(frozen=True)
+class Outer(Settings):
+    """Settings that hold others.
+
+    Attributes:
+        name: Must be given.
+        toy: Others.
+    """
+
+    name: str
+    toy: Toy = Toy(steps=3)
+
+
+def test_settings_nest_and_a_field_without_a_default_must_be_given() -> None:
+    made = Outer.of({"name": "a", "toy": {"sigma": 2, "names": "b"}})
+    assert made.toy == Toy(sigma=2, names=("b",))
+    assert made.to_dict()["toy"] == Toy(sigma=2, names=("b",)).to_dict()
+    assert Outer.of(made.to_dict()) == made
+    with pytest.raises(UsageError, match="Outer needs name"):
+        Outer.of({})
+    with pytest.raises(UsageError, match="toy has no setting width"):
+        Outer.of({"name": "a", "toy": {"width": 1}})
+    with pytest.raises(UsageError, match="Outer cannot run with toy=3"):
+        Outer.of({"name": "a", "toy": 3})
+
+
+def test_a_message_is_short_however_long_the_value() -> None:
+    with pytest.raises(UsageError) as caught:
+        Toy.of({"mode": "x" * 100_000})
+    assert len(str(caught.value)) < 300
+
+
 def test_options_tell_a_person_what_is_allowed() -> None:
     options = {option.name: option for option in Toy.options()}
     assert options["sigma"].help == "Standard deviation, in pixels of a crop."

@@ -21,11 +21,13 @@ from bauta.learning import learners
 from bauta.learning.decoders import fused, start_decoder
 from bauta.recognizers.cards import format_card
 from bauta.recognizers.splits import find_cut, list_cuts
-from bauta.templates.advface.protector import AdvFace, AdvFaceConfig
+from bauta.templates.advface.protector import AdvFace
+from bauta.templates.advface.settings import AdvFaceConfig
 from bauta.templates.advface.shadow_loss import ShadowLoss
 from bauta.templates.advface.shadows import Shadow, fit_shadow
 from bauta.templates.base import load_protector
-from conftest import drawn, faces, toy_surrogate
+from conftest import drawn, faces
+from conftest import fitted as fitted_with
 from recognizer_builders import card_of, linear_model
 
 KEY = bytes(range(32))
@@ -33,8 +35,8 @@ KEY = bytes(range(32))
 
 @pytest.fixture(scope="module")
 def fitted() -> AdvFace:
-    return AdvFace.fit(
-        faces(32, 1), recognizer=toy_surrogate(), generator=drawn(), split="8x27x27", shadows=["residual-8"],
+    return fit(
+        faces(32, 1), split="8x27x27", shadows=["residual-8"],
         epochs=6, batch=8, rate=1e-2, iterations=6,
     )  # fmt: skip
 
@@ -244,8 +246,8 @@ def start_and_load(fitted: AdvFace) -> torch.nn.Module:
 
 
 def test_it_works_on_templates() -> None:
-    protector = AdvFace.fit(
-        faces(12, 1), recognizer=toy_surrogate(), generator=drawn(), split="template", shadows=["deconvolution-4"],
+    protector = fit(
+        faces(12, 1), split="template", shadows=["deconvolution-4"],
         epochs=1, iterations=3,
     )  # fmt: skip
     stored = protector.protect(faces(3), drawn(), KEY)
@@ -330,7 +332,8 @@ def test_shadows_have_names_that_are_read_back() -> None:
 
 def fit(images: torch.Tensor, **options: Any) -> AdvFace:
     given = {"split": "8x27x27", "shadows": ["residual-4"], "epochs": 1, "batch": 4, **options}
-    return AdvFace.fit(images, recognizer=toy_surrogate(), generator=drawn(), **given)
+    made: AdvFace = fitted_with(AdvFace, images, **given)
+    return made
 
 
 @pytest.mark.parametrize(

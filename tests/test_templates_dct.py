@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from bauta.errors import UsageError
-from bauta.templates.masked.dct import BlockDct, channel_energy, dct_matrix, enlargement
+from bauta.templates.masked.dct import BlockDct, dct_matrix, enlargement
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_frequencies_run_row_by_row(front: BlockDct) -> None:
 
 def test_a_vertical_ramp_has_no_horizontal_frequencies(front: BlockDct) -> None:
     ramp = torch.linspace(0, 1, 112).reshape(1, 1, 112, 1).expand(1, 3, 112, 112)
-    energy = channel_energy(front.encode(ramp))[0].reshape(3, 8, 8)
+    energy = front.encode(ramp)[0].abs().mean((1, 2)).reshape(3, 8, 8)
     assert float(energy[0, 1, 0]) > 1
     assert float(energy[0, :, 1:].max()) < 1e-2
     assert float(energy[1:].max()) < 1e-2  # grey has no colour

@@ -19,7 +19,7 @@ from bauta.templates.advface.protector import AdvFace
 from bauta.templates.base import Protector, find_device
 from bauta.templates.masked.protectors import Unprotected
 from bauta.templates.references import IdentityFeature
-from conftest import drawn, faces, toy_surrogate
+from conftest import drawn, faces, fitted
 
 KEY = bytes(range(32))
 DEVICES = [
@@ -29,10 +29,11 @@ DEVICES = [
 
 
 def fit(device: str, **settings: object) -> AdvFace:
-    return AdvFace.fit(
-        faces(32, 1), recognizer=toy_surrogate(), generator=drawn(), split="8x27x27", shadows=["residual-8"],
+    made: AdvFace = fitted(
+        AdvFace, faces(32, 1), split="8x27x27", shadows=["residual-8"],
         epochs=2, batch=8, rate=1e-2, iterations=6, device=device, **settings,
     )  # fmt: skip
+    return made
 
 
 @pytest.mark.parametrize("device", DEVICES)

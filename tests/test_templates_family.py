@@ -14,7 +14,6 @@ from bauta.attacks.optimise import view_of
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
 from bauta.learning import learners
 from bauta.learning.learners import Schedule
-from bauta.registry import load_method
 from bauta.templates.base import load_protector
 from bauta.templates.masked.dct import BlockDct
 from bauta.templates.masked.frequency import (
@@ -29,16 +28,16 @@ from bauta.templates.masked.frequency import (
     SubsetConfig,
     laplace,
 )
-from bauta.templates.masked.masking import Lesson
+from bauta.templates.masked.masking import MaskingData
 from bauta.templates.masked.network import Stem, second_differences
 from bauta.templates.masked.protectors import MaskedRecognition, Unprotected
 from bauta.templates.references import IdentityFeature
-from conftest import drawn, faces, toy_surrogate
+from conftest import drawn, faces, fitted, toy_surrogate
 
 TOY = {"masking_epochs": 1, "epochs": 1, "fine_tuning_epochs": 1, "batch": 4}
 
 
-def lesson(images: torch.Tensor, *, epochs: int = 1, rate: float = 1e-2) -> Lesson:
+def data(images: torch.Tensor, *, epochs: int = 1, rate: float = 1e-2) -> MaskingData:
     front = IdentityFeature(toy_surrogate(), split="8x27x27").front
 
     def features(part: torch.Tensor) -> torch.Tensor:
@@ -47,13 +46,11 @@ def lesson(images: torch.Tensor, *, epochs: int = 1, rate: float = 1e-2) -> Less
         return values
 
     nobody = torch.empty(0, dtype=torch.int64)
-    return Lesson(images, nobody, features, Schedule(epochs, 4, rate), "toy", None, "toy", None)
+    return MaskingData(images, nobody, features, Schedule(epochs, 4, rate), "toy", None, "toy", None)
 
 
 def fit(name: str = "unprotected", images: torch.Tensor | None = None, **options: Any) -> MaskedRecognition:
-    made: MaskedRecognition = load_method(name).fit(
-        faces(8, 1) if images is None else images, recognizer=toy_surrogate(), generator=drawn(), **{**TOY, **options}
-    )
+    made: MaskedRecognition = fitted(name, faces(8, 1) if images is None else images, **{**TOY, **options})
     return made
 
 
@@ -62,7 +59,7 @@ def fit(name: str = "unprotected", images: torch.Tensor | None = None, **options
 
 def test_a_shuffled_mask_has_no_lowest_frequency_and_normal_channels() -> None:
     masking = ShuffledMask(ShuffleConfig(kept=6, choice="energy"))
-    figures = masking.prepare(lesson(faces(8, 1)))
+    figures = masking.prepare(data(faces(8, 1)))
     assert 0 not in masking.chosen.tolist()
     assert figures["energy kept"] < 0.1  # on the smooth toys the highest frequencies hold next to nothing
     values = masking(faces(), drawn())
@@ -90,7 +87,7 @@ def test_shuffling_mixes_each_channel_with_its_neighbour() -> None:
 def test_normalised_over_all_faces_a_mask_is_linear() -> None:
     masking = ShuffledMask(ShuffleConfig(kept=12, choice="energy", normalise="population"))
     learned = faces(16, 1)
-    masking.prepare(lesson(learned))
+    masking.prepare(data(learned))
     first, second = faces(1, 2), faces(1, 3)
     whole = masking(0.3 * first + 0.7 * second, drawn())
     torch.testing.assert_close(
@@ -104,7 +101,7 @@ def test_gates_learn_to_keep_little_energy() -> None:
     kept = {}
     for penalty in (0.0, 300.0):
         masking = ShuffledMask(ShuffleConfig(kept=8, penalty=penalty))
-        kept[penalty] = masking.prepare(lesson(faces(8, 1), epochs=8))["energy kept"]
+        kept[penalty] = masking.prepare(data(faces(8, 1), epochs=8))["energy kept"]
     assert kept[300.0] < kept[0.0]
 
 
@@ -147,7 +144,7 @@ def test_subsets_divide_the_high_frequencies() -> None:
 
 def test_a_face_is_stored_in_one_subset_and_one_order() -> None:
     masking = RandomSubset(SubsetConfig(orders=2))
-    masking.prepare(lesson(faces()))
+    masking.prepare(data(faces()))
     values = masking.of_subsets(faces(1), torch.tensor([2]), drawn())
     candidates = [
         masking.dct.linear(faces(1), [masking.subsets[2][place] for place in order])
@@ -177,7 +174,7 @@ def test_a_person_is_learned_in_three_subsets() -> None:
 
 def test_the_picture_of_the_residue_is_what_the_rendering_lacks() -> None:
     masking = ShuffledResidue(ResidueConfig(width=4))
-    masking.prepare(lesson(faces(4, 1)))
+    masking.prepare(data(faces(4, 1)))
     images, front = faces(2), BlockDct()
     rendered = masking.render(front.linear(images))
     torch.testing.assert_close(

@@ -12,13 +12,12 @@ from torch.nn import functional
 
 from bauta import metrics
 from bauta.errors import UsageError
-from bauta.registry import load_method
 from bauta.templates.base import load_protector
 from bauta.templates.masked.dct import BlockDct
 from bauta.templates.masked.hybrid_masking import HybridConfig, HybridMask, Strategy, region_strengths, strategy_terms
 from bauta.templates.masked.mixing import draw_members, draw_shares, mixed, number_strangers
 from bauta.templates.masked.protectors import HybridMasking, MaskedRecognition
-from conftest import drawn, faces, toy_surrogate
+from conftest import drawn, faces, fitted
 
 TOY = {
     "masking_epochs": 1,
@@ -33,8 +32,8 @@ NOBODY = torch.empty(0, dtype=torch.int64)
 
 
 def fit(name: str = "hybrid-masking", count: int = 8, **options: Any) -> MaskedRecognition:
-    made: MaskedRecognition = load_method(name).fit(
-        faces(count, 1), recognizer=toy_surrogate(), generator=drawn(),
+    made: MaskedRecognition = fitted(
+        name, faces(count, 1),
         **{**TOY, **({} if name == "mixup" else MASK), "people": PEOPLE[:count], **options},
     )  # fmt: skip
     return made
@@ -300,8 +299,8 @@ def test_the_strategy_learns_in_the_fine_tuning_only(hybrid: MaskedRecognition) 
 def test_rows_with_one_mask_learn_it_once_and_mixtures_after_that(tmp_path: Path) -> None:
     """Stem and distillation of the mask alone serve the hybrid, which gets from them what it would have learned."""
     work = {"work": tmp_path}
-    load_method("ppfr-fd").fit(
-        faces(8, 1), recognizer=toy_surrogate(), generator=drawn(),
+    fitted(
+        "ppfr-fd", faces(8, 1),
         **{name: value for name, value in TOY.items() if name != "components"}, **MASK, normalise="population",
         people=PEOPLE, **work,
     )  # fmt: skip

@@ -23,17 +23,10 @@ from bauta.registry import load_method
 from bauta.templates.base import load_protector
 from bauta.templates.local import protector as local_features
 from bauta.templates.local.anonymisers import Anonymiser
-from bauta.templates.local.protector import (
-    Draws,
-    LocalFeatures,
-    LocalFeaturesConfig,
-    compose,
-    cut_bits,
-    local_detail,
-    random_field,
-)
+from bauta.templates.local.composition import LocalFeaturesConfig, compose, cut_bits, local_detail, random_field
+from bauta.templates.local.protector import Draws, LocalFeatures
 from bauta.templates.local.stand_ins import StandIns
-from conftest import drawn, toy_surrogate
+from conftest import drawn, fitted, toy_surrogate
 
 NAMES = ("first", "second", "third")
 LEARNED: dict[str, Any] = {"mode": "learned", "surrogates": list(NAMES), "channels": 4}
@@ -62,7 +55,8 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> dict[str, Surrogate]:
 
 def fit(**options: Any) -> LocalFeatures:
     images = options.pop("images", faces(8))
-    return LocalFeatures.fit(images, recognizer=toy_surrogate(), generator=drawn(1), **options)
+    made: LocalFeatures = fitted(LocalFeatures, images, seed=1, **options)
+    return made
 
 
 # The train-free image
@@ -261,15 +255,15 @@ def test_the_learned_part_is_checked_when_it_is_read() -> None:
         ({"cells": [5, 3]}, "cells"),
         ({"bits": 9}, "bits"),
         ({"dropout": 1.0}, "dropout"),
-        ({"colours": True}, "no setting 'colours'"),
-        ({"sigma": "wide"}, "wrong type"),
+        ({"colours": True}, "no setting colours"),
+        ({"sigma": "wide"}, "sigma='wide'"),
         ({"surrogates": list(NAMES)}, "train-free mode learns from none"),
         ({"mode": "learned"}, "0 different surrogates"),
         ({"mode": "learned", "surrogates": "first"}, "1 different surrogates"),
         ({"mode": "learned", "surrogates": ["first", "second", "second"]}, "2 different surrogates"),
         ({"preset": "best"}, "no preset 'best'"),
         ({"losses": {"enough": -1}}, "enough"),
-        ({"losses": {"lpips": 1}}, "no 'lpips'"),
+        ({"losses": {"lpips": 1}}, "no setting lpips"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], said: str) -> None:
@@ -351,7 +345,7 @@ def test_only_templates_of_the_photo_enter(toys: dict[str, Surrogate], monkeypat
             known = [lambda crops, name=name: first[name].pop() if first[name] else toys[name](crops) for name in NAMES]
             for one, name in zip(known, NAMES, strict=True):
                 one.card = toys[name].card  # type: ignore[attr-defined]
-            patch.setattr(stand_ins, "crops_of", lambda images, template: images)
+            patch.setattr(stand_ins, "retemplate", lambda images, template: images)
             return stand_ins.write_identity(nobody, seen, known, protector.config, draws)  # type: ignore[arg-type]
 
     assert torch.equal(run(image), run(other))
@@ -403,7 +397,7 @@ def test_parts_and_faces_that_do_not_serve_the_optimised_mode_are_refused(toys: 
         LocalFeatures(protector.recognizer, stand_ins=protector.stand_ins)
     with pytest.raises(UsageError, match="one network"):
         fit(**{**OPTIMISED, "surrogates": ["first", "second", "again"]})
-    with pytest.raises(UsageError, match="too few to learn from"):
+    with pytest.raises(UsageError, match="are too few"):
         fit(**{**OPTIMISED, "surrogates": ["first", "second"]})
     with pytest.raises(UsageError, match="one person"):
         fit(**OPTIMISED, people=["a"] * 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from dataclasses import replace
@@ -16,7 +17,7 @@ from bauta.errors import NumericalFailure, OutputExists, UsageError, WeightsCorr
 from bauta.registry import list_methods, load_method
 from bauta.templates.base import SHIPPED, Protector, load_protector, shipped_protectors, unknown_generator
 from bauta.templates.representation import Representation, RowFormat, check_value, key_fingerprint
-from conftest import drawn, toy_surrogate
+from conftest import drawn, fitted, toy_surrogate
 
 KEY = bytes(range(32))
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -47,12 +48,7 @@ def protector(request: pytest.FixtureRequest) -> Protector:
 
 
 def make(name: str, seed: int = 0) -> Protector:
-    made: Protector = load_method(name).fit(
-        faces(8, 1),
-        recognizer=toy_surrogate(seed),
-        generator=torch.Generator().manual_seed(0),
-        **OPTIONS.get(name, {}),
-    )
+    made: Protector = fitted(name, faces(8, 1), toy_surrogate(seed), **OPTIONS.get(name, {}))
     return made
 
 
@@ -201,7 +197,24 @@ def test_references_do_what_they_are_called() -> None:
 def test_a_reference_refuses_other_settings() -> None:
     for settings in ({"sigma": -1.0}, {"cells": 3}):
         with pytest.raises(UsageError, match="blurred-image"):
-            load_method("blurred-image")(toy_surrogate(), **settings)
+            fitted("blurred-image", faces(), **settings)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_fitted_by_one_signature_and_says_what_it_has(name: str) -> None:
+    made = load_method(name, kind="protector")
+    assert list(inspect.signature(made.fit).parameters) == ["images", "config", "training", "work"]
+    known = {one.name: one for one in [*made.Config.options(), *made.Training.options()]}
+    assert all(one.help for one in known.values())
+    assert set(made.Config.of({}).to_dict()) == {one.name for one in made.Config.options()}
+    with pytest.raises(UsageError, match=f"{name} has no setting wheels") as caught:
+        fitted(name, faces(), wheels=4)
+    assert all(one in str(caught.value.hint) for one in known)
+
+
+def test_a_seed_that_is_out_of_range_is_refused() -> None:
+    with pytest.raises(UsageError, match="seed -1"):
+        fitted("constant-image", faces(), seed=-1)
 
 
 def test_kinds_of_methods_are_not_mixed_up() -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from bauta.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from bauta.cloaking.verbs import Protected, protect, verify
+    from bauta.cloaking.verbs import Protected, fit, protect, read, restore, verify
     from bauta.errors import BautaError, NoFaceFound, OutputError, PhotoError, RecognizerError, UsageError
+    from bauta.learning.fitted import Fitted
     from bauta.photo import read_photo
     from bauta.recognizers.catalog import list_recognizers
     from bauta.recognizers.surrogates import load_surrogate as load_recognizer
@@ -20,17 +21,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BautaError",
+    "Fitted",
     "NoFaceFound",
     "OutputError",
     "PhotoError",
     "Protected",
     "RecognizerError",
     "UsageError",
+    "fit",
     "list_methods",
     "list_recognizers",
     "load_recognizer",
     "protect",
+    "read",
     "read_photo",
+    "restore",
     "verify",
 ]
 
@@ -39,7 +44,8 @@ _HOMES = {
         ("BautaError", "NoFaceFound", "OutputError", "PhotoError", "RecognizerError", "UsageError"),
         "bauta.errors",
     ),
-    **dict.fromkeys(("Protected", "protect", "verify"), "bauta.cloaking.verbs"),
+    **dict.fromkeys(("Protected", "fit", "protect", "read", "restore", "verify"), "bauta.cloaking.verbs"),
+    "Fitted": "bauta.learning.fitted",
     "list_methods": "bauta.registry",
     "list_recognizers": "bauta.recognizers.catalog",
     "load_recognizer": "bauta.recognizers.surrogates:load_surrogate",

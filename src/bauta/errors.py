@@ -1,44 +1,51 @@
-"""Every error Bauta raises on purpose, and the exit code the command line gives it.
+"""Every error Bauta raises on purpose, its stable code, and the exit code the command line gives it.
 
 ::
 
-    BautaError                    1  anything of ours that has no better name
-    ├── UsageError                2  options or configuration that make no sense together
-    ├── NoFaceFound               3  a readable photo in which no face was found
-    ├── PhotoError                4  a photo that cannot be read
-    │   ├── UnreadablePhoto          truncated, empty, corrupt, or not an image
-    │   ├── UnsupportedPhoto         an image, but of a kind Bauta does not protect (animated, exotic mode)
-    │   └── PhotoTooLarge            over the pixel limit (decompression bombs end here)
-    ├── OutputError               5  a result that cannot be written; nothing was overwritten
-    │   └── OutputExists             the destination is taken
-    ├── RecognizerError           6  a recogniser or detector that cannot be used
-    │   ├── UnknownRecognizer        no card of that name
-    │   ├── WeightsMissing           the card names a file that is not there
-    │   ├── WeightsCorrupt           wrong hash, wrong format, or content that is not allowed
-    │   ├── UnsupportedOperator      an ONNX graph with an operator the importer does not know
-    │   ├── RoleRefused              a judge asked for as a surrogate, or one network as both
-    │   ├── NotCalibrated            no threshold is stored for this recogniser
-    │   └── NumericalFailure         a network answered with NaN or infinity
-    └── GalleryError              8  a gallery that cannot be read; nothing in it was used
-        ├── WrongKey                 another key or passphrase than the one it is sealed under
-        ├── GalleryDamaged           torn, edited, put together from others, or no gallery at all
-        └── GalleryVersion           written by another version, or before galleries were sealed
+    BautaError                    1  failed                            anything of ours that has no better name
+    ├── InternalError             1  internal                          a defect in Bauta, or a process that was killed
+    ├── UsageError                2  usage                             options or configuration that make no sense
+    ├── NoFaceFound               3  no-face                           a readable photo in which no face was found
+    ├── PhotoError                4  photo                             a photo that cannot be read
+    │   ├── UnreadablePhoto          photo.unreadable                  truncated, empty, corrupt, or not an image
+    │   ├── UnsupportedPhoto         photo.unsupported                 an image of a kind Bauta does not protect
+    │   └── PhotoTooLarge            photo.too-large                   over the pixel limit (decompression bombs)
+    ├── OutputError               5  output                            a result that cannot be written
+    │   └── OutputExists             output.exists                     the destination is taken
+    ├── RecognizerError           6  recognizer                        a recogniser or detector that cannot be used
+    │   ├── UnknownRecognizer        recognizer.unknown                no card of that name
+    │   ├── WeightsMissing           recognizer.weights-missing        the card names a file that is not there
+    │   ├── WeightsCorrupt           recognizer.weights-corrupt        wrong hash, format, or content
+    │   ├── UnsupportedOperator      recognizer.unsupported-operator   the importer does not know an operator
+    │   ├── RoleRefused              recognizer.role-refused           a judge as surrogate, or one network as both
+    │   ├── NotCalibrated            recognizer.not-calibrated         no threshold is stored for this recogniser
+    │   └── NumericalFailure         recognizer.numerical-failure      a network answered with NaN or infinity
+    └── GalleryError              9  gallery                           a gallery that cannot be read
+        ├── WrongKey                 gallery.wrong-key                 another key than the one it is sealed under
+        ├── GalleryDamaged           gallery.damaged                   torn, edited, or no gallery at all
+        └── GalleryVersion           gallery.version                   of another version, or from before sealing
 
-Exit code 7 is no error: the photo was protected, but a judge still recognises a face (`weak`) or a face could
-not be given a mask (`partial`).
+Codes stay as they are once released: programs may rely on them, and ``photo.`` begins every kind of `PhotoError`.
+Messages may be reworded at any time. Exit codes 7 and 8 are verdicts of `bauta.judging.findings`, not errors.
 Every message says what is wrong, and `hint` says what to do next.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
 
 class BautaError(Exception):
-    """Base of everything Bauta raises on purpose.
+    """Anything that Bauta raises on purpose and that has no better name.
 
     Args:
         message: What is wrong, naming the file or the option.
         hint: What to do next, one sentence.
     """
 
-    exit_code = 1
+    exit_code: ClassVar[int] = 1
+    code: ClassVar[str] = "failed"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -49,93 +56,168 @@ class BautaError(Exception):
         return f"{self.message} {self.hint}".strip()
 
 
+class InternalError(BautaError):
+    """A defect in Bauta, or a worker process that ended before its work was done."""
+
+    code = "internal"
+
+
 class UsageError(BautaError):
     """Options or configuration values that make no sense, alone or together."""
 
     exit_code = 2
+    code = "usage"
 
 
 class NoFaceFound(BautaError):
     """The photo was read, but no face was found in it or none was selected."""
 
     exit_code = 3
+    code = "no-face"
 
 
 class PhotoError(BautaError):
     """A photo that cannot be read."""
 
     exit_code = 4
+    code = "photo"
 
 
 class UnreadablePhoto(PhotoError):
     """The file is truncated, empty, corrupt, or no image at all."""
 
+    code = "photo.unreadable"
+
 
 class UnsupportedPhoto(PhotoError):
     """The file is an image of a kind that Bauta does not protect."""
 
+    code = "photo.unsupported"
+
 
 class PhotoTooLarge(PhotoError):
     """The image has more pixels than the limit allows."""
+
+    code = "photo.too-large"
 
 
 class OutputError(BautaError):
     """A result could not be written; what was there before is untouched."""
 
     exit_code = 5
+    code = "output"
 
 
 class OutputExists(OutputError):
     """The destination is taken, or is one of the originals."""
+
+    code = "output.exists"
 
 
 class RecognizerError(BautaError):
     """A recogniser or a detector cannot be used."""
 
     exit_code = 6
+    code = "recognizer"
 
 
 class UnknownRecognizer(RecognizerError):
     """No card of that name is known."""
 
+    code = "recognizer.unknown"
+
 
 class WeightsMissing(RecognizerError):
     """A card names weights that are not there."""
+
+    code = "recognizer.weights-missing"
 
 
 class WeightsCorrupt(RecognizerError):
     """Weights with the wrong hash, in the wrong format, or holding what is not allowed."""
 
+    code = "recognizer.weights-corrupt"
+
 
 class UnsupportedOperator(RecognizerError):
     """An ONNX graph uses an operator or an attribute the importer does not know."""
+
+    code = "recognizer.unsupported-operator"
 
 
 class RoleRefused(RecognizerError):
     """A network was asked to play a part its card forbids, or two parts at once."""
 
+    code = "recognizer.role-refused"
+
 
 class NotCalibrated(RecognizerError):
     """No decision threshold is stored for this recogniser at this FMR."""
+
+    code = "recognizer.not-calibrated"
 
 
 class NumericalFailure(RecognizerError):
     """A network answered with NaN or infinity."""
 
+    code = "recognizer.numerical-failure"
+
 
 class GalleryError(BautaError):
     """A gallery cannot be read; nothing in it was used."""
 
-    exit_code = 8
+    code = "gallery"
+    exit_code = 9
 
 
 class WrongKey(GalleryError):
     """The key or passphrase is another than the one the gallery is sealed under."""
 
+    code = "gallery.wrong-key"
+
 
 class GalleryDamaged(GalleryError):
     """A gallery or record that is torn, edited or put together from others, or that is not one at all."""
 
+    code = "gallery.damaged"
+
 
 class GalleryVersion(GalleryError):
     """A gallery that was written by another version of Bauta, or before galleries were sealed."""
+
+    code = "gallery.version"
+
+
+def as_bauta_error(error: Exception) -> BautaError:
+    """Any exception as one of ours: what the machine refuses is named as that, and anything else is our defect.
+
+    >>> as_bauta_error(MemoryError()).message
+    'Memory ran out.'
+    >>> as_bauta_error(ZeroDivisionError("oops")).code
+    'internal'
+    """
+    if isinstance(error, BautaError):
+        return error
+    if isinstance(error, MemoryError):
+        return BautaError("Memory ran out.", hint="Make the photo smaller, or close other programs.")
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return BautaError(
+            f"{where}{error.strerror}.", hint="Check the file, its permissions and the space on its disk."
+        )
+    return InternalError(
+        f"{type(error).__name__}: {error}",
+        hint="This is a defect in Bauta; run again with BAUTA_DEBUG=1 and report what it prints.",
+    )
+
+
+def every_error(of: type[BautaError] = BautaError) -> Iterator[type[BautaError]]:
+    """The errors of this module, each before those below it.
+
+    >>> [error.code for error in every_error(PhotoError)]
+    ['photo', 'photo.unreadable', 'photo.unsupported', 'photo.too-large']
+    """
+    if of.__module__ == __name__:
+        yield of
+    for kind in of.__subclasses__():
+        yield from every_error(kind)

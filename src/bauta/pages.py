@@ -1,11 +1,16 @@
-"""Templates of the pages that Bauta writes."""
+"""Templates and pictures of the pages that Bauta writes, which hold all that they show."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import base64
+import io
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import jinja2
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
 
 
 def page_template(room: str, name: str) -> jinja2.Template:
@@ -24,3 +29,30 @@ def page_template(room: str, name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     ).get_template(name)
+
+
+def picture(pixels: NDArray[np.float32], long_side: int) -> str:
+    """A data URI of an image (H, W, 3) in [0, 1], reduced to a long side and coded as JPEG; it carries no metadata."""
+    from PIL import Image
+
+    image = _image(pixels)
+    image.thumbnail((long_side, long_side), Image.Resampling.LANCZOS)
+    return _data_uri(image, "JPEG", quality=90, subsampling=0)
+
+
+def exact_picture(pixels: NDArray[np.float32]) -> str:
+    """A data URI of an image (H, W, 3) in [0, 1], pixel by pixel as it is; it carries no metadata."""
+    return _data_uri(_image(pixels), "WEBP", lossless=True, quality=50, method=2)
+
+
+def _image(pixels: NDArray[np.float32]) -> Image.Image:
+    import numpy as np
+    from PIL import Image
+
+    return Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
+
+
+def _data_uri(image: Image.Image, format_name: str, **options: Any) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format_name, **options)
+    return f"data:image/{format_name.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,21 +1,33 @@
 """One way to register a method: by name, kind and dotted path, imported only when it is used.
 
-Methods are declared in `METHODS` as dotted paths, so that listing them imports nothing. The target of a
+Methods of ours are declared in `METHODS` as dotted paths, so that listing them imports nothing. The target of a
 path is decorated with `register`, which attaches the card and checks that name and kind agree with the
 declaration.
+
+Other packages declare theirs as entry points of the group `GROUP`, each leading to a `MethodCard`::
+
+    [project.entry-points."bauta.methods"]
+    toy = "bauta_toy:CARD"
+
+A package whose card cannot be had is told of by `problems`; every other method works.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cache
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from bauta.errors import UsageError
 
 T = TypeVar("T")
+
+GROUP = "bauta.methods"
+KINDS = ("cloak", "purifier", "attacker", "protector")
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,11 @@ class MethodCard:
         summary: One sentence.
         paper: Citation, or "our design".
         target: Dotted path ``package.module:attribute`` of the implementation.
+        reference: Whether it stands in tables for comparison only: nobody is meant to rely on it.
+        package: The distribution that brings it; the registry fills it in.
+
+    Raises:
+        UsageError: when there is no such kind, or the target is not a dotted path.
     """
 
     name: str
@@ -36,6 +53,21 @@ class MethodCard:
     summary: str
     paper: str
     target: str
+    reference: bool = False
+    package: str = "bauta"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"{self.name!r} declares the kind {self.kind!r}.", hint=f"Kinds are {', '.join(KINDS)}.")
+        if not all(self.target.partition(":")):
+            raise UsageError(
+                f"{self.name!r} declares the target {self.target!r}.", hint="Write package.module:attribute."
+            )
+
+    @property
+    def called(self) -> str:
+        """The name, and the package when it is not ours: for messages."""
+        return self.name if self.package == "bauta" else f"{self.name} (of the package {self.package})"
 
 
 METHODS: dict[str, MethodCard] = {
@@ -47,6 +79,40 @@ METHODS: dict[str, MethodCard] = {
             summary="Adversarial identity mask, optimised per photo against an ensemble of surrogates.",
             paper="Yang et al., Towards Face Encryption by Generating Adversarial Identity Masks, ICCV 2021",
             target="bauta.cloaks.tip_im:TipIm",
+        ),
+        *(
+            MethodCard(
+                name=name,
+                kind="cloak",
+                summary=summary,
+                paper=paper,
+                target=f"bauta.cloaks.{target}",
+                reference=True,
+            )
+            for name, summary, paper, target in (
+                ("clean", "Reference: the photo as it is.", "reference", "distortions:Clean"),
+                ("noise", "Reference: Gaussian noise on the face.", "reference", "distortions:Noise"),
+                ("blur", "Reference: the face blurred.", "reference", "distortions:Blur"),
+                ("pixelate", "Reference: the face as a mosaic.", "reference", "distortions:Pixelate"),
+                (
+                    "pgd",
+                    "Reference: steps by the sign of the gradient, from a random start.",
+                    "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018",
+                    "gradient_attacks:Pgd",
+                ),
+                (
+                    "mi-fgsm",
+                    "Reference: the same with momentum.",
+                    "Dong et al., Boosting Adversarial Attacks with Momentum, CVPR 2018",
+                    "gradient_attacks:MiFgsm",
+                ),
+                (
+                    "ti-dim",
+                    "Reference: the same on randomly resized crops, with a smoothed gradient.",
+                    "Dong et al., Evading Defenses by Translation-Invariant Attacks, CVPR 2019",
+                    "gradient_attacks:TiDim",
+                ),
+            )
         ),
         MethodCard(
             name="purify-blur",
@@ -196,12 +262,46 @@ METHODS: dict[str, MethodCard] = {
 }
 
 
+@cache
+def _others() -> tuple[dict[str, MethodCard], dict[str, str]]:
+    """Cards that other packages bring, and what is wrong with those that they should, both by name."""
+    cards: dict[str, MethodCard] = {}
+    wrong: dict[str, str] = {}
+    for entry in entry_points(group=GROUP):
+        package = entry.dist.name if entry.dist is not None else "unknown"
+        try:
+            card = entry.load()
+        except Exception as error:  # whatever a foreign module does when it is imported
+            wrong[entry.name] = f"The package {package} cannot be imported: {type(error).__name__}: {error}."
+            continue
+        if not isinstance(card, MethodCard):
+            wrong[entry.name] = f"The package {package} declares {type(card).__name__} instead of a MethodCard."
+        elif card.name != entry.name:
+            wrong[entry.name] = f"The package {package} declares {entry.name!r}, and its card {card.name!r}."
+        elif card.name in METHODS or card.name in cards:
+            wrong[entry.name] = f"The package {package} declares {entry.name!r}, a name that is taken."
+        else:
+            cards[card.name] = replace(card, package=package)
+    return cards, wrong
+
+
+def find_method(name: str) -> MethodCard | None:
+    """The card of a method of ours, or of another package; None where there is none."""
+    return METHODS.get(name) or _others()[0].get(name)
+
+
+def problems() -> list[str]:
+    """One sentence for each method of another package that cannot be used."""
+    return [_others()[1][name] for name in sorted(_others()[1])]
+
+
 def list_methods(pattern: str = "*", *, kind: str | None = None) -> list[MethodCard]:
     """Cards of the registered methods whose name matches the glob `pattern`, in alphabetical order."""
+    known = METHODS | _others()[0]
     return [
-        METHODS[name]
-        for name in sorted(METHODS)
-        if fnmatchcase(name, pattern) and (kind is None or METHODS[name].kind == kind)
+        known[name]
+        for name in sorted(known)
+        if fnmatchcase(name, pattern) and (kind is None or known[name].kind == kind)
     ]
 
 
@@ -209,28 +309,54 @@ def register(name: str, *, kind: str) -> Callable[[T], T]:
     """Mark a class as the implementation of the method declared under `name`.
 
     Raises:
-        UsageError: when `METHODS` declares no such method of that kind.
+        UsageError: when no such method of that kind is declared.
     """
 
     def decorate(target: T) -> T:
-        card = METHODS.get(name)
+        card = find_method(name)
         if card is None or card.kind != kind:
-            raise UsageError(f"{name!r} is not declared as a {kind}.", hint="Add its card to METHODS.")
+            raise UsageError(
+                f"{name!r} is not declared as a {kind}.", hint=f"Add its card to METHODS, or an entry point of {GROUP}."
+            )
         target.card = card  # type: ignore[attr-defined]
         return target
 
     return decorate
 
 
-def load_method(name: str, *, kind: str | None = None) -> Any:
+def load_method(name: str, *, kind: str | None = None, base: type[T] | None = None) -> Any:
     """Import and return the implementation of a method.
 
+    Args:
+        name: As registered.
+        kind: That it must have.
+        base: Class that the implementation must inherit from.
+
     Raises:
-        UsageError: when no method of that kind has that name; the message lists those that exist.
+        UsageError: when no method of that kind has that name (the message lists those that exist), or the package that
+            brings it cannot be used.
     """
-    card = METHODS.get(name)
+    card = find_method(name)
     if card is None or kind not in (None, card.kind):
+        if card is None and name in _others()[1]:
+            raise UsageError(_others()[1][name], hint="Correct the package, or remove it.")
         there = ", ".join(card.name for card in list_methods(kind=kind))
         raise UsageError(f"No {kind or 'method'} is called {name!r}.", hint=f"There is: {there}.")
     module, _, attribute = card.target.partition(":")
-    return getattr(import_module(module), attribute)
+    try:
+        target = getattr(import_module(module), attribute)
+    except Exception as error:
+        if card.package == "bauta":
+            raise
+        raise UsageError(
+            f"{card.called} cannot be imported: {type(error).__name__}: {error}.",
+            hint=f"Install what it needs, or remove {card.package}.",
+        ) from error
+    if base is not None and not (isinstance(target, type) and issubclass(target, base)):
+        raise UsageError(
+            f"{card.called} is not a {base.__name__}: it is {target!r}.",
+            hint=f"Report it to whoever makes {card.package}.",
+        )
+    if vars(target).get("card") != card:  # a subclass would show its base's
+        target.card = card
+    return target

@@ -32,6 +32,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get
 
 from bauta.errors import UsageError
 
+_LONGEST = 100  # letters of a value in a message
+
 
 @dataclass(frozen=True)
 class Range:
@@ -64,6 +66,21 @@ class Range:
         return ", ".join(f"{word} {bound:g}" for word, bound in parts if bound is not None)
 
 
+Share = Annotated[float, Range(at=0, to=1)]
+Weight = Annotated[float, Range(at=0, to=1000)]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Another name of a field on the command line: ``Annotated[int, Flag("steps")]`` becomes ``--steps``.
+
+    Attributes:
+        name: Without the dashes.
+    """
+
+    name: str
+
+
 @dataclass(frozen=True)
 class Option:
     """One field of a method's settings, as a person meets it.
@@ -72,9 +89,10 @@ class Option:
         name: Of the field.
         type: What a value is, such as ``float`` or ``Literal["linf", "l2"]``; without None.
         optional: Whether None is allowed.
-        default: Value when nothing is given.
+        default: Value when nothing is given; `dataclasses.MISSING` where one must be given.
         allowed: In words: what values are, and their range.
         help: From the docstring of the settings.
+        flag: What a command line calls it, without the dashes.
     """
 
     name: str
@@ -83,14 +101,16 @@ class Option:
     default: Any
     allowed: str
     help: str
+    flag: str = ""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Base of every frozen configuration; subclasses are frozen dataclasses whose fields all have defaults.
+    """Base of every frozen configuration; subclasses are frozen dataclasses, whose fields should all have defaults.
 
-    Types are bool, int, float, str, Literal, tuples of them, and any of these or None; `Annotated` with a `Range`
-    bounds numbers. `problems` adds what single fields cannot say, and `presets` are class methods without arguments.
+    Types are bool, int, float, str, Literal, tuples of them, other settings, and any of these or None; `Annotated` with
+    a `Range` bounds numbers. `problems` adds what single fields cannot say, and `presets` are class methods without
+    arguments.
 
     Raises:
         UsageError: on construction, naming the field whose value is not allowed, and what is.
@@ -106,11 +126,11 @@ class Settings:
             value = getattr(self, option.name)
             if not _fits(value, option, bounds):
                 raise UsageError(
-                    f"{self._called()} cannot run with {option.name}={value!r}.",
+                    f"{self._called()} cannot run with {option.name}={_shown(value)}.",
                     hint=f"{option.name} is {option.allowed}.",
                 )
         for name, hint in self.problems():
-            raise UsageError(f"{self._called()} cannot run with {name}={getattr(self, name)!r}.", hint=hint)
+            raise UsageError(f"{self._called()} cannot run with {name}={_shown(getattr(self, name))}.", hint=hint)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Pairs of a field and a hint, for values that do not go together."""
@@ -118,10 +138,11 @@ class Settings:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], preset: str = "default") -> Self:
-        """The preset with other values by name; lists stand for tuples.
+        """The preset with other values by name; lists, and a single text, stand for tuples, and tables for settings.
 
         Raises:
-            UsageError: when there is no such preset or field, or a value is not allowed.
+            UsageError: when there is no such preset or field, a field without a default is missing, or a value is not
+                allowed.
         """
         if preset not in ("default", *cls.presets):
             there = ", ".join(("default", *cls.presets))
@@ -132,13 +153,18 @@ class Settings:
                 f"{cls._called()} has no setting {', '.join(unknown)}.",
                 hint=f"It has: {', '.join(known) or 'none'}.",
             )
-        start: Self = cls() if preset == "default" else getattr(cls, preset.replace("-", "_"))()
-        return replace(start, **{name: _plain_to_field(value, known[name][0]) for name, value in settings.items()})
+        given = {name: _plain_to_field(value, known[name][0]) for name, value in settings.items()}
+        if preset != "default":
+            start: Self = getattr(cls, preset.replace("-", "_"))()
+            return replace(start, **given)
+        for name, (option, _) in known.items():
+            if option.default is MISSING and name not in given:
+                raise UsageError(f"{cls._called()} needs {name}.", hint=f"{name} is {option.allowed}.")
+        return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for cards, reports and keys of caches; tuples become lists."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {one.name: _field_to_plain(getattr(self, one.name)) for one in fields(self)}
 
     @classmethod
     def options(cls) -> list[Option]:
@@ -156,16 +182,18 @@ def _options(of: Any) -> dict[str, tuple[Option, Range | None]]:
 
 @cache
 def _read(of: Any) -> dict[str, tuple[Option, Range | None]]:
-    hints, texts = get_type_hints(of, include_extras=True), _attributes(of)
+    hints, texts = get_type_hints(of, include_extras=True), attribute_texts(of)
     return {one.name: _option(one, hints[one.name], texts.get(one.name, "")) for one in fields(of)}
 
 
 def _option(field: Field[Any], hint: Any, text: str) -> tuple[Option, Range | None]:
     bounds: Range | None = None
+    flag = field.name.replace("_", "-")
     optional = False
     while True:  # Annotated inside a union, or around it
         if get_origin(hint) is Annotated:
             bounds = next((one for one in get_args(hint)[1:] if isinstance(one, Range)), bounds)
+            flag = next((one.name for one in get_args(hint)[1:] if isinstance(one, Flag)), flag)
             hint = get_args(hint)[0]
         elif get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint):
             optional = True
@@ -175,7 +203,7 @@ def _option(field: Field[Any], hint: Any, text: str) -> tuple[Option, Range | No
             break
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     allowed = _described(hint, bounds) + (", or nothing" if optional else "")
-    return Option(field.name, hint, optional, default, allowed, text), bounds
+    return Option(field.name, hint, optional, default, allowed, text, flag), bounds
 
 
 def _described(hint: Any, bounds: Range | None) -> str:
@@ -217,10 +245,26 @@ def _fits_type(value: Any, hint: Any, bounds: Range | None) -> bool:
 
 
 def _plain_to_field(value: Any, option: Option) -> Any:
-    return tuple(value) if isinstance(value, list) and get_origin(option.type) is tuple else value
+    if get_origin(option.type) is tuple:
+        return tuple(value) if isinstance(value, list) else (value,) if isinstance(value, str) else value
+    if isinstance(value, Mapping) and isinstance(option.type, type) and issubclass(option.type, Settings):
+        return option.type.of(value)
+    return value
 
 
-def _attributes(of: type) -> dict[str, str]:
+def _field_to_plain(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value.to_dict()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, which whoever wrote a file may have made as long as the file."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def attribute_texts(of: type) -> dict[str, str]:
     """The texts of a docstring's ``Attributes:``, a line of text each, the base's first."""
     found: dict[str, str] = {}
     for one in reversed(of.__mro__):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,10 @@ from torch.nn import functional
 
 from bauta.attacks.link import Student, embed, mirrored
 from bauta.errors import UsageError
-from bauta.learning.fitting import FitConfig, Progress, fit, images
+from bauta.learning.fitting import FitConfig, fit, images
+from bauta.progress import Steps
 from bauta.recognizers.onnx.module import trainable_copy
+from bauta.settings import Range
 
 
 @dataclass(frozen=True)
@@ -33,17 +36,10 @@ class FineTuningConfig(FitConfig):
         flip: Mirror a random half of the photos at every step.
     """
 
-    scale: float = 32.0
-    keep: float = 1.0
+    title: ClassVar[str] = "fine-tuning"
+    scale: Annotated[float, Range(above=0, to=1000)] = 32.0
+    keep: Annotated[float, Range(at=0, to=1000)] = 1.0
     flip: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.scale <= 1000 or not 0 <= self.keep <= 1000:
-            raise UsageError(
-                f"Nothing can be fine-tuned with scale={self.scale!r} and keep={self.keep!r}.",
-                hint="scale is above 0, keep at least 0.",
-            )
 
 
 def fine_tune(
@@ -54,7 +50,7 @@ def fine_tune(
     start: nn.Module,
     config: FineTuningConfig,
     generator: torch.Generator,
-    progress: Progress | None = None,
+    progress: Steps | None = None,
 ) -> Student:
     """Fine-tune a recogniser until protected photos are told apart by person as clean ones are.
 

@@ -78,7 +78,7 @@ class Projection:
         standard = self._standard(flat)
         variances, vectors = torch.linalg.eigh((standard @ standard.T).double())
         kept = min(components, len(values) - 1)
-        lengths = variances[-kept:].clamp_min(1e-9 * float(variances[-1].clamp_min(1e-300))).sqrt()
+        lengths = variances[-kept:].clamp_min(max(1e-9 * float(variances[-1]), 1e-12)).sqrt()  # nothing may vary
         self.axes = standard.T @ (vectors[:, -kept:] / lengths).float()
 
     def __call__(self, values: Tensor) -> Tensor:

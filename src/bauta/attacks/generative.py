@@ -9,9 +9,9 @@ Lim and Ye 2017; theirs sees the input image, ours a projection of the represent
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,15 +24,16 @@ from bauta.attacks.reconstruct import (
     Reconstructor,
     begin,
 )
-from bauta.errors import UsageError
 from bauta.learning.decoders import SIDE
-from bauta.learning.learners import CPU, Learner, Progress, require_finite, train
+from bauta.learning.learners import CPU, Learner, require_finite, train
+from bauta.progress import Progress
+from bauta.settings import Range, Settings
 
 _CONDITION = 8  # channels of the projected representation
 
 
 @dataclass(frozen=True)
-class GenerativeConfig:
+class GenerativeConfig(Settings):
     """A decoder, and a critic that it must fool.
 
     Attributes:
@@ -41,20 +42,10 @@ class GenerativeConfig:
         critic_channels: Width of the critic.
     """
 
+    title: ClassVar[str] = "a decoder with a critic"
     decoder: ReconstructionConfig = field(default_factory=lambda: ReconstructionConfig(identity=0.1))
-    adversarial: float = 0.01
-    critic_channels: int = 16
-
-    def __post_init__(self) -> None:
-        if not 0 < self.adversarial <= 1000 or not 4 <= self.critic_channels <= 512:
-            raise UsageError(
-                f"A critic cannot weigh {self.adversarial!r} with {self.critic_channels!r} channels.",
-                hint="Give a weight above 0 and 4 to 512 channels.",
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for cards and keys."""
-        return asdict(self)
+    adversarial: Annotated[float, Range(above=0, to=1000)] = 0.01
+    critic_channels: Annotated[int, Range(at=4, to=512)] = 16
 
 
 class PatchCritic(nn.Module):

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
+from bauta.files import write_atomically
 from bauta.learning.decoders import Standardise
-from bauta.learning.fitting import Fit, FitConfig, Inputs, Progress, fit, images, weights_sha256
-from bauta.photo.files import write_atomically
+from bauta.learning.fitting import Fit, FitConfig, Inputs, fit, images, weights_sha256
+from bauta.progress import Steps
 from bauta.recognizers.onnx.module import trainable_copy
 from bauta.recognizers.surrogates import Surrogate
 
@@ -105,7 +106,7 @@ def fit_student(
     start: nn.Module,
     config: StudentConfig,
     generator: torch.Generator,
-    progress: Progress | None = None,
+    progress: Steps | None = None,
     device: torch.device | None = None,
 ) -> Student:
     """Train a student to answer protected inputs with the teacher's embeddings of the clean photos.

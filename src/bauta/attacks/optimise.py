@@ -12,14 +12,16 @@ strong where protection moves representations little.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from bauta.errors import NumericalFailure, UsageError
+from bauta.progress import Progress
+from bauta.settings import Range, Settings
 from bauta.templates.base import SIDE, Protector
 from bauta.templates.representation import Representation
 
@@ -28,7 +30,7 @@ View = Callable[[Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
-class OptimisationConfig:
+class OptimisationConfig(Settings):
     """How an image is searched.
 
     Attributes:
@@ -42,31 +44,14 @@ class OptimisationConfig:
         prior: Weight of the mean squared distance from the mean face.
     """
 
+    title: ClassVar[str] = "the search for an image"
     level: Level = "template"
-    iterations: int = 300
-    starts: int = 2
-    draws: int = 1
-    rate: float = 0.05
-    variation: float = 1e-3
-    prior: float = 1e-3
-
-    def __post_init__(self) -> None:
-        checks = {
-            "level": self.level in get_args(Level),
-            "iterations": 1 <= self.iterations <= 100_000,
-            "starts": 1 <= self.starts <= 64,
-            "draws": 1 <= self.draws <= 1000,
-            "rate": 0 < self.rate <= 10,
-            "variation": 0 <= self.variation <= 1000,
-            "prior": 0 <= self.prior <= 1000,
-        }
-        for name, good in checks.items():
-            if not good:
-                raise UsageError(f"A search cannot run with {name}={getattr(self, name)!r}.", hint="See its range.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for cards and keys."""
-        return asdict(self)
+    iterations: Annotated[int, Range(at=1, to=100_000)] = 300
+    starts: Annotated[int, Range(at=1, to=64)] = 2
+    draws: Annotated[int, Range(at=1, to=1000)] = 1
+    rate: Annotated[float, Range(above=0, to=10)] = 0.05
+    variation: Annotated[float, Range(at=0, to=1000)] = 1e-3
+    prior: Annotated[float, Range(at=0, to=1000)] = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +113,7 @@ def search(
     generator: torch.Generator,
     *,
     key: bytes | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Found:
     """Images whose representations are near the stored ones.
 

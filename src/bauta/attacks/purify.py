@@ -23,7 +23,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
 import safetensors.torch
@@ -38,6 +38,7 @@ from bauta.attacks.cards import AttackerCard
 from bauta.errors import UsageError, WeightsCorrupt
 from bauta.objectives.transports import gaussian_blur
 from bauta.registry import MethodCard, register
+from bauta.settings import Range, Settings
 
 ByteArray = NDArray[np.uint8]
 
@@ -65,9 +66,11 @@ class Purifier(Protocol):
         """
 
 
-class _Differentiable(ABC):
+@dataclass(frozen=True)
+class _Differentiable(Settings, ABC):
     """A purifier that is a function of float images, a batch at a time."""
 
+    title: ClassVar[str] = "a purifier"
     card: ClassVar[MethodCard]
 
     @property
@@ -106,10 +109,7 @@ class BlurPurifier(_Differentiable):
         sigma: Standard deviation in pixels.
     """
 
-    sigma: float = 1.0
-
-    def __post_init__(self) -> None:
-        _refuse_unless(0 < self.sigma <= 20, "sigma", self.sigma)
+    sigma: Annotated[float, Range(above=0, to=20)] = 1.0
 
     def _change(self, photos: Tensor) -> Tensor:
         return gaussian_blur(photos, self.sigma)
@@ -124,10 +124,7 @@ class BitDepthPurifier(_Differentiable):
         bits: Of a channel; 4 leave 16 levels.
     """
 
-    bits: int = 4
-
-    def __post_init__(self) -> None:
-        _refuse_unless(1 <= self.bits <= 8, "bits", self.bits)
+    bits: Annotated[int, Range(at=1, to=8)] = 4
 
     def _change(self, photos: Tensor) -> Tensor:
         steps = 2**self.bits - 1
@@ -145,12 +142,8 @@ class TotalVariationPurifier(_Differentiable):
         iterations: Of the projection.
     """
 
-    weight: float = 0.1
-    iterations: int = 100
-
-    def __post_init__(self) -> None:
-        _refuse_unless(0 < self.weight <= 10, "weight", self.weight)
-        _refuse_unless(1 <= self.iterations <= 10_000, "iterations", self.iterations)
+    weight: Annotated[float, Range(above=0, to=10)] = 0.1
+    iterations: Annotated[int, Range(at=1, to=10_000)] = 100
 
     def _change(self, photos: Tensor) -> Tensor:
         return total_variation(photos, self.weight, self.iterations)
@@ -158,18 +151,16 @@ class TotalVariationPurifier(_Differentiable):
 
 @register("purify-jpeg", kind="purifier")
 @dataclass(frozen=True)
-class JpegPurifier:
+class JpegPurifier(Settings):
     """Recompression by Pillow's encoder.
 
     Attributes:
         quality: Of libjpeg.
     """
 
+    title: ClassVar[str] = "a purifier"
     card: ClassVar[MethodCard]
-    quality: int = 50
-
-    def __post_init__(self) -> None:
-        _refuse_unless(1 <= self.quality <= 95, "quality", self.quality)
+    quality: Annotated[int, Range(at=1, to=95)] = 50
 
     @property
     def attacker(self) -> AttackerCard:
@@ -278,8 +269,3 @@ def _check(photos: ByteArray) -> None:
             f"Photos of shape {photos.shape} and type {photos.dtype} cannot be purified.",
             hint="Give (N, H, W, 3) uint8 with sides of at least 8 pixels.",
         )
-
-
-def _refuse_unless(good: bool, name: str, value: object) -> None:
-    if not good:
-        raise UsageError(f"A purifier cannot run with {name}={value!r}.", hint="See its range.")

@@ -10,17 +10,19 @@ term on VGG features is left out, since no such network is at hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Annotated, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from bauta.errors import UsageError
 from bauta.learning.decoders import Decoder, start_decoder
-from bauta.learning.learners import CPU, Learner, Progress, Schedule, require_finite, train
+from bauta.learning.learners import CPU, Learner, Schedule, require_finite, train
+from bauta.progress import Progress
+from bauta.settings import Range, Settings, Weight
 
 _CHUNK = 32
 
@@ -47,7 +49,7 @@ class Pairs(Protocol):
 
 
 @dataclass(frozen=True)
-class ReconstructionConfig:
+class ReconstructionConfig(Settings):
     """A decoder and how it learns.
 
     Attributes:
@@ -59,32 +61,20 @@ class ReconstructionConfig:
         schedule: How long and how fast.
     """
 
+    title: ClassVar[str] = "a decoder"
     decoder: Decoder = "unet"
-    channels: int = 32
-    absolute: float = 1.0
-    similarity: float = 0.0
-    identity: float = 0.0
+    channels: Annotated[int, Range(at=4, to=1024)] = 32
+    absolute: Weight = 1.0
+    similarity: Weight = 0.0
+    identity: Weight = 0.0
     schedule: Schedule = field(default_factory=Schedule)
 
-    def __post_init__(self) -> None:
-        checks = {
-            "decoder": self.decoder in get_args(Decoder),
-            "channels": 4 <= self.channels <= 1024 and self.channels % 4 == 0,
-            "absolute": 0 <= self.absolute <= 1000,
-            "similarity": 0 <= self.similarity <= 1000,
-            "identity": 0 <= self.identity <= 1000,
-        }
-        for name, good in checks.items():
-            if not good:
-                raise UsageError(
-                    f"A decoder cannot have {name}={getattr(self, name)!r}.", hint="See ReconstructionConfig."
-                )
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Weights that are all zero, and widths that the network has not."""
+        if self.channels % 4:
+            yield "channels", "Give a multiple of 4."
         if not self.absolute + self.similarity + self.identity:
-            raise UsageError("A decoder needs a loss.", hint="Give absolute, similarity or identity a weight.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for cards and keys."""
-        return asdict(self)
+            yield "absolute", "A decoder needs a loss: give absolute, similarity or identity a weight."
 
 
 NBNET = ReconstructionConfig(decoder="deconvolution", similarity=0.75, identity=0.025)

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from bauta import metrics
 from bauta.errors import UsageError
-from bauta.faces.alignment import extract_crops
-from bauta.faces.crop_template import ARCFACE_112
+from bauta.faces.crops import retemplate_pixels
 from bauta.recognizers.cards import ROLES, RecognizerCard
 from bauta.recognizers.judges import Judge, load_judge
 
@@ -41,16 +40,10 @@ def embed_aligned(judge: Judge, images: Floats) -> Floats:
     Raises:
         NumericalFailure: when the network answers with no numbers.
     """
-    template = judge.card.template
     parts = []
     for start in range(0, len(images), _BATCH):
-        crops = images[start : start + _BATCH]
-        if template != ARCFACE_112:
-            landmarks = np.array([ARCFACE_112.points], dtype=np.float32)
-            crops = np.concatenate(
-                [extract_crops(np.ascontiguousarray(one.transpose(1, 2, 0)), landmarks, template) for one in crops]
-            )
-        parts.append(judge.embed(np.ascontiguousarray(crops, dtype=np.float32)))
+        pixels = images[start : start + _BATCH].transpose(0, 2, 3, 1)
+        parts.append(judge.embed(retemplate_pixels(pixels, judge.card.template)))
     return np.concatenate(parts) if parts else np.empty((0, judge.card.dim), np.float32)
 
 

@@ -38,46 +38,6 @@ def cosines(first: ArrayLike, second: ArrayLike) -> Floats:
     return result
 
 
-def pool_templates(embeddings: ArrayLike, template: ArrayLike, media: ArrayLike) -> Floats:
-    """One embedding for each template: the mean over its media of the means over each medium's images, of unit norm.
-
-    As IJB-B and IJB-C are evaluated, so that a long video counts no more than a photo.
-
-    Args:
-        embeddings: (R, D) of the lines of the list.
-        template: (R,) from 0 to T - 1, each at least once.
-        media: (R,) number of the photo or video.
-
-    Returns:
-        (T, D).
-
-    Raises:
-        UsageError: when lengths differ, a template has no image, or its images cancel out.
-    """
-    values = checked_embeddings(embeddings)
-    lines = np.stack([np.asarray(template, np.int64), np.asarray(media, np.int64)], axis=1)
-    if len(lines) != len(values):
-        raise UsageError(f"{len(values)} embeddings for {len(lines)} lines.", hint="Give one for each line.")
-    groups, place = np.unique(lines, axis=0, return_inverse=True)
-    per_medium = _means(values, place.ravel())
-    if not np.array_equal(np.unique(groups[:, 0]), np.arange(groups[-1, 0] + 1)):
-        raise UsageError("A template has no image.", hint="Number templates from 0 without gaps.")
-    pooled = _means(per_medium, groups[:, 0])
-    norm = np.linalg.norm(pooled, axis=1, keepdims=True)
-    if not norm.all():
-        raise UsageError("The images of a template cancel out.", hint="Check the embeddings.")
-    result: Floats = pooled / norm
-    return result
-
-
-def _means(values: Floats, group: Indices) -> Floats:
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    counts = np.diff(np.append(starts, len(group)))
-    means: Floats = np.add.reduceat(values[order], starts, axis=0) / counts[:, None]
-    return means
-
-
 # Checks
 
 

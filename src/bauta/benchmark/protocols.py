@@ -22,9 +22,7 @@ from bauta.benchmark.embeddings import (
     blocks,
     checked_embeddings,
     checked_scores,
-    checked_versions,
     coded,
-    cosines,
     refuse_few,
     refuse_lengths,
 )
@@ -299,43 +297,3 @@ class Cell(StrEnum):
     def sides(self) -> tuple[bool, bool]:
         """Whether the probe is protected, and whether the gallery is."""
         return self in (Cell.PROBE, Cell.BOTH), self in (Cell.GALLERY, Cell.BOTH)
-
-
-def dodging_cells(
-    clean: ArrayLike,
-    protected: ArrayLike,
-    first: ArrayLike,
-    second: ArrayLike,
-    subjects: Sequence[Hashable],
-    threshold: float,
-    *,
-    seed: int = 0,
-) -> dict[Cell, Interval]:
-    """Dodging success over genuine pairs, for each side that may be protected, and for neither.
-
-    A mask that makes a person's protected photos match each other shows in `Cell.BOTH`.
-
-    Args:
-        clean: (N, D) embeddings of images.
-        protected: (N, D) of the same images, protected.
-        first: (P,) index of each pair's probe.
-        second: (P,) index of each pair's gallery image; another image of that person.
-        subjects: The person of each of the N images.
-        threshold: As for `dodging_success`.
-        seed: Of the intervals.
-
-    Raises:
-        UsageError: when shapes disagree, or a pair is of one image, or of two people.
-    """
-    versions = checked_versions(clean, protected, subjects)
-    one, other = np.asarray(first, np.int64), np.asarray(second, np.int64)
-    (code,) = coded(subjects)
-    if one.shape != other.shape or (one == other).any() or (code[one] != code[other]).any():
-        raise UsageError("Dodging is measured on two images of each person.", hint="Give genuine pairs.")
-    people = code[one].tolist()
-    return {
-        cell: dodging_success(
-            cosines(versions[cell.sides[0]][one], versions[cell.sides[1]][other]), people, threshold, seed=seed
-        )
-        for cell in Cell
-    }

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 from bauta.benchmark import protocols
 from bauta.benchmark.embeddings import cosines
 from bauta.benchmark.engine import cards
-from bauta.data.datasets import PairSet, read_cfp, read_lfw
+from bauta.data.datasets import PairSet, read_bin, read_cfp, read_lfw
 from bauta.data.images import FaceImage
-from bauta.errors import OutputError, UsageError
-from bauta.faces.alignment import extract_crops
-from bauta.faces.crop_template import ARCFACE_112, CropTemplate
+from bauta.errors import UsageError
+from bauta.faces.crop_template import CropTemplate
+from bauta.faces.crops import retemplate_pixels
+from bauta.files import make_folder, write_atomically
 from bauta.metrics import cross_validated_matches, focal_diversity
-from bauta.photo.files import write_atomically
+from bauta.progress import Progress, Steps, silent, steps_of
 from bauta.recognizers import Judge, find_card, load_judge
 from bauta.recognizers.cards import ROLES
 
@@ -55,9 +56,7 @@ class Embedded:
     forward_seconds: float
 
 
-def embed_aligned(
-    judge: Judge, images: Sequence[FaceImage], progress: Callable[[int, int], None] = lambda done, total: None
-) -> Embedded:
+def embed_aligned(judge: Judge, images: Sequence[FaceImage], progress: Steps = silent) -> Embedded:
     """Embeddings of faces that are aligned to the ArcFace template, of 112 pixels or a multiple.
 
     Args:
@@ -85,33 +84,30 @@ def embed_aligned(
 
 
 def _crops(images: Sequence[FaceImage], template: CropTemplate) -> NDArray[np.float32]:
-    """(N, 3, height, width) in [0, 1]; an image that is the crop itself is not sampled again."""
+    """(N, 3, height, width) in [0, 1]."""
     crops = np.empty((len(images), 3, template.height, template.width), np.float32)
-    points = np.array(ARCFACE_112.points)
     for crop, image in zip(crops, images, strict=True):
-        pixels = image.pixels()
-        height, width = pixels.shape[:2]
-        if template == ARCFACE_112 and (height, width) == (112, 112):
-            np.multiply(pixels.transpose(2, 0, 1), np.float32(1 / 255), out=crop, dtype=np.float32)
-        else:
-            scaled = pixels.astype(np.float32) / np.float32(255)
-            landmarks = (points + 0.5) * (np.array([width, height]) / 112) - 0.5
-            crop[:] = extract_crops(scaled, landmarks, template)[0]
+        pixels = image.pixels().astype(np.float32) / np.float32(255)
+        crop[:] = retemplate_pixels(pixels[None], template)[0]
     return crops
 
 
 def read_set(data: Path, protocol: str) -> PairSet:
-    """The pairs of a protocol: ``data/lfw_112`` or ``data/cfp_112``.
+    """The pairs of a protocol: ``data/lfw_112``, ``data/cfp_112``, or a file of verification pairs, ``data/NAME.bin``.
 
     Raises:
         UsageError: when there is no such protocol, or the set is not there.
     """
+    if protocol.endswith(".bin"):
+        return read_bin(data / protocol)
     if protocol not in PROTOCOLS:
-        raise UsageError(f"There is no protocol {protocol!r}.", hint=f"There is: {', '.join(PROTOCOLS)}.")
+        raise UsageError(
+            f"There is no protocol {protocol!r}.", hint=f"There is: {', '.join(PROTOCOLS)}; or name a .bin file."
+        )
     return read_lfw(data / "lfw_112") if protocol == "lfw" else read_cfp(data / "cfp_112", protocol)
 
 
-def measure(judge: Judge, pairs: PairSet, progress: Callable[[int, int], None] = lambda done, total: None) -> Any:
+def measure(judge: Judge, pairs: PairSet, progress: Steps = silent) -> Any:
     """Accuracy of a recogniser on a set of pairs, and what it took.
 
     The true accept rate at FMR 1e-3 is at the threshold of all pairs of images of different people, for FP of a frontal
@@ -153,7 +149,7 @@ def run_recognizers(
     *,
     protocol_names: Sequence[str] = ("lfw",),
     command: str = "",
-    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Measure recognisers and write one card for all; what is finished lies in ``.work`` beside it.
 
@@ -161,7 +157,7 @@ def run_recognizers(
         names: Of the recognisers; any role will do.
         data: Folder of ``lfw_112`` and ``cfp_112``.
         path: File of the card.
-        protocol_names: Of `PROTOCOLS`.
+        protocol_names: Of `PROTOCOLS`, or names of ``.bin`` files in `data`.
         command: As it was given.
         progress: Called with what is measured, the images done and the images there are.
 
@@ -176,11 +172,7 @@ def run_recognizers(
     chosen = [replace(find_card(name), roles=ROLES) for name in names]
     found = []
     for card in chosen:
-        judge = load_judge(card)
-
-        def advance(done: int, total: int, name: str = card.name) -> None:
-            progress(name, done, total)
-
+        judge, steps = load_judge(card), steps_of(progress, card.name)
         found.append(
             {
                 "name": card.name,
@@ -189,8 +181,7 @@ def run_recognizers(
                 "training_set": card.training_set,
                 "stated_lfw_accuracy": _stated(card.weights.parent / "models.json", card.name),
                 "results": {
-                    protocol: _measured(judge, pairs, path.parent / ".work", advance)
-                    for protocol, pairs in sets.items()
+                    protocol: _measured(judge, pairs, path.parent / ".work", steps) for protocol, pairs in sets.items()
                 },
             }
         )
@@ -218,17 +209,14 @@ def run_recognizers(
     return whole
 
 
-def _measured(judge: Judge, pairs: PairSet, work: Path, progress: Callable[[int, int], None]) -> Any:
+def _measured(judge: Judge, pairs: PairSet, work: Path, progress: Steps) -> Any:
     """`measure`, from its file when it was done before with the same code, recogniser and photos."""
     facts = [cards.code()["sha256"], judge.card.digest, pairs.sha256, FMR]
     file = work / f"accuracy-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError):
         return json.loads(file.read_text(encoding="utf-8"))
     found = measure(judge, pairs, progress)
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot write to {work}: {error.strerror}.", hint="Give another folder with -o.") from error
+    make_folder(work)
     write_atomically(file, json.dumps(found).encode(), overwrite=True)
     return found
 

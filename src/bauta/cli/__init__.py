@@ -1,4 +1,4 @@
-"""The command line. Exit codes are those of `bauta.errors`, 7 for a photo that a judge still recognises."""
+"""The command line. Exit codes are those of `bauta.errors`, 7 and 8 for photos that a judge recognises."""
 
 from __future__ import annotations
 

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from bauta.cli import values
+from bauta.cli import photos, values
 from bauta.cli.benchmark import bench
-from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_notes, show_outcomes, show_table
+from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_report, show_table
 from bauta.cli.galleries import galleries
+from bauta.cli.methods import show_method
+from bauta.cli.options import EPILOG, Json, Judges, References
 from bauta.cli.templates import templates_fit
 from bauta.cli.templates_attack import templates_attack
 from bauta.cli.training import train
 from bauta.errors import OutputExists, UsageError
+from bauta.progress import steps_of
 from bauta.version import __version__
 
 if TYPE_CHECKING:
-    from bauta.cloaking.report import Report
-    from bauta.cloaking.settings import ProtectSettings
     from bauta.recognizers.calibration import Threshold
     from bauta.recognizers.cards import RecognizerCard
-
-EPILOG = (
-    "Exit codes: 0 done, no judge that was asked recognises a face; the verdict says whether an independent one "
-    "was · 7 a judge still does, or a face could not be given a mask · 3 no face found · "
-    "4 a photo cannot be read · 5 a result cannot be written · 6 a recogniser cannot be used · "
-    "8 a gallery cannot be read · 2 wrong usage · 1 anything else · 130 interrupted. "
-    "With several photos the most serious wins: 130, 1, 2, 6, 8, 5, 4, 3, 7, 0."
-)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,22 +42,6 @@ templates.add_typer(galleries)
 templates.add_typer(templates_attack)
 app.add_typer(templates, name="templates")
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-References = Annotated[
-    Optional[list[Path]],  # noqa: UP045
-    typer.Option(
-        "--reference", metavar="PHOTO", help="Another photo of the person, to judge against. May be repeated."
-    ),
-]
-Surrogates = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    values.names_option("Recognisers to attack.", default="auto"),
-]
-Judges = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    values.names_option("Recognisers that check the result and are never attacked.", default="auto"),
-]
-
 
 def _version(asked: bool) -> None:
     if asked:
@@ -81,142 +58,7 @@ def _root(
     pass
 
 
-@app.command(epilog=EPILOG)
-def protect(
-    paths: Annotated[list[Path], typer.Argument(help="Photos, folders or quoted globs.", show_default=False)],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder for the protected photos and reports."),
-    ] = Path("protected"),
-    method: Annotated[str, typer.Option(help="Method; see `bauta methods`.")] = "tip-im",
-    strength: Annotated[
-        Literal["low", "medium", "high"],
-        typer.Option(help="How strong, and so how visible, the mask may be."),
-    ] = "medium",
-    budget: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="TIME", help="Time that one face may take, such as 10s."),
-    ] = None,
-    only: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option(help="Protect only the people in this photo. May be repeated.", rich_help_panel="Which faces"),
-    ] = None,
-    keep: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option(
-            metavar="PHOTO", help="Leave the people in this photo as they are.", rich_help_panel="Which faces"
-        ),
-    ] = None,
-    largest: Annotated[
-        bool, typer.Option("--largest", help="Protect the largest face only.", rich_help_panel="Which faces")
-    ] = False,
-    box: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            metavar="X,Y,W,H",
-            help="Protect the face in this rectangle only, in pixels; for one that is not found by itself.",
-            rich_help_panel="Which faces",
-        ),
-    ] = None,
-    reference: References = None,
-    surrogates: Surrogates = None,
-    judges: Judges = None,
-    mode: Annotated[
-        Optional[Literal["dodge", "impersonate", "combined"]],  # noqa: UP045
-        typer.Option(
-            help="Move away from the person, towards composite faces of nobody, or both.",
-            rich_help_panel="Method",
-        ),
-    ] = None,
-    preset: Annotated[
-        Literal["default", "paper", "official-code"],
-        typer.Option(help="Bauta's settings, or the published ones.", rich_help_panel="Method"),
-    ] = "default",
-    eps: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Largest change of a sample, in 1/255.", rich_help_panel="Method"),
-    ] = None,
-    psnr: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Lowest PSNR of a face, in dB; replaces --strength.", rich_help_panel="Method"),
-    ] = None,
-    steps: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Steps of the optimisation.", rich_help_panel="Method"),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel="Method")] = 0,
-    keep_metadata: Annotated[
-        bool,
-        typer.Option("--keep-metadata", help="Keep all metadata, GPS too.", rich_help_panel="Files"),
-    ] = False,
-    strip_metadata: Annotated[
-        bool,
-        typer.Option(
-            "--strip-metadata",
-            help="Remove all metadata. By default GPS, serial numbers, maker notes and thumbnails go.",
-            rich_help_panel="Files",
-        ),
-    ] = False,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Photos at a time.", rich_help_panel="Files")] = 1,
-    no_report: Annotated[
-        bool, typer.Option("--no-report", help="Write the photos only.", rich_help_panel="Files")
-    ] = False,
-    as_json: Json = False,
-) -> int:
-    """Protect the faces in photos. Originals are never changed; finished photos are not done again."""
-    from bauta.cloaking.settings import ProtectSettings, Selection
-    from bauta.photo import MetadataPolicy
-
-    if keep_metadata and strip_metadata:
-        raise UsageError("Metadata is either kept or stripped.", hint="Give only one of the two options.")
-    policy = MetadataPolicy.PRIVATE
-    if keep_metadata or strip_metadata:
-        policy = MetadataPolicy.KEEP if keep_metadata else MetadataPolicy.STRIP
-    chosen = {"mode": mode, "preset": preset, "epsilon": eps, "psnr": psnr, "iterations": steps}
-    settings = ProtectSettings(
-        method=method,
-        options=tuple((name, value) for name, value in chosen.items() if value is not None),
-        strength=strength,
-        surrogates=values.names(surrogates),
-        judges=values.names(judges),
-        seed=seed,
-        metadata=policy,
-        selection=Selection(
-            largest, tuple(only or ()), tuple(keep or ()), tuple(values.box(text) for text in box or ())
-        ),
-        references=tuple(reference or ()),
-        budget=None if budget is None else values.seconds(budget),
-    )
-    return _protect(paths, output, settings, jobs, not no_report, as_json)
-
-
-def _protect(
-    paths: list[Path], output: Path, settings: ProtectSettings, jobs: int, reports: bool, as_json: bool
-) -> int:
-    from bauta.cloaking.batch import Outcome, collect, exit_code, protect_photos
-
-    sources, failures = collect(paths, output)
-    for failure in failures:
-        show_error(failure.message, failure.hint)
-    if not sources and failures:
-        if as_json:
-            print(json.dumps([failure.to_dict() for failure in failures], indent=2))
-        return exit_code(failures)
-    outcomes: list[Outcome] = list(failures)
-    try:
-        with ProgressBar(len(sources)) as bar:
-
-            def finished(outcome: Outcome) -> None:
-                outcomes.append(outcome)
-                bar.finished(outcome)
-
-            protect_photos(sources, output, settings, jobs=jobs, reports=reports, finished=finished, progress=bar.stage)
-    finally:
-        if as_json:
-            print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
-        elif len(outcomes) > len(failures):
-            show_outcomes(outcomes, output)
-    return exit_code(outcomes)
+photos.register(app)
 
 
 @app.command()
@@ -230,7 +72,7 @@ def demo(
 
     with ProgressBar(1) as bar:
         report, files = demonstrate(output, progress=bar.stage)
-    _show_report(report)
+    show_report(report)
     print()
     for path in files:
         print(clean(path))
@@ -255,7 +97,8 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """Check a protected photo against its original."""
-    from bauta.cloaking.batch import verdict_code, write_report
+    from bauta.cloaking.outcomes import verdict_code
+    from bauta.cloaking.report_files import write_report
     from bauta.cloaking.verbs import verify as judge
 
     with ProgressBar(1) as bar:
@@ -268,53 +111,35 @@ def verify(
             progress=bar.stage,
         )
     if report is not None:
-        write_report(answer, report)
+        write_report(answer, report, like=original)
     if as_json:
         print(answer.to_json(), end="")
     else:
-        _show_report(answer)
+        show_report(answer)
     return verdict_code(answer.verdict)
-
-
-def _show_report(report: Report) -> None:
-    """The comparisons of the saved file, the verdict and the notes, on stdout."""
-    rows = [
-        (
-            str(number),
-            row.judge + (" (attacked)" if row.attacked else ""),
-            row.against,
-            "" if row.before is None else f"{row.before:.2f}",
-            f"{row.after:.2f}",
-            f"{limits[report.settings.fmr].cosine:.2f}" if (limits := report.cast.thresholds[row.judge]) else "",
-            "not calibrated"
-            if not limits
-            else "no match"
-            if row.matches_at is None
-            else f"MATCH at FMR {row.matches_at:g}",
-        )
-        for number, face in enumerate(report.faces, 1)
-        for row in face.verification.comparisons
-        if row.condition == "saved"
-    ]
-    show_table(("FACE", "JUDGE", "AGAINST", "BEFORE", "AFTER", "THRESHOLD", "DECISION"), rows)
-    print(f"\n{report.verdict.capitalize()}: {clean(report.summary)}")
-    show_notes(report.warnings)
 
 
 @app.command()
 def methods(
-    pattern: Annotated[str, typer.Argument(help="Glob that names must match.")] = "*", as_json: Json = False
+    pattern: Annotated[
+        str, typer.Argument(metavar="NAME", help="One method, shown with its options, or a glob that names must match.")
+    ] = "*",
+    as_json: Json = False,
 ) -> None:
-    """List the protection methods, and the attackers they are tested with."""
+    """List the protection methods and the attackers they are tested with, or show all there is to know of one."""
     from dataclasses import asdict
 
-    from bauta.registry import list_methods
+    from bauta.registry import list_methods, problems
 
     cards = list_methods(pattern)
-    if as_json:
+    for problem in problems():
+        show_error(problem, "Correct the package, or remove it; the other methods work.")
+    if [card.name for card in cards] == [pattern]:
+        show_method(pattern, as_json)
+    elif as_json:
         print(json.dumps([asdict(card) for card in cards], indent=2))
-        return
-    show_table(("METHOD", "KIND", "WHAT IT DOES", "FROM"), [(c.name, c.kind, c.summary, c.paper) for c in cards])
+    else:
+        show_table(("METHOD", "KIND", "WHAT IT DOES", "FROM"), [(c.name, c.kind, c.summary, c.paper) for c in cards])
 
 
 @recognizers.command("list")
@@ -428,7 +253,7 @@ def export(
     ],
 ) -> None:
     """Write a recogniser as one ONNX file, which any ONNX runtime can run."""
-    from bauta.photo.files import write_atomically
+    from bauta.files import write_atomically
     from bauta.recognizers.catalog import find_card
     from bauta.recognizers.packed import read_model
 
@@ -549,7 +374,7 @@ def calibrate(
                 folder,
                 name=name,
                 exclude=left_out,
-                progress=lambda done, total, label=card.name: bar.stage(label, done, total),  # type: ignore[misc]
+                progress=steps_of(bar.stage, card.name),
             )
             rows += [
                 (card.name, f"{t.fmr:g}", f"{t.cosine:.4f}", f"{t.impostor_pairs:,}", str(t.people)) for t in found

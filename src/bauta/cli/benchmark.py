@@ -12,7 +12,8 @@ import typer
 
 from bauta.cli import values
 from bauta.cli.console import ProgressBar, clean, show_table
-from bauta.errors import OutputError, UsageError
+from bauta.errors import UsageError
+from bauta.progress import steps_of
 
 bench = typer.Typer(no_args_is_help=True, help="Measure protection against recognisers that were not attacked.")
 
@@ -167,7 +168,7 @@ def folder(
             examples=examples,
             lpips=lpips,
             command=command_line(),
-            progress=lambda done, total: bar.stage(called, done, total),
+            progress=steps_of(bar.stage, called),
         )
     _show([card])
     print(f"\n{clean(path)}")
@@ -182,7 +183,7 @@ def recognizers(
     ] = None,
     protocols: Annotated[
         Optional[list[str]],  # noqa: UP045
-        values.names_option("Of lfw, FF and FP.", default="lfw"),
+        values.names_option("Of lfw, FF and FP, or .bin files of pairs in DATA.", default="lfw"),
     ] = None,
     output: Output = Path("out/bench"),
 ) -> None:
@@ -222,14 +223,11 @@ def report(
     """Show result cards as one page that needs nothing else, or as a table."""
     from bauta.benchmark.engine.cards import read_card
     from bauta.benchmark.photos import page
-    from bauta.photo.files import write_atomically
+    from bauta.files import make_folder, write_atomically
 
     read = [read_card(path) for path in cards]
     if output is not None:
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"Cannot write {output}: {error.strerror}.", hint="Give another file with -o.") from error
+        make_folder(output.parent)
         if output.suffix.lower() not in (".html", ".htm"):  # rather than replace a card by a slip of the hand
             raise UsageError(f"{output} is no HTML file.", hint="Give -o FILE.html.")
         write_atomically(output, page.to_html(read).encode(), overwrite=True)

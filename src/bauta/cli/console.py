@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,9 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from bauta.cloaking.batch import Outcome
-
-WORDS = {"protected": "protected", "partial": "PARTIAL", "unconfirmed": "unconfirmed", "weak": "WEAK"}
+    from bauta.cloaking.outcomes import Outcome
+    from bauta.cloaking.report import Report
 
 
 def clean(text: object) -> str:
@@ -46,16 +46,19 @@ def show_facts(facts: Sequence[tuple[str, object]]) -> None:
 
 def show_outcomes(outcomes: Sequence[Outcome], directory: Path) -> None:
     """A short table of what became of the photos, and one line that sums it up."""
+    from bauta.judging.words import CHIPS
+
     made = [outcome for outcome in outcomes if outcome.verdict is not None]
     if made:
         show_table(
-            ("PHOTO", "VERDICT", "FACES", "STILL MATCH", "QUALITY", "SECONDS"),
+            ("PHOTO", "VERDICT", "FACES", "STILL MATCH", "MARGIN", "QUALITY", "SECONDS"),
             [
                 (
                     str(outcome.output.relative_to(directory)) if outcome.output else "",
-                    WORDS[str(outcome.verdict)],
+                    CHIPS[outcome.verdict] if outcome.verdict else "",
                     str(outcome.faces),
                     f"{outcome.matching} of {outcome.judges} judges",
+                    margin(outcome.margin),
                     "same" if outcome.psnr is None else f"{outcome.psnr:.1f} dB",
                     "done before" if outcome.skipped else f"{outcome.seconds:.1f}",
                 )
@@ -68,9 +71,54 @@ def show_outcomes(outcomes: Sequence[Outcome], directory: Path) -> None:
             show_notes(made[0].warnings)
         elif noted := sum(bool(outcome.warnings) for outcome in made):
             print(f"{noted} of them with notes on what may undo the protection: see the reports, or --json.")
+    if removed := sum((Counter(outcome.removed) for outcome in made), Counter()):
+        print(f"Left out of the metadata: {', '.join(f'{kind} ({count})' for kind, count in removed.items())}.")
     print(f"{_counts(outcomes)}. Output in {clean(directory)}.")
+    if again := sum(outcome.judged_again for outcome in made):
+        print(f"{again} of them {'was' if again == 1 else 'were'} protected before and only judged again.")
+    if any(outcome.verdict in ("weak", "partial") for outcome in made):
+        print(f"Photos that are weak or partial are set aside in {clean(directory / 'weak')}: do not share those.")
     if any(outcome.report for outcome in made):
-        print("Reports show the unprotected photos: share the protected photos only.")
+        print(
+            f"Reports, in {clean(directory / 'reports')}, show the unprotected photos: share the protected photos only."
+        )
+
+
+def show_report(report: Report) -> None:
+    """The comparisons of the saved file, the verdict and the notes, on stdout."""
+    rows = [
+        (
+            str(number),
+            row.judge + (" (attacked)" if row.attacked else ""),
+            row.against,
+            "" if row.before is None else f"{row.before:.2f}",
+            f"{row.after:.2f}",
+            "" if row.limit is None else f"{row.limit:.2f}",
+            margin(row.margin),
+            "not calibrated"
+            if row.limit is None
+            else "no match"
+            if row.matches_at is None
+            else f"MATCH at FMR {row.matches_at:g}",
+        )
+        for number, face in enumerate(report.faces, 1)
+        for row in face.verification.comparisons
+        if row.condition == "saved"
+    ]
+    show_table(("FACE", "JUDGE", "AGAINST", "BEFORE", "AFTER", "THRESHOLD", "MARGIN", "DECISION"), rows)
+    print(f"\n{report.verdict.capitalize()}: {clean(report.summary)}")
+    show_notes(report.warnings)
+
+
+def margin(value: float | None) -> str:
+    """By how much a face is below a threshold, with its sign; a minus is a match.
+
+    >>> margin(0.125), margin(-0.5), margin(-0.004), margin(None)
+    ('+0.12', '-0.50', '-0.004', '')
+    """
+    from bauta.judging.words import number
+
+    return "" if value is None else f"{'' if value < 0 else '+'}{number(value)}"
 
 
 def show_notes(warnings: Sequence[str]) -> None:
@@ -80,7 +128,11 @@ def show_notes(warnings: Sequence[str]) -> None:
 
 
 def _counts(outcomes: Sequence[Outcome]) -> str:
-    kinds = [(sum(outcome.verdict == verdict for outcome in outcomes), verdict) for verdict in WORDS]
+    from bauta.judging.findings import VERDICTS
+
+    kinds: list[tuple[int, str]] = [
+        (sum(outcome.verdict == verdict for outcome in outcomes), verdict) for verdict in VERDICTS
+    ]
     kinds.append((sum(outcome.exit_code == 3 for outcome in outcomes), "without a face to protect"))
     kinds.append((sum(outcome.verdict is None and outcome.exit_code != 3 for outcome in outcomes), "failed"))
     total = len(outcomes)

@@ -1,7 +1,9 @@
-"""One place where errors become a line on stderr and an exit code."""
+"""One place where errors become a line on stderr, an exit code and, with ``--json``, an object on stdout."""
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import sys
 import traceback
@@ -11,7 +13,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from bauta.cli.console import show_error
-from bauta.errors import BautaError
+from bauta.errors import BautaError, UsageError, as_bauta_error
 
 INTERRUPTED = 130
 
@@ -20,17 +22,17 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line, without the program's name, and return its exit code."""
     from bauta.cli.app import app
 
+    _print_anything()
     try:
         code = typer.main.get_command(app).main(list(arguments), prog_name="bauta", standalone_mode=False)
         sys.stdout.flush()
     except BautaError as error:
         if _debugging():
             traceback.print_exc()
-        show_error(error.message, error.hint)
-        return error.exit_code
+        return _fail(error, arguments)
     except TyperException as error:
-        show_error(error.format_message(), "Run the command with --help to see what it takes.")
-        return error.exit_code
+        wrong = UsageError(error.format_message(), hint="Run the command with --help to see what it takes.")
+        return _fail(wrong, arguments)
     except Abort:
         code = INTERRUPTED
     except BrokenPipeError:
@@ -40,14 +42,25 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if _debugging():
             raise
-        show_error(
-            f"{type(error).__name__}: {error}",
-            "This is a defect in Bauta; run again with BAUTA_DEBUG=1 and report what it prints.",
-        )
-        return BautaError.exit_code
+        return _fail(as_bauta_error(error), arguments)
     if code == INTERRUPTED:  # Typer's own answer to Ctrl-C
         show_error("interrupted", "What was finished is kept; run the same command again to go on.")
     return code if isinstance(code, int) else 0
+
+
+def _fail(error: BautaError, arguments: Sequence[str]) -> int:
+    show_error(error.message, error.hint)
+    if "--json" in arguments:
+        told = {"code": error.code, "exit_code": error.exit_code, "message": error.message, "hint": error.hint}
+        print(json.dumps({"error": told}, indent=2))
+    return error.exit_code
+
+
+def _print_anything() -> None:
+    """Let names that a console cannot show become replacement characters instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _debugging() -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from bauta.cli.console import ProgressBar, show_facts
-from bauta.errors import UsageError
+from bauta.cli.values import setting_pairs
 
 templates_fit = typer.Typer()
 
@@ -56,26 +55,8 @@ def fit(
             licence=licence,
             work=work,
             overwrite=overwrite,
-            settings=settings(setting or []),
+            settings=setting_pairs(setting or []),
             device=device,
             progress=bar.stage,
         )
     show_facts([("protector", output), ("sha256", protector.sha256)])
-
-
-def settings(texts: list[str]) -> dict[str, Any]:
-    """Settings from NAME=VALUE; a value is JSON where it can be read so, or text; commas separate a list of text.
-
-    Raises:
-        UsageError: when one has another form.
-    """
-    found: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise UsageError(f"{text!r} is no setting.", hint="Write --set epsilon=0.5.")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value.split(",") if "," in value else value
-    return found

@@ -10,7 +10,7 @@ import typer
 from bauta.cli import values
 from bauta.cli.benchmark import Rows, command_line
 from bauta.cli.console import ProgressBar, clean, show_table
-from bauta.errors import OutputError, UsageError
+from bauta.errors import UsageError
 
 templates_attack = typer.Typer()
 
@@ -73,16 +73,13 @@ def report(
     """Show result cards as one page with what attackers recover, or as tables."""
     from bauta.benchmark.engine.cards import TEMPLATES, read_card
     from bauta.benchmark.stores import page as template_report
-    from bauta.photo.files import write_atomically
+    from bauta.files import make_folder, write_atomically
 
     read = [read_card(path, TEMPLATES) for path in cards]
     if output is not None:
         if output.suffix.lower() not in (".html", ".htm"):  # rather than replace a card by a slip of the hand
             raise UsageError(f"{output} is no HTML file.", hint="Give -o FILE.html.")
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"Cannot write {output}: {error.strerror}.", hint="Give another file with -o.") from error
+        make_folder(output.parent)
         write_atomically(output, template_report.to_html(read).encode(), overwrite=True)
         print(clean(output))
     if markdown:

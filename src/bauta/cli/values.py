@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -69,3 +70,32 @@ def chosen(options: Sequence[str] | None) -> tuple[str, ...] | None:
     """
     found = names(options)
     return None if found == "auto" else found
+
+
+def setting_pairs(texts: Sequence[str]) -> dict[str, Any]:
+    """Settings from NAME=VALUE; a value is JSON where it can be read so, or text; commas separate a list.
+
+    Raises:
+        UsageError: when one has another form.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"{text!r} is no setting.", hint="Write --set epsilon=0.5.")
+        whole = plain(value)
+        found[name] = listed(value) if isinstance(whole, str) and "," in value else whole
+    return found
+
+
+def listed(text: str) -> list[Any]:
+    """The values of a list that is written with commas."""
+    return [plain(part) for part in text.split(",")]
+
+
+def plain(text: str) -> Any:
+    """A value as JSON where it can be read so, or as text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

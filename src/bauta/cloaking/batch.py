@@ -1,9 +1,8 @@
 """Many photos into one folder: resumable, in several processes, and one bad photo stops nothing.
 
-What a run knows of its own products it keeps in ``DIR/.bauta``, one record for each photo: the hashes of the
-source, of the product and of its reports, and a fingerprint of the settings. A photo is finished when source,
-settings, product and reports are as recorded. What changed since belongs to whoever changed it and is never
-replaced.
+A photo is finished when source, settings, judges, product and reports are as its record in ``DIR/.bauta`` has them.
+When only the judges changed, or a report is missing, the product stays and is judged again. What changed since belongs
+to whoever changed it and is never replaced.
 
 This module imports torch only while it protects, so that worker processes can set thread counts before.
 """
@@ -11,188 +10,66 @@ This module imports torch only while it protects, so that worker processes can s
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
-import itertools
-import json
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 import threading
 import traceback
-from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from bauta.cloaking.outcomes import WEAK, Outcome, verdict_code
+from bauta.cloaking.places import WEAK_FOLDER, Task, make_parents, plan, report_places
 from bauta.cloaking.records import (
     RECORDS,
-    SCHEMA,
+    Record,
     digest_of_file,
     digest_of_path,
     fitting_name,
     read_record,
     record_path,
     remove_orphans,
-    scratch_prefix,
-    unchanged,
+    scratch_folder,
 )
-from bauta.errors import BautaError, OutputError, OutputExists, UsageError
+from bauta.cloaking.report_files import narrow
+from bauta.errors import BautaError, InternalError, OutputError, OutputExists, UsageError, as_bauta_error
+from bauta.files import make_folder
+from bauta.rates import SELECTION_FMR
 from bauta.version import __version__
 
 if TYPE_CHECKING:
-    from bauta.cloaking.pipeline import Pipeline, Progress
+    from bauta.cloaking.pipeline import Pipeline
     from bauta.cloaking.report import Report
     from bauta.cloaking.settings import ProtectSettings
     from bauta.photo import Photo
-
-WEAK = 7
-"""Exit code of a photo that a judge still recognises, or in which a face could not be given a mask."""
-
-SERIOUSNESS = (130, 1, 2, 6, 8, 5, 4, 3, WEAK, 0)
-"""Exit codes, the most serious first: what concerns the whole run before what concerns a photo, and what left
-no protected photo before what left a weak one."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One photo to protect.
-
-    Attributes:
-        source: The file.
-        relative: Where its product belongs, below the output folder.
-        meets: Another photo of the run has the same stem there, so that reports carry the whole file name.
-    """
-
-    source: Path
-    relative: Path
-    meets: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one photo.
-
-    Attributes:
-        source: The file, or the folder that could not be read.
-        verdict: ``protected``, ``partial``, ``unconfirmed``, ``weak``, or None when nothing was protected.
-        skipped: It was finished by an earlier run with the same settings.
-        output: The protected photo.
-        report: `report.html`, when one was asked for.
-        exit_code: As in `bauta.errors`; 7 for weak and partial.
-        message: What is wrong, or the verdict in plain words.
-        hint: What to do next.
-        warnings: What the verdict alone does not tell, such as that saving as JPEG undoes the protection.
-        faces: Number of protected faces.
-        psnr: Lowest PSNR of a face, in dB.
-        matching: Number of judges that still match a face.
-        judges: Number of judges asked.
-        seconds: Wall time.
-    """
-
-    source: Path
-    verdict: str | None = None
-    skipped: bool = False
-    output: Path | None = None
-    report: Path | None = None
-    exit_code: int = 0
-    message: str = ""
-    hint: str = ""
-    warnings: tuple[str, ...] = ()
-    faces: int = 0
-    psnr: float | None = None
-    matching: int = 0
-    judges: int = 0
-    seconds: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for ``--json``."""
-        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
-
-
-def verdict_code(verdict: str) -> int:
-    """The exit code of a photo that was protected or verified."""
-    return WEAK if verdict in ("weak", "partial") else 0
-
-
-def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """The exit code of a run: the most serious of its photos'."""
-    codes = {outcome.exit_code for outcome in outcomes}
-    return next((code for code in SERIOUSNESS if code in codes), 1 if codes else 0)
-
-
-def _absolute(path: Path) -> Path:
-    """Without ``..``, which would lead a product out of the output folder."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps them
-
-
-def plan(sources: Sequence[tuple[Path, Path]]) -> list[Task]:
-    """Give every source a place below the output folder that no other source has.
-
-    Args:
-        sources: Each photo, and the folder it was found under (its own folder when it was named directly).
-
-    Returns:
-        Tasks in the same order, each photo once. A photo keeps its path below the folder it was found under;
-        photos that would meet keep as much of their folders as tells them apart. Names that differ only in
-        case meet, since some file systems do not tell them apart.
-    """
-    unique = {_absolute(source): (source, _absolute(root)) for source, root in sources}
-    wholes = [whole.parts[1:] for whole in unique]
-    lengths = [len(whole.relative_to(root).parts) for whole, (_, root) in unique.items()]
-
-    def name(index: int) -> str:
-        return os.path.join(*wholes[index][-lengths[index] :]).casefold()  # noqa: PTH118
-
-    while True:
-        groups: dict[str, list[int]] = {}
-        for index in range(len(wholes)):
-            groups.setdefault(name(index), []).append(index)
-        meeting = [
-            index
-            for group in groups.values()
-            if len({str(Path(*wholes[index])).casefold() for index in group}) > 1
-            for index in group
-            if lengths[index] < len(wholes[index])
-        ]
-        if not meeting:
-            break
-        for index in meeting:
-            lengths[index] += 1
-    places = []
-    for index in range(len(wholes)):
-        place = Path(*wholes[index][-lengths[index] :])
-        number = groups[name(index)].index(index) + 1
-        places.append(place if number == 1 else place.with_name(fitting_name(f"{place.stem}-{number}", place.suffix)))
-    stems = [str(place.with_name(place.stem)).casefold() for place in places]
-    # A stem can be another's whole name too: a.jpg and a.jpg.png.
-    taken = Counter(label for place, stem in zip(places, stems, strict=True) for label in {stem, str(place).casefold()})
-    return [
-        Task(source, place, taken[stem] > 1)
-        for (source, _), place, stem in zip(unique.values(), places, stems, strict=True)
-    ]
+    from bauta.progress import Progress
 
 
 @dataclass
-class Workshop:
+class FolderRun:
     """Protects photos one after another into one folder.
 
     Attributes:
         directory: The output folder; it exists.
         settings: What to do.
-        reports: Whether to write `report.html` and `report.json` beside each photo.
-        fingerprint: Of everything but the photo that decides the product.
+        reports: Whether to write `report.html` and `report.json`.
+        mask: Fingerprint of everything but the photo that makes the product.
+        judging: Fingerprint of everything that judges it.
         originals: Real paths of all sources, none of which may be written to.
     """
 
     directory: Path
     settings: ProtectSettings
     reports: bool
-    fingerprint: str
+    mask: str
+    judging: str
     originals: frozenset[str]
     _pipeline: Pipeline | None = field(default=None, repr=False)
 
@@ -210,201 +87,132 @@ class Workshop:
         try:
             return self._protect(task, progress)
         except BautaError as error:
-            return Outcome(task.source, exit_code=error.exit_code, message=error.message, hint=error.hint)
+            return Outcome.failed(task.source, error)
         except OSError as error:
             reason = error.strerror or str(error)
-            return Outcome(
+            return Outcome.failed(
                 task.source,
-                exit_code=OutputError.exit_code,
-                message=f"Cannot write the result of {task.source}: {reason}.",
-                hint="Check the output folder and the space left on its disk.",
+                OutputError(
+                    f"Cannot write the result of {task.source}: {reason}.",
+                    hint="Check the output folder and the space left on its disk.",
+                ),
             )
         except Exception as error:
             if os.environ.get("BAUTA_DEBUG") == "1":
                 traceback.print_exc()
-            return Outcome(
-                task.source,
-                exit_code=BautaError.exit_code,
-                message=f"{type(error).__name__}: {error}",
-                hint="This is a defect in Bauta; run again with BAUTA_DEBUG=1 and report what it prints.",
-            )
+            return Outcome.failed(task.source, as_bauta_error(error))
 
     def _protect(self, task: Task, progress: Progress) -> Outcome:
         from bauta.photo import read_photo
 
         photo = read_photo(task.source)
-        target, known = self._place(task, photo)
-        ours = unchanged(target.parent, known)
-        if ours and ours == known["files"] and self._decided(photo).items() <= known.items():
-            return _again(task.source, target, known)
-        pages = self._report_names(task, target, ours) if self.reports else ()
-        record = record_path(self.directory, target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        record.parent.mkdir(parents=True, exist_ok=True)
+        place, known = self._place(task, photo)
+        ours = known.unchanged(self.directory) if known else {}
+        product = self._finished_product(photo, known, ours)
+        if known and product and ours == known.files and self._as_asked(known):
+            return _again(task.source, self.directory, known)
+        pages = report_places(task, place, self.directory, ours) if self.reports else ()
+        (self.directory / RECORDS).mkdir(parents=True, exist_ok=True)
         # Everything is made beside the records and then moved, so that an interruption leaves no half file.
-        with tempfile.TemporaryDirectory(
-            dir=self.directory / RECORDS, prefix=f"{scratch_prefix()}{os.getpid()}-"
-        ) as scratch:
-            draft = Path(scratch) / target.name
-            report = self.pipeline.protect(photo, draft, progress=progress)
-            files = {target: draft}
-            for path, text in zip(pages, (report.to_html, report.to_json), strict=False):
-                files[path] = Path(scratch) / path.name
-                files[path].write_text(text(), encoding="utf-8")
-            page = next(iter(pages), None)
-            outcome = _outcome(task.source, report, target, page)
-            ours = unchanged(target.parent, known)  # asked again: the mask took its time
-            note = Path(scratch) / "record"
-            note.write_text(
-                json.dumps(
-                    {
-                        "schema": SCHEMA,
-                        "source": digest_of_path(task.source),
-                        **self._decided(photo),
-                        "files": {path.name: digest_of_file(made) for path, made in files.items()},
-                        "earlier": ours,
-                        "outcome": {
-                            **outcome.to_dict(),
-                            "source": None,
-                            "output": None,
-                            "report": page and page.name,
-                        },
-                    },
-                    indent=1,
-                ),
-                encoding="utf-8",
+        with scratch_folder(self.directory) as scratch:
+            draft = scratch / place.name
+            report = None
+            if known and product:
+                report = self.pipeline.judge_again(photo, read_photo(product), known.faces, progress=progress)
+                shutil.copyfile(product, draft)
+            judged_again = report is not None
+            if report is None:
+                draft.unlink(missing_ok=True)
+                report = self.pipeline.protect(photo, draft, progress=progress)
+            target = Path(WEAK_FOLDER) / place if verdict_code(report.verdict) == WEAK else place
+            drafts = {target: draft}
+            for page, text in zip(pages, (report.to_html, report.to_json), strict=False):
+                drafts[page] = scratch / page.name
+                drafts[page].write_text(text(), encoding="utf-8")
+            for made in drafts.values():
+                narrow(made, like=task.source)
+            outcome = _outcome(task.source, report, self.directory / target, judged_again)
+            record = Record(
+                source=digest_of_path(task.source),
+                source_sha256=photo.sha256,
+                mask=self.mask,
+                judging=self.judging,
+                product=target.as_posix(),
+                files={path.as_posix(): digest_of_file(made) for path, made in drafts.items()},
+                earlier=known.unchanged(self.directory) if known else {},  # asked again: the mask took its time
+                faces=[{"box": face.box, "mask": face.mask and asdict(face.mask)} for face in report.faces],
+                outcome=outcome.to_dict(),
+                report=pages[0].as_posix() if pages else None,
             )
-            taken = next((path for path in files if path.name not in ours and os.path.lexists(path)), None)
-            if taken is not None:
-                raise OutputExists(
-                    f"{taken} appeared or changed while its photo was being protected; it was left as it is.",
-                    hint="Is another run writing to the same folder? Run this one again.",
-                )
-            # The record goes first and knows old files and new ones: should the run end here, none is foreign.
-            note.replace(record)
-            for path, made in files.items():
-                made.replace(path)
-            for name in ours.keys() - {path.name for path in files}:  # reports that tell of another product
-                (target.parent / name).unlink(missing_ok=True)
-        return outcome
+            self._move(place, record, drafts, scratch)
+        return _placed(outcome, self.directory, record)
 
-    def _decided(self, photo: Photo) -> dict[str, str]:
-        """What decides the product, as it is recorded."""
-        return {"source_sha256": photo.sha256, "fingerprint": self.fingerprint}
+    def _move(self, place: Path, record: Record, drafts: dict[Path, Path], scratch: Path) -> None:
+        """Put what was made in its place, and take away what it replaces.
 
-    def _place(self, task: Task, photo: Photo) -> tuple[Path, dict[str, Any]]:
-        """Where the product goes, and the record of what an earlier run put there.
+        Raises:
+            OutputExists: when a place was taken meanwhile; nothing was moved.
+        """
+        ours = record.earlier
+        taken = next((p for p in drafts if p.as_posix() not in ours and os.path.lexists(self.directory / p)), None)
+        if taken is not None:
+            raise OutputExists(
+                f"{self.directory / taken} appeared or changed while its photo was being protected; "
+                "it was left as it is.",
+                hint="Is another run writing to the same folder? Run this one again.",
+            )
+        home = record_path(self.directory, place)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        for path in drafts:
+            make_parents(self.directory, path)
+        note = scratch / "record"
+        note.write_text(record.to_json(), encoding="utf-8")
+        # The record goes first and knows old files and new ones: should the run end here, none is foreign.
+        note.replace(home)
+        for path, made in drafts.items():
+            made.replace(self.directory / path)
+        for name in ours.keys() - record.files.keys():  # they tell of another product, or lie where it lay before
+            (self.directory / name).unlink(missing_ok=True)
+
+    def _finished_product(self, photo: Photo, known: Record | None, ours: dict[str, str]) -> Path | None:
+        """The product of an earlier run, when a mask made now would be the same."""
+        if known is None or (known.source_sha256, known.mask) != (photo.sha256, self.mask):
+            return None
+        return self.directory / known.product if ours.get(known.product) == known.files[known.product] else None
+
+    def _as_asked(self, known: Record) -> bool:
+        """Whether a finished photo was judged as this run would, and has its reports, or none."""
+        return known.judging == self.judging and (known.report is not None) == self.reports
+
+    def _place(self, task: Task, photo: Photo) -> tuple[Path, Record | None]:
+        """Where the product belongs, below the output folder, and the record of what an earlier run put there.
 
         The place of the task, or the first numbered one that is free or holds our own unchanged product
-        of this photo.
+        of this photo. A place stands for the one in the folder of weak photos too.
 
         Raises:
             OutputExists: when the place is that of an original.
         """
-        place = self.directory / task.relative
-        if photo.suffix != place.suffix:  # a JPEG called .png, or a name without an ending
-            place = place.with_name(fitting_name(place.name, photo.suffix))
-        if os.path.realpath(place) in self.originals:
-            raise OutputExists(f"{place} is an original and is never overwritten.", hint="Give another folder with -o.")
-        target, number = place, 1
+        first = task.relative
+        if photo.suffix != first.suffix:  # a JPEG called .png, or a name without an ending
+            first = first.with_name(fitting_name(first.name, photo.suffix))
+        place, number = first, 1
         while True:
-            known = read_record(record_path(self.directory, target))
-            ours = known.get("source") == digest_of_path(task.source) or known.get("source_sha256") == photo.sha256
-            if not os.path.lexists(target):
-                return target, known if ours else {}
-            if ours and target.name in unchanged(target.parent, known):
-                return target, known
+            both = [place, Path(WEAK_FOLDER) / place]
+            original = next((p for p in both if os.path.realpath(self.directory / p) in self.originals), None)
+            if original is not None:
+                raise OutputExists(
+                    f"{self.directory / original} is an original and is never overwritten.",
+                    hint="Give another folder with -o.",
+                )
+            known = read_record(self.directory, place)
+            if known and known.source != digest_of_path(task.source) and known.source_sha256 != photo.sha256:
+                known = None
+            there = [path.as_posix() for path in both if os.path.lexists(self.directory / path)]
+            if not there or (known and known.unchanged(self.directory).keys() >= set(there)):
+                return place, known
             number += 1
-            target = place.with_name(fitting_name(f"{place.stem}-{number}", place.suffix))
-
-    def _report_names(self, task: Task, target: Path, ours: Container[str]) -> tuple[Path, Path]:
-        """Names of page and data: after the photo's stem or its whole name, or else the first number that is free."""
-        numbered = (f"{target.name}-{number}" for number in itertools.count(2))
-        for stem in itertools.chain([] if task.meets else [target.stem], [target.name], numbered):
-            page, data = (target.with_name(fitting_name(stem, ending)) for ending in (".report.html", ".report.json"))
-            if all(path.name in ours or not os.path.lexists(path) for path in (page, data)):
-                break
-        return page, data
-
-
-def collect(paths: Sequence[Path], directory: Path) -> tuple[list[tuple[Path, Path]], list[Outcome]]:
-    """The photos behind files, folders and globs, and what could not be read among them.
-
-    What lies in the output folder is a product, not a source, unless it is named directly, or lies in a folder that
-    is named and itself in the output folder: there only recorded products are passed over. When nothing else is
-    left, that is a failure too.
-    """
-    from bauta.photo import find_photos
-
-    found = find_photos(paths)
-    failures = [
-        Outcome(Path(), exit_code=problem.exit_code, message=problem.message, hint=problem.hint)
-        for problem in found.problems
-    ]
-    folders = [_absolute(path) for path in paths if path.is_dir()]
-    named = {_absolute(path) for path in paths}
-    products = _absolute(directory)
-    inside = [base for base in map(_base, paths) if base.is_relative_to(products)]
-    sources = []
-    for photo in found.photos:
-        whole = _absolute(photo)
-        if (
-            whole.is_relative_to(products)
-            and whole not in named
-            and (not any(whole.is_relative_to(base) for base in inside) or _is_product(products, whole))
-        ):
-            continue
-        root = next((folder for folder in folders if whole.is_relative_to(folder)), whole.parent)
-        sources.append((photo, root))
-    if found.photos and not sources:
-        failures.append(
-            Outcome(
-                Path(),
-                exit_code=UsageError.exit_code,
-                message=f"Every photo that was found lies in the output folder {directory} and is taken for a product.",
-                hint="Name photos that are not protected yet, or the folder that holds them.",
-            )
-        )
-    return sources, failures
-
-
-def _base(path: Path) -> Path:
-    """Where the search for a path begins: itself, or the folder before the first wildcard of a pattern."""
-    if os.path.lexists(path):
-        return _absolute(path)
-    return _absolute(Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)))
-
-
-def _is_product(directory: Path, path: Path) -> bool:
-    return path.name in unchanged(path.parent, read_record(record_path(directory, path)))
-
-
-def write_report(report: Report, page: Path) -> None:
-    """Write `report.html` to `page`, and `report.json` beside it; an earlier report of that name is replaced.
-
-    Raises:
-        UsageError: when the name does not end in ``.html``.
-        OutputExists: when one of the two files exists and is no report.
-        OutputError: when they cannot be written.
-    """
-    from bauta.photo import write_atomically
-
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"{page} is no name for a report.", hint="Give it the ending .html.")
-    data = page.with_suffix(".json")
-    taken = next((path for path in (data, page) if os.path.lexists(path)), None)
-    if taken is not None and not _is_report(data):
-        raise OutputExists(f"{taken} exists and is no report of Bauta's.", hint="Choose another name.")
-    for path, text in ((data, report.to_json()), (page, report.to_html())):
-        write_atomically(path, text.encode(), overwrite=True)
-
-
-def _is_report(path: Path) -> bool:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and str(content.get("schema")).startswith("bauta.report/")
+            place = first.with_name(fitting_name(f"{first.stem}-{number}", first.suffix))
 
 
 def protect_photos(
@@ -444,31 +252,32 @@ def protect_photos(
         )
     if jobs < 1:
         raise UsageError(f"{jobs} jobs do nothing.", hint="Give --jobs 1 or more.")
-    _make_folder(directory)
+    _make_folder(directory, [task.source.parent for task in tasks])
     remove_orphans(directory)
     from bauta.cloaking.pipeline import Pipeline
 
     pipeline = Pipeline(settings)
     pipeline.prepare()
-    workshop = Workshop(
+    run = FolderRun(
         directory,
         settings,
         reports,
-        _fingerprint(pipeline, reports),
-        frozenset(os.path.realpath(task.source) for task in tasks),
+        mask=mask_fingerprint(pipeline),
+        judging=judging_fingerprint(pipeline),
+        originals=frozenset(os.path.realpath(task.source) for task in tasks),
     )
     if jobs == 1 or len(tasks) < 2:
-        workshop._pipeline = pipeline
+        run._pipeline = pipeline
         outcomes = []
         for task in tasks:
-            outcomes.append(workshop.protect(task, progress))
+            outcomes.append(run.protect(task, progress))
             finished(outcomes[-1])
         return outcomes
-    return _in_processes(workshop, tasks, min(jobs, len(tasks)), finished)
+    return _in_processes(run, tasks, min(jobs, len(tasks)), finished)
 
 
 def _in_processes(
-    workshop: Workshop, tasks: Sequence[Task], jobs: int, finished: Callable[[Outcome], None]
+    run: FolderRun, tasks: Sequence[Task], jobs: int, finished: Callable[[Outcome], None]
 ) -> list[Outcome]:
     threads = max(1, (os.cpu_count() or 1) // jobs)
     outcomes: dict[int, Outcome] = {}
@@ -481,7 +290,7 @@ def _in_processes(
         """Do these tasks; what is left, in order, when a worker died and took the pool with it."""
         others = set(multiprocessing.active_children())
         executor = ProcessPoolExecutor(
-            processes, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(workshop, threads)
+            processes, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(run, threads)
         )
         left: list[int] = []
         try:
@@ -500,7 +309,7 @@ def _in_processes(
             raise
         finally:
             executor.shutdown(cancel_futures=True)
-            remove_orphans(workshop.directory)  # of workers that died
+            remove_orphans(run.directory)  # of workers that died
         return sorted(left)
 
     left = attempt(range(len(tasks)), jobs)
@@ -511,36 +320,37 @@ def _in_processes(
                 source = tasks[suspect].source
                 keep(
                     suspect,
-                    Outcome(
+                    Outcome.failed(
                         source,
-                        exit_code=BautaError.exit_code,
-                        message=f"A worker process ended before {source} was done.",
-                        hint="Memory may have run out: make this photo smaller, or close other programs.",
+                        InternalError(
+                            f"A worker process ended before {source} was done.",
+                            hint="Memory may have run out: make this photo smaller, or close other programs.",
+                        ),
                     ),
                 )
         left = attempt(left[jobs:], jobs)
     return [outcomes[index] for index in range(len(tasks))]
 
 
-_workshop: Workshop | None = None
+_run: FolderRun | None = None
 
 
-def _start_worker(workshop: Workshop, threads: int) -> None:
-    global _workshop
+def _start_worker(run: FolderRun, threads: int) -> None:
+    global _run
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import torch
 
     torch.set_num_threads(threads)
-    _workshop = workshop
+    _run = run
 
 
 def _work(task: Task) -> Outcome:
-    assert _workshop is not None
+    assert _run is not None
     # The parent ends workers by SIGTERM; as an exception it lets temporary files be removed. Until the first
     # photo there are none.
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        return _workshop.protect(task)
+        return _run.protect(task)
     except SystemExit as leaving:
         # The executor would catch it and go on with the next photo.
         os._exit(leaving.code if isinstance(leaving.code, int) else 1)
@@ -563,31 +373,9 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _outcome(source: Path, report: Report, target: Path, page: Path | None) -> Outcome:
-    ratios = [
-        face.verification.footprint.psnr
-        for face in report.faces
-        if face.verification.footprint is not None and face.verification.footprint.psnr is not None
-    ]
-    return Outcome(
-        source,
-        verdict=report.verdict,
-        output=target,
-        report=page,
-        exit_code=verdict_code(report.verdict),
-        message=report.summary,
-        warnings=tuple(report.warnings),
-        faces=len(report.faces),
-        psnr=min(ratios, default=None),
-        matching=len(report.recognised_by),
-        judges=len(report.judges),
-        seconds=report.seconds["total"],
-    )
-
-
-def _make_folder(directory: Path) -> None:
+def _make_folder(directory: Path, like: Sequence[Path]) -> None:
     try:
-        (directory / RECORDS).mkdir(parents=True, exist_ok=True)
+        make_folder(directory / RECORDS, like=like)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
@@ -597,41 +385,93 @@ def _make_folder(directory: Path) -> None:
         ) from error
 
 
-def _fingerprint(pipeline: Pipeline, reports: bool) -> str:
-    """Hash of everything but the photo that decides a product: settings, weights, references, version."""
-    settings = pipeline.settings
-    parts = [
-        __version__,
-        repr(reports),
-        repr(pipeline.config),
-        settings.method,
-        repr(settings.seed),
-        settings.metadata.name,
-        repr(settings.budget),
-        repr(settings.fmr),
-        repr((settings.selection.largest, settings.selection.boxes)),
-        *(f"attacked {card.digest}" for card in pipeline.cast.surrogates),
-        *(f"judge {card.digest} {pipeline.cast.thresholds[card.name]}" for card in pipeline.cast.judges),
-        *(
-            f"{role} {digest_of_file(path)}"
-            for role, paths in (
-                ("only", settings.selection.only),
-                ("keep", settings.selection.keep),
-                ("reference", settings.references),
-            )
-            for path in paths
-        ),
+def _outcome(source: Path, report: Report, target: Path, judged_again: bool) -> Outcome:
+    ratios = [
+        face.verification.footprint.psnr
+        for face in report.faces
+        if face.verification.footprint is not None and face.verification.footprint.psnr is not None
     ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return Outcome(
+        source,
+        verdict=report.verdict,
+        judged_again=judged_again,
+        output=target,
+        exit_code=verdict_code(report.verdict),
+        message=report.summary,
+        warnings=tuple(report.warnings),
+        faces=len(report.faces),
+        psnr=min(ratios, default=None),
+        margin=report.margin,
+        matching=len(report.recognised_by),
+        judges=len(report.judges),
+        removed=report.removed,
+        seconds=report.seconds["total"],
+    )
 
 
-def _again(source: Path, target: Path, known: dict[str, Any]) -> Outcome:
+def _placed(outcome: Outcome, directory: Path, record: Record) -> Outcome:
+    return replace(outcome, report=directory / record.report if record.report else None)
+
+
+def _again(source: Path, directory: Path, known: Record) -> Outcome:
     """The recorded outcome of a photo that is finished."""
-    page = known["outcome"]["report"]
+    recorded = {one.name: known.outcome[one.name] for one in fields(Outcome) if one.name in known.outcome}
     values = {
         "source": source,
-        "output": target,
-        "report": page and target.with_name(page),
-        "warnings": tuple(known["outcome"].get("warnings", ())),
+        "output": directory / known.product,
+        "warnings": tuple(known.outcome.get("warnings", ())),
+        "skipped": True,
+        "judged_again": False,
+        "seconds": 0.0,
     }
-    return Outcome(**{**known["outcome"], **values, "skipped": True, "seconds": 0.0})
+    return _placed(Outcome(**{**recorded, **values}), directory, known)
+
+
+def mask_fingerprint(pipeline: Pipeline) -> str:
+    """Hash of everything but the photo that makes a product: method, settings, attacked networks, faces, version.
+
+    The version is among them because it stands for what is cleaned from the file, not for the mask alone.
+    """
+    from bauta.recognizers.calibration import calibrated
+
+    settings, selection = pipeline.settings, pipeline.settings.selection
+    limits = calibrated(pipeline.roles.surrogates, settings.fmr)  # a mask may stop at them
+    parts = [
+        __version__,
+        settings.method,
+        repr(pipeline.config),
+        repr((settings.seed, settings.metadata.name, settings.budget, settings.fmr)),
+        repr((selection.largest, selection.boxes, settings.message)),
+        *(f"fitted {one.sha256}" for one in pipeline.fitted),
+        *(f"key {digest_of_file(path)}" for path in (settings.key,) if path),
+        *(f"like {digest_of_file(path)}" for path in settings.like),
+        *(f"attacked {card.digest} {limits.get(card.name)}" for card in pipeline.roles.surrogates),
+        *(f"only {digest_of_file(path)}" for path in selection.only),
+        *(f"keep {digest_of_file(path)}" for path in selection.keep),
+    ]
+    if selection.only or selection.keep:  # the judge that tells faces apart decides which get a mask
+        limits_of = pipeline.roles.thresholds
+        judge = next((card for card in pipeline.roles.judges if SELECTION_FMR in limits_of[card.name]), None)
+        if judge is not None:
+            parts.append(f"selects {judge.digest} {limits_of[judge.name][SELECTION_FMR].cosine}")
+    return _hash(parts)
+
+
+def judging_fingerprint(pipeline: Pipeline) -> str:
+    """Hash of everything that judges a product: judges, thresholds, references, version."""
+    settings, roles = pipeline.settings, pipeline.roles
+    return _hash(
+        [
+            __version__,
+            repr(settings.fmr),
+            *(
+                f"judge {card.digest} {card.name in roles.attacked} {roles.thresholds[card.name]}"
+                for card in roles.judges
+            ),
+            *(f"reference {digest_of_file(path)}" for path in settings.references),
+        ]
+    )
+
+
+def _hash(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

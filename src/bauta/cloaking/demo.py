@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bauta.cloaking.batch import write_report
-from bauta.cloaking.pipeline import Pipeline, Progress
-from bauta.cloaking.report import Report, amplification, amplified
+from bauta.cloaking.pipeline import Pipeline
+from bauta.cloaking.report import Report
+from bauta.cloaking.report_files import write_report
+from bauta.cloaking.report_page import amplification, amplified
 from bauta.cloaking.settings import ProtectSettings
 from bauta.errors import OutputError, OutputExists, UsageError
-from bauta.photo import read_photo, write_atomically
+from bauta.files import write_atomically
+from bauta.photo import read_photo
+from bauta.progress import Progress
 
 
 def demonstrate(directory: Path, *, progress: Progress = lambda stage, done, total: None) -> tuple[Report, list[Path]]:

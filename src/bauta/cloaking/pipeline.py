@@ -3,48 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from bauta.cloaking.report import FaceResult, FileFacts, MaskFacts, Report, environment, printable
-from bauta.cloaking.roles import choose_cast
+from bauta.cloaking.apply import Change, apply, refused, require
+from bauta.cloaking.report import FaceResult, Report, environment
+from bauta.cloaking.report_data import FileFacts, MaskFacts, printable
+from bauta.cloaking.roles import choose_roles
 from bauta.cloaking.settings import ProtectSettings
-from bauta.cloaks.view import FaceView, Placement, cut_view
+from bauta.cloaks.base import Need, Work, load_cloak
+from bauta.cloaks.view import FaceView, ViewSpec, cut_view
 from bauta.errors import NoFaceFound, NotCalibrated, UsageError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.detection import detect_faces, face_from_box
 from bauta.faces.faces import Faces
 from bauta.judging.conditions import CONDITIONS
-from bauta.judging.verification import ORIGINAL, PanelMember, Reference, refuse_another_photo, verify_faces
+from bauta.judging.findings import ORIGINAL
+from bauta.judging.verification import JudgeWithThresholds, Reference, refuse_another_photo, verify_faces
+from bauta.learning.fitted import Fitted
 from bauta.photo import Photo, read_photo
+from bauta.progress import Progress, silent, steps_of
 from bauta.rates import SELECTION_FMR
 from bauta.recognizers.calibration import calibrated
+from bauta.recognizers.ensemble import Ensemble
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
-from bauta.registry import load_method
 
 FloatArray = NDArray[np.float32]
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, the steps done, and the steps there are."""
-
-BATCH = 8
-"""Faces optimised together: enough to be fast, few enough for photos with hundreds of them."""
-
-QUALITY_OF_STRENGTH: dict[str, dict[str, float]] = {
-    "low": {"psnr": 35.5, "ssim": 0.973},
-    "medium": {},
-    "high": {"psnr": 31.0, "ssim": 0.93},
-}
-"""Floors of PSNR (dB) and SSIM on the face that a strength stands for; medium is the method's own default, which
-is what benchmarks measure."""
 
 
 class Pipeline:
@@ -60,9 +51,27 @@ class Pipeline:
 
     def __init__(self, settings: ProtectSettings) -> None:
         self.settings = settings
-        self.cast = choose_cast(settings)
-        self._method = load_method(settings.method, kind="cloak")
-        self.config = configure(settings)
+        method = load_cloak(settings.method)
+        self.fitted = tuple(
+            Fitted.load(path, method=settings.method, version=method.version) for path in settings.fitted
+        )
+        if "surrogates" not in method.needs and settings.surrogates != "auto":
+            raise UsageError(
+                f"{settings.method} attacks no recogniser while it protects.", hint="Leave --surrogates out."
+            )
+        given: dict[Need, bool] = {
+            "surrogates": True,
+            "key": settings.key is not None,
+            "message": settings.message is not None,
+            "fitted": bool(settings.fitted),
+            "reference": bool(settings.like),
+        }
+        require(method, [need for need, there in given.items() if there])
+        self.key = None if settings.key is None else read_secret(settings.key)
+        teachers = {teacher for one in self.fitted for teacher in one.teachers}
+        self.roles = choose_roles(settings, attacks="surrogates" in method.needs, fitted_against=teachers)
+        self.config = method.configured(dict(settings.options), strength=settings.strength)
+        self.cloak = method(self.config)
 
     def protect(
         self,
@@ -70,7 +79,7 @@ class Pipeline:
         destination: Path | None = None,
         *,
         overwrite: bool = False,
-        progress: Progress = lambda stage, done, total: None,
+        progress: Progress = silent,
     ) -> Report:
         """Protect one photo and judge the file that comes out.
 
@@ -88,10 +97,16 @@ class Pipeline:
         progress("looking for faces", 0, 1)
         faces, spared = self.select(photo)
         detected = time.monotonic()
-        faces, cuts, unprotected = _cut_views(photo, faces)
-        delta, masks = self._perturb(photo, cuts, progress)
+        applied = apply(self.cloak, photo, faces, self._work(progress), budget=self.settings.budget)
         masked = time.monotonic()
-        protected = photo.with_perturbation(delta)
+        protected, change = applied.photo, applied.change
+        if destination is not None and any(change.payloads):
+            raise UsageError(
+                f"To take what {self.settings.method} does off again, something must be kept that a folder has no "
+                "place for.",
+                hint="Protect the photo from Python: `bauta.protect` hands it over.",
+            )
+        faces, unprotected = _divided(photo, faces, change.left)
         if destination is None:
             content = protected.encode(metadata=self.settings.metadata)
             saved = read_photo(content)
@@ -99,7 +114,8 @@ class Pipeline:
             protected.save(destination, metadata=self.settings.metadata, overwrite=overwrite)
             saved = read_photo(destination)
             content = None
-        report = self._judge(photo, saved, faces, masks, spared, unprotected, progress)
+        report = self._judge(photo, saved, faces, _facts(change), spared, unprotected, progress)
+        report = replace(report, payloads=change.payloads, removed=photo.removed(self.settings.metadata))
         seconds = {
             "detection": detected - began,
             "mask": masked - detected,
@@ -108,9 +124,7 @@ class Pipeline:
         }
         return report.with_seconds(seconds, content)
 
-    def verify(
-        self, original: Photo, protected: Photo, *, progress: Progress = lambda stage, done, total: None
-    ) -> Report:
+    def verify(self, original: Photo, protected: Photo, *, progress: Progress = silent) -> Report:
         """Judge a photo that was protected before, here or elsewhere.
 
         Raises:
@@ -129,8 +143,41 @@ class Pipeline:
         faces, spared = self.select(original)
         refuse_another_photo(original.pixels, protected.pixels, faces)
         detected = time.monotonic()
-        faces, _, unprotected = _cut_views(original, faces)
+        faces, unprotected = _divided(original, faces, refused(self.cloak, original, faces))
         report = self._judge(original, protected, faces, [None] * len(faces), spared, unprotected, progress)
+        seconds = {
+            "detection": detected - began,
+            "verification": time.monotonic() - detected,
+            "total": time.monotonic() - began,
+        }
+        return report.with_seconds(seconds, None)
+
+    def judge_again(
+        self,
+        original: Photo,
+        protected: Photo,
+        masks: Sequence[Mapping[str, Any]],
+        *,
+        progress: Progress = silent,
+    ) -> Report | None:
+        """Judge a photo that an earlier run protected with the same settings; None when its faces are others now.
+
+        Args:
+            original: The photo before protection.
+            protected: The photo that was saved.
+            masks: Of each masked face its ``box``, and what its ``mask`` took, as the earlier run recorded them.
+            progress: Called as work advances.
+        """
+        began = time.monotonic()
+        progress("looking for faces", 0, 1)
+        faces, spared = self.select(original)
+        detected = time.monotonic()
+        faces, unprotected = _divided(original, faces, refused(self.cloak, original, faces))
+        boxes = np.array([face["box"] for face in masks])
+        if boxes.shape != faces.boxes.shape or not np.allclose(boxes, faces.boxes, atol=1):
+            return None
+        facts = [MaskFacts(**face["mask"]) if face["mask"] else None for face in masks]
+        report = self._judge(original, protected, faces, facts, spared, unprotected, progress)
         seconds = {
             "detection": detected - began,
             "verification": time.monotonic() - detected,
@@ -172,14 +219,14 @@ class Pipeline:
     @cached_property
     def surrogates(self) -> list[Surrogate]:
         """The networks to attack."""
-        return [load_surrogate(card) for card in self.cast.surrogates]
+        return [load_surrogate(card) for card in self.roles.surrogates]
 
     @cached_property
-    def panel(self) -> list[PanelMember]:
+    def judges(self) -> list[JudgeWithThresholds]:
         """The judges."""
         return [
-            PanelMember(load_judge(card), card.name in self.cast.attacked, self.cast.thresholds[card.name])
-            for card in self.cast.judges
+            JudgeWithThresholds(load_judge(card), card.name in self.roles.attacked, self.roles.thresholds[card.name])
+            for card in self.roles.judges
         ]
 
     @cached_property
@@ -219,12 +266,12 @@ class Pipeline:
     def _embed(self, photo: Photo, faces: Faces) -> dict[str, FloatArray]:
         return {
             member.name: member.judge.embed(extract_crops(photo.pixels, faces.landmarks, member.judge.card.template))
-            for member in self.panel
+            for member in self.judges
         }
 
     def _matches(self, photo: Photo, faces: Faces, paths: Sequence[Path]) -> NDArray[np.bool_]:
         """(N,) whether a face is somebody in one of the photos, by the first calibrated judge."""
-        member = next((member for member in self.panel if SELECTION_FMR in member.thresholds), None)
+        member = next((member for member in self.judges if SELECTION_FMR in member.thresholds), None)
         if member is None:
             raise NotCalibrated(
                 "No calibrated judge is there to tell faces apart.",
@@ -235,36 +282,18 @@ class Pipeline:
         similarity = member.judge.embed(crops) @ people.T
         return np.asarray(similarity.max(1) >= member.thresholds[SELECTION_FMR].cosine)
 
-    def _perturb(
-        self, photo: Photo, cuts: Sequence[tuple[FaceView, Placement]], progress: Progress
-    ) -> tuple[FloatArray, list[MaskFacts | None]]:
-        """The perturbation of the whole photo, and what each mask took."""
-        cloak = self._method(self.config, thresholds=calibrated(self.cast.surrogates, self.settings.fmr))
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        delta = np.zeros_like(photo.pixels)
-        facts: list[MaskFacts | None] = []
-        for start in range(0, len(cuts), BATCH):
-            batch = cuts[start : start + BATCH]
-            views = [view for view, _ in batch]
-            cloak.fit(views)
-            budget = self.settings.budget
-            done_before = start // BATCH
-            batches = -(-len(cuts) // BATCH)
-            masks = cloak.perturb(
-                views,
-                self.surrogates,
-                generator,
-                deadline=None if budget is None else time.monotonic() + budget * len(views),
-                progress=lambda done, total, before=done_before, all_=batches: progress(
-                    "making the mask", before * total + done, all_ * total
-                ),
-            )
-            for mask, (_, placement) in zip(masks, batch, strict=True):
-                patch, there = placement.patch(mask.delta), delta[placement.rows, placement.columns]
-                # Where masks overlap the stronger one holds: their sum would break the bound of both.
-                np.copyto(there, patch, where=np.abs(patch) > np.abs(there))
-                facts.append(MaskFacts(mask.iterations, mask.stopped, mask.seconds))
-        return delta.clip(-1, 1), facts
+    def _work(self, progress: Progress) -> Work:
+        """What the cloak is given."""
+        return Work.seeded(
+            self.settings.seed,
+            Ensemble(self.surrogates) if "surrogates" in self.cloak.needs else None,
+            thresholds=calibrated(self.roles.surrogates, self.settings.fmr),
+            fitted=self.fitted,
+            key=self.key,
+            message=self.settings.message,
+            references=tuple(view_of(read_photo(path), self.cloak.view) for path in self.settings.like),
+            progress=steps_of(progress, "making the mask"),
+        )
 
     def _judge(
         self,
@@ -288,7 +317,7 @@ class Pipeline:
             original.pixels,
             saved.pixels,
             faces,
-            self.panel,
+            self.judges,
             self.references,
             fmr=self.settings.fmr,
             advance=advance,
@@ -307,7 +336,7 @@ class Pipeline:
             ),
             spared=spared,
             unprotected=unprotected,
-            cast=self.cast,
+            roles=self.roles,
             references=tuple((reference.name, reference.sha256) for reference in self.references),
             settings=self.settings,
             config=self.config.to_dict(),
@@ -315,57 +344,31 @@ class Pipeline:
             environment=environment(),
             original=original.pixels,
             saved=saved.pixels,
+            fitted=tuple(one.sha256 for one in self.fitted),
         )
 
 
-def configure(settings: ProtectSettings) -> Any:
-    """The method's own frozen configuration, from a strength and options by name.
-
-    ``preset`` chooses among the named settings of the method; the published ones ignore the strength.
+def _divided(photo: Photo, faces: Faces, left: Collection[int]) -> tuple[Faces, list[list[float]]]:
+    """The faces that an edit can be made for, and the boxes of those that stay unprotected.
 
     Raises:
-        UsageError: when the method knows no such setting or preset, or refuses a value.
+        NoFaceFound: when no face can be given an edit.
     """
-    config_type = load_method(settings.method, kind="cloak").Config
-    options = dict(settings.options)
-    preset = options.pop("preset", "default")
-    make = config_type if preset == "default" else getattr(config_type, preset.replace("-", "_"), None)
-    if not callable(make):
-        raise UsageError(f"{settings.method} has no preset {preset!r}.", hint="Leave out --preset.")
-    known = {field.name for field in fields(config_type)}
-    unknown = sorted(options.keys() - known)
-    if unknown:
-        raise UsageError(
-            f"{settings.method} has no setting {', '.join(unknown)}.",
-            hint=f"It has: {', '.join(sorted(known))}.",
-        )
-    if preset == "default" and "psnr" in known:
-        if "psnr" in options:  # whoever names one floor means that one
-            options.setdefault("ssim", None)
-        options = QUALITY_OF_STRENGTH[settings.strength] | options
-    return make(**options)
-
-
-def _cut_views(photo: Photo, faces: Faces) -> tuple[Faces, list[tuple[FaceView, Placement]], list[list[float]]]:
-    """The faces that a mask can be made for, their views, and the boxes of those that stay unprotected.
-
-    Raises:
-        NoFaceFound: when no face can be given a mask.
-    """
-    cuts: list[tuple[FaceView, Placement]] = []
-    fit = np.zeros(len(faces), dtype=np.bool_)
-    for index in range(len(faces)):
-        try:
-            cuts.append(cut_view(photo.pixels, faces.landmarks[index], grey=photo.grey))
-        except UsageError:  # too small, cut off, or without an orientation
-            continue
-        fit[index] = True
-    if not cuts:
+    if len(left) == len(faces):
         raise NoFaceFound(
             f"Every face in {_name(photo)} is too small to be protected.",
             hint="Use a larger version of the photo.",
         )
-    return faces[fit], cuts, faces[~fit].boxes.tolist()
+    fit = np.ones(len(faces), dtype=np.bool_)
+    fit[list(left)] = False
+    return faces[fit], faces[~fit].boxes.tolist()
+
+
+def _facts(change: Change) -> list[MaskFacts | None]:
+    return [
+        MaskFacts(int(edit.facts.get("iterations", 0)), str(edit.facts.get("stopped", "converged")), seconds)
+        for edit, seconds in zip(change.edits, change.seconds, strict=True)
+    ]
 
 
 def _faces_of(path: Path) -> tuple[Photo, Faces]:
@@ -377,6 +380,41 @@ def _faces_of(path: Path) -> tuple[Photo, Faces]:
             hint="Give a photo that shows the person large and from the front.",
         )
     return photo, faces
+
+
+def view_of(photo: Photo, spec: ViewSpec) -> FaceView:
+    """The view of the largest face in a photo.
+
+    Raises:
+        UsageError: when it shows no face that is large enough.
+    """
+    faces = detect_faces(photo.pixels)
+    if not len(faces):
+        raise UsageError(
+            f"No face was found in {_name(photo)}.", hint="Give a photo that shows the person large and from the front."
+        )
+    return cut_view(photo.pixels, faces.largest().landmarks[0], grey=photo.grey, spec=spec)[0]
+
+
+LEAST_SECRET = 16
+"""Bytes of a key; less could be tried out."""
+
+
+def read_secret(path: Path) -> bytes:
+    """A key from its file.
+
+    Raises:
+        UsageError: when the file cannot be read, or holds too little.
+    """
+    try:
+        secret = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"The key {path} cannot be read: {error.strerror}.", hint="Check the name.") from error
+    if len(secret) < LEAST_SECRET:
+        raise UsageError(
+            f"The key {path} has {len(secret)} bytes; {LEAST_SECRET} is the least.", hint="Try `openssl rand 32`."
+        )
+    return secret
 
 
 def _name(photo: Photo) -> str:

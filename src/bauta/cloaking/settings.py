@@ -63,6 +63,10 @@ class ProtectSettings:
         metadata: What happens to EXIF, XMP and thumbnails.
         selection: Which faces are protected.
         references: Other photos of the person, against which the result is judged.
+        fitted: What the method learned of people, files of `bauta fit`.
+        key: File with the secret of a method that needs one.
+        message: The text that a method hides in the face.
+        like: Photos of faces that the method goes by.
         budget: Seconds that one face may take, or None for no limit.
         fmr: False match rate of the verdict, one of `FMRS`.
     """
@@ -76,6 +80,10 @@ class ProtectSettings:
     metadata: MetadataPolicy = MetadataPolicy.PRIVATE
     selection: Selection = field(default_factory=Selection)
     references: tuple[Path, ...] = ()
+    fitted: tuple[Path, ...] = ()
+    key: Path | None = None
+    message: str | None = None
+    like: tuple[Path, ...] = ()
     budget: float | None = None
     fmr: float = FMRS[0]
 

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from bauta.cloaking.pipeline import Pipeline, Progress
+from bauta.cloaking import apply
+from bauta.cloaking.pipeline import Pipeline, read_secret, view_of
 from bauta.cloaking.report import Report
+from bauta.cloaking.roles import choose_roles
 from bauta.cloaking.settings import Box, ProtectSettings, Selection, Strength
-from bauta.photo import MetadataPolicy, Photo, read_photo, write_atomically
+from bauta.cloaks.base import Cloak, FitsPerson, Reading, Work, load_cloak
+from bauta.errors import NoFaceFound, UsageError
+from bauta.faces.detection import detect_faces
+from bauta.faces.faces import Faces
+from bauta.files import write_atomically
+from bauta.judging.findings import Verdict
+from bauta.learning.fitted import Fitted
+from bauta.photo import MetadataPolicy, Photo, read_photo
+from bauta.progress import Progress, silent, steps_of
+from bauta.recognizers.calibration import calibrated
+from bauta.recognizers.ensemble import Ensemble
+from bauta.recognizers.surrogates import load_surrogate
 
+FloatArray = NDArray[np.float32]
 Source = str | Path | Photo
 _FRAME = 'style="width:100%;height:720px;border:0"'
 
@@ -37,9 +52,19 @@ class Protected:
     originals: tuple[Path, ...] = ()
 
     @property
-    def verdict(self) -> str:
-        """``protected``, ``partial``, ``unconfirmed`` or ``weak``."""
+    def verdict(self) -> Verdict:
+        """``protected``, ``unconfirmed``, ``fragile``, ``partial`` or ``weak``; see `bauta.judging.findings`."""
         return self.report.verdict
+
+    @property
+    def payloads(self) -> tuple[bytes, ...]:
+        """Of each face what `restore` must be given to take its edit off, b"" for nothing; keep it with the photo."""
+        return self.report.payloads
+
+    @property
+    def landmarks(self) -> FloatArray:
+        """(N, 5, 2) of the faces that were edited, in pixels of the upright photo: where `restore` finds them."""
+        return np.array([face.landmarks for face in self.report.faces], dtype=np.float32).reshape(-1, 5, 2)
 
     @property
     def image(self) -> Image.Image:
@@ -53,7 +78,8 @@ class Protected:
             OutputExists: when the file exists and may not be overwritten.
             OutputError: when it cannot be written.
         """
-        write_atomically(Path(path), self.content, overwrite=overwrite, originals=self.originals)
+        like = next((original for original in self.originals if original.exists()), None)
+        write_atomically(Path(path), self.content, overwrite=overwrite, originals=self.originals, like=like)
         return Path(path)
 
     def _repr_html_(self) -> str:
@@ -82,10 +108,14 @@ def protect(
     only: Sequence[str | Path] = (),
     keep: Sequence[str | Path] = (),
     boxes: Sequence[Box] = (),
+    fitted: Sequence[str | Path] = (),
+    key: str | Path | None = None,
+    message: str | None = None,
+    like: Sequence[str | Path] = (),
     budget: float | None = None,
     seed: int = 0,
     metadata: MetadataPolicy = MetadataPolicy.PRIVATE,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> Protected:
     """Protect the faces of one photo and judge the result; nothing is written until `Protected.save`.
 
@@ -104,6 +134,10 @@ def protect(
         only: Protect only the faces of the people in these photos.
         keep: Protect all faces but those of the people in these photos.
         boxes: Faces given by hand, (x, y, width, height) in pixels of the upright photo.
+        fitted: What the method learned of people, files that `fit` gave.
+        key: File with the secret of a method that needs one.
+        message: Text that a method hides in the face.
+        like: Photos of faces that a method goes by.
         budget: Seconds that one face may take.
         seed: Seed of everything random.
         metadata: What happens to EXIF, XMP and thumbnails.
@@ -122,6 +156,10 @@ def protect(
         metadata=metadata,
         selection=Selection(largest, _paths(only), _paths(keep), tuple(boxes)),
         references=_paths(references),
+        fitted=_paths(fitted),
+        key=None if key is None else Path(key),
+        message=message,
+        like=_paths(like),
         budget=budget,
     )
     source = _read(photo)
@@ -137,7 +175,7 @@ def verify(
     references: Sequence[str | Path] = (),
     surrogates: Names = "auto",
     judges: Names = "auto",
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> Report:
     """Judge a protected photo against its original.
 
@@ -154,6 +192,161 @@ def verify(
     """
     settings = ProtectSettings(surrogates=_names(surrogates), judges=_names(judges), references=_paths(references))
     return Pipeline(settings).verify(_read(original), _read(protected), progress=progress)
+
+
+def fit(
+    method: str,
+    photos: Sequence[Source],
+    *,
+    options: Mapping[str, Any] | None = None,
+    strength: Strength = "medium",
+    surrogates: Names = "auto",
+    judges: Names = "auto",
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Fitted:
+    """Let a method learn a person once, from a few photos; the largest face of each counts.
+
+    >>> mask = bauta.fit("p3-mask", ["me/1.jpg", "me/2.jpg", "me/3.jpg"])  # doctest: +SKIP
+    >>> mask.save(Path("me.mask"))  # doctest: +SKIP
+    >>> bauta.protect("party.jpg", method="p3-mask", fitted=["me.mask"])  # doctest: +SKIP
+
+    Args:
+        method: Name of a method that fits; `bauta methods NAME` says whether one does.
+        photos: Of one person.
+        options: Settings of the method by name.
+        strength: How visible the mask may be.
+        surrogates: Recognisers to attack; what they say of the person's photos confirms nothing from then on.
+        judges: Recognisers that will judge, and so are not attacked.
+        seed: Of everything random.
+        progress: Called with (stage, done, total).
+
+    Raises:
+        UsageError: when the method fits nothing, or a photo shows no face.
+        BautaError: see `bauta.errors` for what else can be wrong.
+    """
+    made = require_fitting(method)
+    if not photos:
+        raise UsageError("There are no photos to learn from.", hint="Give a few photos of one person.")
+    settings = ProtectSettings(surrogates=_names(surrogates), judges=_names(judges), seed=seed)
+    roles = choose_roles(settings)
+    views = []
+    for done, photo in enumerate(photos):
+        progress("looking for faces", done, len(photos))
+        views.append(view_of(_read(photo), made.view))
+    ensemble = Ensemble([load_surrogate(card) for card in roles.surrogates])
+    work = Work.seeded(
+        seed,
+        ensemble,
+        thresholds=calibrated(roles.surrogates, settings.fmr),
+        progress=steps_of(progress, "learning the person"),
+    )
+    fitted: Fitted = made.fit(views, made.configured(options or {}, strength=strength), work)
+    # Whoever was attacked is a teacher, whatever the method says.
+    teachers = tuple(dict.fromkeys((*fitted.teachers, *ensemble.names)))
+    return replace(fitted, method=method, teachers=teachers, version=made.version)
+
+
+def require_fitting(method: str) -> Any:
+    """The class of a cloak that fits.
+
+    Raises:
+        UsageError: when there is none of that name, or it learns nothing of a person.
+    """
+    made = load_cloak(method)
+    if not issubclass(made, FitsPerson):
+        raise UsageError(
+            f"{method} learns nothing of a person: it makes each photo's mask anew.",
+            hint=f"Run `bauta protect --method {method}` at once.",
+        )
+    return made
+
+
+def restore(
+    photo: Source,
+    *,
+    method: str | None = None,
+    fitted: Sequence[str | Path] = (),
+    key: str | Path | None = None,
+    landmarks: ArrayLike | None = None,
+    payloads: Sequence[bytes] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Photo:
+    """Take a mask off a protected photo; nothing is written until `Photo.save`.
+
+    >>> bauta.restore("protected.png", fitted=["me.mask"]).save(Path("mine.png"))  # doctest: +SKIP
+
+    Args:
+        photo: The protected photo.
+        method: That protected it; by default the one that a fitted file names.
+        fitted: What the method learned, when it needs that.
+        key: File with the secret, when it needs one.
+        landmarks: (N, 5, 2) of the edited faces, as `Protected.landmarks`; by default faces are looked for again, which
+            finds them a little beside.
+        payloads: Of these faces, as `Protected.payloads`.
+        options: Settings of the method by name, as they were when it protected.
+
+    Raises:
+        UsageError: when the method's masks cannot be taken off, or something that it needs is missing.
+        NoFaceFound: when the photo shows no face.
+    """
+    cloak, work = _holder(method, fitted, key, options)
+    source = _read(photo)
+    return apply.restore(cloak, source, _places(source, landmarks), payloads, work).photo
+
+
+def read(
+    photo: Source,
+    *,
+    method: str | None = None,
+    fitted: Sequence[str | Path] = (),
+    key: str | Path | None = None,
+    landmarks: ArrayLike | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> list[Reading]:
+    """What a method's edits of the faces in a photo say, a `Reading` for each face.
+
+    Args:
+        photo: Protected or not.
+        method: That is to read; by default the one that a fitted file names.
+        fitted: What the method learned, when it needs that.
+        key: File with the secret, when it needs one.
+        landmarks: (N, 5, 2) of the faces; by default they are looked for.
+        options: Settings of the method by name.
+
+    Raises:
+        UsageError: when the method reads nothing, or something that it needs is missing.
+        NoFaceFound: when the photo shows no face.
+    """
+    cloak, work = _holder(method, fitted, key, options)
+    source = _read(photo)
+    return apply.read(cloak, source, _places(source, landmarks), work)
+
+
+def _holder(
+    method: str | None, fitted: Sequence[str | Path], key: str | Path | None, options: Mapping[str, Any] | None
+) -> tuple[Cloak[Any], Work]:
+    """A cloak, and work with what its owner holds."""
+    learned = [Fitted.load(path) for path in _paths(fitted)]
+    name = method or (learned[0].method if learned else None)
+    if name is None:
+        raise UsageError("No method is named.", hint="Give --method NAME, or a fitted file, which names its own.")
+    made = load_cloak(name)
+    checked = tuple(Fitted.load(path, method=name, version=made.version) for path in _paths(fitted))
+    work = Work.seeded(0, fitted=checked, key=None if key is None else read_secret(Path(key)))
+    return made(made.configured(options or {})), work
+
+
+def _places(photo: Photo, landmarks: ArrayLike | None) -> Faces:
+    """The faces of a photo, where they are known to be or where they are found."""
+    if landmarks is not None:
+        points = np.asarray(landmarks, dtype=np.float32).reshape(-1, 5, 2)
+        boxes = np.concatenate([points.min(1), points.max(1)], axis=1)
+        return Faces(boxes, points, np.ones(len(points), np.float32))
+    faces = detect_faces(photo.pixels)
+    if not len(faces):
+        raise NoFaceFound("No face was found in the photo.", hint="Give the landmarks of its faces.")
+    return faces[np.argsort(-faces.areas, kind="stable")]
 
 
 def _read(photo: Source) -> Photo:

@@ -10,22 +10,35 @@ resampled face.)
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import cv2
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from bauta.errors import UsageError
-from bauta.faces.alignment import similarity_matrix
-from bauta.faces.crop_template import ARCFACE_112
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    FloatArray = NDArray[np.float32]
 
 MAX_FOOTPRINT = 224
-_MARGIN = 0.12  # of the footprint, so that randomly moved crops still see photo and not a black border
-_FEATHER = 0.05  # of the footprint, over which the mask fades out
+_MARGIN = 0.12  # of the crop's footprint, so that randomly moved crops still see photo and not a black border
+_FEATHER = 0.05  # of the crop's footprint, over which the mask fades out
+_EXTENTS = {"crop": (0, 0, 112, 112), "head": (-40, -60, 152, 132)}  # left, top, right, bottom in crop pixels
 
-FloatArray = NDArray[np.float32]
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """What a cloak wants to be shown of a face.
+
+    Attributes:
+        extent: What its edit may cover: ``crop``, the footprint of the ArcFace crop, or ``head``, hair and neck too.
+        footprint: Greatest side of the crop's footprint, in view pixels: the view of a larger face is reduced. None for
+            the photo's own resolution always, for edits that must be exact.
+    """
+
+    extent: Literal["crop", "head"] = "crop"
+    footprint: int | None = MAX_FOOTPRINT
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,7 @@ class FaceView:
         pixels: (3, H, W) float32 RGB in [0, 1], the photo at view resolution.
         landmarks: (5, 2) float32, in view pixels, pixel centres at whole numbers.
         region: (1, H, W) float32 in [0, 1]: 1 where the mask may have its full strength, 0 where it must not be.
-            It is the footprint of the ArcFace crop, feathered at its border.
+            It is the footprint of the ArcFace crop (or what `ViewSpec.extent` says), feathered at its border.
         grey: A greyscale photo, whose mask must be equal in the three channels.
     """
 
@@ -48,6 +61,11 @@ class FaceView:
     @property
     def crop_pixel(self) -> float:
         """Side of a pixel of the ArcFace crop, in view pixels."""
+        import numpy as np
+
+        from bauta.faces.alignment import similarity_matrix
+        from bauta.faces.crop_template import ARCFACE_112
+
         matrix = similarity_matrix(self.landmarks.numpy(), ARCFACE_112)
         return 1 / float(np.hypot(matrix[0, 0], matrix[1, 0]))
 
@@ -84,6 +102,9 @@ class Placement:
         Args:
             delta: (3, h, w) in [-1, 1], at view resolution.
         """
+        import cv2
+        import numpy as np
+
         patch: FloatArray = delta.detach().permute(1, 2, 0).contiguous().numpy()
         if patch.shape[:2] != (self.height, self.width):
             support = (patch != 0).any(2).astype(np.float32)
@@ -102,27 +123,58 @@ class Placement:
         Returns:
             (H, W, 3) float32, exactly zero outside the view's rectangle.
         """
+        import numpy as np
+
         whole = np.zeros((*shape, 3), dtype=np.float32)
         whole[self.rows, self.columns] = self.patch(delta)
         return whole
 
+    def displacement(self, warp: Tensor) -> FloatArray:
+        """A warp of the rectangle, (2, height, width) float32 in photo pixels, from one of the view.
 
-def cut_view(pixels: FloatArray, landmarks: FloatArray, *, grey: bool = False) -> tuple[FaceView, Placement]:
+        Bilinear, so that what does not fold in the view does not fold here; see `bauta.cloaks.base.least_jacobian`.
+
+        Args:
+            warp: (2, h, w), x and y in view pixels.
+        """
+        import cv2
+        import numpy as np
+
+        field: FloatArray = warp.detach().permute(1, 2, 0).contiguous().numpy()
+        if field.shape[:2] != (self.height, self.width):
+            ratio = np.array([self.width / field.shape[1], self.height / field.shape[0]], dtype=np.float32)
+            field = cv2.resize(field, (self.width, self.height), interpolation=cv2.INTER_LINEAR) * ratio
+        return np.ascontiguousarray(field.transpose(2, 0, 1), dtype=np.float32)
+
+
+def cut_view(
+    pixels: FloatArray, landmarks: FloatArray, *, grey: bool = False, spec: ViewSpec | None = None
+) -> tuple[FaceView, Placement]:
     """Cut the view of one face out of a photo.
 
     Args:
         pixels: (H, W, 3) in [0, 1], upright.
         landmarks: (5, 2) in photo pixels.
         grey: Whether the photo is greyscale.
+        spec: What to show; the default of `ViewSpec` when None.
 
     Raises:
         UsageError: when the face lies outside the photo or its landmarks coincide.
     """
+    import cv2
+    import numpy as np
+    import torch
+
+    from bauta.faces.alignment import similarity_matrix
+    from bauta.faces.crop_template import ARCFACE_112
+
+    spec = spec or ViewSpec()
     height, width = pixels.shape[:2]
     matrix = similarity_matrix(landmarks, ARCFACE_112)
     to_photo = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
     side = ARCFACE_112.width
-    corners = np.array([[-0.5, -0.5], [side - 0.5, -0.5], [side - 0.5, side - 0.5], [-0.5, side - 0.5]])
+    x1, y1, x2, y2 = (edge - 0.5 for edge in _EXTENTS[spec.extent])
+    corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
     footprint = corners @ to_photo[:, :2].T + to_photo[:, 2]
     footprint_side = side / float(np.hypot(matrix[0, 0], matrix[1, 0]))
     margin = _MARGIN * footprint_side
@@ -132,7 +184,7 @@ def cut_view(pixels: FloatArray, landmarks: FloatArray, *, grey: bool = False) -
         raise UsageError("The face lies outside the photo or is smaller than 16 pixels.", hint="Check --box.")
     placement = Placement(int(left), int(top), int(right - left), int(bottom - top))
     patch = pixels[top:bottom, left:right]
-    scale = min(1.0, MAX_FOOTPRINT / footprint_side)
+    scale = 1.0 if spec.footprint is None else min(1.0, spec.footprint / footprint_side)
     size = (max(16, round(placement.width * scale)), max(16, round(placement.height * scale)))
     if size != (placement.width, placement.height):
         patch = cv2.resize(patch, size, interpolation=cv2.INTER_AREA)

@@ -140,61 +140,86 @@ def _follow_pickle(content: bytes) -> object:
     Raises:
         ValueError, TypeError, LookupError, AttributeError: when it is damaged or asks for anything else.
     """
-    stack: list[object] = []
-    marks: list[list[object]] = []
-    memo: dict[object, object] = {}
-    argument: Any
+    machine = _Machine()
     for opcode, argument, _ in pickletools.genops(content):
-        match opcode.name:
+        if opcode.name == "STOP":
+            return machine.stack.pop()
+        if not (machine.value(opcode.name, argument) or machine.container(opcode.name)):
+            machine.other(opcode.name, argument)
+    raise ValueError("it ends early")
+
+
+class _Machine:
+    """The stack that a pickle's operations work on; each method does some of them, the first two where they can."""
+
+    def __init__(self) -> None:
+        self.stack: list[object] = []
+        self.marks: list[list[object]] = []
+        self.memo: dict[object, object] = {}
+
+    def value(self, name: str, argument: Any) -> bool:
+        """Push what stands in the pickle itself."""
+        match name:
+            case name if name in _CONSTANTS:
+                self.stack.append(_CONSTANTS[name])
+            case name if name in _NUMBERS_AND_TEXTS:
+                self.stack.append(argument)
+            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
+                self.stack.append(bytes(argument))
+            case "BINSTRING" | "SHORT_BINSTRING":  # the bytes of Python 2, which pickletools shows as Latin-1
+                self.stack.append(argument.encode("latin-1"))
+            case "EMPTY_LIST":
+                self.stack.append([])
+            case _:
+                return False
+        return True
+
+    def container(self, name: str) -> bool:
+        """Make lists and tuples of what lies on the stack."""
+        match name:
+            case "MARK":
+                self.marks.append(self.stack)
+                self.stack = []
+            case "LIST" | "TUPLE":
+                values, self.stack = self.stack, self.marks.pop()
+                self.stack.append(values if name == "LIST" else tuple(values))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                values = [self.stack.pop() for _ in range(_TUPLES[name])]
+                self.stack.append(tuple(reversed(values)))
+            case "APPEND":
+                value = self.stack.pop()
+                _list(self.stack[-1]).append(value)
+            case "APPENDS":
+                values, self.stack = self.stack, self.marks.pop()
+                _list(self.stack[-1]).extend(values)
+            case _:
+                return False
+        return True
+
+    def other(self, name: str, argument: Any) -> None:
+        """Remember and recall values, and make the few objects that are admitted."""
+        match name:
             case "PROTO" | "FRAME":
                 pass
-            case name if name in _CONSTANTS:
-                stack.append(_CONSTANTS[name])
-            case name if name in _NUMBERS_AND_TEXTS:
-                stack.append(argument)
-            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
-                stack.append(bytes(argument))
-            case "BINSTRING" | "SHORT_BINSTRING":  # the bytes of Python 2, which pickletools shows as Latin-1
-                stack.append(argument.encode("latin-1"))
-            case "EMPTY_LIST":
-                stack.append([])
-            case "MARK":
-                marks.append(stack)
-                stack = []
-            case "LIST" | "TUPLE" as name:
-                values, stack = stack, marks.pop()
-                stack.append(values if name == "LIST" else tuple(values))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
-                values = [stack.pop() for _ in range(_TUPLES[name])]
-                stack.append(tuple(reversed(values)))
-            case "APPEND":
-                value = stack.pop()
-                _list(stack[-1]).append(value)
-            case "APPENDS":
-                values, stack = stack, marks.pop()
-                _list(stack[-1]).extend(values)
             case "PUT" | "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
+                self.memo[argument] = self.stack[-1]
             case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
+                self.memo[len(self.memo)] = self.stack[-1]
             case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
+                self.stack.append(self.memo[argument])
             case "GLOBAL":
-                stack.append(_name(*argument.split(" ", 1)))
+                self.stack.append(_name(*argument.split(" ", 1)))
             case "STACK_GLOBAL":
-                attribute = stack.pop()
-                stack.append(_name(stack.pop(), attribute))
+                attribute = self.stack.pop()
+                self.stack.append(_name(self.stack.pop(), attribute))
             case "REDUCE":
-                arguments = stack.pop()
-                stack.append(_call(stack.pop(), arguments))
+                arguments = self.stack.pop()
+                self.stack.append(_call(self.stack.pop(), arguments))
             case "BUILD":
-                state = stack.pop()
-                _build(stack[-1], state)
-            case "STOP":
-                return stack.pop()
-            case name:
+                state = self.stack.pop()
+                _build(self.stack[-1], state)
+            case _:
                 raise ValueError(f"it asks for {name}")
-    raise ValueError("it ends early")
 
 
 def _list(value: object) -> list[object]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bauta.errors import UsageError
 
 Point = tuple[float, float]
@@ -33,6 +36,16 @@ class CropTemplate:
                 f"Crop template {self.name!r} does not have five (x, y) points.",
                 hint="List left eye, right eye, nose tip, left and right mouth corner.",
             )
+
+    def landmarks(self, height: int | None = None, width: int | None = None) -> NDArray[np.float64]:
+        """(5, 2) points, where they lie when the crop is resized to a height and a width.
+
+        >>> ARCFACE_112.landmarks(224, 224)[0].round(2).tolist()
+        [77.09, 103.89]
+        """
+        ratio = np.array([(width or self.width) / self.width, (height or self.height) / self.height])
+        points: NDArray[np.float64] = (np.array(self.points) + 0.5) * ratio - 0.5
+        return points
 
 
 # The reference points of ArcFace (Deng et al., CVPR 2019), as in insightface's face_align.

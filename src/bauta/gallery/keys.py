@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from bauta.errors import GalleryDamaged, GalleryError, OutputExists, UsageError
-from bauta.photo.files import write_atomically
+from bauta.files import write_atomically
 
 Way = Literal["file", "passphrase"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,19 +17,13 @@ from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.detection import detect_faces
 from bauta.faces.faces import Faces
 from bauta.judging.conditions import CONDITIONS, SAVED, Condition
+from bauta.judging.findings import ORIGINAL, Finding, Verdict, decide
 from bauta.metrics import linf, psnr, ssim
 from bauta.rates import FMRS
 from bauta.recognizers.calibration import Threshold
 from bauta.recognizers.judges import Judge
 
 FloatArray = NDArray[np.float32]
-Verdict = Literal["protected", "unconfirmed", "weak"]
-
-VERDICTS: tuple[Verdict, ...] = ("protected", "unconfirmed", "weak")
-"""From best to worst; a photo's verdict is the worst of its faces'."""
-
-ORIGINAL = "original"
-"""What a face is compared with when it is compared with itself before protection."""
 
 MINIMUM_OVERLAP = 0.3
 """Intersection over union at which a detection in the saved photo is the face that was there before."""
@@ -41,8 +35,8 @@ _PLAIN = 0.01  # standard deviation below which a surrounding tells nothing
 
 
 @dataclass(frozen=True)
-class PanelMember:
-    """One judge at work.
+class JudgeWithThresholds:
+    """One judge at work, with what makes its answer a decision.
 
     Attributes:
         judge: Embeds crops.
@@ -92,6 +86,10 @@ class Comparison:
         after: Cosine similarity of the protected face.
         matched_before: Strictest FMR at which the unprotected face matched; None for no match or `ORIGINAL`.
         matches_at: Strictest FMR at which the protected face still matches; None for no match.
+        limit: The judge's threshold at the FMR of the verdict; None when it is not calibrated.
+        margin: `limit` less `after`: by how much the face is below the threshold.
+        counts: Whether the verdict rests on it: a judge that matched the unprotected face to references is asked about
+            those, any other about the original.
     """
 
     judge: str
@@ -102,6 +100,9 @@ class Comparison:
     after: float
     matched_before: float | None
     matches_at: float | None
+    limit: float | None
+    margin: float | None
+    counts: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,8 @@ class FaceVerification:
     """The answer for one face.
 
     Attributes:
-        verdict: `protected` when no judge matches at the FMR asked for in the saved file, and at least one
-            independent judge was asked; `weak` when a judge matches; `unconfirmed` otherwise.
-        reasons: One sentence for each judge behind a verdict that is not `protected`.
-        warnings: One sentence for each condition that undoes the protection.
+        verdict: What follows from the findings; see `bauta.judging.findings.Verdict`.
+        findings: What was found out about this face.
         found: By condition, whether the detector still finds the face.
         comparisons: Every judge, against everything, under every condition.
         footprint: Quality over the crop that recognisers look at; None when sizes differ.
@@ -135,19 +134,24 @@ class FaceVerification:
     """
 
     verdict: Verdict
-    reasons: tuple[str, ...]
-    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
     found: dict[str, bool]
     comparisons: tuple[Comparison, ...]
     footprint: Quality | None
     box: Quality | None
+
+    @property
+    def margin(self) -> float | None:
+        """By how much the nearest judge is below its threshold in the saved file; None without a calibrated one."""
+        rows = (row for row in self.comparisons if row.counts and row.condition == SAVED.name)
+        return min((row.margin for row in rows if row.margin is not None), default=None)
 
 
 def verify_faces(
     original: FloatArray,
     saved: FloatArray,
     faces: Faces,
-    panel: Sequence[PanelMember],
+    judges: Sequence[JudgeWithThresholds],
     references: Sequence[Reference] = (),
     *,
     conditions: Sequence[Condition] = CONDITIONS,
@@ -164,7 +168,7 @@ def verify_faces(
         original: (H, W, 3) in [0, 1].
         saved: (H', W', 3) in [0, 1], as read from the saved file; a resized copy of the original is welcome.
         faces: N faces of the original.
-        panel: The judges.
+        judges: The judges.
         references: Other photos of the person.
         conditions: `SAVED` first.
         fmr: False match rate of the verdict.
@@ -173,31 +177,33 @@ def verify_faces(
     Returns:
         N answers, in the order of `faces`.
     """
-    identity = {member.name: _embed(member, original, faces.landmarks) for member in panel}
+    identity = {member.name: _embed(member, original, faces.landmarks) for member in judges}
     comparisons: list[list[Comparison]] = [[] for _ in range(len(faces))]
     found: list[dict[str, bool]] = [{} for _ in range(len(faces))]
     for condition in conditions:
         received = condition.apply(saved)
         present, landmarks = find_again(received, faces, original.shape, thorough=condition is SAVED)
-        for member in panel:
+        for member in judges:
             protected = _embed(member, received, landmarks)
             for index in range(len(faces)):
                 before = identity[member.name][index]
-                comparisons[index] += _compare(member, condition, before, protected[index], references)
+                comparisons[index] += _compare(member, condition, fmr, before, protected[index], references)
         for index in range(len(faces)):
             found[index][condition.name] = bool(present[index])
         advance()
     same_size = original.shape == saved.shape
     answers = []
     for index in range(len(faces)):
-        verdict, reasons, warnings = decide(comparisons[index], panel, conditions, fmr)
+        rows = weigh(comparisons[index], fmr)
+        findings = find(rows, judges, fmr, index + 1)
+        if not found[index].get(SAVED.name, True):
+            findings.append(Finding("face-not-found-again", face=index + 1))
         answers.append(
             FaceVerification(
-                verdict,
-                reasons,
-                warnings,
+                decide(findings),
+                tuple(findings),
                 found[index],
-                tuple(comparisons[index]),
+                tuple(rows),
                 _quality(original, saved, footprint(faces.landmarks[index])) if same_size else None,
                 _quality(original, saved, faces.boxes[index]) if same_size else None,
             )
@@ -205,48 +211,54 @@ def verify_faces(
     return answers
 
 
-def decide(
-    comparisons: Sequence[Comparison],
-    panel: Sequence[PanelMember],
-    conditions: Sequence[Condition],
-    fmr: float,
-) -> tuple[Verdict, tuple[str, ...], tuple[str, ...]]:
-    """Verdict, reasons and warnings of one face from everything the judges said of it."""
-    reasons: list[str] = []
-    broken: dict[str, list[str]] = {}
-    for member in panel:
-        rows = [row for row in comparisons if row.judge == member.name]
-        known = {row.against for row in rows if row.matched_before is not None and row.matched_before <= fmr}
-        for row in rows:
-            relevant = row.against in known if known else row.against == ORIGINAL
-            if not relevant or row.matches_at is None or row.matches_at > fmr:
-                continue
-            if row.condition == SAVED.name:
-                other = "the original" if row.against == ORIGINAL else row.against
-                limit = member.thresholds[row.matches_at]
-                reasons.append(
-                    f"{member.name} still matches the face to {other}, even when it mistakes strangers "
-                    f"for each other only once in {1 / limit.fmr:,.0f} pairs (similarity {row.after:.2f}, "
-                    f"threshold {limit.cosine:.2f} at FMR {limit.fmr:g})."
-                )
-            elif member.name not in broken.setdefault(row.condition, []):
-                broken[row.condition].append(member.name)
-    already = {reason.split(" still ", 1)[0] for reason in reasons}
-    warnings = tuple(
-        f"Once the photo is {condition.phrase}, the face is recognised again by {', '.join(names)}."
-        for condition in conditions
-        if (names := [name for name in broken.get(condition.name, ()) if name not in already])
+def weigh(comparisons: Sequence[Comparison], fmr: float) -> list[Comparison]:
+    """The comparisons of one face, those on which its verdict rests marked."""
+    known: dict[str, set[str]] = {}
+    for row in comparisons:
+        if row.matched_before is not None and row.matched_before <= fmr:
+            known.setdefault(row.judge, set()).add(row.against)
+    return [replace(row, counts=row.against in known.get(row.judge, {ORIGINAL})) for row in comparisons]
+
+
+def find(
+    comparisons: Sequence[Comparison], judges: Sequence[JudgeWithThresholds], fmr: float, face: int
+) -> list[Finding]:
+    """What the judges found out about one face: matches first, then what undoes the mask, then who was missing.
+
+    Args:
+        comparisons: Of the face, weighed.
+        judges: Everybody who was asked.
+        fmr: False match rate of the verdict.
+        face: Number of the face, from 1.
+    """
+    matches = [row for row in comparisons if row.counts and row.matches_at is not None and row.matches_at <= fmr]
+    saved = [row for row in matches if row.condition == SAVED.name]
+    known = {row.judge for row in saved}  # a judge that matches the file itself matches what is made of it
+    undone: dict[tuple[str, str], Comparison] = {}
+    for row in matches:
+        if row.judge not in known:
+            nearest = undone.setdefault((row.condition, row.judge), row)
+            undone[row.condition, row.judge] = max(nearest, row, key=lambda one: one.after)
+    findings = [_match("match", row, fmr, face) for row in saved]
+    findings += [_match("match-under-condition", row, fmr, face) for row in undone.values()]
+    if not any(member.thresholds and not member.attacked for member in judges):
+        findings.append(Finding("no-independent-judge", face=face))
+    return findings
+
+
+def _match(kind: Literal["match", "match-under-condition"], row: Comparison, fmr: float, face: int) -> Finding:
+    return Finding(
+        kind,
+        face=face,
+        judge=row.judge,
+        against=row.against,
+        condition=row.condition,
+        cosine=row.after,
+        limit=row.limit,
+        fmr=fmr,
+        margin=row.margin,
+        matches_at=row.matches_at,
     )
-    if reasons:
-        return "weak", tuple(reasons), warnings
-    if any(member.thresholds and not member.attacked for member in panel):
-        return "protected", (), warnings
-    return "unconfirmed", ("No judge that was not itself attacked could be asked.",), warnings
-
-
-def worst(verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict of a photo from those of its faces."""
-    return max(verdicts, key=VERDICTS.index)
 
 
 def find_again(
@@ -333,13 +345,14 @@ def cut(pixels: FloatArray, box: FloatArray) -> FloatArray:
     return pixels[top:bottom, left:right]
 
 
-def _embed(member: PanelMember, pixels: FloatArray, landmarks: FloatArray) -> FloatArray:
+def _embed(member: JudgeWithThresholds, pixels: FloatArray, landmarks: FloatArray) -> FloatArray:
     return member.judge.embed(extract_crops(pixels, landmarks, member.judge.card.template))
 
 
 def _compare(
-    member: PanelMember,
+    member: JudgeWithThresholds,
     condition: Condition,
+    fmr: float,
     before: FloatArray,
     protected: FloatArray,
     references: Sequence[Reference],
@@ -348,16 +361,18 @@ def _compare(
 
     def row(against: str, other: FloatArray, earlier: float | None) -> Comparison:
         after = float(protected @ other)
-        matched = None if earlier is None else member.matches_at(earlier)
+        limit = member.thresholds[fmr].cosine if fmr in member.thresholds else None
         return Comparison(
-            member.name,
-            member.attacked,
-            against,
-            condition.name,
-            earlier,
-            after,
-            matched,
-            member.matches_at(after),
+            judge=member.name,
+            attacked=member.attacked,
+            against=against,
+            condition=condition.name,
+            before=earlier,
+            after=after,
+            matched_before=None if earlier is None else member.matches_at(earlier),
+            matches_at=member.matches_at(after),
+            limit=limit,
+            margin=None if limit is None else limit - after,
         )
 
     rows = [row(ORIGINAL, before, None)]

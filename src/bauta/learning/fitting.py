@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bauta.errors import NumericalFailure, UsageError
-
-Progress = Callable[[int, int], None]
+from bauta.progress import Steps
+from bauta.settings import Range, Settings
 
 
 class Inputs(Protocol):
@@ -27,7 +27,7 @@ class Inputs(Protocol):
 
 
 @dataclass(frozen=True)
-class FitConfig:
+class FitConfig(Settings):
     """Settings of the loop.
 
     Attributes:
@@ -42,29 +42,13 @@ class FitConfig:
         UsageError: when a value is out of range.
     """
 
-    epochs: int = 10
-    rate: float = 1e-3
-    batch: int = 32
-    warmup: float = 0.05
-    decay: float = 1e-4
-    clip: float = 5.0
-
-    def __post_init__(self) -> None:
-        checks = {
-            "epochs": 1 <= self.epochs <= 100_000,
-            "rate": 0 < self.rate <= 10,
-            "batch": 1 <= self.batch <= 65_536,
-            "warmup": 0 <= self.warmup < 1,
-            "decay": 0 <= self.decay < 1,
-            "clip": self.clip > 0,
-        }
-        for name, good in checks.items():
-            if not good:
-                raise UsageError(f"Nothing can be trained with {name}={getattr(self, name)!r}.", hint="See its range.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for cards and keys."""
-        return asdict(self)
+    title: ClassVar[str] = "a training"
+    epochs: Annotated[int, Range(at=1, to=100_000)] = 10
+    rate: Annotated[float, Range(above=0, to=10)] = 1e-3
+    batch: Annotated[int, Range(at=1, to=65_536)] = 32
+    warmup: Annotated[float, Range(at=0, below=1)] = 0.05
+    decay: Annotated[float, Range(at=0, below=1)] = 1e-4
+    clip: Annotated[float, Range(above=0)] = 5.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +71,7 @@ def fit(
     count: int,
     config: FitConfig,
     generator: torch.Generator,
-    progress: Progress | None = None,
+    progress: Steps | None = None,
 ) -> Fit:
     """Minimise a loss over the weights of a network, in place.
 

@@ -12,10 +12,10 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import safetensors
@@ -24,18 +24,22 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from bauta.errors import NumericalFailure, OutputError, UsageError, WeightsCorrupt
-from bauta.photo.files import write_atomically
-
-Progress = Callable[[str, int, int], None]
+from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
+from bauta.files import make_folder, write_atomically
+from bauta.progress import Progress
+from bauta.settings import Range, Settings
 
 CPU = torch.device("cpu")
 
 _METADATA = "bauta.checkpoint"
 
+Epochs = Annotated[int, Range(at=1, to=10_000)]
+Batch = Annotated[int, Range(at=2, to=65_536)]
+Rate = Annotated[float, Range(above=0, below=1)]
+
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(Settings):
     """How long and how fast a network learns.
 
     Attributes:
@@ -45,25 +49,11 @@ class Schedule:
         seed: Of the weights, the batches and everything random in a step.
     """
 
-    epochs: int = 5
-    batch: int = 32
-    rate: float = 1e-3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        checks = {
-            "epochs": 1 <= self.epochs <= 10_000,
-            "batch": 2 <= self.batch <= 65_536,
-            "rate": 0 < self.rate < 1,
-            "seed": 0 <= self.seed < 1 << 31,
-        }
-        for name, good in checks.items():
-            if not good:
-                raise UsageError(f"A network cannot learn with {name}={getattr(self, name)!r}.", hint="See Schedule.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for cards and keys."""
-        return asdict(self)
+    title: ClassVar[str] = "a schedule"
+    epochs: Epochs = 5
+    batch: Batch = 32
+    rate: Rate = 1e-3
+    seed: Annotated[int, Range(at=0, below=1 << 31)] = 0
 
 
 class Learner(ABC):
@@ -147,12 +137,6 @@ def train(
         network.train()
     rates = {name: [group["lr"] for group in one.param_groups] for name, one in learner.optimizers.items()}
     began = saved = time.monotonic()
-
-    def save(step: int) -> None:
-        if checkpoint is not None:
-            about = {"key": whole, "step": step, "seconds": seconds + time.monotonic() - began, "sums": sums}
-            _write(checkpoint, learner, about)
-
     for step in range(first, steps):
         epoch, place = divmod(step, each)
         if place == 0:
@@ -160,34 +144,40 @@ def train(
         order = np.random.default_rng((schedule.seed, epoch)).permutation(count)
         index = torch.from_numpy(np.sort(order[place * batch : (place + 1) * batch]))
         share = 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2
-        for optimizer_name, optimizer in learner.optimizers.items():
-            for group, rate in zip(optimizer.param_groups, rates[optimizer_name], strict=True):
-                group["lr"] = rate * share
+        _set_rates(learner, rates, share)
         generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
         try:
             losses = learner.step(index, generator)
             if step + 1 == steps:
                 _require_good(learner)
         except NumericalFailure as failure:
-            kept = f"{checkpoint} keeps an earlier state" if checkpoint and checkpoint.exists() else "Nothing was kept"
-            raise NumericalFailure(
-                f"{name} at step {step + 1} of {steps}: {failure.message}", hint=f"{failure.hint} {kept}."
-            ) from failure
+            raise _placed(failure, f"{name} at step {step + 1} of {steps}", checkpoint) from failure
         for loss, value in losses.items():
             sums[loss] = sums.get(loss, 0.0) + value
         if progress is not None:
             progress(name, step + 1, steps)
         if step + 1 == steps or time.monotonic() - saved > save_every:
             _require_good(learner)
-            save(step + 1)
+            if checkpoint is not None:
+                spent = seconds + time.monotonic() - began
+                _write(checkpoint, learner, {"key": whole, "step": step + 1, "seconds": spent, "sums": sums})
             saved = time.monotonic()
-    for optimizer_name, optimizer in learner.optimizers.items():
-        for group, rate in zip(optimizer.param_groups, rates[optimizer_name], strict=True):
-            group["lr"] = rate
+    _set_rates(learner, rates, 1)
     for network in learner.networks.values():
         network.eval().requires_grad_(False)
     means = {loss: round(value / each, 6) for loss, value in sums.items()}
     return means | {"steps": steps, "seconds": round(seconds + time.monotonic() - began, 1)}
+
+
+def _placed(failure: NumericalFailure, where: str, checkpoint: Path | None) -> NumericalFailure:
+    kept = f"{checkpoint} keeps an earlier state" if checkpoint and checkpoint.exists() else "Nothing was kept"
+    return NumericalFailure(f"{where}: {failure.message}", hint=f"{failure.hint} {kept}.")
+
+
+def _set_rates(learner: Learner, rates: Mapping[str, Sequence[float]], share: float) -> None:
+    for name, optimizer in learner.optimizers.items():
+        for group, rate in zip(optimizer.param_groups, rates[name], strict=True):
+            group["lr"] = rate * share
 
 
 def weights_of(learner: Learner) -> dict[str, Tensor]:
@@ -210,10 +200,7 @@ def _write(path: Path, learner: Learner, about: Mapping[str, Any]) -> None:
     for name, optimizer in learner.optimizers.items():
         for place, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{name}.{place}.{field}": value.contiguous() for field, value in state.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot make {path.parent}: {error.strerror}.", hint="Give another work folder.") from error
+    make_folder(path.parent)
     write_atomically(path, save_tensors(tensors, {_METADATA: json.dumps(about)}), overwrite=True)
 
 

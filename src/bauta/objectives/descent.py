@@ -8,14 +8,13 @@ is kept at every iteration, it is Algorithm 1 of TIP-IM.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-Progress = Callable[[int, int], None]
+from bauta.progress import Steps
 
 
 class Problem(Protocol):
@@ -92,7 +91,7 @@ def projected_momentum(
     *,
     start: Tensor | None = None,
     deadline: float | None = None,
-    progress: Progress | None = None,
+    progress: Steps | None = None,
 ) -> Run:
     """Minimise `problem` over perturbations of `images` inside `region`.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -23,6 +22,7 @@ from bauta.errors import (
     WeightsCorrupt,
     WeightsMissing,
 )
+from bauta.progress import Steps
 from bauta.recognizers import catalog
 from bauta.recognizers.cards import (
     LARGEST_WEIGHTS,
@@ -195,7 +195,7 @@ def pull(
     file: Path | None = None,
     home: Path | None = None,
     insecure_loopback: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Steps | None = None,
 ) -> RecognizerCard:
     """Fetch the network that a card names by ``url``, ``sha256`` and ``size``, and add it as `add_recognizer` does.
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,10 +27,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bauta.errors import NotCalibrated, OutputError, UnreadablePhoto, UsageError
+from bauta.errors import NotCalibrated, UnreadablePhoto, UsageError
 from bauta.faces.crop_template import ARCFACE_112, CropTemplate
 from bauta.metrics import threshold_at_fmr
 from bauta.names import normalise_name
+from bauta.progress import Steps
 from bauta.rates import FMRS
 from bauta.recognizers.cards import ROLES, RecognizerCard
 from bauta.recognizers.catalog import home
@@ -107,7 +108,7 @@ def calibrate(
     name: str | None = None,
     exclude: Collection[str] = (),
     store: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Steps | None = None,
 ) -> tuple[Threshold, ...]:
     """Measure thresholds at FMR 1e-2, 1e-3 and 1e-4 on all pairs of different people, and store them.
 
@@ -216,7 +217,7 @@ def _find_crops(folder: Path, exclude: Collection[str]) -> list[Path]:
 
 
 def _embed(
-    card: RecognizerCard, folder: Path, paths: list[Path], progress: Callable[[int, int], None] | None
+    card: RecognizerCard, folder: Path, paths: list[Path], progress: Steps | None
 ) -> tuple[NDArray[np.float32], str]:
     """Embeddings of all images, and the SHA-256 that identifies the set."""
     from bauta.recognizers.judges import load_judge
@@ -252,11 +253,9 @@ def _crop(path: Path, template: CropTemplate) -> NDArray[np.float32]:
             f"{path} has {size[0]}x{size[1]} pixels; calibration crops have 112x112.",
             hint="Align the faces to the ArcFace template first.",
         )
-    if template == ARCFACE_112:
-        return pixels.transpose(2, 0, 1)
-    from bauta.faces.alignment import extract_crops
+    from bauta.faces.crops import retemplate_pixels
 
-    crop: NDArray[np.float32] = extract_crops(pixels, np.array([ARCFACE_112.points]), template)[0]
+    crop: NDArray[np.float32] = retemplate_pixels(pixels[None], template)[0]
     return crop
 
 
@@ -278,10 +277,7 @@ def _keep(store: Path, sha256: str, entry: dict[str, Any]) -> None:
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{store} cannot be extended: {error!r}.", hint="Delete it, or move it away.") from error
     content["recognizers"][sha256] = entry
-    from bauta.photo.files import write_atomically
+    from bauta.files import make_folder, write_atomically
 
-    try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{store.parent} cannot be made: {error}.", hint="Set BAUTA_HOME elsewhere.") from error
+    make_folder(store.parent)
     write_atomically(store, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(), overwrite=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bauta.errors import UsageError, WeightsCorrupt, WeightsMissing
+from bauta.progress import Steps
 from bauta.recognizers.cards import LARGEST_WEIGHTS
 
 LARGEST_CARD = 1 << 16
@@ -52,7 +52,7 @@ def fetch_file(
     sha256: str,
     size: int = 0,
     insecure_loopback: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Steps | None = None,
 ) -> None:
     """Download into a file, after what is in it already; it stays there when the download is interrupted.
 

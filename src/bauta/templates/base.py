@@ -14,52 +14,31 @@ import secrets
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from bauta.errors import OutputError, UsageError, WeightsCorrupt, WeightsMissing
-from bauta.faces.alignment import similarity_matrix
-from bauta.faces.crop_template import ARCFACE_112, CropTemplate
-from bauta.faces.warp import warp
-from bauta.photo.files import write_atomically
+from bauta.errors import UsageError, WeightsCorrupt, WeightsMissing
+from bauta.faces.crops import retemplate
+from bauta.files import make_folder, write_atomically
+from bauta.learning.fitted import Provenance, digest, read_content, read_parts, write_parts
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import MethodCard, load_method
+from bauta.settings import Settings
+from bauta.templates.fit import FitWork
 from bauta.templates.representation import SHORTEST_KEY, Kind, Representation, Storage, check_value
 
 SCHEMA = 1
 SIDE = 112
 CARD_FILE = "card.toml"
 PARTS_FILE = "parts.safetensors"
-LARGEST_PARTS = 1 << 30  # bytes
 WORDS = 624  # of the state of a Mersenne twister
 SHIPPED = Path(__file__).parent / "shipped"
 """Fitted protectors that travel with Bauta, a folder each."""
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where learned parts come from, one line of text each.
-
-    Attributes:
-        data: The faces they were fitted on, with a digest where there is one.
-        licence: Terms of the parts.
-        seed: Of everything random in the fitting.
-        training: How the fitting went, in plain values.
-    """
-
-    data: str = "none"
-    licence: str = "not stated"
-    seed: int = 0
-    training: tuple[tuple[str, str | int | float | bool], ...] = ()
 
 
 class Protector(ABC):
@@ -76,9 +55,17 @@ class Protector(ABC):
         keyed: Whether `protect` takes a key, as a broken reference; see `bauta.templates.advface.keys`.
         provenance: Where the learned parts come from.
         teachers: Names of further recognisers that the learned parts were fitted against; they cannot judge it.
+        Config: Class of the settings that say what the protector is; they are kept with it.
+        Training: Class of the settings that say how it learns.
+        learns: Whether it learns from the faces that it is fitted on.
+        accelerated: Whether it can learn on another device than the CPU.
     """
 
     card: ClassVar[MethodCard]
+    Config: ClassVar[type[Settings]] = Settings
+    Training: ClassVar[type[Settings]] = Settings
+    learns: ClassVar[bool] = False
+    accelerated: ClassVar[bool] = False
     kind: Kind
     storage: Storage = "float32"
     row_shape: tuple[int, ...] | None = None
@@ -91,14 +78,50 @@ class Protector(ABC):
 
     @classmethod
     @abstractmethod
-    def fit(cls, images: Tensor, *, recognizer: Surrogate, generator: torch.Generator) -> Self:
-        """A protector for the recogniser, fitted on faces of people whom it will never protect.
+    def fit(cls, images: Tensor, config: Any, training: Any, work: FitWork) -> Self:
+        """A protector for the recogniser; interrupted, the same call goes on where the checkpoints are.
 
         Args:
-            images: (N, 3, 112, 112) in [0, 1].
-            recognizer: The recogniser.
-            generator: Of everything random.
+            images: (N, 3, 112, 112) uint8, or float32 in [0, 1]: faces of people who will never be stored, and whom
+                no attacker of an evaluation learns from.
+            config: Of `Config`.
+            training: Of `Training`.
+            work: What it is fitted with.
+
+        Raises:
+            UsageError: when images have another form, are too few or of one person, or checkpoints are of other faces
+                or settings.
+            RecognizerError: when a recogniser cannot be used.
+            NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
         """
+
+    @classmethod
+    def fit_with(cls, images: Tensor, options: Mapping[str, Any], work: FitWork) -> Self:
+        """`fit` with settings by name, as recipes and the command line have them.
+
+        Args:
+            images: See `fit`.
+            options: Fields of `Config` and `Training` that differ from the defaults; ``preset`` names a preset of
+                `Config` to start from.
+            work: See `fit`.
+
+        Raises:
+            UsageError: when there is no such preset or setting, a value is not allowed, or as `fit`.
+        """
+        given = dict(options)
+        preset = str(given.pop("preset", "default"))
+        config, training = ([one.name for one in kind.options()] for kind in (cls.Config, cls.Training))
+        if unknown := sorted(given.keys() - {*config, *training}):
+            raise UsageError(
+                f"{cls.card.name} has no setting {', '.join(unknown)}.",
+                hint=f"It has: {', '.join([*config, *training]) or 'none'}.",
+            )
+        return cls.fit(
+            images,
+            cls.Config.of({name: value for name, value in given.items() if name in config}, preset),
+            cls.Training.of({name: value for name, value in given.items() if name in training}),
+            work,
+        )
 
     @abstractmethod
     def protect(self, images: Tensor, generator: torch.Generator, key: bytes | None = None) -> Representation:
@@ -199,7 +222,7 @@ class Protector(ABC):
 
     def crops(self, images: Tensor) -> Tensor:
         """ArcFace crops (N, 3, 112, 112) carried to the recogniser's template, differentiably."""
-        return crops_of(images, self.recognizer.card.template)
+        return retemplate(images, self.recognizer.card.template)
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -230,11 +253,7 @@ class Protector(ABC):
     def sha256(self) -> str:
         """Digest of method, recogniser, settings and learned parts: who changes one makes another protector."""
         about = [self.name, self.recognizer.card.sha256, self.settings()]
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-        for name, tensor in sorted(self.parts().items()):
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return digest(about, self.parts())
 
     def represent(self, tensor: Tensor, key: bytes | None = None) -> Representation:
         """The float32 tensor (N, ...) as this protector's representation."""
@@ -302,8 +321,8 @@ class Protector(ABC):
             OutputExists: when there is one already.
             OutputError: when they cannot be written.
         """
-        parts = {name: tensor.detach().cpu().contiguous() for name, tensor in self.parts().items()}
-        content = save_tensors(parts) if parts else b""
+        parts = self.parts()
+        content = write_parts(parts) if parts else b""
         lines = [
             f"schema = {SCHEMA}",
             *(
@@ -326,10 +345,7 @@ class Protector(ABC):
             "[training]",
             *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in self.provenance.training),
         ]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"Cannot make {folder}: {error.strerror}.", hint="Give another folder.") from error
+        make_folder(folder)
         if parts:
             write_atomically(folder / PARTS_FILE, content, overwrite=overwrite)
         write_atomically(folder / CARD_FILE, ("\n".join(lines) + "\n").encode(), overwrite=overwrite)
@@ -381,14 +397,6 @@ def unknown_generator() -> torch.Generator:
     header, words = state[:24].numpy().tobytes(), np.frombuffer(secrets.token_bytes(4 * WORDS), "<u4")
     content = header + words.astype("<u8").tobytes() + state[24 + 8 * WORDS :].numpy().tobytes()
     return generator.set_state(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-
-
-def crops_of(images: Tensor, template: CropTemplate) -> Tensor:
-    """ArcFace crops (N, 3, 112, 112) carried to another template, differentiably; what lies outside them is black."""
-    if template.points == ARCFACE_112.points and (template.height, template.width) == (SIDE, SIDE):
-        return images
-    matrix = torch.from_numpy(similarity_matrix(ARCFACE_112.points, template))
-    return warp(images, matrix.to(images.device), (template.height, template.width))
 
 
 def shipped_protectors() -> list[str]:
@@ -451,18 +459,8 @@ def load_protector(folder: Path, recognizer: Surrogate | None = None) -> Any:
 
 
 def _read_parts(path: Path, sha256: str) -> dict[str, Tensor]:
-    try:
-        if path.stat().st_size > LARGEST_PARTS:
-            raise WeightsCorrupt(f"{path} is larger than {LARGEST_PARTS} bytes.", hint="Is it the right file?")
-        content = path.read_bytes()
-    except OSError as error:
-        raise WeightsMissing(
-            f"The learned parts cannot be read: {path}: {error.strerror or error}.", hint="Fit the protector again."
-        ) from error
+    content = read_content(path, "The learned parts")
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise WeightsCorrupt(f"{path} has SHA-256 {found}; its card says {sha256}.", hint="Fit the protector again.")
-    try:
-        return load_tensors(content)
-    except safetensors.SafetensorError as error:
-        raise WeightsCorrupt(f"{path} is no safetensors file: {error}.", hint="Fit the protector again.") from error
+    return read_parts(content, str(path))

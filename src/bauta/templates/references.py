@@ -7,20 +7,35 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bauta.errors import UsageError
+from bauta.learning.fitted import Provenance
 from bauta.objectives.transports import gaussian_blur
 from bauta.recognizers.splits import TEMPLATE, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
+from bauta.settings import Range, Settings, Share
 from bauta.templates.advface.keys import turn
-from bauta.templates.base import SIDE, ImageProtector, Protector, Provenance
+from bauta.templates.base import SIDE, ImageProtector, Protector
+from bauta.templates.fit import FitWork
 from bauta.templates.representation import Kind, Representation
+
+
+@dataclass(frozen=True)
+class IdentityConfig(Settings):
+    """Settings of `IdentityFeature`.
+
+    Attributes:
+        split: Where the recogniser's network is cut; see `bauta.recognizers.splits.find_cut`.
+    """
+
+    title: ClassVar[str] = "identity-feature"
+    split: str = TEMPLATE
 
 
 @register("identity-feature", kind="protector")
@@ -32,6 +47,7 @@ class IdentityFeature(Protector):
         split: Where its network is cut; see `bauta.recognizers.splits.find_cut`.
     """
 
+    Config = IdentityConfig
     keyed: ClassVar[bool] = True
 
     def __init__(self, recognizer: Surrogate, *, split: str = TEMPLATE, provenance: Provenance | None = None) -> None:
@@ -42,11 +58,9 @@ class IdentityFeature(Protector):
         self.kind: Kind = "template" if self.front.cut.name == TEMPLATE else "feature"
 
     @classmethod
-    def fit(
-        cls, images: Tensor, *, recognizer: Surrogate, generator: torch.Generator, split: str = TEMPLATE
-    ) -> IdentityFeature:
+    def fit(cls, images: Tensor, config: IdentityConfig, training: Settings, work: FitWork) -> Self:
         """The reference; nothing is learned from the images."""
-        return cls(recognizer, split=split)
+        return cls(work.recognizer, split=config.split)
 
     def protect(self, images: Tensor, generator: torch.Generator, key: bytes | None = None) -> Representation:
         """The feature of each face, turned by a key where there is one; see `Protector.protect`."""
@@ -94,7 +108,7 @@ class IdentityFeature(Protector):
         cls, recognizer: Surrogate, settings: Mapping[str, Any], parts: Mapping[str, Tensor], provenance: Provenance
     ) -> Self:
         """The reference again; see `Protector.restore`."""
-        return cls(recognizer, provenance=provenance, **settings)
+        return cls(recognizer, split=IdentityConfig.of(settings).split, provenance=provenance)
 
 
 def picture_of(values: Tensor) -> Tensor:
@@ -111,24 +125,18 @@ def picture_of(values: Tensor) -> Tensor:
 
 
 class ChangedImage(ImageProtector):
-    """Stores a changed image; each subclass says how, by `change`."""
+    """Stores a changed image; each subclass says how, by `change`, and how much, by its `Config`."""
 
-    strength: ClassVar[tuple[str, float, float]]  # name of the setting, lowest and highest value
-    default: ClassVar[float]
-
-    def __init__(self, recognizer: Surrogate, *, provenance: Provenance | None = None, **settings: Any) -> None:
+    def __init__(
+        self, recognizer: Surrogate, config: Settings | None = None, *, provenance: Provenance | None = None
+    ) -> None:
         super().__init__(recognizer, provenance=provenance)
-        name, low, high = self.strength
-        self.value: float = settings.pop(name, self.default)
-        if settings:
-            raise UsageError(f"{self.name} has no setting {min(settings)!r}.", hint=f"It has {name}.")
-        if not low <= self.value <= high:
-            raise UsageError(f"{self.name} cannot run with {name}={self.value!r}.", hint=f"From {low:g} to {high:g}.")
+        self.config: Any = config or self.Config()
 
     @classmethod
-    def fit(cls, images: Tensor, *, recognizer: Surrogate, generator: torch.Generator, **settings: Any) -> Self:
+    def fit(cls, images: Tensor, config: Settings, training: Settings, work: FitWork) -> Self:
         """The reference; nothing is learned from the images."""
-        return cls(recognizer, **settings)
+        return cls(work.recognizer, config)
 
     @abstractmethod
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -142,62 +150,108 @@ class ChangedImage(ImageProtector):
 
     def settings(self) -> dict[str, Any]:
         """Plain values."""
-        return {self.strength[0]: self.value}
+        plain: dict[str, Any] = self.config.to_dict()
+        return plain
 
     @classmethod
     def restore(
         cls, recognizer: Surrogate, settings: Mapping[str, Any], parts: Mapping[str, Tensor], provenance: Provenance
     ) -> Self:
         """The reference again; see `Protector.restore`."""
-        return cls(recognizer, provenance=provenance, **settings)
+        return cls(recognizer, cls.Config.of(settings), provenance=provenance)
+
+
+@dataclass(frozen=True)
+class ConstantConfig(Settings):
+    """Settings of `ConstantImage`.
+
+    Attributes:
+        level: Brightness.
+    """
+
+    title: ClassVar[str] = "constant-image"
+    level: Share = 0.5
 
 
 @register("constant-image", kind="protector")
 class ConstantImage(ChangedImage):
     """Grey, whoever it was. Its templates are equal: at every threshold below 1 all faces match."""
 
-    strength = ("level", 0.0, 1.0)
-    default = 0.5
+    Config = ConstantConfig
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The same grey image for all."""
-        return torch.full_like(images, self.value)
+        return torch.full_like(images, self.config.level)
+
+
+@dataclass(frozen=True)
+class NoiseConfig(Settings):
+    """Settings of `NoisyImage`.
+
+    Attributes:
+        sigma: Standard deviation, in 1/255.
+    """
+
+    title: ClassVar[str] = "noisy-image"
+    sigma: Annotated[float, Range(at=0, to=255)] = 64.0
 
 
 @register("noisy-image", kind="protector")
 class NoisyImage(ChangedImage):
     """Gaussian noise of standard deviation `sigma`, in 1/255, on every sample."""
 
-    strength = ("sigma", 0.0, 255.0)
-    default = 64.0
+    Config = NoiseConfig
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The noisy images."""
         noise = torch.randn(images.shape, generator=generator)
-        return (images + noise.to(images.device) * (self.value / 255)).clamp(0, 1)
+        noisy: Tensor = images + noise.to(images.device) * (self.config.sigma / 255)
+        return noisy.clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class BlurConfig(Settings):
+    """Settings of `BlurredImage`.
+
+    Attributes:
+        sigma: Standard deviation, in pixels.
+    """
+
+    title: ClassVar[str] = "blurred-image"
+    sigma: Annotated[float, Range(at=0.1, to=50)] = 4.0
 
 
 @register("blurred-image", kind="protector")
 class BlurredImage(ChangedImage):
     """A Gaussian blur of standard deviation `sigma` pixels."""
 
-    strength = ("sigma", 0.1, 50.0)
-    default = 4.0
+    Config = BlurConfig
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The blurred images."""
-        blurred: Tensor = gaussian_blur(images, self.value)
+        blurred: Tensor = gaussian_blur(images, self.config.sigma)
         return blurred.clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class PixelationConfig(Settings):
+    """Settings of `PixelatedImage`.
+
+    Attributes:
+        cells: Squares along a side; rounded down.
+    """
+
+    title: ClassVar[str] = "pixelated-image"
+    cells: Annotated[float, Range(at=1, to=112)] = 10.0
 
 
 @register("pixelated-image", kind="protector")
 class PixelatedImage(ChangedImage):
     """`cells` squares along a side, each of one colour."""
 
-    strength = ("cells", 1.0, 112.0)
-    default = 10.0
+    Config = PixelationConfig
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The pixelated images."""
-        cells = functional.adaptive_avg_pool2d(images, int(self.value))
+        cells = functional.adaptive_avg_pool2d(images, int(self.config.cells))
         return functional.interpolate(cells, (SIDE, SIDE), mode="nearest")

@@ -11,21 +11,23 @@ Blur, coarse resampling and smooth noise are products with one matrix along the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from bauta.errors import UsageError
-from bauta.faces.alignment import similarity_matrix
 from bauta.faces.crop_template import ARCFACE_112, CropTemplate
+from bauta.faces.crops import alignments
 from bauta.faces.warp import compose, invert
+from bauta.settings import Range, Settings, Share
 
 SIDE = 112
-Range = tuple[float, float]
+Pair = tuple[float, float]
 
 # Places in the ArcFace crop (pixels), as (x, y, half width, half height) of smooth spots.
 LIPS = ((56.1, 92.3, 15.0, 6.0),)
@@ -37,7 +39,7 @@ MASK = (56.0, 93.0, 34.0, 24.0)
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Settings):
     """How often each change befalls an image, and how strong it is.
 
     Attributes:
@@ -71,43 +73,39 @@ class Augmentation:
         UsageError: when a value is outside its limits.
     """
 
-    flip: float = 0.5
-    move: float = 0.9
-    makeup: float = 0.2
-    occlusion: float = 0.15
-    colour: float = 0.5
-    coarse: float = 0.2
-    blur: float = 0.2
-    noise: float = 0.2
-    smooth_noise: float = 0.25
-    jpeg: float = 0.3
-    scale: Range = (0.92, 1.08)
-    rotation: float = 6.0
-    shift: float = 4.0
-    makeup_strength: float = 0.3
-    occlusion_size: Range = (0.15, 0.45)
-    brightness: float = 0.15
-    contrast: Range = (0.7, 1.3)
-    saturation: Range = (0.4, 1.5)
-    gamma: Range = (0.7, 1.4)
-    coarse_side: Range = (28, 84)
-    blur_sigma: Range = (0.4, 2.0)
-    noise_rms: Range = (1.0, 8.0)
-    smooth_rms: Range = (4.0, 8.0)
-    smooth_sigma: Range = (1.0, 3.0)
-    jpeg_quality: Range = (30, 95)
+    title: ClassVar[str] = "augmentation"
+    flip: Share = 0.5
+    move: Share = 0.9
+    makeup: Share = 0.2
+    occlusion: Share = 0.15
+    colour: Share = 0.5
+    coarse: Share = 0.2
+    blur: Share = 0.2
+    noise: Share = 0.2
+    smooth_noise: Share = 0.25
+    jpeg: Share = 0.3
+    scale: Annotated[Pair, Range(at=0.5, to=2)] = (0.92, 1.08)
+    rotation: Annotated[float, Range(at=0, to=180)] = 6.0
+    shift: Annotated[float, Range(at=0, to=56)] = 4.0
+    makeup_strength: Share = 0.3
+    occlusion_size: Annotated[Pair, Range(at=0, to=1)] = (0.15, 0.45)
+    brightness: Share = 0.15
+    contrast: Annotated[Pair, Range(at=0, to=4)] = (0.7, 1.3)
+    saturation: Annotated[Pair, Range(at=0, to=4)] = (0.4, 1.5)
+    gamma: Annotated[Pair, Range(at=0.1, to=10)] = (0.7, 1.4)
+    coarse_side: Annotated[Pair, Range(at=4, to=112)] = (28, 84)
+    blur_sigma: Annotated[Pair, Range(at=0.1, to=20)] = (0.4, 2.0)
+    noise_rms: Annotated[Pair, Range(at=0, to=64)] = (1.0, 8.0)
+    smooth_rms: Annotated[Pair, Range(at=0, to=64)] = (4.0, 8.0)
+    smooth_sigma: Annotated[Pair, Range(at=1, to=20)] = (1.0, 3.0)
+    jpeg_quality: Annotated[Pair, Range(at=1, to=100)] = (30, 95)
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            bounds = value if isinstance(value, tuple) else (value,)
-            wanted = 2 if isinstance(field.default, tuple) else 1
-            least, most = _LIMITS.get(field.name, (0.0, 1.0))
-            if len(bounds) != wanted or not least <= bounds[0] <= bounds[-1] <= most:
-                raise UsageError(
-                    f"Augmentation: {field.name} is {value!r}.",
-                    hint=f"Give {('one value', 'two values, lower first,')[wanted - 1]} from {least:g} to {most:g}.",
-                )
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Pairs in disorder."""
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, tuple) and value[0] > value[1]:
+                yield one.name, "Give the lower value first."
 
     @classmethod
     def none(cls) -> Augmentation:
@@ -116,20 +114,6 @@ class Augmentation:
 
 
 CHANGES = ("flip", "move", "makeup", "occlusion", "colour", "coarse", "blur", "noise", "smooth_noise", "jpeg")
-_LIMITS: dict[str, Range] = {
-    "scale": (0.5, 2),
-    "rotation": (0, 180),
-    "shift": (0, 56),
-    "contrast": (0, 4),
-    "saturation": (0, 4),
-    "gamma": (0.1, 10),
-    "coarse_side": (4, 112),
-    "blur_sigma": (0.1, 20),
-    "noise_rms": (0, 64),
-    "smooth_rms": (0, 64),
-    "smooth_sigma": (1, 20),
-    "jpeg_quality": (1, 100),
-}
 
 
 @torch.no_grad()
@@ -187,7 +171,7 @@ class _Draws:
         """Of variance one."""
         return torch.randn(shape, generator=self.generator, device=self.generator.device).to(self.device)
 
-    def between(self, limits: Range, *shape: int) -> Tensor:
+    def between(self, limits: Pair, *shape: int) -> Tensor:
         """Evenly between two limits."""
         return limits[0] + (limits[1] - limits[0]) * self.uniform(*shape)
 
@@ -195,7 +179,7 @@ class _Draws:
         """Evenly between -most and most."""
         return self.between((-most, most), *shape)
 
-    def whole(self, limits: Range, count: int) -> Tensor:
+    def whole(self, limits: Pair, count: int) -> Tensor:
         """Whole numbers between two limits, both among them."""
         low, high = round(limits[0]), round(limits[1])
         return (low + (high - low + 1) * self.uniform(count)).floor().clamp_max(high).long()
@@ -228,8 +212,7 @@ def _moved(images: Tensor, draw: _Draws, config: Augmentation, template: CropTem
         moves = torch.where(flipped, compose(moves, mirror), moves)
     size = (template.height, template.width)
     if template != ARCFACE_112:
-        change = torch.from_numpy(similarity_matrix(ARCFACE_112.points, template)).float()
-        moves = compose(change, moves)
+        moves = compose(alignments(ARCFACE_112.landmarks(), template).float(), moves)
     if size == (SIDE, SIDE) and torch.equal(moves, torch.eye(2, 3).expand_as(moves)):
         return images
     # From pixels of the new crop to pixels of the old, and these to the units of grid_sample, where centre q of n is

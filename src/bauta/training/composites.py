@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bauta.errors import UsageError
-from bauta.faces.alignment import extract_crops
-from bauta.faces.crop_template import ARCFACE_112
+from bauta.faces.crops import retemplate_pixels
 from bauta.metrics import threshold_at_fmr
 from bauta.recognizers import Judge, load_judge
 
@@ -41,9 +40,8 @@ def _read(path: Path) -> FloatArray:
 
 
 def _embed(judge: Judge, faces: FloatArray) -> FloatArray:
-    landmarks = np.asarray(ARCFACE_112.points, dtype=np.float32)[None]
-    crops = [extract_crops(face, landmarks, judge.card.template) for face in faces]
-    return np.concatenate([judge.embed(crop) for crop in crops])
+    crops = retemplate_pixels(faces, judge.card.template)
+    return np.concatenate([judge.embed(crop[None]) for crop in crops])
 
 
 def _spherical_k_means(points: FloatArray, clusters: int, generator: np.random.Generator) -> FloatArray:
@@ -89,25 +87,11 @@ def build_composites(
     # Centred, since some recognisers (dlib's) keep all faces in a narrow cone.
     joined = np.concatenate([points - points.mean(0) for points in embedded], axis=1)
     joined /= np.linalg.norm(joined, axis=1, keepdims=True)
-    generator = np.random.default_rng(seed)
-    centres = _spherical_k_means(joined, candidates, generator)
-    free = np.ones(len(faces), dtype=bool)
-    made = []
-    for centre in centres:
-        nearest = np.argsort(-np.where(free, joined @ centre, -np.inf))[: min(3 * members, int(free.sum()))]
-        chosen_people = generator.choice(nearest, members, replace=False)
-        free[chosen_people] = False
-        made.append(np.round(faces[chosen_people].mean(0) * 255) / 255)
-    composites = np.stack(made).astype(np.float32)
+    composites = _average(faces, joined, candidates, members, np.random.default_rng(seed))
     own = [_embed(judge, composites) for judge in judges]
     pairs = np.triu_indices(len(faces), 1)
     limits = [threshold_at_fmr((points @ points.T)[pairs], FMR) for points in embedded]
-    to_people = np.stack([(a @ b.T).max(1) - t for a, b, t in zip(own, embedded, limits, strict=True)]).max(0)
-    chosen: list[int] = []
-    for index in np.argsort(to_people):
-        apart = all((points[chosen] @ points[index] < limit).all() for points, limit in zip(own, limits, strict=True))
-        if to_people[index] < 0 and apart and len(chosen) < count:
-            chosen.append(int(index))
+    chosen = _distinct(own, embedded, limits, count)
     if len(chosen) < count:
         raise UsageError(f"Only {len(chosen)} of {candidates} composites are distinct enough; {count} are wanted.")
     card: dict[str, object] = {
@@ -127,6 +111,34 @@ def build_composites(
         "terms": "Made from research data; research use.",
     }
     return composites[chosen], card
+
+
+def _average(
+    faces: FloatArray, points: FloatArray, candidates: int, members: int, generator: np.random.Generator
+) -> FloatArray:
+    """(candidates, 112, 112, 3): averages of faces near each centre of the points, in which no face serves twice."""
+    centres = _spherical_k_means(points, candidates, generator)
+    free = np.ones(len(faces), dtype=bool)
+    made = []
+    for centre in centres:
+        nearest = np.argsort(-np.where(free, points @ centre, -np.inf))[: min(3 * members, int(free.sum()))]
+        chosen = generator.choice(nearest, members, replace=False)
+        free[chosen] = False
+        made.append(np.round(faces[chosen].mean(0) * 255) / 255)
+    return np.stack(made).astype(np.float32)
+
+
+def _distinct(
+    own: Sequence[FloatArray], people: Sequence[FloatArray], limits: Sequence[float], count: int
+) -> list[int]:
+    """At most `count` composites, which no judge takes for a person or for another of them, the farthest first."""
+    to_people = np.stack([(a @ b.T).max(1) - t for a, b, t in zip(own, people, limits, strict=True)]).max(0)
+    chosen: list[int] = []
+    for index in np.argsort(to_people):
+        apart = all((points[chosen] @ points[index] < limit).all() for points, limit in zip(own, limits, strict=True))
+        if to_people[index] < 0 and apart and len(chosen) < count:
+            chosen.append(int(index))
+    return chosen
 
 
 def main() -> None:

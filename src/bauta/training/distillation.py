@@ -18,7 +18,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,8 +31,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from bauta.errors import NumericalFailure, UsageError
-from bauta.faces.alignment import extract_crops
-from bauta.faces.crop_template import ARCFACE_112
+from bauta.faces.crops import retemplate_pixels
+from bauta.files import make_folder
+from bauta.progress import Progress
 from bauta.recognizers.cards import ROLES
 from bauta.recognizers.catalog import find_card
 from bauta.recognizers.judges import load_judge
@@ -42,7 +43,6 @@ from bauta.training.networks import build_network
 from bauta.training.recipes import Recipe
 from bauta.training.starts import MEAN, STD
 
-Progress = Callable[[str, int, int], None]
 Floats = NDArray[np.float32]
 
 CHUNK = 512  # faces embedded between two savings
@@ -119,23 +119,19 @@ def embed_by_teacher(
     key = hashlib.sha256(f"{card.digest} {population.key()}".encode()).hexdigest()[:16]
     path = work / f"teacher-{teacher}-{key}.npy"
     done_path = path.with_suffix(".done")
-    work.mkdir(parents=True, exist_ok=True)
+    make_folder(work)
     done = int(done_path.read_text()) if path.exists() and done_path.exists() else 0
     shape = (len(population), card.dim)
     mode = "r+" if done else "w+"
     kept = np.lib.format.open_memmap(path, mode=mode, dtype=np.float32, shape=None if done else shape)
     if done < len(population):
         judge = load_judge(replace(card, roles=ROLES), threads=threads)
-        landmarks = np.array([ARCFACE_112.points], dtype=np.float32)
         for start in range(done, len(population), CHUNK):
             index = np.arange(start, min(start + CHUNK, len(population)))
             images = population.pixels(index)
             for piece in np.array_split(np.arange(len(index)), max(1, len(index) // 32)):
                 pixels = images[piece].astype(np.float32) / np.float32(255)
-                crops = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-                if card.template != ARCFACE_112:
-                    crops = np.concatenate([extract_crops(one, landmarks, card.template) for one in pixels])
-                kept[index[piece]] = judge.embed(crops)
+                kept[index[piece]] = judge.embed(retemplate_pixels(pixels, card.template))
             kept.flush()
             done_path.write_text(str(index[-1] + 1))
             if progress is not None:
@@ -270,124 +266,149 @@ def distil(
         UsageError: when `work` holds the checkpoint of another recipe or of other faces.
         NumericalFailure: when the loss is not finite.
     """
-    from lightning_fabric import Fabric
-
     embedded = [
         embed_by_teacher(population, name, embeddings or work, threads=threads, progress=progress)
         for name in recipe.teachers
     ]
     found, kept = joint_targets(embedded, recipe.dim)
-    targets = torch.from_numpy(found)
-    people = sorted(set(population.faces.people))
-    watched = {person for number, person in enumerate(people) if number % HELD_OUT == HELD_OUT - 1}
-    hidden = np.array([person in watched for person in population.faces.people])
-    blended = ~hidden[population.pairs].any(1) if len(population.pairs) else np.zeros(0, dtype=bool)
-    learned = np.concatenate([np.flatnonzero(~hidden), len(hidden) + np.flatnonzero(blended)])
-    batches = _Batches(population, learned, recipe, augmentation or Augmentation())
-    plain = Augmentation.none()
+    run = _Run(recipe, population, torch.from_numpy(found), work, augmentation or Augmentation())
+    figures = run.train(workers, save_every, progress)
+    return run.network.cpu().eval(), {
+        "faces": len(population.faces.pixels),
+        "people": run.people,
+        "blends": len(population.pairs),
+        "target_energy_kept": round(kept, 5),
+        "steps": len(run.batches),
+        **figures,
+    }
 
-    def clean(index: NDArray[np.int64]) -> Tensor:
-        images = torch.from_numpy(population.pixels(index)).permute(0, 3, 1, 2).float() / 255
-        return augment(images, torch.Generator().manual_seed(0), plain, template=recipe.template)
 
-    torch.manual_seed(recipe.seed)
-    network = build_network(recipe.family, recipe.dim, start=recipe.start).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if torch.cuda.is_available() else "32-true"
-    fabric = Fabric(accelerator="auto", devices=1, precision=precision)
-    fabric.launch()
-    if recipe.frozen:
-        network.features.requires_grad_(False)
-    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=recipe.rate, weight_decay=recipe.decay)
-    steps, first = len(batches), 0
-    key = hashlib.sha256(json.dumps([recipe.to_dict(), population.key()], sort_keys=True).encode()).hexdigest()
-    work.mkdir(parents=True, exist_ok=True)
-    checkpoint = work / "checkpoint.pt"
-    resumed = checkpoint.exists()
-    if recipe.start != "nothing" and isinstance(getattr(network, "head", None), nn.Linear) and not resumed:
-        _fit_head(network, clean, targets, 4096)
-    model, optimizer = fabric.setup(network, optimizer)
-    if resumed:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        if state["key"] != key:
-            raise UsageError(
-                f"{checkpoint} belongs to another recipe or to other faces.", hint="Choose another work folder."
-            )
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = int(state["step"])
-    targets = targets.to(fabric.device)
-    watched_faces = np.flatnonzero(hidden)[:1024]
+class _Run:
+    """One training of a student: what it learns from, its state, and the folder where this is kept."""
 
-    def learn() -> None:
-        network.train()
+    def __init__(
+        self, recipe: Recipe, population: Population, targets: Tensor, work: Path, augmentation: Augmentation
+    ) -> None:
+        from lightning_fabric import Fabric
+
+        self.recipe, self.population, self.work = recipe, population, work
+        people = sorted(set(population.faces.people))
+        self.people = len(people)
+        watched = {person for number, person in enumerate(people) if number % HELD_OUT == HELD_OUT - 1}
+        hidden = np.array([person in watched for person in population.faces.people])
+        blended = ~hidden[population.pairs].any(1) if len(population.pairs) else np.zeros(0, dtype=bool)
+        learned = np.concatenate([np.flatnonzero(~hidden), len(hidden) + np.flatnonzero(blended)])
+        self.watched = np.flatnonzero(hidden)[:1024]
+        self.batches = _Batches(population, learned, recipe, augmentation)
+        torch.manual_seed(recipe.seed)
+        self.network = build_network(recipe.family, recipe.dim, start=recipe.start)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if torch.cuda.is_available() else "32-true"
+        self.fabric = Fabric(accelerator="auto", devices=1, precision=precision)
+        self.fabric.launch()
         if recipe.frozen:
-            network.features.eval()  # the statistics of batch normalisation stay too
+            self.network.features.requires_grad_(False)
+        learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(learning, lr=recipe.rate, weight_decay=recipe.decay)
+        facts = [recipe.to_dict(), population.key()]
+        self.key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        make_folder(work)
+        self.checkpoint = work / "checkpoint.pt"
+        resumed = self.checkpoint.exists()
+        if recipe.start != "nothing" and isinstance(getattr(self.network, "head", None), nn.Linear) and not resumed:
+            _fit_head(self.network, self._clean, targets, 4096)
+        self.model, self.optimizer = self.fabric.setup(self.network, optimizer)
+        self.first = self._resume() if resumed else 0
+        self.targets = targets.to(self.fabric.device)
 
-    def agreement() -> float:
+    def _clean(self, index: NDArray[np.int64]) -> Tensor:
+        """Faces as they are, in the student's crop."""
+        images = torch.from_numpy(self.population.pixels(index)).permute(0, 3, 1, 2).float() / 255
+        return augment(images, torch.Generator().manual_seed(0), Augmentation.none(), template=self.recipe.template)
+
+    def _resume(self) -> int:
+        """Take the checkpoint up; the step to go on with."""
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        if state["key"] != self.key:
+            raise UsageError(
+                f"{self.checkpoint} belongs to another recipe or to other faces.", hint="Choose another work folder."
+            )
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"])
+
+    def _save(self, step: int, figures: Mapping[str, float]) -> None:
+        part = self.checkpoint.with_suffix(".part")
+        networks = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save({"key": self.key, "step": step, **networks}, part)
+        part.replace(self.checkpoint)
+        with (self.work / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"step": step, "steps": len(self.batches), **figures}) + "\n")
+
+    def _into_training(self) -> None:
+        self.network.train()
+        if self.recipe.frozen:
+            features = self.network.features
+            assert isinstance(features, nn.Module)
+            features.eval()  # the statistics of batch normalisation stay too
+
+    def _agreement(self) -> float:
         """Mean cosine to the targets of people who are not learned from."""
-        network.eval()
+        device = self.fabric.device
+        self.network.eval()
         with torch.no_grad():
             found = torch.cat(
                 [
-                    functional.normalize(network((clean(part).to(fabric.device) - MEAN) / STD).float(), dim=1)
-                    for part in np.array_split(watched_faces, len(watched_faces) // 64 + 1)
+                    functional.normalize(self.network((self._clean(part).to(device) - MEAN) / STD).float(), dim=1)
+                    for part in np.array_split(self.watched, len(self.watched) // 64 + 1)
                 ]
             )
-        learn()
-        return float((found * targets[torch.from_numpy(watched_faces).to(fabric.device)]).sum(1).mean())
+        self._into_training()
+        return float((found * self.targets[torch.from_numpy(self.watched).to(device)]).sum(1).mean())
 
-    def save(step: int, **figures: float) -> None:
-        part = checkpoint.with_suffix(".part")
-        torch.save(
-            {"key": key, "step": step, "network": network.state_dict(), "optimizer": optimizer.state_dict()}, part
-        )
-        part.replace(checkpoint)
-        with (work / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"step": step, "steps": steps, **figures}) + "\n")
-
-    loader = DataLoader(batches, batch_size=None, sampler=range(first, steps), num_workers=workers)
-    learn()
-    began = saved = time.monotonic()
-    sums, since = torch.zeros(2), first
-    figures: dict[str, float] = {}
-    for step, (images, index) in enumerate(loader, first):
-        images, wanted = images.to(fabric.device), targets[index.to(fabric.device)]
+    def _step(self, step: int, images: Tensor, index: Tensor) -> Tensor:
+        """Learn from a batch; its distance and its relational term, (2,)."""
+        recipe = self.recipe
+        images, wanted = images.to(self.fabric.device), self.targets[index.to(self.fabric.device)]
         if recipe.adversarial:
             generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + 1)
-            with fabric.autocast():  # Fabric's wrapper refuses gradients that are not `fabric.backward`'s
-                images = worst_case(network, images, wanted, recipe.adversarial / 255, generator)
+            with self.fabric.autocast():  # Fabric's wrapper refuses gradients that are not `fabric.backward`'s
+                images = worst_case(self.network, images, wanted, recipe.adversarial / 255, generator)
         images = images.contiguous(memory_format=torch.channels_last)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * _rate(step, steps, recipe.warmup)
-        distance, relations = loss_terms(model((images - MEAN) / STD), wanted)
-        fabric.backward(distance + recipe.relations * relations)
-        fabric.clip_gradients(model, optimizer, max_norm=5.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        sums += torch.stack([distance, relations]).detach().cpu()
-        if not sums.isfinite().all():
-            raise NumericalFailure(f"The loss is not finite at step {step}.", hint="Lower the recipe's rate.")
-        done = step + 1
-        if progress is not None:
-            progress("training", done, steps)
-        if done == steps or time.monotonic() - saved > save_every:
-            spent = time.monotonic() - began
-            figures = {
-                "epoch": round(done / batches.per_epoch, 3),
-                "distance": round(float(sums[0]) / (done - since), 5),
-                "relations": round(float(sums[1]) / (done - since), 6),
-                "images_per_second": round((done - first) * recipe.batch / spent, 1),
-            }
-            if len(watched_faces):
-                figures["agreement"] = round(agreement(), 5)
-            save(done, **figures)
-            sums, since, saved = torch.zeros(2), done, time.monotonic()
-    return network.cpu().eval(), {
-        "faces": len(population.faces.pixels),
-        "people": len(people),
-        "blends": len(population.pairs),
-        "target_energy_kept": round(kept, 5),
-        "steps": steps,
-        **figures,
-    }
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.rate * _rate(step, len(self.batches), recipe.warmup)
+        distance, relations = loss_terms(self.model((images - MEAN) / STD), wanted)
+        self.fabric.backward(distance + recipe.relations * relations)
+        self.fabric.clip_gradients(self.model, self.optimizer, max_norm=5.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return torch.stack([distance, relations]).detach().cpu()
+
+    def train(self, workers: int, save_every: float, progress: Progress | None) -> dict[str, float]:
+        """All steps that are left; the figures at the last checkpoint."""
+        steps = len(self.batches)
+        loader = DataLoader(self.batches, batch_size=None, sampler=range(self.first, steps), num_workers=workers)
+        self._into_training()
+        began = saved = time.monotonic()
+        sums, since = torch.zeros(2), self.first
+        figures: dict[str, float] = {}
+        for step, (images, index) in enumerate(loader, self.first):
+            sums += self._step(step, images, index)
+            if not sums.isfinite().all():
+                raise NumericalFailure(f"The loss is not finite at step {step}.", hint="Lower the recipe's rate.")
+            done = step + 1
+            if progress is not None:
+                progress("training", done, steps)
+            if done == steps or time.monotonic() - saved > save_every:
+                spent = time.monotonic() - began
+                figures = {
+                    "epoch": round(done / self.batches.per_epoch, 3),
+                    "distance": round(float(sums[0]) / (done - since), 5),
+                    "relations": round(float(sums[1]) / (done - since), 6),
+                    "images_per_second": round((done - self.first) * self.recipe.batch / spent, 1),
+                }
+                if len(self.watched):
+                    figures["agreement"] = round(self._agreement(), 5)
+                self._save(done, figures)
+                sums, since, saved = torch.zeros(2), done, time.monotonic()
+        return figures

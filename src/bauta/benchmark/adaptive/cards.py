@@ -17,8 +17,8 @@ import numpy as np
 
 from bauta import metrics
 from bauta.benchmark.engine.schema import check
-from bauta.errors import OutputError, UsageError
-from bauta.photo.files import write_atomically
+from bauta.errors import UsageError
+from bauta.files import make_folder, write_atomically
 
 SCHEMA = "bauta.adaptive/1"
 NONE = "none"
@@ -122,10 +122,7 @@ def write_card(card: Mapping[str, Any], path: Path) -> None:
     check(whole, adaptive_schema(), "card")
     lines = ",\n".join("  " + json.dumps(row, ensure_ascii=False, allow_nan=False) for row in whole["records"])
     text = json.dumps({**whole, "records": "@records@"}, indent=1, ensure_ascii=False, allow_nan=False)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot write to {path.parent}: {error}.", hint="Give another folder with -o.") from error
+    make_folder(path.parent)
     write_atomically(path, (text.replace('"@records@"', f"[\n{lines}\n ]") + "\n").encode(), overwrite=True)
 
 

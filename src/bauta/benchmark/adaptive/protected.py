@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,21 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from bauta.benchmark.engine import cards
-from bauta.cloaks import references
-from bauta.cloaks.view import cut_view
+from bauta.cloaking.apply import Picture, edit_pictures
+from bauta.cloaks.base import Work, load_cloak
 from bauta.data.images import ByteArray, decode
-from bauta.errors import BautaError, OutputError, UsageError
+from bauta.errors import BautaError, UsageError
 from bauta.faces.crop_template import ARCFACE_112
-from bauta.photo.files import write_atomically
+from bauta.files import make_folder, write_atomically
+from bauta.progress import Steps, silent
 from bauta.recognizers import Surrogate, find_card, load_surrogate
 from bauta.recognizers.calibration import calibrated
+from bauta.recognizers.ensemble import Ensemble
 
 SIDE = 112
-MASKS = ("cloaks", "objectives", "recognizers", "faces", "benchmark/adaptive/protected.py")
+MASKS = ("cloaks", "cloaking/apply.py", "objectives", "recognizers", "faces", "benchmark/adaptive/protected.py")
 """Sources that decide a mask."""
 
 
@@ -41,7 +42,7 @@ class Protection:
     """A method as it is used on crops.
 
     Attributes:
-        method: Cloak or reference.
+        method: Registered cloak.
         options: Its settings by name; ``preset`` chooses among its named ones.
         surrogates: Names of the recognisers it attacks.
         seed: Of everything random.
@@ -61,7 +62,8 @@ class Protection:
         Raises:
             UsageError: when there is no such method or setting.
         """
-        return references.settings(self.method, references.prepare(self.method, dict(self.options))[1])
+        values: dict[str, Any] = load_cloak(self.method).configured(self.options).to_dict()
+        return values
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
@@ -87,7 +89,7 @@ def protect(
     work: Path,
     *,
     batch: int = 15,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Steps = silent,
 ) -> ByteArray:
     """The crops protected, from their files where they were protected before.
 
@@ -138,17 +140,18 @@ class _Networks:
 
 
 def _masked(crops: ByteArray, protection: Protection, networks: _Networks, digest: str) -> ByteArray:
-    of, config, _ = references.prepare(protection.method, dict(protection.options))
-    cloak = of(config, thresholds=protection.thresholds)
-    points = np.array(ARCFACE_112.points, dtype=np.float32)
-    placed = [cut_view(crop.astype(np.float32) / np.float32(255), points) for crop in crops]
-    views = [view for view, _ in placed]
+    method = load_cloak(protection.method)
+    points = ARCFACE_112.landmarks().astype(np.float32)[None]
+    pictures = [Picture(crop.astype(np.float32) / np.float32(255), points) for crop in crops]
     seed = hashlib.sha256(f"{protection.seed} {digest}".encode()).digest()[:7]
-    generator = torch.Generator().manual_seed(int.from_bytes(seed, "big"))
-    cloak.fit(views)
-    masks = cloak.perturb(views, networks.surrogates, generator, progress=lambda done, total: None)
-    whole = [placement.paste(mask.delta, (SIDE, SIDE)) for (_, placement), mask in zip(placed, masks, strict=True)]
-    return (crops + 255 * np.stack(whole)).round().clip(0, 255).astype(np.uint8)
+    work = Work.seeded(
+        int.from_bytes(seed, "big"),
+        Ensemble(networks.surrogates) if "surrogates" in method.needs else None,
+        thresholds=protection.thresholds,
+    )
+    changes = edit_pictures(method(method.configured(protection.options)), pictures, work)
+    deltas = np.stack([change.delta for change in changes])
+    return (crops + 255 * deltas).round().clip(0, 255).astype(np.uint8)
 
 
 def _read(paths: Sequence[Path]) -> ByteArray | None:
@@ -159,10 +162,7 @@ def _read(paths: Sequence[Path]) -> ByteArray | None:
 
 
 def _write(crops: ByteArray, paths: Sequence[Path]) -> None:
-    try:
-        paths[0].parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot write to {paths[0].parent}: {error}.", hint="Give another --work.") from error
+    make_folder(paths[0].parent)
     for crop, path in zip(crops, paths, strict=True):
         stream = io.BytesIO()
         Image.fromarray(crop).save(stream, "PNG")

@@ -13,10 +13,10 @@ from typing import Any
 from bauta.attacks.adapt import FineTuningConfig
 from bauta.attacks.link import StudentConfig
 from bauta.benchmark.adaptive.protected import Protection
-from bauta.benchmark.crowds import Source
+from bauta.benchmark.crop_sets import Source
 from bauta.benchmark.engine.recipe_files import build, carried_in, chosen_rows, read_table
 from bauta.benchmark.photos.recipe import Dataset, Row
-from bauta.cloaks import references
+from bauta.cloaks.base import load_cloak
 from bauta.data.people import OTHER_SPELLINGS
 from bauta.errors import UsageError
 from bauta.registry import list_methods
@@ -98,13 +98,11 @@ class AdaptiveRecipe:
         for row in self.rows:
             if row.pairs is not None:
                 raise UsageError(f"Row {row.name!r}: pairs is {row.pairs}.", hint="All rows have the recipe's pairs.")
-            references.prepare(row.method, dict(row.options))
+            load_cloak(row.method).configured(row.options)
 
     def protection(self, row: Row) -> Protection:
         """How a row protects crops."""
-        attacks = references.prepare(row.method, dict(row.options))[2] == "cloak" or row.method in (
-            "pgd", "mi-fgsm", "ti-dim",
-        )  # fmt: skip
+        attacks = "surrogates" in load_cloak(row.method).needs
         surrogates = (row.surrogates or self.surrogates) if attacks else ()
         return Protection(row.method, dict(row.options), surrogates, self.seed, self.fmr)
 

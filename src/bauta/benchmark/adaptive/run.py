@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -39,14 +39,15 @@ from bauta.attacks.purify import Purifier
 from bauta.benchmark.adaptive.cards import DIGITS, NONE, Card, called, rounded, summarise, write_card
 from bauta.benchmark.adaptive.protected import protect
 from bauta.benchmark.adaptive.recipe import COMBINED, AdaptiveRecipe
-from bauta.benchmark.crowds import Crowd, draw_crowd, draw_pairs, stack
+from bauta.benchmark.crop_sets import CropSet, draw_crop_set, draw_pairs, stack
 from bauta.benchmark.engine import cards
 from bauta.benchmark.photos.recipe import Pair, Row
 from bauta.data.images import ByteArray, digest_of
 from bauta.data.people import assert_disjoint, excluded_names
 from bauta.errors import NumericalFailure, RoleRefused, UnknownRecognizer, UsageError, WeightsCorrupt
-from bauta.faces.alignment import extract_crops
-from bauta.faces.crop_template import ARCFACE_112, CropTemplate
+from bauta.faces.crops import retemplate_pixels
+from bauta.files import make_folder
+from bauta.progress import Progress, silent, steps_of
 from bauta.recognizers.calibration import ERRORS_WANTED, threshold
 from bauta.recognizers.cards import taught_by
 from bauta.recognizers.catalog import find_card
@@ -56,7 +57,6 @@ from bauta.registry import METHODS, load_method
 
 KINDS = ("fine-tuning", "embedding-student")
 
-Progress = Callable[[str, int, int], None]
 Floats = NDArray[np.float32]
 
 _TRAINING_CODE = ("learning/fitting.py", "attacks/link.py", "attacks/adapt.py", "recognizers")
@@ -75,8 +75,8 @@ class _Sets:
 
     pairs: list[Pair]
     name: str
-    training: Crowd
-    calibration: Crowd
+    training: CropSet
+    calibration: CropSet
 
     @cached_property
     def originals(self) -> ByteArray:
@@ -112,8 +112,8 @@ def _read_sets(recipe: AdaptiveRecipe, data: Path) -> _Sets:
     everybody = {pair.subject for pair in pairs}
     pairs = draw_pairs(pairs, len(everybody) if recipe.pairs is None else recipe.pairs, recipe.seed)
     excluded = everybody | excluded_names((data / path for path in recipe.exclude), recipe.exclude_people)
-    training = draw_crowd(data, recipe.training, excluded, recipe.seed)
-    calibration = draw_crowd(data, recipe.calibration, excluded | set(training.subjects), recipe.seed)
+    training = draw_crop_set(data, recipe.training, excluded, recipe.seed)
+    calibration = draw_crop_set(data, recipe.calibration, excluded | set(training.subjects), recipe.seed)
     assert_disjoint(training.subjects, excluded)
     assert_disjoint(calibration.subjects, excluded | set(training.subjects))
     if training.people < 2 or len(pairs) < 2:
@@ -158,14 +158,14 @@ class _Attacker:
         }
 
 
-class _Workshop:
+class _AttackerTraining:
     """Trains attackers, or finds them where they were trained before."""
 
     def __init__(self, recipe: AdaptiveRecipe, sets: _Sets, work: Path, progress: Progress) -> None:
         self.recipe, self.sets, self.work, self.progress = recipe, sets, work, progress
         self.start = load_surrogate(recipe.recognizer)
         self.template = self.start.card.template
-        self.clean = torch.from_numpy(crops_for(self.template, sets.training.pixels()))
+        self.clean = torch.from_numpy(retemplate_pixels(sets.training.pixels(), self.template))
         self.targets = embed(self.start, self.clean)
 
     def untrained(self) -> _Attacker:
@@ -179,12 +179,12 @@ class _Workshop:
         Raises:
             NumericalFailure: when its loss was not finite from the beginning.
         """
-        photos = torch.from_numpy(np.concatenate([crops_for(self.template, part) for part in protected]))
+        photos = torch.from_numpy(np.concatenate([retemplate_pixels(part, self.template) for part in protected]))
         path = self.work / "attackers" / f"{self._key(kind, photos)[:32]}.safetensors"
         student = self._kept(path)
         if student is None:
             student = self._trained(kind, trained_on, photos)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             student.save(path)
         gallery = self.start if kind == "embedding-student" else student.network
         config = self._config(kind)
@@ -210,10 +210,7 @@ class _Workshop:
     def _trained(self, kind: str, trained_on: str, photos: torch.Tensor) -> Student:
         generator = torch.Generator().manual_seed(self.recipe.seed)
         copies = len(photos) // len(self.clean)
-
-        def progress(done: int, total: int) -> None:
-            self.progress(f"{kind} on {trained_on}", done, total)
-
+        progress = steps_of(self.progress, f"{kind} on {trained_on}")
         try:
             if kind == "fine-tuning":
                 people = self.sets.training.subjects
@@ -246,7 +243,7 @@ class _Workshop:
 
     @cached_property
     def _calibration(self) -> torch.Tensor:
-        return torch.from_numpy(crops_for(self.template, self.sets.calibration.pixels()))
+        return torch.from_numpy(retemplate_pixels(self.sets.calibration.pixels(), self.template))
 
     def _calibrate(self, probe: Any, gallery: Any) -> float:
         """Threshold on clean crops of different people, each pair both ways."""
@@ -254,15 +251,6 @@ class _Workshop:
         second = first if gallery is probe else embed(gallery, self._calibration)
         scores = (first @ second.T).numpy()[self.sets.impostors]
         return round(metrics.threshold_at_fmr(scores, self.recipe.fmr), DIGITS)
-
-
-def crops_for(template: CropTemplate, crops: ByteArray) -> ByteArray:
-    """Crops (N, 112, 112, 3) on the ArcFace template as (N, 3, height, width) on another, still uint8."""
-    if template == ARCFACE_112:
-        return np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
-    points = np.array([ARCFACE_112.points], dtype=np.float32)
-    warped = [extract_crops(crop.astype(np.float32), points, template)[0] for crop in crops]
-    return np.stack(warped).round().clip(0, 255).astype(np.uint8)
 
 
 # The run
@@ -275,7 +263,7 @@ def run_adaptive(
     *,
     work: Path | None = None,
     command: str = "",
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> list[Path]:
     """Protect, train attackers, measure, and write a card for each row.
 
@@ -360,15 +348,11 @@ def _protect(
     recipe: AdaptiveRecipe, row: Row, sets: _Sets, work: Path, progress: Progress
 ) -> tuple[ByteArray, ByteArray]:
     """The protected crops of the evaluation and of the attackers' people."""
-
-    def advance(done: int, total: int) -> None:
-        progress(f"masks of {row.name}", done, total)
-
-    kept = work / "masks"
+    kept, steps = work / "masks", steps_of(progress, f"masks of {row.name}")
     protection = recipe.protection(row)
     return (
-        protect(sets.originals, protection, kept, batch=recipe.batch, progress=advance),
-        protect(sets.training.pixels(), protection, kept, batch=recipe.batch, progress=advance),
+        protect(sets.originals, protection, kept, batch=recipe.batch, progress=steps),
+        protect(sets.training.pixels(), protection, kept, batch=recipe.batch, progress=steps),
     )
 
 
@@ -379,13 +363,13 @@ def _attackers(
     protected: Mapping[str, tuple[ByteArray, ByteArray]],
     progress: Progress,
 ) -> list[_Attacker]:
-    workshop = _Workshop(recipe, sets, work, progress)
-    made = [workshop.untrained()]
+    training = _AttackerTraining(recipe, sets, work, progress)
+    made = [training.untrained()]
     names = [row.name for row in recipe.rows if row.method != "clean"]
     for kind in KINDS:
-        made += [workshop.train(kind, name, [protected[name][1]]) for name in names]
+        made += [training.train(kind, name, [protected[name][1]]) for name in names]
         if len(names) > 1:
-            made.append(workshop.train(kind, COMBINED, [protected[name][1] for name in names]))
+            made.append(training.train(kind, COMBINED, [protected[name][1] for name in names]))
     return made
 
 
@@ -398,7 +382,7 @@ class _Judges:
 
     def embed(self, name: str, crops: ByteArray) -> Floats:
         judge = self.judges[name]
-        ready = crops_for(judge.card.template, crops)
+        ready = retemplate_pixels(crops, judge.card.template)
         parts = [ready[start : start + 32].astype(np.float32) for start in range(0, len(ready), 32)]
         return np.concatenate([judge.embed(part / np.float32(255)) for part in parts])
 
@@ -458,7 +442,7 @@ def _measure(
     for attacker in attackers:
         template = find_card(recipe.recognizer).template
         probes, originals, others = (
-            torch.from_numpy(crops_for(template, crops)) for crops in (protected, sets.originals, sets.others)
+            torch.from_numpy(retemplate_pixels(crops, template)) for crops in (protected, sets.originals, sets.others)
         )
         gallery = embed(attacker.gallery, others).numpy()
         before, after = (embed(attacker.probe, crops).numpy() for crops in (originals, probes))

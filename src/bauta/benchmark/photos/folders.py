@@ -8,7 +8,6 @@ recognised in another photo first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from bauta.benchmark.engine.cards import Card
@@ -18,6 +17,7 @@ from bauta.benchmark.photos.run import ANOTHER, ORIGINAL, participants, run_item
 from bauta.benchmark.photos.transports import transports
 from bauta.data.images import FaceImage, is_image
 from bauta.errors import UsageError
+from bauta.progress import Steps, silent
 
 TRANSPORTS = ("saved", "jpeg-75", "half-size", "blur", "screenshot")
 
@@ -72,7 +72,7 @@ def run_folders(
     examples: int = 0,
     lpips: Path | None = None,
     command: str = "",
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Steps = silent,
 ) -> Card:
     """Judge outputs and write a card.
 

@@ -16,8 +16,8 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,24 +32,28 @@ from bauta.benchmark.engine import cards
 from bauta.benchmark.photos.recipe import Face, Pair
 from bauta.benchmark.photos.transports import LOSSLESS, carry
 from bauta.benchmark.protocols import Cell
-from bauta.cloaking.report import picture
-from bauta.cloaks.references import prepare, settings
+from bauta.cloaking.apply import Change, Picture, edit_pictures, refused
+from bauta.cloaks.base import Cloak, Edit, FitsPerson, Work, load_cloak
 from bauta.cloaks.targets import composite_faces
 from bauta.cloaks.tip_im import TipImConfig
-from bauta.cloaks.view import FaceView, Placement, cut_view
+from bauta.cloaks.view import cut_view
 from bauta.data.images import FaceImage
-from bauta.errors import BautaError, OutputError, UsageError
+from bauta.errors import BautaError, UsageError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.crop_template import ARCFACE_112
+from bauta.faces.crops import retemplate_pixels
 from bauta.faces.detection import detect_faces
 from bauta.faces.faces import Faces
+from bauta.files import make_folder, write_atomically
 from bauta.judging.lpips import Lpips
 from bauta.judging.quality import DIGITS, photo_quality
 from bauta.judging.verification import cut, find_again, footprint
+from bauta.learning.fitted import Fitted
+from bauta.pages import picture
 from bauta.photo import Photo, read_photo
-from bauta.photo.files import write_atomically
 from bauta.recognizers import Judge, Surrogate, find_card, load_judge, load_surrogate
 from bauta.recognizers.calibration import calibrated
+from bauta.recognizers.ensemble import Ensemble
 
 FloatArray = NDArray[np.float32]
 Record = dict[str, Any]
@@ -71,7 +75,7 @@ class Plan:
     """What every batch of a row shares.
 
     Attributes:
-        method: Cloak or reference; "" when the photos come protected.
+        method: Registered cloak; "" when the photos come protected.
         options: Its settings.
         surrogates: Attacked.
         judges: Asked.
@@ -104,7 +108,7 @@ class Plan:
     @cached_property
     def key(self) -> str:
         """Digest of everything here and of the code and recognisers behind it."""
-        chosen = settings(self.method, prepare(self.method, self.options)[1]) if self.method else {}
+        chosen = load_cloak(self.method).configured(self.options).to_dict() if self.method else {}
         facts = {
             "code": cards.code()["sha256"],
             "method": [self.method, chosen],
@@ -126,10 +130,12 @@ class Item:
     Attributes:
         pair: Of photos.
         output: The protected photo when it was made elsewhere.
+        learned_from: Photos of the person that a method which fits once learns from.
     """
 
     pair: Pair
     output: FaceImage | None = None
+    learned_from: tuple[FaceImage, ...] = ()
 
     @cached_property
     def sha256(self) -> list[str]:
@@ -223,10 +229,7 @@ class Bench:
         began = time.monotonic()
         outcome = self._measure(batch.items)
         outcome.report["seconds"] = time.monotonic() - began
-        try:
-            batch.file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"Cannot write to {batch.file.parent}: {error}.", hint="Give another --work.") from error
+        make_folder(batch.file.parent)
         stream = io.BytesIO()
         np.savez(stream, allow_pickle=False, **outcome.arrays)
         write_atomically(beside, stream.getvalue(), overwrite=True)
@@ -263,10 +266,10 @@ class Bench:
             given, made = seen[number], {side: pixels for (of, side), pixels in protected.items() if of == number}
             record |= self._judge(given, made, {name: values[number] for name, values in arrays.items()})
             mask = masks.get((number, PROBE))
-            record["iterations"] = None if mask is None else mask.iterations
+            record["iterations"] = None if mask is None else mask[0].facts.get("iterations", 0)
             if self.plan.examples:
                 pictures.append({"record": number, **_pictures(given[PROBE], made[PROBE][1])})
-        spent = [mask.seconds for mask in masks.values()]
+        spent = [seconds for _, seconds in masks.values()]
         return Outcome({"records": records, "pictures": pictures, "mask_seconds": spent} | passes, arrays)
 
     def _see(self, image: FaceImage) -> tuple[Photo, Faces]:
@@ -279,7 +282,7 @@ class Bench:
         photo = read_photo(image.read())
         if self.plan.face == "aligned":
             height, width = photo.pixels.shape[:2]
-            points = (np.array(ARCFACE_112.points) + 0.5) * [width / 112, height / 112] - 0.5
+            points = ARCFACE_112.landmarks(height, width)
             return photo, Faces(
                 *(part.astype(np.float32) for part in (np.array([[0, 0, width, height]]), points[None], np.ones(1)))
             )
@@ -294,39 +297,60 @@ class Bench:
 
     def _protect(
         self, items: Sequence[Item], records: list[Record], seen: Mapping[int, tuple[Seen, Seen]]
-    ) -> tuple[dict[tuple[int, int], tuple[FloatArray, FloatArray]], dict[tuple[int, int], Any], Record]:
-        """By number of the pair and side: pixels before encoding and as read back, and masks; and the passes it took.
+    ) -> tuple[dict[tuple[int, int], tuple[FloatArray, FloatArray]], dict[tuple[int, int], tuple[Edit, float]], Record]:
+        """By number of the pair and side: pixels before encoding and as read back, and edits with the seconds they
+        took; and the passes of all.
 
         What cannot be done is noted in the records.
         """
         if not self.plan.method:
             return self._read_outputs(items, records, seen), {}, {"forward": 0, "backward": 0}
-        views: dict[tuple[int, int], tuple[FaceView, Placement]] = {}
+        method = load_cloak(self.plan.method)
+        cloak = method(method.configured(self.plan.options))
         for number, photos in seen.items():
-            try:
-                cuts = [cut_view(photo.pixels, faces.landmarks[0], grey=photo.grey) for photo, faces in photos]
-            except UsageError as error:
-                records[number]["failure"] = error.message
-                continue
-            views |= {(number, side): cuts[side] for side in ((PROBE, GALLERY) if self.plan.cells else (PROBE,))}
-        if not views:
+            reasons = [reason for one in photos for reason in refused(cloak, *one).values()]
+            if reasons:
+                records[number]["failure"] = reasons[0]
+        sides = (PROBE, GALLERY) if self.plan.cells else (PROBE,)
+        chosen = [(number, side) for number in seen if not records[number]["failure"] for side in sides]
+        if not chosen:
             return {}, {}, {"forward": 0, "backward": 0}
-        of, config, _ = prepare(self.plan.method, self.plan.options)
-        cloak, passes = of(config, thresholds=self.plan.thresholds), _Passes()
-        patches = [view for view, _ in views.values()]
-        cloak.fit(patches)
+        passes = _Passes()
+        ensemble = Ensemble(self.surrogates) if self.surrogates else None
+        work = Work(self._generator(items), ensemble, thresholds=self.plan.thresholds)
         passes.watch(self.surrogates)
         try:
-            made = cloak.perturb(patches, self.surrogates, self._generator(items), progress=lambda done, total: None)
+            changes: list[Change] = []
+            for group, fitted in self._learned(cloak, items, chosen, work):
+                pictures = [
+                    Picture(photo.pixels, faces.landmarks, photo.grey)
+                    for photo, faces in (seen[number][side] for number, side in group)
+                ]
+                given = ensemble if "surrogates" in method.needs else None
+                changes += edit_pictures(cloak, pictures, replace(work, ensemble=given, fitted=fitted))
         finally:
             passes.stop()
-        masks = dict(zip(views, made, strict=True))
-        protected = {}
-        for (number, side), (_, placement) in views.items():
-            photo, delta = seen[number][side][0], masks[number, side].delta
-            masked = photo.with_perturbation(placement.paste(delta, photo.pixels.shape[:2]).clip(-1, 1))
+        protected, masks = {}, {}
+        for (number, side), change in zip(chosen, changes, strict=True):
+            masked = seen[number][side][0].with_perturbation(change.delta)
             protected[number, side] = (masked.pixels, read_photo(masked.encode()).pixels)
+            masks[number, side] = (change.edits[0], change.seconds[0])
         return protected, masks, {"forward": passes.forward, "backward": passes.backward}
+
+    def _learned(
+        self, cloak: Cloak[Any], items: Sequence[Item], chosen: Sequence[tuple[int, int]], work: Work
+    ) -> Iterator[tuple[list[tuple[int, int]], tuple[Fitted, ...]]]:
+        """Photos that are edited together, and what the cloak learned of their person before, if it fits."""
+        if not isinstance(cloak, FitsPerson):
+            yield list(chosen), ()
+            return
+        for number in dict.fromkeys(number for number, _ in chosen):
+            views = []
+            for image in items[number].learned_from:
+                photo, faces = self._see(image)
+                views.append(cut_view(photo.pixels, faces.landmarks[0], grey=photo.grey, spec=cloak.view)[0])
+            fitted = cloak.fit(views, cloak.config, work)
+            yield [one for one in chosen if one[0] == number], (fitted,)
 
     def _read_outputs(
         self, items: Sequence[Item], records: list[Record], seen: Mapping[int, tuple[Seen, Seen]]
@@ -411,12 +435,17 @@ class Bench:
     def _target_embeddings(self, name: str) -> FloatArray:
         """(K, D) of the composites that TIP-IM pulls to by default, for rows of every method."""
         if name not in self._targets:
-            points = np.asarray(ARCFACE_112.points, dtype=np.float32)[None]
             judge = self.judges[name]
             faces = composite_faces()[: TipImConfig().targets].permute(0, 2, 3, 1).numpy()
-            crops = [extract_crops(face, points, judge.card.template) for face in faces]
-            self._targets[name] = judge.embed(np.concatenate(crops))
+            self._targets[name] = judge.embed(retemplate_pixels(faces, judge.card.template))
         return self._targets[name]
+
+
+def batch_name(items: Sequence[Item]) -> str:
+    """Tells batches apart: by their photos, and those that the method learned from."""
+    learned = [hashlib.sha256(image.read()).hexdigest() for item in items for image in item.learned_from]
+    name = digest(items) if not learned else hashlib.sha256("\n".join([digest(items), *learned]).encode()).hexdigest()
+    return name[:32]
 
 
 def digest(items: Sequence[Item]) -> str:

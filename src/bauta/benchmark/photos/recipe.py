@@ -37,11 +37,13 @@ class Pair:
         subject: The person: the unit of intervals.
         protected: The photo that methods change.
         reference: The clean photo it is compared with; the original itself where there is no other.
+        others: Further photos of the person, from which methods that fit once learn; they are neither of the two.
     """
 
     subject: str
     protected: FaceImage
     reference: FaceImage
+    others: tuple[FaceImage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,11 @@ class Dataset:
         photos: dict[str, list[FaceImage]] = {}
         for subject, image in zip(people.subjects, people.images, strict=True):
             photos.setdefault(subject, []).append(image)
-        pairs = [Pair(subject, *images[:2]) for subject, images in photos.items() if len(images) > 1]
+        pairs = [
+            Pair(subject, images[0], images[1], tuple(images[2:]))
+            for subject, images in photos.items()
+            if len(images) > 1
+        ]
         if not pairs:
             raise UsageError(f"Nobody in {folder} has two photos.", hint="One is protected, one recognises.")
         return people.name, pairs
@@ -110,7 +116,7 @@ class Row:
 
     Attributes:
         name: What it is called in the table, unique within the recipe.
-        method: A registered cloak, or a reference of `bauta.cloaks.references`.
+        method: A registered cloak.
         options: The method's settings by name; ``preset`` chooses among its named ones.
         surrogates: Attacked instead of the recipe's.
         pairs: Run on the first so many pairs only.

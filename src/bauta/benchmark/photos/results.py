@@ -39,84 +39,104 @@ def summarise(records: Sequence[Record], judges: Sequence[Mapping[str, Any]], tr
             f"In none of {len(records)} pairs was a face found on both sides: {records[0]['failure']}.",
             hint="Give photos whose faces the detector finds, or crops with face = aligned.",
         )
-    people = [record["subject"] for record in usable]
     limits = {judge["name"]: float(judge["threshold"]["cosine"]) for judge in judges}
-    independent = [judge["name"] for judge in judges if not judge["attacked"]]
+    means = _Means(usable, limits, [judge["name"] for judge in judges if not judge["attacked"]])
+    iterations = _known(usable, "iterations")
+    found: Record = {
+        "pairs": len(records),
+        "usable": len(usable),
+        "subjects": len(set(means.people)),
+        "recognised_before": {
+            name: sum(record["before"][name] >= limit for record in usable) for name, limit in limits.items()
+        },
+        "dodging": {transport: means.dodging(transport) for transport in transports},
+        "dodging_self": means.below("self"),
+        "matches_target": means.matches("target_after"),
+        "matches_target_before": means.matches("target_before"),
+        "detected": {
+            transport: means.over(lambda record, name=transport: [float(record["detected"][name])])  # type: ignore[misc]
+            for transport in transports
+        },
+        "quality": {
+            name: means.over(lambda record, key=name: [_number(record["quality"].get(key))])  # type: ignore[misc]
+            for name in MEASURES
+        },
+        "largest_difference": max(_known(usable, "largest_difference"), default=None),
+        "iterations": round(float(np.mean(iterations)), DIGITS) if iterations else None,
+    }
+    if "cells" in usable[0]:
+        found["cells"] = {cell.value: means.dodging(cell) for cell in (Cell.PROBE, Cell.GALLERY, Cell.BOTH)}
+    probes = [record for record in usable if "ranks" in record]
+    if probes:
+        found["identification"] = {
+            "probes": len(probes),
+            "cells": {name: means.identification(Cell(name)) for name in next(iter(probes[0]["ranks"].values()))},
+        }
+    return found
 
-    def interval(rows: Sequence[Sequence[float]]) -> Record | None:
-        values = np.array(rows, dtype=np.float64)
+
+class _Means:
+    """Means over judges of their means over pairs, with intervals by subject.
+
+    Args:
+        usable: Records of pairs in which a face was found on both sides.
+        limits: Thresholds of the judges.
+        independent: Names of those that were not attacked.
+    """
+
+    def __init__(self, usable: Sequence[Record], limits: Mapping[str, float], independent: Sequence[str]) -> None:
+        self.usable, self.limits, self.independent = usable, limits, independent
+        self.people = [record["subject"] for record in usable]
+
+    def over(self, value: Callable[[Record], Sequence[float]]) -> Record | None:
+        """Of some values of each record; NaN is left out, and None is what rests on nothing."""
+        values = np.array([value(record) for record in self.usable], dtype=np.float64)
         values = values[:, ~np.isnan(values).all(0)]
         if not values.shape[1]:
             return None
-        measured = metrics.bootstrap_by_subject(values, people)
+        measured = metrics.bootstrap_by_subject(values, self.people)
         return {name: round(getattr(measured, name), DIGITS) for name in ("mean", "low", "high")}
 
-    def over(value: Callable[[Record], Sequence[float]], names: Sequence[str] = tuple(limits)) -> Record | None:
-        return interval([value(record) for record in usable]) if names else None
-
-    def split(value: Callable[[Record, Sequence[str]], Sequence[float]]) -> Record:
+    def split(self, value: Callable[[Record, Sequence[str]], Sequence[float]]) -> Record:
         """The mean over judges, over those that were not attacked, and each."""
 
         def of(names: Sequence[str]) -> Record | None:
-            return over(lambda record: value(record, names), names)
+            return self.over(lambda record: value(record, names)) if names else None
 
-        each = {name: of([name]) for name in limits}
-        return {"mean": of(list(limits)), "independent": of(independent), "judges": each}
+        each = {name: of([name]) for name in self.limits}
+        return {"mean": of(list(self.limits)), "independent": of(self.independent), "judges": each}
 
-    def dodging(where: str) -> Record:
-        return split(lambda record, names: dodged(record, where, {name: limits[name] for name in names}))
+    def dodging(self, where: str) -> Record:
+        """Of a transport, or of a cell."""
+        return self.split(lambda record, names: dodged(record, where, {name: self.limits[name] for name in names}))
 
-    def searched(cell: Cell, who: str, rank: int) -> Record:
+    def below(self, field: str) -> Record | None:
+        """How often a similarity is below the threshold."""
+        return self.over(lambda record: [float(record[field][name] < limit) for name, limit in self.limits.items()])
+
+    def matches(self, field: str) -> Record | None:
+        """How often the target is matched."""
+        return self.over(lambda record: [float(record[field][name] >= limit) for name, limit in self.limits.items()])
+
+    def identification(self, cell: Cell) -> Record:
         """Untargeted success: the person is not among the first. Targeted: a target is."""
+        return {
+            "untargeted": {str(rank): self._searched(cell, "person", rank) for rank in RANKS},
+            "targeted": {str(rank): self._searched(cell, "target", rank) for rank in RANKS},
+        }
 
+    def _searched(self, cell: Cell, who: str, rank: int) -> Record:
         def success(record: Record, names: Sequence[str]) -> list[float]:
             if "ranks" not in record:
                 return [np.nan] * len(names)
             found = [record["ranks"][name][cell.value][who] for name in names]
             return [float(place > rank if who == "person" else place <= rank) for place in found]
 
-        return split(success)
+        return self.split(success)
 
-    def matches(field: str) -> Record | None:
-        return over(lambda record: [float(record[field][name] >= limit) for name, limit in limits.items()])
 
-    iterations = [record["iterations"] for record in usable if record["iterations"] is not None]
-    differences = [record["largest_difference"] for record in usable if record["largest_difference"] is not None]
-    found: Record = {
-        "pairs": len(records),
-        "usable": len(usable),
-        "subjects": len(set(people)),
-        "recognised_before": {
-            name: sum(record["before"][name] >= limit for record in usable) for name, limit in limits.items()
-        },
-        "dodging": {transport: dodging(transport) for transport in transports},
-        "dodging_self": over(lambda record: [float(record["self"][name] < limit) for name, limit in limits.items()]),
-        "matches_target": matches("target_after"),
-        "matches_target_before": matches("target_before"),
-        "detected": {
-            transport: over(lambda record, name=transport: [float(record["detected"][name])])  # type: ignore[misc]
-            for transport in transports
-        },
-        "quality": {name: over(lambda record, key=name: [_number(record["quality"].get(key))]) for name in MEASURES},  # type: ignore[misc]
-        "largest_difference": max(differences, default=None),
-        "iterations": round(float(np.mean(iterations)), DIGITS) if iterations else None,
-    }
-    if "cells" in usable[0]:
-        found["cells"] = {cell.value: dodging(cell) for cell in (Cell.PROBE, Cell.GALLERY, Cell.BOTH)}
-    probes = [record for record in usable if "ranks" in record]
-    if probes:
-        cells = [Cell(name) for name in next(iter(probes[0]["ranks"].values()))]
-        found["identification"] = {
-            "probes": len(probes),
-            "cells": {
-                cell.value: {
-                    "untargeted": {str(rank): searched(cell, "person", rank) for rank in RANKS},
-                    "targeted": {str(rank): searched(cell, "target", rank) for rank in RANKS},
-                }
-                for cell in cells
-            },
-        }
-    return found
+def _known(records: Sequence[Record], field: str) -> list[float]:
+    return [record[field] for record in records if record[field] is not None]
 
 
 def _number(value: float | None) -> float:

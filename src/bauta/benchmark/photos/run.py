@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
@@ -19,18 +19,17 @@ import numpy as np
 import torch
 
 from bauta.benchmark.engine import cards
-from bauta.benchmark.photos.measuring import CROPS, Batch, Bench, Item, Outcome, Plan, Record, digest
+from bauta.benchmark.photos.measuring import CROPS, Batch, Bench, Item, Outcome, Plan, Record, batch_name, digest
 from bauta.benchmark.photos.recipe import Recipe, Row
 from bauta.benchmark.photos.results import still_recognised, summarise
 from bauta.benchmark.photos.search import Gallery, add_ranks, det_points, draw_strangers, embed_gallery
-from bauta.cloaks.references import prepare, settings
+from bauta.cloaks.base import FitsPerson, load_cloak
 from bauta.errors import BautaError, UnknownRecognizer, UsageError
 from bauta.judging.lpips import Lpips
 from bauta.judging.quality import set_quality
+from bauta.progress import Progress, Steps, silent, steps_of
 from bauta.recognizers import find_card, threshold
 from bauta.recognizers.cards import taught_by
-
-Progress = Callable[[str, int, int], None]
 
 ORIGINAL, ANOTHER = "the original", "another photo"
 
@@ -45,7 +44,7 @@ def run_recipe(
     examples: int = 0,
     lpips: Path | None = None,
     command: str = "",
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> list[Path]:
     """Run every row of a recipe and write a card for each as soon as it is done.
 
@@ -82,17 +81,14 @@ def run_recipe(
         strangers = None if folder is None else draw_strangers(folder, recipe.gallery.people, subjects, recipe.seed)
         gallery = embed_gallery(strangers, recipe.judges, kept, progress)
     written = []
-
-    def advance(done: int, total: int) -> None:
-        progress(row.name, done, total)
-
     for row, (plan, card) in zip(recipe.rows, facts, strict=True):
         limit = min(one for one in (row.pairs, recipe.pairs, len(pairs)) if one is not None)
-        items = [Item(pair) for pair in pairs[:limit]]
+        learns = issubclass(load_cloak(row.method), FitsPerson)
+        items = [Item(pair, learned_from=pair.others or (pair.protected,) if learns else ()) for pair in pairs[:limit]]
         path = output / f"{recipe.name}-{row.name}.json"
         run_items(
             items, plan, card, name, path, batch=recipe.batch, work=kept, jobs=jobs, examples=examples,
-            gallery=gallery, command=command, progress=advance,
+            gallery=gallery, command=command, progress=steps_of(progress, row.name),
         )  # fmt: skip
         written.append(path)
     return written
@@ -100,9 +96,11 @@ def run_recipe(
 
 def _start(recipe: Recipe, row: Row, lpips: Path | None) -> tuple[Plan, Record]:
     """The plan of a row, and the fields of its card that are known before it runs."""
-    _, config, kind = prepare(row.method, dict(row.options))
-    attacks = kind == "cloak" or row.method in ("pgd", "mi-fgsm", "ti-dim")
-    surrogates = (row.surrogates or recipe.surrogates) if attacks else ()
+    method = load_cloak(row.method)
+    config, kind = method.configured(row.options).to_dict(), "reference" if method.card.reference else "cloak"
+    surrogates = (
+        (row.surrogates or recipe.surrogates) if "surrogates" in method.needs or issubclass(method, FitsPerson) else ()
+    )
     plan = Plan(
         row.method, dict(row.options), surrogates, recipe.judges, recipe.transports, recipe.dataset.face, recipe.seed,
         recipe.fmr, recipe.cells if row.cells is None else row.cells, lpips,
@@ -112,7 +110,7 @@ def _start(recipe: Recipe, row: Row, lpips: Path | None) -> tuple[Plan, Record]:
         "recipe": recipe.name,
         "evidence": recipe.evidence,
         "note": recipe.note,
-        "method": {"name": row.method, "kind": kind, "origin": "bauta", "config": settings(row.method, config)},
+        "method": {"name": row.method, "kind": kind, "origin": "bauta", "config": config},
         "compared_with": ANOTHER,
     }
     return plan, card | participants(plan)
@@ -165,7 +163,7 @@ def run_items(
     examples: int = 0,
     gallery: Gallery | None = None,
     command: str = "",
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Steps = silent,
 ) -> cards.Card:
     """Measure pairs by a plan, and write the card when all are done.
 
@@ -191,7 +189,7 @@ def run_items(
     batches = []
     for start in range(0, len(items), batch):
         part = tuple(items[start : start + batch])
-        batches.append((plan, Batch(part, work / plan.key[:16] / f"{digest(part)[:32]}.json")))
+        batches.append((plan, Batch(part, work / plan.key[:16] / f"{batch_name(part)}.json")))
     outcomes: list[Outcome | None] = [None] * len(batches)
     done = 0
     progress(0, len(items))

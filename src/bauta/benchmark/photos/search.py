@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,13 @@ from bauta.cloaks.tip_im import TipImConfig
 from bauta.data.datasets import read_people
 from bauta.data.images import FaceImage, digest_of
 from bauta.errors import UsageError
-from bauta.faces.alignment import extract_crops
-from bauta.faces.crop_template import ARCFACE_112
+from bauta.faces.crops import retemplate_pixels
+from bauta.files import make_folder, write_atomically
 from bauta.names import normalise_name
-from bauta.photo.files import write_atomically
+from bauta.progress import Progress, silent, steps_of
 from bauta.recognizers import find_card, load_judge
 
 FloatArray = NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def embed_gallery(
     strangers: Strangers | None,
     judges: Sequence[str],
     work: Path,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> Gallery:
     """Embed strangers and targets by each judge; what was embedded before is read from the work folder.
 
@@ -114,11 +113,10 @@ def embed_gallery(
     embedded: dict[str, FloatArray] = {}
     targets: dict[str, FloatArray] = {}
     pictures = composites_in_other_light(TipImConfig().targets)
-    points = np.array([ARCFACE_112.points], np.float32)
     for name in judges:
         card = find_card(name)
         judge = load_judge(card)
-        targets[name] = judge.embed(np.concatenate([extract_crops(face, points, card.template) for face in pictures]))
+        targets[name] = judge.embed(retemplate_pixels(pictures, card.template))
         if strangers is None:
             continue
         key = hashlib.sha256(f"{cards.code()['sha256']} {card.digest} {digest}".encode()).hexdigest()
@@ -126,14 +124,10 @@ def embed_gallery(
         try:
             embedded[name] = np.load(file, allow_pickle=False)
         except (OSError, ValueError):
-
-            def advance(done: int, total: int, name: str = name) -> None:
-                progress(f"gallery, {name}", done, total)
-
-            embedded[name] = embed_aligned(judge, strangers.images, advance).values
+            embedded[name] = embed_aligned(judge, strangers.images, steps_of(progress, f"gallery, {name}")).values
             stream = io.BytesIO()
             np.save(stream, embedded[name], allow_pickle=False)
-            file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(file.parent)
             write_atomically(file, stream.getvalue(), overwrite=True)
     facts = {
         "name": "" if strangers is None else strangers.name,

@@ -86,7 +86,7 @@ def _further() -> tuple[Condition, ...]:
     )
 
 
-_CONDITIONS = {condition.name: condition for condition in (*CONDITIONS, *_further())}
+TRANSPORTS = {condition.name: condition for condition in (*CONDITIONS, *_further())}
 
 
 def transports(name: str) -> tuple[Condition, ...]:
@@ -98,17 +98,12 @@ def transports(name: str) -> tuple[Condition, ...]:
     if name == LOSSLESS:
         return ()
     try:
-        return tuple(_CONDITIONS[part] for part in name.split("+"))
+        return tuple(TRANSPORTS[part] for part in name.split("+"))
     except KeyError as error:
         raise UsageError(
             f"The transport {name!r} is not known.",
-            hint=f"There is {LOSSLESS}, and, alone or joined by +, {', '.join(_CONDITIONS)}.",
+            hint=f"There is {LOSSLESS}, and, alone or joined by +, {', '.join(TRANSPORTS)}.",
         ) from error
-
-
-def known_transports() -> dict[str, str]:
-    """What may be joined to chains, with a few words on each: "Once the photo is ..."."""
-    return {name: condition.phrase for name, condition in _CONDITIONS.items()}
 
 
 def carry(name: str, pixels: FloatArray, faces: Faces) -> tuple[FloatArray, Faces]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -34,13 +34,13 @@ from bauta.benchmark.stores.representations import (
     write_tensors,
 )
 from bauta.errors import UsageError
+from bauta.files import make_folder
 from bauta.learning.fitting import Inputs
 from bauta.learning.learners import Schedule
+from bauta.progress import Progress
 from bauta.templates.base import Protector
 from bauta.templates.references import IdentityFeature
 from bauta.templates.representation import key_fingerprint
-
-Progress = Callable[[str, int, int], None]
 
 EXAMPLES = 64  # inputs by which a student standardises
 OF_PAIRS = ("images", "fresh", "draws", "shared", "reads")  # options of what a decoder learns from
@@ -386,7 +386,7 @@ def _student(attack: Attack, scene: Scene) -> Outcome:
             inputs, targets, start, config, generator, lambda done, total: scene.progress(attack.name, done, total),
             device=protector.device,
         )  # fmt: skip
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         student.save(path)
     schedule = Schedule(config.epochs, max(config.batch, 2), config.rate, scene.seed)
     ours = f"AdamW, sizes and schedule. {_reading(viewer)}".strip()

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from bauta.benchmark.crowds import Crowd, Source
+from bauta.benchmark.crop_sets import CropSet, Source
 from bauta.benchmark.engine.recipe_files import build, carried_in, chosen_rows, read_table
 from bauta.data.datasets import PairSet, read_cfp, read_lfw
 from bauta.data.people import OTHER_SPELLINGS
@@ -258,7 +258,7 @@ def attacks(name: str) -> bool:
     return bool(hashlib.sha256(normalise_name(name).encode()).digest()[0] & 1)
 
 
-def half(crowd: Crowd, *, attacking: bool) -> Crowd:
+def half(crowd: CropSet, *, attacking: bool) -> CropSet:
     """The people of a crowd who train attackers, or who fit protectors.
 
     Raises:
@@ -268,7 +268,7 @@ def half(crowd: Crowd, *, attacking: bool) -> Crowd:
     if not chosen:
         raise UsageError(f"{crowd.name} has nobody on one side.", hint="Add people.")
     side = "attackers" if attacking else "protectors"
-    return Crowd(
+    return CropSet(
         f"{crowd.name}, half of {side}",
         tuple(crowd.subjects[place] for place in chosen),
         tuple(crowd.images[place] for place in chosen),

@@ -24,11 +24,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from bauta.benchmark.crowds import stack
+from bauta.benchmark.crop_sets import stack
 from bauta.benchmark.engine import cards
 from bauta.data.images import FaceImage, digest_of
-from bauta.errors import OutputError
-from bauta.photo.files import write_atomically
+from bauta.files import make_folder, write_atomically
+from bauta.progress import Steps, silent
 from bauta.templates.base import Protector
 from bauta.templates.representation import Representation, Storage, key_fingerprint
 
@@ -160,7 +160,7 @@ def protect_faces(
     key: bytes | None = None,
     storage: Storage | None = None,
     keep: bool = True,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Steps = silent,
 ) -> Protected:
     """Protect faces, from files where it was done before.
 
@@ -268,8 +268,5 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     Raises:
         OutputError: when it cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot write to {path.parent}: {error}.", hint="Give another --work.") from error
+    make_folder(path.parent)
     write_atomically(path, save_tensors(tensors), overwrite=True)

@@ -16,7 +16,6 @@ Recovery and replay follow from the records of a card by `summarise`; scores of 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -48,15 +47,16 @@ from bauta.benchmark.stores.representations import (
 from bauta.benchmark.stores.sealed import sealed_numbers
 from bauta.benchmark.stores.setup import Stage, Trial, set_up
 from bauta.benchmark.stores.stolen import steal
-from bauta.cloaking.report import picture
 from bauta.errors import UsageError
 from bauta.gallery.sealing import OVERHEAD
+from bauta.pages import picture
+from bauta.progress import Progress, silent
 from bauta.recognizers import find_card, load_surrogate
 from bauta.registry import load_method
 from bauta.templates.base import Protector, find_device, load_protector
+from bauta.templates.fit import FitWork
 
 Record = dict[str, Any]
-Progress = Callable[[str, int, int], None]
 
 _EXAMPLE = 112
 
@@ -70,7 +70,7 @@ def run_template_recipe(
     examples: int = 6,
     command: str = "",
     device: str = "cpu",
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> list[Path]:
     """Run a recipe, and write a result card for each row. Interrupted, it goes on where it stopped.
 
@@ -125,7 +125,7 @@ def run_row(
     examples: int = 6,
     command: str = "",
     device: str = "cpu",
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> cards.Card:
     """Run one row and write its card; a finished card of the same row is read and nothing is run.
 
@@ -321,27 +321,23 @@ def make_protector(
     if (folder / "card.toml").is_file():
         kept: Protector = load_protector(folder, recognizer)
         return kept
-    method = load_method(row.method)
-    options: dict[str, Any] = {}
-    known = inspect.signature(method.fit).parameters
-    if "people" in known:  # it learns
-        learning = {name: row.options.get(name) for name in ("split", "epochs", "batch", "rate")}
-        shared = hashlib.sha256(json.dumps([*facts[:1], *facts[3:], learning, stage.recipe.seed]).encode()).hexdigest()
-        options = {
-            "people": stage.makers.subjects,
-            "data": stage.makers.name,
-            "work": work / "learned" / shared[:24],  # rows with the same parts learn them once
-            "progress": progress,
-            **({"device": device} if "device" in known else {}),
-        }
-    generator = torch.Generator().manual_seed(hash_seed(stage.recipe.seed, "fit"))
-    images = stage.makers.pixels if options else stage.makers.images(slice(0, 2))
+    method: type[Protector] = load_method(row.method)
+    learning = {name: row.options.get(name) for name in ("split", "epochs", "batch", "rate")}
+    shared = hashlib.sha256(json.dumps([*facts[:1], *facts[3:], learning, stage.recipe.seed]).encode()).hexdigest()
+    fit_work = FitWork(
+        recognizer,
+        hash_seed(stage.recipe.seed, "fit") % (1 << 31),
+        people=tuple(stage.makers.subjects),
+        data=stage.makers.name,
+        folder=work / "learned" / shared[:24],  # rows with the same parts learn them once
+        progress=progress,
+        device=device if method.accelerated else "cpu",
+    )
+    images = stage.makers.pixels if method.learns else stage.makers.images(slice(0, 2))
     try:
-        fitted: Protector = method.fit(images, recognizer=recognizer, generator=generator, **options, **row.options)
-    except TypeError as error:
-        raise UsageError(
-            f"Row {row.name!r}: {row.method} cannot be fitted so: {error}.", hint="See its fit."
-        ) from error
+        fitted = method.fit_with(images, dict(row.options), fit_work)
+    except UsageError as error:
+        raise UsageError(f"Row {row.name!r}: {error.message}", hint=error.hint) from error
     fitted.save(folder, overwrite=True)  # another run may have been as far, or was stopped between parts and card
     return fitted
 

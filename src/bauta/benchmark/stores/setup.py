@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bauta.attacks.replay import Replay, Victims, load_evaluator
-from bauta.benchmark.crowds import draw_crowd
+from bauta.benchmark.crop_sets import draw_crop_set
 from bauta.benchmark.stores.recipe import TemplateRecipe, half
 from bauta.benchmark.stores.representations import (
     Faces,
@@ -88,7 +88,7 @@ def set_up(recipe: TemplateRecipe, data: Path) -> Stage:
         trials.append(Trial(pairs, read_faces(pairs.name, pairs.images, pairs.subjects)))
     evaluated = excluded_names((data / path for path in recipe.exclude), recipe.exclude_people)
     evaluated |= {name for trial in trials for name in trial.pairs.subjects}
-    crowd = draw_crowd(data, recipe.people, evaluated, recipe.seed)
+    crowd = draw_crop_set(data, recipe.people, evaluated, recipe.seed)
     sides = [half(crowd, attacking=attacking) for attacking in (False, True)]
     assert_disjoint(sides[0].subjects, sides[1].subjects)
     for side in sides:

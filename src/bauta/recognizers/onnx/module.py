@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from bauta.errors import UnsupportedOperator, WeightsCorrupt
 from bauta.recognizers.onnx.graph import parse_graph
-from bauta.recognizers.onnx.operators import BUILDERS, Function, Node, batch_scale_shift, build, refusal
+from bauta.recognizers.onnx.node import Function, Node, refusal
+from bauta.recognizers.onnx.operators import BUILDERS, batch_scale_shift, build
 
 SHAPES_REMEMBERED = 16
 

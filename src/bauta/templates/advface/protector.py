@@ -23,154 +23,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from bauta.errors import UsageError, WeightsCorrupt
+from bauta.faces.crops import retemplate
 from bauta.learning.decoders import SIDE, Face, Standardise, fused, start_decoder
-from bauta.learning.learners import Progress, Schedule
+from bauta.learning.fitted import Provenance
+from bauta.learning.learners import Schedule
 from bauta.recognizers.splits import TEMPLATE, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
 from bauta.templates.advface.keys import turn
+from bauta.templates.advface.settings import AdvFaceConfig, ShadowTraining
 from bauta.templates.advface.shadow_loss import ShadowLoss
-from bauta.templates.advface.shadows import (
-    Shadow,
-    calibration,
-    channel_std,
-    digest_of_pixels,
-    fit_shadow,
-    plain_figures,
-    require_faces,
-)
-from bauta.templates.base import Protector, Provenance, crops_of, find_device
-from bauta.templates.representation import Kind, Representation, Storage
+from bauta.templates.advface.shadows import Shadow, calibration, channel_std, fit_shadow
+from bauta.templates.base import Protector, find_device
+from bauta.templates.fit import FitWork, plain_figures
+from bauta.templates.representation import Kind, Representation
 
 CHUNK = 4  # faces at a time: more outgrow the processor's cache
 DEVICE_CHUNK = 64  # on an accelerator
-LATE = 0.7  # share of the iterations before the only look at the cosine
 KEPT = 0.1  # loss of cosine at which the identity term of weight 1 weighs as much as the shadows
 SMALL = 64  # elements up to which a learned tensor is kept in float32
-
-
-@dataclass(frozen=True)
-class AdvFaceConfig:
-    """Settings of AdvFace.
-
-    Attributes:
-        split: Where the recogniser is cut; see `bauta.recognizers.splits.find_cut`. The paper's feature is 64x56x56.
-        shadows: The decoders to defend against; see `Shadow.parse`. The first makes the shadow image.
-        epsilon: Half side of the box around each number, in standard deviations of its channel.
-        step: Length of a step, as a share of epsilon.
-        iterations: Steps.
-        norm: ``linf`` is the box; ``l2`` is the ball of the same root mean square.
-        structure: Weight of the structural similarity of shadow and reconstructed image (small squares in grey,
-            contrast and structure only), beside the squared error. The error alone is won by wrong brightness, which
-            leaves features of the face to be seen.
-        identity: Weight of the term that keeps the template: it pulls as hard as the shadows do where the cosine
-            between the templates of the stored and of the clean feature has fallen by 0.1.
-        identity_every: Iterations between two looks at that cosine; in between, its last gradient is used again. 0 is
-            a single look, at seven tenths of the iterations.
-        anchor: ``shadow`` adds the noise to the shadow feature inside the loop, as the paper's cycle does; ``self``
-            to the feature itself, from a random start.
-        momentum: Decay of the accumulated gradient, which carries over to unknown decoders.
-        noise: Standard deviation of Gaussian noise that the feature gets first and keeps, in those of each channel.
-            It is what an attacker cannot compute; it comes on top of epsilon.
-        in_range: Whether stored numbers stay in the range that clean features have, beyond which noise is clipped
-            away by whoever knows it.
-        storage: Type of the stored numbers.
-    """
-
-    split: str = "14x14"
-    shadows: tuple[str, ...] = ("residual-32", "unet-16")
-    epsilon: float = 0.6
-    step: float = 0.1
-    iterations: int = 20
-    norm: Literal["linf", "l2"] = "linf"
-    structure: float = 1.0
-    identity: float = 0.1
-    identity_every: int = 0
-    anchor: Literal["shadow", "self"] = "shadow"
-    momentum: float = 0.9
-    noise: float = 0.0
-    in_range: bool = True
-    storage: Storage = "float16"
-
-    def __post_init__(self) -> None:
-        checks = {
-            "shadows": 1 <= len(self.shadows) <= 8 and len(set(self.shadows)) == len(self.shadows),
-            "epsilon": 0 < self.epsilon <= 100,
-            "step": 0 < self.step <= 2,
-            "iterations": 1 <= self.iterations <= 10_000,
-            "norm": self.norm in ("linf", "l2"),
-            "structure": 0 <= self.structure <= 1000,
-            "identity": 0 <= self.identity <= 1000,
-            "identity_every": 0 <= self.identity_every <= 10_000,
-            "anchor": self.anchor in ("shadow", "self"),
-            "momentum": 0 <= self.momentum < 1,
-            "noise": 0 <= self.noise <= 100,
-            "storage": self.storage in get_args(Storage),
-        }
-        for name, good in checks.items():
-            if not good:
-                raise UsageError(f"AdvFace cannot run with {name}={getattr(self, name)!r}.", hint="See AdvFaceConfig.")
-        for text in self.shadows:
-            Shadow.parse(text)
-
-    @classmethod
-    def paper(cls) -> AdvFaceConfig:
-        """What is known of the paper: one shadow, no further terms. Its budget and number of steps are ours."""
-        return cls(
-            split="64x56x56",
-            shadows=("residual-32",),
-            epsilon=0.5,
-            step=0.125,
-            iterations=20,
-            structure=0.0,
-            identity=0.0,
-            momentum=0.0,
-            in_range=False,
-            storage="float32",
-        )
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any], preset: str = "default") -> AdvFaceConfig:
-        """The preset with other settings; lists stand for tuples.
-
-        Raises:
-            UsageError: when there is no such preset or setting, or a value is not allowed.
-        """
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(settings.keys() - set(known)):
-            raise UsageError(f"AdvFace has no setting {unknown[0]!r}.", hint=f"It has {', '.join(known)}.")
-        if preset not in ("default", "paper"):
-            raise UsageError(f"AdvFace has no preset {preset!r}.", hint="There is default and paper.")
-        given: dict[str, Any] = {
-            name: tuple(value)
-            if isinstance(value, list)
-            else (value,)
-            if name == "shadows" and isinstance(value, str)
-            else value
-            for name, value in settings.items()
-        }
-        return replace(cls.paper() if preset == "paper" else cls(), **given)
-
-    @property
-    def looks(self) -> range:
-        """The iterations at which the cosine to the clean template is looked at."""
-        if not self.identity:
-            return range(0)
-        if not self.identity_every:
-            return range(max(1, round(LATE * self.iterations)), self.iterations, self.iterations)
-        return range(self.identity_every, self.iterations, self.identity_every)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +114,11 @@ class AdvFace(Protector):
     """
 
     keyed: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
+    accelerated: ClassVar[bool] = True
     Config = AdvFaceConfig
+    Training = ShadowTraining
+    config: AdvFaceConfig
 
     def __init__(
         self,
@@ -264,87 +146,37 @@ class AdvFace(Protector):
         self.shadows = [fused(shadow) for shadow in shadows]
 
     @classmethod
-    def fit(
-        cls,
-        images: Tensor,
-        *,
-        recognizer: Surrogate,
-        generator: torch.Generator,
-        preset: Literal["default", "paper"] = "default",
-        epochs: int = 5,
-        batch: int = 16,
-        rate: float = 2e-3,
-        people: Sequence[str] = (),
-        licence: str = "not stated",
-        data: str = "",
-        work: Path | None = None,
-        progress: Progress | None = None,
-        device: str = "cpu",
-        **settings: Any,
-    ) -> AdvFace:
-        """Train the shadow decoders, or go on training them.
-
-        Args:
-            images: (N, 3, 112, 112) uint8, or float32 in [0, 1]: faces of people who will never be stored, and whom
-                no attacker of an evaluation learns from.
-            recognizer: The recogniser.
-            generator: Not drawn from; its seed is the schedule's.
-            preset: Settings to start from.
-            epochs: Passes of a shadow over the images.
-            batch: Images in a step.
-            rate: Adam's learning rate at the start.
-            people: Name of the person on each image, to refuse a set of one person; empty when not known.
-            licence: Terms of the shadows.
-            data: What the images are, one line.
-            work: Folder of the checkpoints.
-            progress: Called with a stage, steps done and steps in all.
-            device: Where to train, such as ``cuda``; the protector is on the CPU all the same.
-            settings: Fields of `AdvFaceConfig` that differ from the preset's.
+    def fit(cls, images: Tensor, config: AdvFaceConfig, training: ShadowTraining, work: FitWork) -> Self:
+        """Train the shadow decoders, or go on training them; see `Protector.fit`.
 
         Raises:
-            UsageError: when there is no such setting, images have another form, are too few or of one person, the
-                recogniser cannot be cut there, or a checkpoint is of other faces or settings.
-            NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
+            UsageError: as there, and when the recogniser cannot be cut there.
         """
-        config = AdvFaceConfig.of(settings, preset)
-        schedule = Schedule(epochs, batch, rate, generator.initial_seed() % (1 << 31))
-        require_faces(images)
-        if people and len(people) != len(images):
-            raise UsageError(f"{len(images)} faces have {len(people)} names.", hint="Name the person of each.")
-        if people and len(set(people)) < 2:
-            raise UsageError("All faces are of one person.", hint="Give faces of many people to learn from.")
-        where = find_device(device)
+        schedule = Schedule(training.epochs, training.batch, training.rate, work.seed)
+        work.require_faces(images)
+        recognizer = work.recognizer
+        where = find_device(work.device)
         front, _ = split_recognizer(recognizer, config.split)
         front.to(where)
 
         def features(part: Tensor) -> Tensor:
             with torch.no_grad():
-                values: Tensor = front(crops_of(part.to(where), recognizer.card.template))
+                values: Tensor = front(retemplate(part.to(where), recognizer.card.template))
             return values.to(part.device)
 
         key = f"{recognizer.card.sha256} {front.cut.name}"
         shadows: list[nn.Sequential] = []
-        training: dict[str, Any] = {}
+        facts = {name: value for name, value in schedule.to_dict().items() if name != "seed"}
         for text in config.shadows:
             shadow, figures = fit_shadow(
-                Shadow.parse(text), features, images, schedule, key=key, device=where, work=work, progress=progress
-            )
+                Shadow.parse(text), features, images, schedule, key=key, device=where, work=work.folder,
+                progress=work.progress,
+            )  # fmt: skip
             shadows.append(shadow)
-            training |= {f"{text}_{name}": value for name, value in plain_figures(figures).items()}
-        provenance = Provenance(
-            data=f"{data or f'{len(images)} faces'}, SHA-256 {digest_of_pixels(images)[:16]}",
-            licence=licence,
-            seed=schedule.seed,
-            training=(
-                ("faces", len(images)),
-                *([("people", len(set(people)))] if people else []),
-                *((name, value) for name, value in schedule.to_dict().items() if name != "seed"),
-                *((name.replace(".", "_"), value) for name, value in training.items()),
-            ),
-        )
+            facts |= {f"{text}_{name}".replace(".", "_"): value for name, value in plain_figures(figures).items()}
         statistics = ChannelStatistics.of(calibration(features, images)[0])
         front.to("cpu")  # it shares the recogniser
-        return cls(recognizer, config, shadows, statistics, provenance=provenance)
+        return cls(recognizer, config, shadows, statistics, provenance=work.provenance(images, *facts.items()))
 
     def protect(self, images: Tensor, generator: torch.Generator, key: bytes | None = None) -> Representation:
         """Adversarial features of faces (N, 3, 112, 112) in [0, 1]; see `Protector.protect`.

@@ -6,20 +6,22 @@ people whom the protector will never store. Architecture, schedule and the noisy
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bauta.errors import UsageError
-from bauta.learning.decoders import SIDE, Decoder, start_decoder
-from bauta.learning.learners import CPU, Learner, Progress, Schedule, require_finite, train
+from bauta.learning.decoders import Decoder, start_decoder
+from bauta.learning.learners import CPU, Learner, Schedule, require_finite, train
+from bauta.progress import Progress
+from bauta.settings import Range, Settings
+from bauta.templates.fit import as_images, digest_of_pixels
 
 CALIBRATION = 256  # faces from which the statistics of features are taken
 
@@ -31,7 +33,7 @@ Features = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Shadow:
+class Shadow(Settings):
     """One shadow decoder to train.
 
     Attributes:
@@ -41,19 +43,15 @@ class Shadow:
             channel. Above 0 it stands for a thief who has learned from protected features.
     """
 
+    title: ClassVar[str] = "a shadow decoder"
     decoder: Decoder = "residual"
-    channels: int = 32
-    noise: float = 0.0
+    channels: Annotated[int, Range(at=4, to=1024)] = 32
+    noise: Annotated[float, Range(at=0, to=10)] = 0.0
 
-    def __post_init__(self) -> None:
-        checks = {
-            "decoder": self.decoder in get_args(Decoder),
-            "channels": 4 <= self.channels <= 1024 and self.channels % 4 == 0,
-            "noise": 0 <= self.noise <= 10,
-        }
-        for name, good in checks.items():
-            if not good:
-                raise UsageError(f"A shadow decoder cannot have {name}={getattr(self, name)!r}.", hint="See Shadow.")
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Widths that the network has not."""
+        if self.channels % 4:
+            yield "channels", "Give a multiple of 4."
 
     @classmethod
     def parse(cls, text: str) -> Shadow:
@@ -133,7 +131,7 @@ def fit_shadow(
         NumericalFailure: when the loss is no number; the checkpoint keeps the last good state.
     """
     learner = _Regression(shadow, features, pixels, schedule, device)
-    whole = f"{key} {asdict(shadow)} {digest_of_pixels(pixels)}"
+    whole = f"{key} {shadow.to_dict()} {digest_of_pixels(pixels)}"
     figures = train(learner, len(pixels), schedule, key=whole, work=work, name=f"shadow-{shadow}", progress=progress)
     return learner.network.cpu(), figures
 
@@ -148,37 +146,3 @@ def calibration(features: Features, pixels: Tensor) -> tuple[Tensor, Tensor]:
 def channel_std(values: Tensor) -> Tensor:
     """(1, C, 1, ...) standard deviation of each channel, or of each entry of vectors, over faces and places."""
     return values.std([0, *range(2, values.dim())], keepdim=True, correction=0)
-
-
-def as_images(pixels: Tensor) -> Tensor:
-    """float32 in [0, 1], from uint8 or as they are."""
-    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
-
-
-def require_faces(pixels: Tensor) -> None:
-    """Let a training set of the right form through.
-
-    Raises:
-        UsageError: when it is not (N, 3, 112, 112) of uint8, or of float32 in [0, 1], or has fewer than two faces.
-    """
-    if pixels.dim() != 4 or tuple(pixels.shape[1:]) != (3, SIDE, SIDE):
-        raise UsageError(
-            f"Faces to learn from have shape {list(pixels.shape)}.",
-            hint="Give (N, 3, 112, 112), aligned to the ArcFace template.",
-        )
-    if len(pixels) < 2:
-        raise UsageError(f"{len(pixels)} face is too few to learn from.", hint="Give faces of several people.")
-    if pixels.dtype != torch.uint8 and not (
-        pixels.dtype == torch.float32 and bool(((pixels >= 0) & (pixels <= 1)).all())
-    ):
-        raise UsageError(f"Faces are {pixels.dtype} or leave [0, 1].", hint="Give uint8, or float32 in [0, 1].")
-
-
-def digest_of_pixels(pixels: Tensor) -> str:
-    """SHA-256 of faces."""
-    return hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest()
-
-
-def plain_figures(figures: dict[str, float]) -> dict[str, Any]:
-    """Figures of a training under names that a card may carry."""
-    return {name.replace(" ", "_"): value for name, value in figures.items()}

@@ -20,26 +20,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bauta.errors import UsageError
+from bauta.faces.crops import retemplate
 from bauta.learning.decoders import start_decoder
-from bauta.learning.learners import Learner, Progress, Schedule, require_finite, train
+from bauta.learning.learners import Batch, Epochs, Learner, Rate, Schedule, require_finite, train
 from bauta.objectives.transports import gaussian_blur
 from bauta.objectives.visibility import luminance, ssim_map
+from bauta.progress import Progress
 from bauta.recognizers.splits import Front, list_cuts, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
-from bauta.templates.advface.shadows import CALIBRATION, as_images, digest_of_pixels
-from bauta.templates.base import crops_of, find_device
+from bauta.settings import Range, Settings, Weight
+from bauta.templates.advface.shadows import CALIBRATION
+from bauta.templates.base import find_device
 from bauta.templates.draws import Draws
-from bauta.templates.local.protector import LocalFeaturesConfig, compose, cut_bits
+from bauta.templates.fit import as_images, digest_of_pixels
+from bauta.templates.local.composition import LocalFeaturesConfig, compose, cut_bits
 
 EARLY_SIDE = 28  # of the layer in which local detail is compared, at least
 
@@ -47,7 +50,7 @@ _LEVELS = 4
 
 
 @dataclass(frozen=True)
-class Losses:
+class Losses(Settings):
     """Weights of the terms, and where they are satisfied.
 
     Attributes:
@@ -63,40 +66,40 @@ class Losses:
         adversary_channels: Width of the adversary.
     """
 
-    identity: float = 10.0
-    local: float = 1.0
-    overall: float = 2.0
-    adversary: float = 1.0
-    stochastic: float = 0.5
-    change: float = 0.7
-    enough: float = 0.35
-    spread: float = 0.5
-    recoveries: int = 2
-    adversary_channels: int = 16
+    title: ClassVar[str] = "the anonymiser's losses"
+    identity: Weight = 10.0
+    local: Weight = 1.0
+    overall: Weight = 2.0
+    adversary: Weight = 1.0
+    stochastic: Weight = 0.5
+    change: Weight = 0.7
+    enough: Weight = 0.35
+    spread: Weight = 0.5
+    recoveries: Annotated[int, Range(at=0, to=100)] = 2
+    adversary_channels: Annotated[int, Range(at=4, to=1024)] = 16
 
-    def __post_init__(self) -> None:
-        checks = {
-            name: 0 <= getattr(self, name) <= 1000
-            for name in ("identity", "local", "overall", "adversary", "stochastic", "change", "enough", "spread")
-        } | {
-            "recoveries": 0 <= self.recoveries <= 100,
-            "adversary_channels": 4 <= self.adversary_channels <= 1024 and self.adversary_channels % 4 == 0,
-        }
-        for name, good in checks.items():
-            if not good:
-                raise UsageError(f"An anonymiser cannot learn with {name}={getattr(self, name)!r}.", hint="See Losses.")
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Widths that the network has not."""
+        if self.adversary_channels % 4:
+            yield "adversary_channels", "Give a multiple of 4."
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Losses:
-        """The weights that differ from the defaults.
 
-        Raises:
-            UsageError: when there is no such weight, or a value is not allowed.
-        """
-        known = [one.name for one in fields(cls)]
-        if unknown := sorted(settings.keys() - set(known)):
-            raise UsageError(f"The losses have no {unknown[0]!r}.", hint=f"They have {', '.join(known)}.")
-        return cls(**settings)
+@dataclass(frozen=True)
+class AnonymiserTraining(Settings):
+    """How the anonymiser learns.
+
+    Attributes:
+        epochs: Passes over the images.
+        batch: Images in a step.
+        rate: Adam's learning rate at the start.
+        losses: Weights of the terms.
+    """
+
+    title: ClassVar[str] = "the training of local features"
+    epochs: Epochs = 10
+    batch: Batch = 16
+    rate: Rate = 2e-4
+    losses: Losses = field(default_factory=Losses)
 
 
 class _Noisy(nn.Module):
@@ -151,7 +154,7 @@ class Anonymiser(nn.Module):
         return change
 
 
-class _Game(Learner):
+class _AdversarialTraining(Learner):
     """One step of the anonymiser, then some of the adversary, on the same images."""
 
     def __init__(
@@ -239,14 +242,14 @@ class _Game(Learner):
         optimizer.step()
 
     def _embed(self, surrogate: Surrogate, images: Tensor) -> Tensor:
-        embeddings: Tensor = surrogate(crops_of(images, surrogate.card.template))
+        embeddings: Tensor = surrogate(retemplate(images, surrogate.card.template))
         return embeddings
 
     def _high(self, images: Tensor) -> Tensor:
         """The high band in grey, on the first surrogate's crops."""
         grey = luminance(images)
         fine = 0.5 + (grey - gaussian_blur(grey, self.config.sigma)).expand(-1, 3, -1, -1)
-        return crops_of(fine, self.surrogates[0].card.template)
+        return retemplate(fine, self.surrogates[0].card.template)
 
 
 def fit_anonymiser(
@@ -279,9 +282,9 @@ def fit_anonymiser(
         UsageError: when there is no such device, or the checkpoint is of others.
         NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
     """
-    learner = _Game(config, losses, surrogates, pixels, schedule, find_device(device))
+    learner = _AdversarialTraining(config, losses, surrogates, pixels, schedule, find_device(device))
     hashes = [surrogate.card.sha256 for surrogate in surrogates]
-    facts = [config.to_dict(), asdict(losses), hashes, digest_of_pixels(pixels)]
+    facts = [config.to_dict(), losses.to_dict(), hashes, digest_of_pixels(pixels)]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     name = f"anonymiser-{key[:12]}"
     figures = train(learner, len(pixels), schedule, key=key, work=work, name=name, progress=progress)

@@ -18,22 +18,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bauta.errors import UsageError
+from bauta.faces.crops import retemplate
 from bauta.objectives.transports import gaussian_blur
 from bauta.recognizers.surrogates import Surrogate
-from bauta.templates.advface.shadows import as_images
-from bauta.templates.base import SIDE, crops_of
+from bauta.templates.base import SIDE
 from bauta.templates.draws import Draws
+from bauta.templates.fit import as_images
+from bauta.templates.local.composition import LocalFeaturesConfig
 from bauta.templates.steps import descend
-
-if TYPE_CHECKING:  # it imports this module
-    from bauta.templates.local.protector import LocalFeaturesConfig
 
 MOMENTUM = 0.9
 SMOOTHED = 1.0  # deviation in pixels of the blur of gradients, for recognisers not asked (Dong et al. 2019)
@@ -136,7 +134,7 @@ def write_identity(
         seen = _moved(found, draws)
         asked = [(iteration * config.asked + place) % len(surrogates) for place in range(config.asked)]
         distances = [
-            1 - (surrogates[one](crops_of(seen, surrogates[one].card.template)) * wanted[one]).sum(1) for one in asked
+            1 - (surrogates[one](retemplate(seen, surrogates[one].card.template)) * wanted[one]).sum(1) for one in asked
         ]
         return torch.stack(distances).sum()
 
@@ -148,7 +146,7 @@ def write_identity(
 
 def _template(images: Tensor, surrogate: Surrogate) -> Tensor:
     """(N, dim): the mean template of each photo and its mirror image, which tells less of one photo's accidents."""
-    both = [surrogate(crops_of(one, surrogate.card.template)) for one in (images, images.flip(3))]
+    both = [surrogate(retemplate(one, surrogate.card.template)) for one in (images, images.flip(3))]
     return functional.normalize(both[0] + both[1], dim=1)
 
 

@@ -139,8 +139,3 @@ class BlockDct(nn.Module):
 def _require_coefficients(coefficients: Tensor) -> None:
     if coefficients.dim() != 4 or tuple(coefficients.shape[1:]) != (CHANNELS, SIDE, SIDE):
         raise UsageError(f"Coefficients have shape {list(coefficients.shape)}.", hint="Give (N, 192, 112, 112).")
-
-
-def channel_energy(coefficients: Tensor) -> Tensor:
-    """(N, C) mean absolute value of each channel (PartialFace, section 3)."""
-    return coefficients.abs().mean((2, 3))

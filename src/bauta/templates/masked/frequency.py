@@ -16,21 +16,21 @@ What each leaves to be seen by construction is told in ``docs/hybrid-masking.md`
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bauta.errors import UsageError
 from bauta.learning.learners import Learner, require_finite, train
-from bauta.templates.advface.shadows import as_images
+from bauta.settings import Range, Weight
 from bauta.templates.base import SIDE
+from bauta.templates.fit import as_images
 from bauta.templates.masked.dct import BLOCK, CHANNELS, COLOURS, FREQUENCIES, BlockDct
-from bauta.templates.masked.masking import Lesson, Masked, Masking, MaskingConfig, alone, stretched
+from bauta.templates.masked.masking import Masked, Masking, MaskingConfig, MaskingData, alone, stretched
 from bauta.templates.representation import Kind
 
 CALIBRATED = 64  # faces from which the statistics of coefficients are taken
@@ -62,19 +62,12 @@ class ShuffleConfig(MaskingConfig):
             of it and which a recogniser misses.
     """
 
-    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {"kept": (1, 63), "penalty": (0, 1000)}
-    kept: int = 36
+    title: ClassVar[str] = "PPFR-FD"
+    kept: Annotated[int, Range(at=1, to=63)] = 36
     choice: Literal["gates", "energy"] = "gates"
-    penalty: float = 1.0
+    penalty: Weight = 1.0
     shuffle: bool = True
     normalise: Literal["face", "population"] = "face"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.choice not in ("gates", "energy") or isinstance(self.kept, float):
-            raise UsageError(f"{self.kept!r} frequencies are not chosen by {self.choice!r}.", hint="gates or energy.")
-        if self.normalise not in ("face", "population"):
-            raise UsageError(f"Nothing is normalised by {self.normalise!r}.", hint="face or population.")
 
 
 class ShuffledMask(Masking):
@@ -105,10 +98,10 @@ class ShuffledMask(Masking):
         ):
             self.register_buffer(name, value)
 
-    def prepare(self, lesson: Lesson) -> dict[str, float]:
+    def prepare(self, data: MaskingData) -> dict[str, float]:
         """Choose frequencies and draw the orders; see `Masking.prepare`."""
         energies = torch.zeros(FREQUENCIES)
-        parts = some_faces(lesson.pixels)
+        parts = some_faces(data.pixels)
         for part in parts:
             coefficients = self.dct.linear(part, step=_STEP)
             coefficients[:, 0] -= 128 * BLOCK
@@ -116,17 +109,17 @@ class ShuffledMask(Masking):
         figures: dict[str, float] = {}
         worth = -energies
         if self.config.choice == "gates":
-            gates = _Gates(self, lesson, energies / energies.sum())
-            key = f"{lesson.key} {self.config.to_dict()}"
+            gates = _Gates(self, data, energies / energies.sum())
+            key = f"{data.key} {self.config.to_dict()}"
             figures = train(
-                gates, len(lesson.pixels), lesson.schedule, key=key, work=lesson.work, name=f"{lesson.name}-gates",
-                progress=lesson.progress,
+                gates, len(data.pixels), data.schedule, key=key, work=data.work, name=f"{data.name}-gates",
+                progress=data.progress,
             )  # fmt: skip
             worth = gates.logits.weight.detach()[0]
         worth = worth.clone()
         worth[0] = -math.inf  # the lowest frequency is a small picture of the face
         self.chosen.copy_(worth.argsort(descending=True)[: self.config.kept].sort().values)
-        generator = torch.Generator().manual_seed(lesson.schedule.seed)
+        generator = torch.Generator().manual_seed(data.schedule.seed)
         count = self.shape[0]
         if self.config.shuffle:
             self.first.copy_(torch.randperm(count, generator=generator))
@@ -177,30 +170,30 @@ def _reader(feature: Tensor, seed: int) -> tuple[Tensor, Tensor, nn.Conv2d]:
 class _Gates(Learner):
     """A weight for each frequency: keep the recogniser's early feature with little energy. Our design."""
 
-    def __init__(self, masking: ShuffledMask, lesson: Lesson, energies: Tensor) -> None:
-        self.masking, self.lesson, self.energies = masking, lesson, energies
+    def __init__(self, masking: ShuffledMask, data: MaskingData, energies: Tensor) -> None:
+        self.masking, self.data, self.energies = masking, data, energies
         self.scales = torch.zeros(CHANNELS)
         wanted = []
-        for part in some_faces(lesson.pixels, 16):
+        for part in some_faces(data.pixels, 16):
             self.scales += masking.dct.linear(part, step=_STEP).square().mean((0, 2, 3))
-            wanted.append(lesson.features(part))
+            wanted.append(data.features(part))
         self.scales = (self.scales / max(1, len(wanted))).sqrt().clamp_min(1e-3)[:, None, None]
         feature = torch.cat(wanted)
-        self.mean, self.std, self.reader = _reader(feature, lesson.schedule.seed)
+        self.mean, self.std, self.reader = _reader(feature, data.schedule.seed)
         self.logits = nn.Linear(FREQUENCIES, 1, bias=False)
         nn.init.zeros_(self.logits.weight)
         self.networks = {"reader": self.reader, "gates": self.logits}
         self.optimizers = {
-            "reader": torch.optim.Adam(self.reader.parameters(), lr=lesson.schedule.rate),
-            "gates": torch.optim.Adam(self.logits.parameters(), lr=20 * lesson.schedule.rate),
+            "reader": torch.optim.Adam(self.reader.parameters(), lr=data.schedule.rate),
+            "gates": torch.optim.Adam(self.logits.parameters(), lr=20 * data.schedule.rate),
         }
 
     def step(self, index: Tensor, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam."""
-        images = as_images(self.lesson.pixels[index])
+        images = as_images(self.data.pixels[index])
         gates = self.logits.weight[0].sigmoid()
         values = self.masking.dct.linear(images, step=_STEP) / self.scales * gates.repeat(COLOURS)[:, None, None]
-        wanted = (self.lesson.features(images) - self.mean) / self.std
+        wanted = (self.data.features(images) - self.mean) / self.std
         wanted = functional.adaptive_avg_pool2d(
             wanted, (values.shape[2], values.shape[3])
         )  # a coarse look is enough for a choice
@@ -229,18 +222,15 @@ class BudgetConfig(MaskingConfig):
         grid: The budget is learned for squares of 112/grid places; the published code has one for each place, 112.
     """
 
-    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {"budget": (1e-3, 1e6), "grid": (1, SIDE)}
-    budget: float = 4.0
+    title: ClassVar[str] = "DCTDP"
+    budget: Annotated[float, Range(at=1e-3, to=1e6)] = 4.0
     sensitivity: Literal["range", "one"] = "range"
-    grid: int = 14
+    grid: Annotated[int, Range(at=1, to=SIDE)] = 14
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sensitivity not in ("range", "one") or SIDE % self.grid:
-            raise UsageError(
-                f"No budget has sensitivity={self.sensitivity!r}, grid={self.grid!r}.",
-                hint="Give range or one, and a divisor of 112.",
-            )
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Squares that do not fill the image."""
+        if SIDE % self.grid:
+            yield "grid", f"Give a divisor of {SIDE}."
 
 
 class PrivacyBudget(Masking):
@@ -265,10 +255,10 @@ class PrivacyBudget(Masking):
         self.location = nn.Parameter(torch.zeros(count, config.grid, config.grid))
         self.register_buffer("sensitivities", torch.ones(count))
 
-    def prepare(self, lesson: Lesson) -> dict[str, float]:
+    def prepare(self, data: MaskingData) -> dict[str, float]:
         """Measure the ranges of channels; see `Masking.prepare`."""
         if self.config.sensitivity == "range":
-            parts = [self.dct.linear(part, self.chosen) for part in some_faces(lesson.pixels)]
+            parts = [self.dct.linear(part, self.chosen) for part in some_faces(data.pixels)]
             low = torch.stack([part.amin((0, 2, 3)) for part in parts]).amin(0)
             high = torch.stack([part.amax((0, 2, 3)) for part in parts]).amax(0)
             self.sensitivities.copy_(high - low)
@@ -320,14 +310,9 @@ class SubsetConfig(MaskingConfig):
         subsets_each: Subsets that one person's faces are learned in.
     """
 
-    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {"orders": (1, 720), "subsets_each": (1, 6)}
-    orders: int = 6
-    subsets_each: int = 3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.orders, float) or isinstance(self.subsets_each, float):
-            raise UsageError("Orders and subsets are counted.", hint="Give whole numbers.")
+    title: ClassVar[str] = "PartialFace"
+    orders: Annotated[int, Range(at=1, to=720)] = 6
+    subsets_each: Annotated[int, Range(at=1, to=6)] = 3
 
 
 class RandomSubset(Masking):
@@ -346,9 +331,9 @@ class RandomSubset(Masking):
         self.dct = BlockDct()
         self.register_buffer("permutations", torch.arange(9).repeat(config.orders, 1))
 
-    def prepare(self, lesson: Lesson) -> dict[str, float]:
+    def prepare(self, data: MaskingData) -> dict[str, float]:
         """Draw the orders; see `Masking.prepare`."""
-        generator = torch.Generator().manual_seed(lesson.schedule.seed)
+        generator = torch.Generator().manual_seed(data.schedule.seed)
         self.permutations.copy_(torch.stack([torch.randperm(9, generator=generator) for _ in self.permutations]))
         return {}
 
@@ -386,14 +371,9 @@ class ResidueConfig(MaskingConfig):
         likeness: Weight of the mean absolute difference of face and rendering; the other term has weight 1.
     """
 
-    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {"width": (4, 128), "likeness": (0, 1000)}
-    width: int = 16
-    likeness: float = 5.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.width, float):
-            raise UsageError(f"No network has {self.width!r} channels.", hint="Give a whole number.")
+    title: ClassVar[str] = "MinusFace"
+    width: Annotated[int, Range(at=4, to=128)] = 16
+    likeness: Weight = 5.0
 
 
 class ShuffledResidue(Masking):
@@ -424,13 +404,13 @@ class ShuffledResidue(Masking):
         residue: Tensor = coefficients - self.render(coefficients)
         return residue
 
-    def prepare(self, lesson: Lesson) -> dict[str, float]:
+    def prepare(self, data: MaskingData) -> dict[str, float]:
         """Teach the network to render; see `Masking.prepare`."""
-        learner = _Rendering(self, lesson)
-        key = f"{lesson.key} {self.config.to_dict()}"
+        learner = _Rendering(self, data)
+        key = f"{data.key} {self.config.to_dict()}"
         return train(
-            learner, len(lesson.pixels), lesson.schedule, key=key, work=lesson.work, name=f"{lesson.name}-rendering",
-            progress=lesson.progress,
+            learner, len(data.pixels), data.schedule, key=key, work=data.work, name=f"{data.name}-rendering",
+            progress=data.progress,
         )  # fmt: skip
 
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -466,31 +446,31 @@ class _Render(nn.Module):
 
 
 class _Rendering(Learner):
-    def __init__(self, masking: ShuffledResidue, lesson: Lesson) -> None:
-        self.masking, self.lesson = masking, lesson
+    def __init__(self, masking: ShuffledResidue, data: MaskingData) -> None:
+        self.masking, self.data = masking, data
         squares, wanted = torch.zeros(CHANNELS), []
-        parts = some_faces(lesson.pixels, 16)
+        parts = some_faces(data.pixels, 16)
         for part in parts:
             squares += masking.dct.linear(part).square().mean((0, 2, 3)) / len(parts)
-            wanted.append(lesson.features(part))
+            wanted.append(data.features(part))
         masking.render.scale.copy_(squares.sqrt().clamp_min(1e-3)[:, None, None])
         feature = torch.cat(wanted)
-        self.mean, self.std, self.reader = _reader(feature, lesson.schedule.seed)
+        self.mean, self.std, self.reader = _reader(feature, data.schedule.seed)
         self.side = (feature.shape[2], feature.shape[3])
         masking.render.requires_grad_(True)
         self.networks = {"render": masking.render, "reader": self.reader}
         self.optimizers = {
-            name: torch.optim.Adam(network.parameters(), lr=lesson.schedule.rate)
+            name: torch.optim.Adam(network.parameters(), lr=data.schedule.rate)
             for name, network in self.networks.items()
         }
 
     def step(self, index: Tensor, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam."""
-        images = as_images(self.lesson.pixels[index])
+        images = as_images(self.data.pixels[index])
         residue = self.masking.residue(images)
         away = self.masking.dct.linear_inverse(residue).abs().mean()  # the residue's picture: face less rendering
         pooled = functional.adaptive_avg_pool2d(residue / self.masking.render.scale, self.side)
-        error = (self.reader(pooled) - (self.lesson.features(images) - self.mean) / self.std).square().mean()
+        error = (self.reader(pooled) - (self.data.features(images) - self.mean) / self.std).square().mean()
         losses = require_finite({"likeness": away, "feature": error})
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)

@@ -21,9 +21,9 @@ Regions are no part of the paper, though a digest of it that is often read says 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +31,11 @@ from torch.nn import functional
 
 from bauta.errors import UsageError
 from bauta.faces.crop_template import ARCFACE_112
+from bauta.settings import Range, Share, Weight
 from bauta.templates.base import SIDE
 from bauta.templates.masked.frequency import ShuffleConfig, ShuffledMask
-from bauta.templates.masked.masking import Lesson, Masked
-from bauta.templates.masked.mixing import FEWEST, LARGEST_SHARE, MOST, Law, Mixing, MixingConfig
+from bauta.templates.masked.masking import Masked, MaskingData
+from bauta.templates.masked.mixing import FEWEST, LARGEST_SHARE, MOST, Budget, Law, Mixing, MixingConfig, Steps
 
 Reward = Literal["loss", "loss+recovery"]
 REGIONS = ("eyes", "nose", "mouth", "contour")
@@ -53,47 +54,44 @@ class HybridConfig(ShuffleConfig, MixingConfig):
         entropy: Weight of the strategy's entropy.
         cost: Weight of the squared excess of the mean k over `wished`.
         wished: That mean k.
-        eyes, nose, mouth, contour: How much of these regions becomes noise in what is stored, in [0, 1]; regions lie
-            where the ArcFace alignment puts them. Not the paper's.
+        eyes: How much of the eyes becomes noise in what is stored; regions lie where the ArcFace alignment puts them,
+            and are not the paper's.
+        nose: The same of the nose.
+        mouth: The same of the mouth.
+        contour: The same of the face's contour.
     """
 
-    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {
-        **ShuffleConfig.RANGES, **MixingConfig.RANGES, "recovery": (0, 1000), "entropy": (0, 1000), "cost": (0, 1000),
-        "wished": (FEWEST, MOST), **dict.fromkeys(REGIONS, (0, 1)),
-    }  # fmt: skip
+    title: ClassVar[str] = "hybrid masking"
     normalise: Literal["face", "population"] = "population"
-    mixes: tuple[int, ...] = (2, 3, 4, 5, 6)
-    least: float = 0.5
-    most: float = 0.8
+    mixes: Annotated[tuple[int, ...], Range(at=FEWEST, to=MOST)] = (2, 3, 4, 5, 6)
+    least: Share = 0.5
+    most: Share = 0.8
     law: Law = "power"
-    stored_share: float = 0.1
-    steps: int = 16
-    budget: float = 8.0
-    apart: float = 1.0
-    alone: float = 0.75
+    stored_share: Share = 0.1
+    steps: Steps = 16
+    budget: Budget = 8.0
+    apart: Weight = 1.0
+    alone: Share = 0.75
     reward: Reward = "loss"
-    recovery: float = 1.0
-    entropy: float = 0.01
-    cost: float = 0.0
-    wished: float = 4.0
-    eyes: float = 0.0
-    nose: float = 0.0
-    mouth: float = 0.0
-    contour: float = 0.0
+    recovery: Weight = 1.0
+    entropy: Weight = 0.01
+    cost: Weight = 0.0
+    wished: Annotated[float, Range(at=FEWEST, to=MOST)] = 4.0
+    eyes: Share = 0.0
+    nose: Share = 0.0
+    mouth: Share = 0.0
+    contour: Share = 0.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        counts = [one for one in self.mixes if isinstance(one, int) and FEWEST <= one <= MOST]
-        good = counts == sorted(set(self.mixes)) and bool(counts)
-        if not good or self.reward not in get_args(Reward):
-            raise UsageError(
-                f"Nothing is mixed with mixes={list(self.mixes)!r}, reward={self.reward!r}.",
-                hint=f"mixes are whole numbers from {FEWEST} to {MOST}, each larger than the one before.",
-            )
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Numbers of faces in disorder, and steps that would bring nothing back."""
+        yield from super().problems()
+        if not self.mixes or list(self.mixes) != sorted(set(self.mixes)):
+            yield "mixes", "Give whole numbers, each larger than the one before."
         if self.steps and self.normalise == "face":
-            raise UsageError(
-                "Where each face is normalised by itself, no steps bring its template back.",
-                hint="Set normalise=population, or steps=0.",
+            yield (
+                "normalise",
+                "Where each face is normalised by itself, no steps bring its template back: "
+                "set normalise=population, or steps=0.",
             )
 
 
@@ -201,9 +199,9 @@ class HybridMask(Mixing):
         """Those of the mask, since nothing is mixed before the fine-tuning; see `Masking.alike`."""
         return super().alike if self.config.signs else self.mask.alike
 
-    def prepare(self, lesson: Lesson) -> dict[str, float]:
+    def prepare(self, data: MaskingData) -> dict[str, float]:
         """Choose frequencies, and learn what faces of nobody look like; see `Masking.prepare`."""
-        return {**super().prepare(lesson), **self.mask.prepare(lesson)}
+        return {**super().prepare(data), **self.mask.prepare(data)}
 
     def begin(self, stage: str) -> None:
         """Forget what was chosen for the faces that were watched after the stage before; see `Masking.begin`."""
@@ -294,18 +292,20 @@ class FixedMixConfig(HybridConfig):
     mixed, and no steps.
     """
 
-    mixes: tuple[int, ...] = (4,)
-    least: float = 0.6
-    most: float = LARGEST_SHARE
+    title: ClassVar[str] = "a fixed mixture"
+    mixes: Annotated[tuple[int, ...], Range(at=FEWEST, to=MOST)] = (4,)
+    least: Share = 0.6
+    most: Share = LARGEST_SHARE
     law: Law = "share"
-    stored_share: float = 0.0
-    steps: int = 0
-    alone: float = 0.0
+    stored_share: Share = 0.0
+    steps: Steps = 0
+    alone: Share = 0.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """More numbers of faces than one."""
+        yield from super().problems()
         if len(self.mixes) != 1:
-            raise UsageError(f"A fixed mixture is not of {list(self.mixes)} faces.", hint="Give one number.")
+            yield "mixes", "Give one number: it is fixed."
 
 
 class FixedMixture(HybridMask):

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from bauta.errors import UsageError
-from bauta.learning.learners import Progress, Schedule
+from bauta.learning.learners import Schedule
+from bauta.progress import Progress
+from bauta.settings import Range, Settings
 from bauta.templates.base import SIDE
 from bauta.templates.representation import Kind
 
@@ -58,7 +59,7 @@ class Masked:
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class MaskingData:
     """What a masking learns from before there is a recogniser of masked inputs.
 
     Attributes:
@@ -83,39 +84,15 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class MaskingConfig:
-    """Settings of a masking; subclasses add theirs, with the range of each number in `RANGES`."""
+class MaskingConfig(Settings):
+    """Settings of every masking; subclasses add theirs.
 
-    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    Attributes:
+        storage: Type of the stored numbers.
+    """
 
-    def __post_init__(self) -> None:
-        for name, (low, high) in self.RANGES.items():
-            if not low <= getattr(self, name) <= high:
-                raise UsageError(
-                    f"{type(self).__name__} cannot have {name}={getattr(self, name)!r}.", hint=f"{low:g} to {high:g}."
-                )
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Self:
-        """From plain values; lists stand for tuples.
-
-        Raises:
-            UsageError: when there is no such setting, or a value is not allowed.
-        """
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(settings.keys() - set(known)):
-            raise UsageError(
-                f"There is no setting {unknown[0]!r}.", hint=f"There is {', '.join(known)}." if known else "None."
-            )
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-        try:
-            return cls(**given)
-        except TypeError as error:
-            raise UsageError(f"A setting has the wrong type: {error}.", hint="Give numbers and names.") from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+    title: ClassVar[str] = "a masking"
+    storage: Literal["float16", "float32"] = "float16"
 
 
 class Masking(nn.Module, ABC):
@@ -197,7 +174,7 @@ class Masking(nn.Module, ABC):
         """
         return {}
 
-    def prepare(self, lesson: Lesson) -> dict[str, float]:
+    def prepare(self, data: MaskingData) -> dict[str, float]:
         """Learn what must be learned before there is a recogniser of masked inputs; figures of that.
 
         Raises:
@@ -260,8 +237,8 @@ class NoiseConfig(MaskingConfig):
         sigma: Standard deviation in 1/255.
     """
 
-    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {"sigma": (0, 1000)}
-    sigma: float = 64.0
+    title: ClassVar[str] = "Gaussian noise"
+    sigma: Annotated[float, Range(at=0, to=1000)] = 64.0
 
 
 class GaussianNoise(Unmasked):

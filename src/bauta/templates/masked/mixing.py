@@ -7,17 +7,18 @@ Mixtures of pixels are rows to compare with: mixup (Zhang et al. 2018), and with
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from bauta.errors import UsageError
+from bauta.settings import Range, Share, Weight
 from bauta.templates.base import SIDE
-from bauta.templates.masked.masking import Lesson, Masked, Masking, MaskingConfig, Reader, alone, stretched
+from bauta.templates.masked.masking import Masked, Masking, MaskingConfig, MaskingData, Reader, alone, stretched
 from bauta.templates.masked.strangers import Strangers
 from bauta.templates.representation import Kind
 from bauta.templates.steps import descend
@@ -29,6 +30,8 @@ ACROSS = 2.25  # times that all of them in one direction would cross the budget
 
 Partners = Literal["strangers", "batch", "both"]
 Law = Literal["share", "power"]
+Steps = Annotated[int, Range(at=0, to=1000)]
+Budget = Annotated[float, Range(at=0, to=255)]
 
 
 def draw_shares(
@@ -185,31 +188,22 @@ class MixingConfig(MaskingConfig):
             another network then learns to read what is stored. With 0 one network reads both.
     """
 
-    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "least": (0, 1), "most": (0, 1), "components": (1, 1024), "alone": (0, 1), "stored_share": (0, 1),
-        "steps": (0, 1000), "budget": (0, 255), "apart": (0, 1000),
-    }  # fmt: skip
-    least: float = 0.6
-    most: float = LARGEST_SHARE
+    least: Share = 0.6
+    most: Share = LARGEST_SHARE
     law: Law = "share"
     partners: Partners = "strangers"
-    components: int = 64
-    alone: float = 0.0
+    components: Annotated[int, Range(at=1, to=1024)] = 64
+    alone: Share = 0.0
     signs: bool = False
-    stored_share: float = 0.0
-    steps: int = 0
-    budget: float = 2.0
-    apart: float = 0.0
+    stored_share: Share = 0.0
+    steps: Steps = 0
+    budget: Budget = 2.0
+    apart: Weight = 0.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        known = self.partners in get_args(Partners) and self.law in get_args(Law)
-        if not known or self.least > self.most:
-            raise UsageError(
-                f"Nothing is mixed with partners={self.partners!r}, law={self.law!r}, least={self.least!r}, "
-                f"most={self.most!r}.",
-                hint=f"Partners are {', '.join(get_args(Partners))}; laws {', '.join(get_args(Law))}; least <= most.",
-            )
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Shares that leave nothing to draw from."""
+        if self.least > self.most:
+            yield "least", "It is not above most."
 
 
 @dataclass(frozen=True)
@@ -220,13 +214,8 @@ class MixConfig(MixingConfig):
         mix: Faces in a mixture.
     """
 
-    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {**MixingConfig.RANGES, "mix": (FEWEST, MOST)}
-    mix: int = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.mix, float):
-            raise UsageError(f"Nothing is mixed with mix={self.mix!r}.", hint="Give a whole number.")
+    title: ClassVar[str] = "mixup"
+    mix: Annotated[int, Range(at=FEWEST, to=MOST)] = 2
 
 
 class Mixing(Masking):
@@ -248,20 +237,20 @@ class Mixing(Masking):
         self.stage = ""
         self.strangers = Strangers(config.components)
 
-    def prepare(self, lesson: Lesson) -> dict[str, float]:
+    def prepare(self, data: MaskingData) -> dict[str, float]:
         """Learn what faces of nobody look like; see `Masking.prepare`."""
         most = max(self.choices)
-        people = len(set(lesson.people.tolist())) if len(lesson.people) else len(lesson.pixels)
+        people = len(set(data.people.tolist())) if len(data.people) else len(data.pixels)
         if people < most:
             raise UsageError(
                 f"{people} people are too few to mix {most} faces.", hint="Give more people, or mix fewer faces."
             )
-        if self.config.partners != "strangers" and lesson.schedule.batch < most:
+        if self.config.partners != "strangers" and data.schedule.batch < most:
             raise UsageError(
-                f"In batches of {lesson.schedule.batch} there are no {most} faces to mix.",
+                f"In batches of {data.schedule.batch} there are no {most} faces to mix.",
                 hint="Set a larger batch, or partners=strangers.",
             )
-        self.strangers.learn(lesson.pixels)
+        self.strangers.learn(data.pixels)
         return {}
 
     @property

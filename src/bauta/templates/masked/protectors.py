@@ -11,37 +11,35 @@ each refuses what another protector made, by name and hash.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from bauta import metrics
 from bauta.errors import UsageError, WeightsCorrupt
-from bauta.learning.learners import Progress
+from bauta.learning.fitted import Provenance
 from bauta.rates import FMRS
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
-from bauta.templates.advface.shadows import as_images, digest_of_pixels, plain_figures, require_faces
-from bauta.templates.base import Protector, Provenance, unknown_generator
+from bauta.templates.base import Protector, unknown_generator
+from bauta.templates.fit import FitWork, as_images, plain_figures
 from bauta.templates.masked.frequency import PrivacyBudget, RandomSubset, ShuffledMask, ShuffledResidue
 from bauta.templates.masked.hybrid_masking import FixedMixture, HybridMask
-from bauta.templates.masked.masking import GaussianNoise, Masking, Unmasked
+from bauta.templates.masked.masking import GaussianNoise, Masking, MaskingConfig, Unmasked
 from bauta.templates.masked.mixing import PixelMixing
 from bauta.templates.masked.network import HALF, MaskedNetwork
 from bauta.templates.masked.reader import MaskedReader
-from bauta.templates.masked.training import Classroom, Training
-from bauta.templates.representation import Kind, Representation, Storage
+from bauta.templates.masked.training import MaskedTrainer, MaskedTraining
+from bauta.templates.representation import Kind, Representation
 
 WATCHED = 128  # faces from which thresholds are taken
 FALSE_MATCHES = 5  # that must be among their scores for a threshold to mean something
 _THRESHOLD = "threshold_at_fmr_"
 SMALL = 64  # elements up to which a learned tensor is kept in float32
 _CHUNK = 16
-_FIELDS = tuple(field.name for field in fields(Training))
 
 
 class MaskedRecognition(Protector):
@@ -51,11 +49,15 @@ class MaskedRecognition(Protector):
         recognizer: The clean recogniser that it was made of: `clean` is what that says.
         masking: In evaluation mode.
         network: Likewise.
-        storage: Type of the stored numbers, ``float32`` or ``float16``.
         provenance: Where the learned parts come from.
     """
 
+    learns: ClassVar[bool] = True
     Made: ClassVar[type[Masking]]
+    Training = MaskedTraining
+
+    def __init_subclass__(cls) -> None:
+        cls.Config = cls.Made.Config
 
     def __init__(
         self,
@@ -63,82 +65,37 @@ class MaskedRecognition(Protector):
         masking: Masking,
         network: MaskedNetwork,
         *,
-        storage: Storage = "float16",
         provenance: Provenance | None = None,
     ) -> None:
         super().__init__(recognizer, provenance=provenance)
-        if storage not in ("float32", "float16"):
-            raise UsageError(f"Masked faces are not stored as {storage!r}.", hint="Give float32 or float16.")
         self.masking, self.network = masking.eval().requires_grad_(False), network.eval()
         self.kind: Kind = masking.kind
-        self.storage, self.row_shape = storage, masking.shape
+        self.storage, self.row_shape = masking.config.storage, masking.shape
         self._parts = _packed(masking, network)
         _load(masking, network, self._parts)  # compute with what is kept, not with what was rounded
         network.freeze()
         self.reader = MaskedReader(network, masking)
 
     @classmethod
-    def fit(
-        cls,
-        images: Tensor,
-        *,
-        recognizer: Surrogate,
-        generator: torch.Generator,
-        people: Sequence[str] = (),
-        storage: Storage = "float16",
-        licence: str = "not stated",
-        data: str = "",
-        work: Path | None = None,
-        progress: Progress | None = None,
-        **settings: Any,
-    ) -> Self:
-        """Make a recogniser of masked faces, or go on making it.
+    def fit(cls, images: Tensor, config: MaskingConfig, training: MaskedTraining, work: FitWork) -> Self:
+        """Make a recogniser of masked faces, or go on making it; see `Protector.fit`.
 
-        Args:
-            images: (N, 3, 112, 112) uint8, or float32 in [0, 1]: faces of people who will never be stored, and whom
-                no attacker of an evaluation learns from.
-            recognizer: The clean recogniser, of ArcFace crops.
-            generator: Not drawn from; its seed is the schedule's.
-            people: Name of the person on each image. Without names there is no margin to fine-tune with. With 40 and
-                more, one in twenty is not learned from but watched.
-            storage: Type of the stored numbers.
-            licence: Terms of what is learned.
-            data: What the images are, one line.
-            work: Folder of the checkpoints.
-            progress: Called with a stage, steps done and steps in all.
-            settings: Fields of `Training` and of the masking's settings.
-
-        Raises:
-            UsageError: when there is no such setting, images have another form, are too few or of too few people, or a
-                checkpoint is of other faces or settings.
-            NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
+        Without names there is no margin to fine-tune with. With 40 people and more, one in twenty is not learned from
+        but watched.
         """
-        taught = {name: settings.pop(name) for name in list(settings) if name in _FIELDS}
-        training = Training(**taught)
-        config = cls.Made.Config.of(settings)
-        require_faces(images)
-        if people and len(people) != len(images):
-            raise UsageError(f"{len(images)} faces have {len(people)} names.", hint="Name the person of each.")
-        if people and len(set(people)) < 2:
-            raise UsageError("All faces are of one person.", hint="Give faces of many people to learn from.")
+        work.require_faces(images)
         masking = cls.Made(config)
-        seed = generator.initial_seed() % (1 << 31)
-        network = _network(recognizer, masking)  # a reader of its own comes later, when there is something to read
-        room = Classroom(recognizer, images, list(people), masking, network, training, seed, work, progress)
-        figures = room.teach(cls.card.name)
-        provenance = Provenance(
-            data=f"{data or f'{len(images)} faces'}, SHA-256 {digest_of_pixels(images)[:16]}",
-            licence=licence,
-            seed=seed,
-            training=(
-                ("faces", len(room.pixels)),
-                *([("people", len(set(people)))] if people else []),
-                *((name, getattr(training, name)) for name in _FIELDS),
-                *((name.replace(" ", "_"), value) for name, value in plain_figures(figures).items()),
-            ),
+        network = _network(work.recognizer, masking)  # a reader of its own comes later, when there is something to read
+        trainer = MaskedTrainer(images, masking, network, training, work)
+        figures = trainer.train(cls.card.name)
+        provenance = work.provenance(
+            images,
+            *training.to_dict().items(),
+            *((name.replace(" ", "_"), value) for name, value in plain_figures(figures).items()),
+            learned=len(trainer.pixels),
         )
-        made = cls(recognizer, masking, network, storage=storage, provenance=provenance)
-        limits = made._calibrated(as_images(room.watched[:WATCHED]), room.watched_people[:WATCHED], seed)
+        made = cls(work.recognizer, masking, network, provenance=provenance)
+        limits = made._calibrated(as_images(trainer.watched[:WATCHED]), trainer.watched_people[:WATCHED], work.seed)
         made.provenance = replace(provenance, training=(*provenance.training, *limits))
         return made
 
@@ -222,7 +179,7 @@ class MaskedRecognition(Protector):
 
     def settings(self) -> dict[str, Any]:
         """Plain values."""
-        return {"storage": self.storage, **self.masking.config.to_dict()}
+        return self.masking.config.to_dict()
 
     def parts(self) -> dict[str, Tensor]:
         """What masking and recogniser learned, large tensors rounded to float16."""
@@ -233,16 +190,11 @@ class MaskedRecognition(Protector):
         cls, recognizer: Surrogate, settings: Mapping[str, Any], parts: Mapping[str, Tensor], provenance: Provenance
     ) -> Self:
         """The protector again; see `Protector.restore`."""
-        given = dict(settings)
-        try:
-            storage = given.pop("storage")
-        except KeyError as error:
-            raise UsageError(f"The setting {error} is missing.", hint="Fit the protector again.") from error
-        masking = cls.Made(cls.Made.Config.of(given))
+        masking = cls.Made(cls.Made.Config.of(settings))
         masking.require_parts({name.removeprefix(_MASKING): one for name, one in parts.items()})
         network = _network(recognizer, masking, apart=masking.apart)
         _load(masking, network, parts)
-        return cls(recognizer, masking, network, storage=cast(Storage, storage), provenance=provenance)
+        return cls(recognizer, masking, network, provenance=provenance)
 
 
 _MASKING, _NETWORK = "masking.", "network."

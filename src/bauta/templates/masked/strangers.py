@@ -16,8 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bauta.templates.advface.shadows import as_images
 from bauta.templates.draws import Draws
+from bauta.templates.fit import as_images
 from bauta.templates.local.stand_ins import StandIns
 from bauta.templates.masked.dct import BLOCK, SIDE, YCBCR, dct_matrix
 

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -30,12 +30,14 @@ from torch.nn import functional
 
 from bauta import metrics
 from bauta.errors import UsageError
-from bauta.learning.learners import Learner, Progress, Schedule, require_finite, train
-from bauta.photo.files import write_atomically
+from bauta.files import make_folder, write_atomically
+from bauta.learning.learners import Batch, Epochs, Learner, Rate, Schedule, require_finite, train
+from bauta.progress import Progress, silent
 from bauta.recognizers.splits import list_cuts, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
-from bauta.templates.advface.shadows import as_images, digest_of_pixels
-from bauta.templates.masked.masking import Lesson, Masked, Masking
+from bauta.settings import Range, Settings, Weight
+from bauta.templates.fit import FitWork, as_images, digest_of_pixels
+from bauta.templates.masked.masking import Masked, Masking, MaskingData
 from bauta.templates.masked.mixing import Mixing
 from bauta.templates.masked.network import MaskedNetwork
 from bauta.templates.masked.reader import MaskedReader
@@ -47,7 +49,7 @@ _CHUNK = 16
 
 
 @dataclass(frozen=True)
-class Training:
+class MaskedTraining(Settings):
     """How a recogniser of masked faces learns.
 
     Attributes:
@@ -64,52 +66,28 @@ class Training:
         margin_weight: Of that loss, beside the distillation's.
     """
 
-    masking_epochs: int = 4
-    masking_rate: float = 2e-3
-    epochs: int = 10
-    fine_tuning_epochs: int = 4
-    reading_epochs: int = 1
-    batch: int = 16
-    rate: float = 1e-4
-    margin: float = 0.4
-    scale: float = 32.0
-    margin_weight: float = 0.02
-
-    def __post_init__(self) -> None:
-        checks = {
-            "masking_epochs": 1 <= self.masking_epochs <= 10_000,
-            "masking_rate": 0 < self.masking_rate < 1,
-            "epochs": 1 <= self.epochs <= 10_000,
-            "fine_tuning_epochs": 1 <= self.fine_tuning_epochs <= 10_000,
-            "reading_epochs": 1 <= self.reading_epochs <= 10_000,
-            "batch": 2 <= self.batch <= 65_536,
-            "rate": 0 < self.rate < 1,
-            "margin": 0 <= self.margin < 1.5,
-            "scale": 0 < self.scale <= 1000,
-            "margin_weight": 0 <= self.margin_weight <= 1000,
-        }
-        for name, good in checks.items():
-            if not good:
-                raise UsageError(f"Nothing learns with {name}={getattr(self, name)!r}.", hint="See Training.")
+    title: ClassVar[str] = "a recogniser of masked faces"
+    masking_epochs: Epochs = 4
+    masking_rate: Rate = 2e-3
+    epochs: Epochs = 10
+    fine_tuning_epochs: Epochs = 4
+    reading_epochs: Epochs = 1
+    batch: Batch = 16
+    rate: Rate = 1e-4
+    margin: Annotated[float, Range(at=0, below=1.5)] = 0.4
+    scale: Annotated[float, Range(above=0, to=1000)] = 32.0
+    margin_weight: Weight = 0.02
 
 
-class Classroom:
+class MaskedTrainer:
     """All that one masking and its recogniser are taught with."""
 
     def __init__(
-        self,
-        recognizer: Surrogate,
-        images: Tensor,
-        people: list[str],
-        masking: Masking,
-        network: MaskedNetwork,
-        training: Training,
-        seed: int,
-        work: Path | None,
-        progress: Progress | None,
+        self, images: Tensor, masking: Masking, network: MaskedNetwork, training: MaskedTraining, work: FitWork
     ) -> None:
+        recognizer, people = work.recognizer, work.people
         self.recognizer, self.masking, self.network, self.training = recognizer, masking, network, training
-        self.seed, self.work, self.progress = seed, work, progress
+        self.seed, self.work, self.progress = work.seed, work.folder, work.progress
         split = _first_map(recognizer)
         self.front = split_recognizer(recognizer, split)[0]
         names = sorted(set(people))
@@ -131,20 +109,20 @@ class Classroom:
             values: Tensor = self.front(images)
         return values
 
-    def teach(self, method: str) -> dict[str, float]:
+    def train(self, method: str) -> dict[str, float]:
         """The stages, one after the other; figures of each."""
         training, masking, network = self.training, self.masking, self.network
-        shared = [asdict(training), list(self.network.shape), self.key, self.seed]
+        shared = [training.to_dict(), list(self.network.shape), self.key, self.seed]
         early, late = (
             hashlib.sha256(json.dumps([*facts, *shared], sort_keys=True).encode()).hexdigest()
             for facts in (masking.alike, [method, masking.config.to_dict()])
         )
         name = f"{masking.alike[0]}-{early[:12]}"
         first = Schedule(training.masking_epochs, training.batch, training.masking_rate, self.seed)
-        lesson = Lesson(
+        data = MaskingData(
             self.pixels, self.people, self.features, first, self.key, self.work, name, self.progress
         )  # fmt: skip
-        figures = {f"masking {what}": value for what, value in masking.prepare(lesson).items()}
+        figures = {f"masking {what}": value for what, value in masking.prepare(data).items()}
         masking.train()
         generator = torch.Generator().manual_seed(self.seed)
         with torch.no_grad():
@@ -239,15 +217,15 @@ def _first_map(recognizer: Surrogate) -> str:
 class _Recognition(Learner):
     """The body and what the masking learns: the distillation, and from the fine-tuning on the method's loss."""
 
-    def __init__(self, room: Classroom, targets: Tensor, schedule: Schedule, stage: str) -> None:
-        self.room, self.targets, self.stage = room, targets, stage
-        network, masking = room.network, room.masking
+    def __init__(self, trainer: MaskedTrainer, targets: Tensor, schedule: Schedule, stage: str) -> None:
+        self.trainer, self.targets, self.stage = trainer, targets, stage
+        network, masking = trainer.network, trainer.masking
         self.networks: dict[str, nn.Module] = {"network": network}
         learned = network.learned()
         self.margin: nn.Linear | None = None
-        if stage == "fine-tuning" and len(room.people):
-            self.margin = nn.Linear(targets.shape[2], int(room.people.max()) + 1, bias=False)
-            sums = torch.zeros_like(self.margin.weight).index_add_(0, room.people, targets.mean(0))
+        if stage == "fine-tuning" and len(trainer.people):
+            self.margin = nn.Linear(targets.shape[2], int(trainer.people.max()) + 1, bias=False)
+            sums = torch.zeros_like(self.margin.weight).index_add_(0, trainer.people, targets.mean(0))
             with torch.no_grad():
                 self.margin.weight.copy_(functional.normalize(sums, dim=1))
             self.networks["prototypes"] = self.margin
@@ -265,22 +243,22 @@ class _Recognition(Learner):
 
     def step(self, index: Tensor, generator: torch.Generator) -> dict[str, float]:
         """One step for the recogniser, and one for the masking."""
-        room = self.room
-        images, mirrored = _mirrored(as_images(room.pixels[index]), generator)
-        people = room.people[index] if len(room.people) else room.people
-        masked = room.masking.batch(images, people, generator)
-        embeddings = room.network(masked.values)
+        trainer = self.trainer
+        images, mirrored = _mirrored(as_images(trainer.pixels[index]), generator)
+        people = trainer.people[index] if len(trainer.people) else trainer.people
+        masked = trainer.masking.batch(images, people, generator)
+        embeddings = trainer.network(masked.values)
         wanted = self.targets[mirrored.long(), index]
         each = _shared(1 - embeddings @ wanted.T, masked)
         # With a reader the door never meets a mixture: it learns from single faces, and a strategy plays against it.
-        met = masked.counts == 1 if room.masking.apart else torch.ones(len(images), dtype=torch.bool)
+        met = masked.counts == 1 if trainer.masking.apart else torch.ones(len(images), dtype=torch.bool)
         terms = {"distance": (each * met).sum() / met.sum().clamp_min(1)}
         own = 1 - (embeddings * wanted).sum(1).detach()
-        if self.margin is not None and room.training.margin_weight:
+        if self.margin is not None and trainer.training.margin_weight:
             losses = self._margins(embeddings, people, masked)
-            terms["margin"] = room.training.margin_weight * (losses * met).sum() / met.sum().clamp_min(1)
+            terms["margin"] = trainer.training.margin_weight * (losses * met).sum() / met.sum().clamp_min(1)
             own = losses.detach()
-        terms |= room.masking.feedback(masked, images, own)
+        terms |= trainer.masking.feedback(masked, images, own)
         numbers = require_finite(terms)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
@@ -294,7 +272,7 @@ class _Recognition(Learner):
     def _margins(self, embeddings: Tensor, people: Tensor, masked: Masked) -> Tensor:
         """(N,): of each mixture, the margin losses of the people in it by their shares."""
         assert self.margin is not None
-        training = self.room.training
+        training = self.trainer.training
         cosines = functional.linear(embeddings, functional.normalize(self.margin.weight, dim=1)).clamp(-0.9999, 0.9999)
         further = torch.cos((cosines.acos() + training.margin).clamp_max(torch.pi))
         total, weight = torch.zeros(len(embeddings)), torch.zeros(len(embeddings))
@@ -367,7 +345,7 @@ def teacher_templates(
     if path is not None and path.exists():
         kept: Tensor = load_tensors(path.read_bytes())["templates"]
         return kept
-    report: Callable[[str, int, int], None] = progress or (lambda what, done, total: None)
+    report: Progress = progress or silent
     sides = []
     with torch.no_grad():
         for mirrored in (False, True):
@@ -379,6 +357,6 @@ def teacher_templates(
             sides.append(torch.cat(parts))
     templates = torch.stack(sides)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_atomically(path, save_tensors({"templates": templates}), overwrite=True)
     return templates

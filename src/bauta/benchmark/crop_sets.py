@@ -1,4 +1,4 @@
-"""Crowds: aligned crops of people drawn from folders, disjoint by name from other crowds; and pairs to evaluate on."""
+"""Crop sets: aligned crops of people drawn from folders, disjoint by name from other sets; and pairs to evaluate on."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Crowd:
+class CropSet:
     """Crops and whose they are.
 
     Attributes:
@@ -89,7 +89,7 @@ def stack(images: Sequence[FaceImage]) -> ByteArray:
     return np.stack(crops)
 
 
-def draw_crowd(data: Path, sources: Sequence[Source], excluded: Collection[str], seed: int) -> Crowd:
+def draw_crop_set(data: Path, sources: Sequence[Source], excluded: Collection[str], seed: int) -> CropSet:
     """People drawn at random from folders, none of whom is excluded under any spelling of `normalise_name`.
 
     Args:
@@ -125,7 +125,7 @@ def draw_crowd(data: Path, sources: Sequence[Source], excluded: Collection[str],
             images += [crops[one] for one in chosen]
             subjects += [names[place]] * len(chosen)
         refused |= found.keys()  # somebody in two folders is drawn from the first
-    return Crowd("+".join(source.path for source in sources), tuple(subjects), tuple(images))
+    return CropSet("+".join(source.path for source in sources), tuple(subjects), tuple(images))
 
 
 def draw_pairs(pairs: Sequence[Pair], count: int, seed: int) -> list[Pair]:
