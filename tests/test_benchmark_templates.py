@@ -742,7 +742,7 @@ def test_attackers_of_keys_need_a_key_and_the_others_no_more_than_ciphertext(dat
 
     refused("the row has none", Attack("pairs", "known-pairs"))
     refused("100 pairs", Attack("pairs", "known-pairs"), keyed=True)
-    refused("pairs=", Attack("no pairs", "known-pairs", options={"pairs": [0]}), keyed=True)
+    refused("pairs", Attack("no pairs", "known-pairs", options={"pairs": [0]}), keyed=True)
     refused("no option 'width'", Attack("kernel", "kernel", options={"width": 2}))
     refused("more of a store", Attack("search", "search", options=SEARCH), sealed=True)
     refused("more of a store", Attack("fresh", "decoder", adaptive=True, options={"fresh": True}), sealed=True)

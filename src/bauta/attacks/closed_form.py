@@ -8,22 +8,24 @@ did not see. The choices are our design.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from bauta.errors import NumericalFailure, UsageError
 from bauta.learning.fitting import Inputs
+from bauta.progress import Steps, silent
+from bauta.settings import Range, Settings
 
 Kernel = Literal["linear", "rbf"]
 _BLOCK = 256  # rows at once
 
 
 @dataclass(frozen=True)
-class KernelConfig:
+class KernelConfig(Settings):
     """What is tried.
 
     Attributes:
@@ -32,36 +34,18 @@ class KernelConfig:
         widths: Of the Gaussian, in units of the median distance.
         ridges: In units of the mean squared length, or of the kernel's largest value.
         held: Share of the people by whom the choice is made.
-
-    Raises:
-        UsageError: when a value is out of range.
     """
 
+    title: ClassVar[str] = "a kernel attacker"
     kernels: tuple[Kernel, ...] = ("linear", "rbf")
-    components: int = 1024
-    widths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-    ridges: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-    held: float = 0.15
+    components: Annotated[int, Range(at=1, to=65_536)] = 1024
+    widths: Annotated[tuple[float, ...], Range(above=0, to=1000)] = (0.5, 1.0, 2.0, 4.0)
+    ridges: Annotated[tuple[float, ...], Range(above=0, to=1_000_000)] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    held: Annotated[float, Range(above=0, to=0.5)] = 0.15
 
-    def __post_init__(self) -> None:
-        for name in ("kernels", "widths", "ridges"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # recipes have lists
-        checks = {
-            "kernels": bool(self.kernels) and not set(self.kernels) - set(get_args(Kernel)),
-            "components": 1 <= self.components <= 65_536,
-            "widths": bool(self.widths) and all(0 < one <= 1000 for one in self.widths),
-            "ridges": bool(self.ridges) and all(0 < one <= 1e6 for one in self.ridges),
-            "held": 0 < self.held <= 0.5,
-        }
-        for name, good in checks.items():
-            if not good:
-                raise UsageError(
-                    f"Nothing can be solved with {name}={getattr(self, name)!r}.", hint="See KernelConfig."
-                )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for cards and keys."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Lists of nothing to try."""
+        yield from ((name, "Name one at least.") for name in ("kernels", "widths", "ridges") if not getattr(self, name))
 
 
 class Projection:
@@ -169,7 +153,7 @@ def fit_kernel(
     targets: Tensor,
     people: Sequence[str],
     config: KernelConfig,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Steps = silent,
 ) -> KernelDecoder:
     """Solve for targets from stored numbers.
 

@@ -467,7 +467,7 @@ def build_options(kind: Any, options: Mapping[str, Any], attack: Attack) -> Any:
                 f"The attacker {attack.name!r} has no option {key!r}.", hint=f"It has: {', '.join(names)}."
             )
     try:
-        return kind(**options)
+        return kind(**{key: tuple(one) if isinstance(one, list) else one for key, one in options.items()})
     except TypeError as error:
         raise UsageError(f"The attacker {attack.name!r} has an option of the wrong type: {error}.") from error
 

@@ -9,6 +9,7 @@ import torch
 from bauta.attacks.closed_form import KernelConfig, fit_kernel
 from bauta.benchmark.stores.attacks import Outcome, Scene, attacker_card, build_options
 from bauta.benchmark.stores.recipe import Attack
+from bauta.progress import steps_of
 
 CHUNK = 32
 
@@ -32,9 +33,7 @@ def solve(attack: Attack, scene: Scene) -> Outcome:
             targets = torch.cat([scene.protector.clean(part.float() / 255) for part in torch.split(pixels, CHUNK)])
     began = time.monotonic()
     people = [faces.subjects[place] for place in index.tolist()]
-    found = fit_kernel(
-        values, targets, people, config, lambda done, total: scene.progress(attack.name, done, total)
-    )  # fmt: skip
+    found = fit_kernel(values, targets, people, config, steps_of(scene.progress, attack.name))
     fitted = {**found.fitted, "seconds": round(time.monotonic() - began, 1)}
     ours = "Standardising, components, and the choice of kernel, width and ridge by people held out."
     card = attacker_card(attack, "pairs", ours, scene, stopped="solved")

@@ -8,10 +8,10 @@ back with it, and compared with another photo of each. On sealed rows the same a
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from bauta.benchmark.stores.recipe import Attack
 from bauta.benchmark.stores.representations import CHUNK, Faces, StolenStore, again, protect_faces
 from bauta.errors import UsageError
 from bauta.judging.quality import DIGITS
+from bauta.settings import Range, Settings
 from bauta.templates.advface.keys import LARGEST_ROTATION, turn
 
 Photo = Literal["same", "jpeg-85", "another"]
@@ -40,7 +41,7 @@ SAID = {
 
 
 @dataclass(frozen=True)
-class KeyAttackConfig:
+class KeyAttackConfig(Settings):
     """What an attacker on a key knows, and how long he works.
 
     Attributes:
@@ -49,32 +50,18 @@ class KeyAttackConfig:
         stolen: How many stolen rows `store-alone` reads.
         rounds: See `bauta.attacks.keys.from_store`.
         anchors: The same.
-
-    Raises:
-        UsageError: when a value is out of range.
     """
 
+    title: ClassVar[str] = "an attacker on a key"
     photos: tuple[Photo, ...] = get_args(Photo)
-    pairs: tuple[int, ...] = (1, 2, 10, 100)
-    stolen: int = 1000
-    rounds: int = 6
-    anchors: int = 1024
+    pairs: Annotated[tuple[int, ...], Range(at=1)] = (1, 2, 10, 100)
+    stolen: Annotated[int, Range(at=8)] = 1000
+    rounds: Annotated[int, Range(at=0, to=1000)] = 6
+    anchors: Annotated[int, Range(at=1, to=65_536)] = 1024
 
-    def __post_init__(self) -> None:
-        for name in ("photos", "pairs"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # recipes have lists
-        checks = {
-            "photos": bool(self.photos) and not set(self.photos) - set(get_args(Photo)),
-            "pairs": bool(self.pairs) and all(one > 0 for one in self.pairs),
-            "stolen": self.stolen >= 8,
-            "rounds": 0 <= self.rounds <= 1000,
-            "anchors": 1 <= self.anchors <= 65_536,
-        }
-        for name, good in checks.items():
-            if not good:
-                raise UsageError(
-                    f"No key is attacked with {name}={getattr(self, name)!r}.", hint="See KeyAttackConfig."
-                )
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Lists of nothing to try."""
+        yield from ((name, "Name one at least.") for name in ("photos", "pairs") if not getattr(self, name))
 
 
 @dataclass(frozen=True, eq=False)
