@@ -324,6 +324,8 @@ TABLES = {
     "template-accuracy": lambda: template_tables("advface-accuracy"),
     "template-shipped": lambda: template_tables("advface-shipped"),
     "template-full": lambda: template_tables("advface"),
+    "keys": lambda: template_tables("keys"),
+    "closed-form": lambda: template_tables("closed-form"),
     "steps": steps_table,
     "pictures": pictures_table,
     "budget": budget_table,
