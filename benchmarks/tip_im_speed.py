@@ -31,7 +31,8 @@ import torch
 
 from bauta.cloaks.base import Work
 from bauta.cloaks.targets import composite_faces
-from bauta.cloaks.tip_im import TipIm, TipImConfig
+from bauta.cloaks.tip_im import TipIm
+from bauta.cloaks.tip_im_settings import TipImConfig
 from bauta.cloaks.view import FaceView
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.recognizers import load_surrogate

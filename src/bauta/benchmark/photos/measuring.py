@@ -35,7 +35,7 @@ from bauta.benchmark.protocols import Cell
 from bauta.cloaking.apply import Change, Picture, edit_pictures, refused
 from bauta.cloaks.base import Cloak, Edit, FitsPerson, Work, load_cloak
 from bauta.cloaks.targets import composite_faces
-from bauta.cloaks.tip_im import TipImConfig
+from bauta.cloaks.tip_im_settings import TipImConfig
 from bauta.cloaks.view import cut_view
 from bauta.data.images import FaceImage
 from bauta.errors import BautaError, UsageError
