@@ -232,17 +232,17 @@ def _opened(store: StolenStore, templates: Tensor) -> Record:
 
 def _links(attack: Attack, scene: Scene, store: StolenStore, config: KeyAttackConfig) -> Record:
     """The victims' rows found by photos that the attacker protects himself, and whether somebody is in the store."""
-    strangers = likeness_of_invariants(store.own[: 2 * len(store.places)], store.rows)
     mated = torch.zeros(len(store.places), len(store.rows), dtype=torch.bool)
     mated[torch.arange(len(mated)), store.places] = True
     found: Record = {}
     for photo in config.photos:
         scores = likeness_of_invariants(_photos(scene, attack, photo, store.enrolled, store.others), store.rows)
+        outside = scores.masked_fill(mated, -torch.inf).amax(1)  # the same photos, had their rows not been stored
         found[photo] = {
             "auroc": round(metrics.auroc(scores[mated].numpy(), scores[~mated].numpy()), DIGITS),
             "rank_1": _interval((scores.argmax(1) == store.places).numpy(), store.enrolled.subjects),
             "gallery": len(store.rows),
-            "member_auroc": round(metrics.auroc(scores.amax(1).numpy(), strangers.amax(1).numpy()), DIGITS),
+            "member_auroc": round(metrics.auroc(scores.amax(1).numpy(), outside.numpy()), DIGITS),
         }
     return found
 

@@ -117,8 +117,8 @@ def accuracy(
 ) -> tuple[Record, dict[str, Floats]]:
     """Accuracy in each mode with what protection costs pair by pair, and which pairs are right in each mode.
 
-    With `limits`, cosines by false match rate, also the true accept rate at each: a service has one threshold, and
-    does not choose it anew for what it stores.
+    With `limits`, cosines by false match rate, also the true accept rate at each, and how often others match there: a
+    service has one threshold, and does not choose it anew for what it stores.
     """
     people = pairs.pair_subjects
     rights, found = {}, {}
@@ -136,7 +136,11 @@ def accuracy(
         }
         if limits is not None:
             mated = [name for name, same in zip(people, pairs.same, strict=True) if same]
+            other = [name for name, same in zip(people, pairs.same, strict=True) if not same]
             found[mode]["tar"] = {fmr: _interval(scores[pairs.same] >= one, mated) for fmr, one in limits.items()}
+            found[mode]["false_matches"] = {
+                fmr: _interval(scores[~pairs.same] >= one, other) for fmr, one in limits.items()
+            }
         if mode != "clean":
             loss = rights["clean"].astype(np.float64) - rights[mode]
             found[mode]["loss"] = _interval(loss, people)

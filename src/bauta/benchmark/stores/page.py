@@ -120,13 +120,20 @@ def black_box_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     return found
 
 
-TAR_HEADER = ("row", "set", "recogniser", "FMR", "clean", "one-sided", "two-sided")
+TAR_HEADER = ("row", "set", "recogniser", "at FMR", "TAR, clean", "one-sided", "two-sided", "false matches, the same")
 
 
 def tar_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     """True accept rate of recognisers that know of nothing on stored images, at their calibrated thresholds."""
     return [
-        (_label(card, cards), name, judge, fmr, *(percent(modes[mode]["tar"][fmr]) for mode in ("clean", *MODES)))
+        (
+            _label(card, cards),
+            name,
+            judge,
+            fmr,
+            *(percent(modes[mode]["tar"][fmr]) for mode in ("clean", *MODES)),
+            ", ".join(percent(modes[mode]["false_matches"][fmr]) for mode in ("clean", *MODES)),
+        )
         for card in cards
         for judge, sets in card["results"].get("black_box", {"judges": {}})["judges"].items()
         for name, modes in sets.items()
