@@ -83,7 +83,7 @@ def test_the_python_of_a_document_runs_from_top_to_bottom(
     monkeypatch.chdir(shutil.copytree(furnished, tmp_path / "folder"))
     namespace: dict[str, Any] = {"__name__": document.stem}
     for number, source in enumerate(blocks(document, "python"), 1):
-        exec(compile(source, f"{document.name}, block {number}", "exec"), namespace)
+        exec(compile(source, f"{document.name}, block {number}", "exec", dont_inherit=True), namespace)
 
 
 def test_the_reports_that_documents_name_are_written(furnished: Path) -> None:
