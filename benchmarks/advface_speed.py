@@ -23,7 +23,8 @@ from torch import Tensor
 from bauta.learning.decoders import SIDE, start_decoder
 from bauta.recognizers.splits import split_recognizer
 from bauta.recognizers.surrogates import load_surrogate
-from bauta.templates.advface.protector import AdvFace, AdvFaceConfig, ChannelStatistics
+from bauta.templates.advface.protector import AdvFace, ChannelStatistics
+from bauta.templates.advface.settings import AdvFaceConfig
 from bauta.templates.advface.shadows import Shadow
 from figures import keep
 

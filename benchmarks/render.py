@@ -131,6 +131,28 @@ def sets_table() -> str:
     return "\n".join(lines)
 
 
+def readme_table() -> str:
+    """What a newcomer wants to know: how often, how it holds, and what it costs the picture."""
+    rows = {
+        "lfw-default": "**default**",
+        "lfw-combined": "`--mode combined`",
+        "visibility-37-dB": "`--psnr 37`",
+        "lfw-blur": "for comparison: a blurred face",
+        "lfw-pixelate": "for comparison: a pixelated face",
+    }
+    lines = ["| | not matched; worst judge | half size, then JPEG 75 | PSNR of the face |", "|---|---|---|---|"]
+    for name, label in rows.items():
+        results = cards.read_card(RESULTS / f"{name}.json")["results"]
+        dodging = results["dodging"]
+        _, least = worst_judge(dodging)
+        saved, shared = (100 * dodging[at]["mean"]["mean"] for at in ("saved", "half-size+jpeg-75"))
+        lines.append(
+            f"| {label} | {saved:.0f} %; {100 * least['mean']:.0f} % | {shared:.0f} % "
+            f"| {results['quality']['psnr']['mean']:.0f} dB |"
+        )
+    return "\n".join(lines)
+
+
 def curve_table() -> str:
     """Success against visibility."""
     lines = [
@@ -287,6 +309,7 @@ def errors_table() -> str:
 TABLES = {
     "errors": errors_table,
     "main": main_table,
+    "readme": readme_table,
     "recognizers": recognizers_table,
     "recognizers-public": public_recognizers_table,
     "sets": sets_table,
@@ -301,6 +324,8 @@ TABLES = {
     "template-accuracy": lambda: template_tables("advface-accuracy"),
     "template-shipped": lambda: template_tables("advface-shipped"),
     "template-full": lambda: template_tables("advface"),
+    "keys": lambda: template_tables("keys"),
+    "closed-form": lambda: template_tables("closed-form"),
     "steps": steps_table,
     "pictures": pictures_table,
     "budget": budget_table,

@@ -182,13 +182,65 @@ XMP = b"""<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <?xpacket end="w"?>"""
 
 
+def xmp_packet(properties=b"", attributes=b"", after=b""):
+    """A packet with properties of every namespace that the tests use."""
+    prefixes = b" ".join(b'xmlns:%s="%s"' % (prefix.encode(), uri.encode()) for prefix, uri in NAMESPACES.items())
+    return (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<rdf:Description rdf:about="" ' + prefixes + b" " + attributes + b">" + properties + b"</rdf:Description>"
+        b"</rdf:RDF></x:xmpmeta>" + after
+    )
+
+
+NAMESPACES = {
+    "dc": "http://purl.org/dc/elements/1.1/",
+    "dcterms": "http://purl.org/dc/terms/",
+    "xmp": "http://ns.adobe.com/xap/1.0/",
+    "xmpMM": "http://ns.adobe.com/xap/1.0/mm/",
+    "xmpRights": "http://ns.adobe.com/xap/1.0/rights/",
+    "xmpGImg": "http://ns.adobe.com/xap/1.0/g/img/",
+    "stRef": "http://ns.adobe.com/xap/1.0/sType/ResourceRef#",
+    "tiff": "http://ns.adobe.com/tiff/1.0/",
+    "exif": "http://ns.adobe.com/exif/1.0/",
+    "aux": "http://ns.adobe.com/exif/1.0/aux/",
+    "photoshop": "http://ns.adobe.com/photoshop/1.0/",
+    "Iptc4xmpCore": "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/",
+    "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
+    "lr": "http://ns.adobe.com/lightroom/1.0/",
+    "digiKam": "http://www.digikam.org/ns/1.0/",
+    "MicrosoftPhoto": "http://ns.microsoft.com/photo/1.0/",
+    "MP": "http://ns.microsoft.com/photo/1.2/",
+    "MPReg": "http://ns.microsoft.com/photo/1.2/t/Region#",
+    "mediapro": "http://ns.iview-multimedia.com/mediapro/1.0/",
+    "acdsee": "http://ns.acdsee.com/iptc/1.0/",
+    "mwg-rs": "http://www.metadataworkinggroup.com/schemas/regions/",
+    "GCamera": "http://ns.google.com/photos/1.0/camera/",
+    "hdrgm": "http://ns.adobe.com/hdr-gain-map/1.0/",
+    "Container": "http://ns.google.com/photos/1.0/container/",
+    "GDepth": "http://ns.google.com/photos/1.0/depthmap/",
+    "y": "urn:y",
+}
+
+
+def xmp_list(name, *items, kind=b"Bag"):
+    """A property that is a list."""
+    entries = b"".join(b"<rdf:li>" + item + b"</rdf:li>" for item in items)
+    return b"<%s><rdf:%s>%s</rdf:%s></%s>" % (name, kind, entries, kind, name)
+
+
 def photoshop_resource(number, content):
     return b"8BIM" + struct.pack(">HBBI", number, 0, 0, len(content)) + content + bytes(len(content) % 2)
 
 
+def iptc(number, value, record=2):
+    """One IPTC dataset."""
+    size = struct.pack(">H", len(value)) if len(value) < 0x8000 else struct.pack(">HI", 0x8004, len(value))
+    return bytes([0x1C, record, number]) + size + value
+
+
 def photoshop_resources():
     return (
-        photoshop_resource(0x0404, b"CAPTION IPTC")
+        photoshop_resource(0x0404, iptc(120, b"CAPTION IPTC"))
         + photoshop_resource(0x040C, b"thumb-5")
         + photoshop_resource(0x0409, b"thumb-4")
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,12 @@ from bauta.errors import UnreadablePhoto, UsageError
 from protection_fakes import FakeJudge, Stage, person
 
 PEOPLE = [f"P{number}" for number in range(26)]
+
+
+def encoded(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
 
 
 @pytest.fixture
@@ -94,6 +102,21 @@ class TestRunRecognizers:
         stage.cards[place] = replace(stage.cards[place], colour="BGR")
         run_recognizers(["judge_one"], data, data / "card.json")
         assert len(list((data / ".work").glob("accuracy-*.json"))) == 2
+
+    def test_a_file_of_verification_pairs_is_measured_like_a_folder(self, data: Path) -> None:
+        faces = {name: (data / "lfw_112" / "images" / name / f"{name}_0001.png").read_bytes() for name in PEOPLE}
+        # Images of equal bytes are one, so the second of a genuine pair is stored otherwise.
+        again = {name: encoded(person(name)) for name in PEOPLE}
+        sides = [one for name, other in zip(PEOPLE, PEOPLE[1:] + PEOPLE[:1], strict=True)
+                 for one in (faces[name], again[name], faces[name], again[other])]  # fmt: skip
+        (data / "toy.bin").write_bytes(pickle.dumps((sides, [True, False] * len(PEOPLE))))
+        found = run_recognizers(["judge_one"], data, data / "card.json", protocol_names=["toy.bin"])
+        assert found["data"]["toy.bin"]["name"] == "toy"
+        result = found["recognizers"][0]["results"]["toy.bin"]
+        assert (result["pairs"], result["images"]) == (52, 52)
+        assert result["accuracy"]["mean"] == 1
+        with pytest.raises(UsageError, match=r"other\.bin"):
+            run_recognizers(["judge_one"], data, data / "card.json", protocol_names=["other.bin"])
 
     def test_what_makes_no_sense_is_refused(self, data: Path) -> None:
         with pytest.raises(UsageError, match="no recogniser"):

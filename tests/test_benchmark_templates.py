@@ -675,3 +675,94 @@ def test_a_key_keeps_decoders_and_links_out_as_long_as_it_is_secret(data: Path, 
         run_toy(data, tmp_path, replace(recipe, rows=(TemplateRow("x", "advface", {"preset": "best"}),)))
     with pytest.raises(UsageError, match="takes no key"):
         run_toy(data, tmp_path, replace(recipe, rows=(TemplateRow("x", "constant-image", keyed=True),)))
+
+
+KEY_ATTACKERS = (
+    Attack("look", "picture"),
+    Attack("kernel", "kernel"),
+    Attack("kernel student", "kernel-student", options={"images": 24}),
+    Attack("pairs", "known-pairs", options={"pairs": [1, 6], "photos": ["same", "jpeg-85", "another"]}),
+    Attack("store", "store-alone", options={"rounds": 2, "anchors": 64}),
+    Attack("magnitudes", "invariants"),
+)
+
+
+def test_the_reference_keys_fall_and_a_seal_does_not(data: Path, tmp_path: Path) -> None:
+    recipe = replace(
+        QUICK,
+        attackers=KEY_ATTACKERS,
+        rows=(
+            TemplateRow("open", "identity-feature", {"split": "1"}, attackers=("look", "kernel", "kernel student")),
+            TemplateRow("permuted", "identity-feature", {"split": "1"}, keyed=True),
+            TemplateRow("rotated", "identity-feature", {"split": "template"}, keyed=True, attackers=("pairs",)),
+            TemplateRow("sealed", "identity-feature", {"split": "1"}, sealed=True),
+        ),
+    )
+    found = run_toy(data, tmp_path, recipe)
+    plain, permuted, rotated, sealed = (found[row.name]["results"] for row in recipe.rows)
+    assert "keys" not in plain
+    assert plain["accuracy"] == permuted["accuracy"] == sealed["accuracy"]
+    same, many = (next(one for one in permuted["keys"]["pairs"]["tries"] if one["knows"] == f"the enrolled photo, {n}")
+                  for n in (1, 6))  # fmt: skip
+    true = permuted["keys"]["pairs"]["true_key"]
+    assert many["positions"] > 0.9 > same["positions"]
+    assert many["tar"] == true["tar"]
+    assert many["rank_1"]["mean"] == true["rank_1"]["mean"] == 1
+    assert permuted["invariants"]["magnitudes"]["same"]["rank_1"]["mean"] == 1
+    assert rotated["keys"]["pairs"]["map"] == "rotation"
+    assert all(one["positions"] is None for one in rotated["keys"]["pairs"]["tries"])
+    mean_face = plain["recovery"]["mean face"]["mse"]["mean"]
+    errors = [one["recovery"]["kernel"]["mse"]["mean"] for one in (plain, permuted, sealed)]
+    assert errors[0] < 0.6 * mean_face < 0.8 * mean_face < min(errors[1:])
+    assert sealed["keys"]["pairs"]["map"] == "sealed"
+    assert sealed["keys"]["pairs"]["true_key"] == true  # who has the key opens all the same
+    opened = [one["rank_1"]["mean"] for name in ("pairs", "store") for one in sealed["keys"][name]["tries"]]
+    assert sum(opened) / len(opened) < 0.6  # a quarter by chance, among four
+    assert plain["linkage"]["kernel student"]["face_template"]["auroc"] > 0.6
+    assert sealed["linkage"]["kernel student"]["face_template"]["auroc"] < 0.75
+    assert "matcher" not in sealed["linkage"]
+    assert sealed["cost"]["bytes"] == plain["cost"]["bytes"] + 28
+    assert found["sealed"]["protector"]["sealed"] is True
+    by_name = {one["name"]: one for one in found["permuted"]["attackers"]}
+    assert (by_name["pairs"]["knowledge"], by_name["store"]["knowledge"]) == ("pairs", "mechanism")
+    assert (by_name["kernel"]["stopped"], by_name["kernel"]["epochs"]) == ("solved", 0)
+    assert by_name["kernel student"]["images"] == 24
+    text = markdown(list(found.values()))
+    assert "| permuted | pairs | the enrolled photo, 6 |" in text
+    assert "| permuted | magnitudes | same |" in text
+
+
+def test_attackers_of_keys_need_a_key_and_the_others_no_more_than_ciphertext(data: Path, tmp_path: Path) -> None:
+    feature = {"split": "1"}
+
+    def refused(said: str, attack: Attack, **options: Any) -> None:
+        row = TemplateRow("row", "identity-feature", feature, **options)
+        with pytest.raises(UsageError, match=said):
+            run_toy(data, tmp_path / attack.name, replace(QUICK, attackers=(attack,), rows=(row,)))
+
+    refused("the row has none", Attack("pairs", "known-pairs"))
+    refused("100 pairs", Attack("pairs", "known-pairs"), keyed=True)
+    refused("pairs", Attack("no pairs", "known-pairs", options={"pairs": [0]}), keyed=True)
+    refused("no option 'width'", Attack("kernel", "kernel", options={"width": 2}))
+    refused("more of a store", Attack("search", "search", options=SEARCH), sealed=True)
+    refused("more of a store", Attack("fresh", "decoder", adaptive=True, options={"fresh": True}), sealed=True)
+    with pytest.raises(UsageError, match="keyed and sealed"):
+        TemplateRow("both", "advface", keyed=True, sealed=True)
+    row = TemplateRow("rotated", "identity-feature", {"split": "template"}, keyed=True)
+    with pytest.raises(UsageError, match="a rotation mixes"):
+        run_toy(data, tmp_path / "alone", replace(QUICK, attackers=(Attack("store", "store-alone"),), rows=(row,)))
+
+
+def test_images_are_judged_at_the_calibrated_threshold_too(data: Path, ran: Path) -> None:
+    card = next(card for name, card in run_toy(data, ran).items() if name == "constant")
+    modes = card["results"]["black_box"]["judges"]["judge"]["lfw/pairs"]
+    assert modes["clean"]["tar"]["0.1"]["mean"] > 0.9
+    assert modes["two-sided"]["tar"]["0.1"]["mean"] == 1  # all grey images are alike
+    assert modes["one-sided"]["tar"]["0.1"]["mean"] < modes["clean"]["tar"]["0.1"]["mean"]
+    assert "| constant | lfw/pairs | judge | 0.1 |" in markdown([card])
+    older = copy.deepcopy(card)
+    for mode in older["results"]["black_box"]["judges"]["judge"]["lfw/pairs"].values():
+        del mode["tar"]
+    assert "| constant | lfw/pairs | judge | 0.1 |" not in markdown(
+        [older]
+    )  # a card of before has the tables of before

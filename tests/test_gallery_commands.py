@@ -61,7 +61,7 @@ def test_a_gallery_from_its_key_to_its_rotation(place: Path, capsys: Capture) ->
     rotate = ["templates", "rotate", "gallery.bauta"]
     assert run([*rotate, *KEY, "--new-key", "new.key"]) == 0
     assert "destroy" in capsys.readouterr().out
-    assert run([*MATCH, *KEY]) == 8
+    assert run([*MATCH, *KEY]) == 9
     assert "deployment.key does not open gallery.bauta" in capsys.readouterr().err
     assert run([*MATCH, "--key", "new.key"]) == 0
     assert json.loads(capsys.readouterr().out) == before
@@ -140,7 +140,7 @@ def test_an_old_gallery_is_refused_until_it_is_upgraded(place: Path, capsys: Cap
     stored = protector.protect(faces(4, 3)[[0, 2, 1, 3]], drawn())
     write_unsealed(place / "old.safetensors", stored, ["0.png", "2.png", "1.png", "3.png"])
     old = ["templates", "match", "made", "old.safetensors", "people", "--aligned", *KEY]
-    assert run(old) == 8
+    assert run(old) == 9
     assert "bauta templates upgrade old.safetensors" in capsys.readouterr().err
     assert run(["templates", "upgrade", "old.safetensors", *KEY]) == 0
     said = capsys.readouterr().out
@@ -151,7 +151,7 @@ def test_an_old_gallery_is_refused_until_it_is_upgraded(place: Path, capsys: Cap
     found = json.loads(capsys.readouterr().out)
     assert torch.tensor(found["scores"]).argmax(1).tolist() == [0, 1, 2, 3]
     assert run(["templates", "upgrade", "old.safetensors", *KEY]) == 5
-    assert run(["templates", "match", "made", "gallery.bauta", "old.safetensors", *KEY]) == 8  # as probes too
+    assert run(["templates", "match", "made", "gallery.bauta", "old.safetensors", *KEY]) == 9  # as probes too
 
 
 def test_two_galleries_are_compared(place: Path, capsys: Capture) -> None:
@@ -163,7 +163,7 @@ def test_two_galleries_are_compared(place: Path, capsys: Capture) -> None:
     assert run(match) == 0
     assert capsys.readouterr().out.count("yes") == 4
     match[4] = "others.bauta"
-    assert run(match) == 8
+    assert run(match) == 9
     assert "does not open others.bauta" in capsys.readouterr().err
 
 

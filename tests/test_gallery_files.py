@@ -399,18 +399,23 @@ def test_nothing_but_a_gallery_is_replaced_and_only_when_asked(tmp_path: Path) -
     with pytest.raises(OutputExists, match="only a gallery is replaced"):
         write_gallery(photo, gallery, KEY, overwrite=True)
     assert photo.read_bytes() == b"\xff\xd8 a photo"
-    with pytest.raises(OutputError, match="folder"):
-        require_free(tmp_path, overwrite=True)
+    for where in (tmp_path, tmp_path / "none" / "gallery"):
+        with pytest.raises(OutputError, match="folder"):
+            require_free(where, overwrite=True)
     with pytest.raises(UsageError, match="galleries are sealed"):
         require_free(tmp_path / "new.safetensors")
 
 
-def test_what_cannot_be_sealed_is_not_stored(tmp_path: Path) -> None:
+def test_what_cannot_be_sealed_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     for names in (("a", "b"), ("a", "b", ""), ("a", "b", "x" * 4097), ("a", "b", "\ud800")):
         with pytest.raises(UsageError):
             Gallery(rows(), names)
     with pytest.raises(UsageError, match="reference key"):
         Gallery(rows(key="0123456789abcdef"), ("a", "b", "c"))
+    with monkeypatch.context() as patch:  # what could not be read again is not written
+        patch.setattr(files, "LARGEST_FILE", len(seal_gallery(small_gallery(), KEY)) - 1)
+        with pytest.raises(UsageError, match="more than a file may have"):
+            seal_gallery(small_gallery(), KEY)
     twice = new_id()
     for records in ((twice, twice, new_id()), (new_id(), new_id()), (b"1", b"2", b"3")):
         with pytest.raises(UsageError, match="ids"):

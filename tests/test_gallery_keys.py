@@ -191,4 +191,4 @@ def test_bytes_of_a_key_file_and_the_same_bytes_as_passphrase_are_two_keys() -> 
 def test_errors_have_messages_and_hints() -> None:
     for kind in (WrongKey, GalleryDamaged):
         assert issubclass(kind, BautaError)
-        assert kind.exit_code == 8
+        assert kind.exit_code == 9

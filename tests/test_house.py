@@ -23,6 +23,12 @@ def test_examples_in_docstrings_run(name: str) -> None:
     assert not doctest.testmod(importlib.import_module(name)).failed
 
 
+@pytest.mark.parametrize("package", ["bauta", "bauta.recognizers", "bauta.templates"])
+def test_names_that_are_imported_on_first_use_are_there(package: str) -> None:
+    module = importlib.import_module(package)
+    assert [name for name in module._HOMES if not hasattr(module, name)] == []
+
+
 def imports(name: str) -> set[str]:
     """Modules of the package that a module's text imports, wherever it does: in functions, and for types alone."""
     found: set[str] = set()

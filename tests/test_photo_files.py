@@ -9,7 +9,7 @@ import pytest
 
 from bauta.errors import OutputError, OutputExists, UnreadablePhoto
 from bauta.files import make_folder, write_atomically
-from bauta.photo import find_photos, read_photo
+from bauta.photo import find_photos, read_photo, why_passed_over
 from photo_builders import encode, scene
 
 
@@ -37,6 +37,65 @@ def test_new_files_have_ordinary_permissions(tmp_path):
     finally:
         os.umask(old)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.fixture
+def umask_022():
+    old = os.umask(0o022)
+    yield
+    os.umask(old)
+
+
+def mode(path):
+    return path.stat().st_mode & 0o777
+
+
+@pytest.mark.usefixtures("umask_022")
+@pytest.mark.parametrize(
+    ("original", "product"),
+    [(0o600, 0o600), (0o640, 0o640), (0o644, 0o644), (0o666, 0o644), (0o400, 0o600), (0o755, 0o644), (0o604, 0o604)],
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_product_is_no_more_open_than_its_original(photo, tmp_path, original, product, overwrite):
+    photo.path.chmod(original)
+    if overwrite:
+        (tmp_path / "out.png").write_bytes(b"wide open")
+    photo.save(tmp_path / "out.png", overwrite=overwrite)
+    assert mode(tmp_path / "out.png") == product
+
+
+@pytest.mark.usefixtures("umask_022")
+def test_a_product_is_closed_from_its_first_moment(photo, tmp_path, monkeypatch):
+    photo.path.chmod(0o600)
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(os.fstat(descriptor).st_mode & 0o777))
+    photo.save(tmp_path / "out.png")
+    assert seen == [0o600]
+
+
+@pytest.mark.usefixtures("umask_022")
+@pytest.mark.parametrize(
+    ("sources", "made"),
+    [([0o700], 0o700), ([0o755], 0o755), ([0o755, 0o700], 0o700), ([0o750, 0o705], 0o700), ([], 0o755)],
+)
+def test_a_folder_is_no_more_open_than_the_originals(tmp_path, sources, made):
+    folders = []
+    for number, each in enumerate(sources):
+        folders.append(tmp_path / f"in{number}")
+        folders[-1].mkdir(mode=each)
+    make_folder(tmp_path / "out" / "deep", like=folders)
+    assert mode(tmp_path / "out") == mode(tmp_path / "out" / "deep") == made
+
+
+@pytest.mark.usefixtures("umask_022")
+def test_a_folder_that_is_there_stays_as_it_is(tmp_path):
+    for name, bits in (("in", 0o700), ("out", 0o755)):
+        (tmp_path / name).mkdir(mode=bits)
+    make_folder(tmp_path / "out", like=[tmp_path / "in"])
+    assert mode(tmp_path / "out") == 0o755
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="exists"):
+        make_folder(tmp_path / "file", like=[tmp_path / "in"])
 
 
 def test_an_existing_file_is_kept_unless_overwriting(photo, tmp_path):
@@ -145,10 +204,14 @@ def test_a_full_or_broken_disk(photo, tmp_path, monkeypatch, failure, overwrite)
 
 
 def test_a_read_only_folder(photo, tmp_path, monkeypatch):
-    def refuse(self, *_, **__):
-        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+    real_open = os.open
 
-    monkeypatch.setattr(Path, "touch", refuse)
+    def refuse(path, flags, *arguments, **options):
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real_open(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(OutputError, match="Permission denied"):
         photo.save(tmp_path / "out.png")
     assert sorted(contents(tmp_path)) == ["original.png"]
@@ -265,6 +328,39 @@ def test_patterns(tmp_path):
         "deep/er/a3.jpg",
     ]
     assert names(find_photos([tmp_path / "d*"]), tmp_path) == ["deep/er/a3.jpg"]
+
+
+def test_pictures_that_are_passed_over_are_named(tmp_path):
+    others = ["a.jp2", "b.JXL", "c.gif", "d.bmp", "e.psd", "f.CR2", "g.mov", "deep/h.mp4", "i.svg", "j.heics"]
+    make(tmp_path, "one.jpg", "two.avif", "three.mpo", "notes.txt", "data.json", "._k.jp2", *others)
+    found = find_photos([tmp_path])
+    assert names(found, tmp_path) == ["one.jpg", "three.mpo", "two.avif"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in found.passed_over) == sorted(others)
+    assert found.problems == ()
+    for path in found.passed_over:
+        error = why_passed_over(path)
+        assert str(path) in error.message
+        assert error.exit_code == 4
+        assert error.hint
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_photos_without_a_photos_name_are_named(tmp_path, format_name):
+    (tmp_path / "IMG_0001").write_bytes(encode(scene(), format_name))
+    (tmp_path / ".hidden.jpg").write_bytes(encode(scene(), format_name))
+    (tmp_path / "README").write_bytes(b"no picture at all, but long enough")
+    found = find_photos([tmp_path])
+    assert [path.name for path in found.passed_over] == [".hidden.jpg", "IMG_0001"]
+    assert all("by its content" in why_passed_over(path).message for path in found.passed_over)
+
+
+def test_what_is_named_outright_is_not_passed_over(tmp_path):
+    make(tmp_path, "a.jp2", "b.jpg")
+    found = find_photos([tmp_path, tmp_path / "a.jp2"])
+    assert names(found, tmp_path) == ["a.jp2", "b.jpg"]
+    assert found.passed_over == ()
+    (tmp_path / "b.jpg").unlink()
+    assert find_photos([tmp_path]).passed_over == (tmp_path / "a.jp2",)
 
 
 def test_relative_patterns(tmp_path, monkeypatch):

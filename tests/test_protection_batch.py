@@ -407,11 +407,11 @@ class TestOneFolder:
             work(write_photo(Path("a.png"), "anna"))
 
     def test_a_full_disk_is_reported_and_leaves_nothing(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def full(self: Path, *args: object, **kwargs: object) -> int:
+        def full(descriptor: int) -> None:
             raise OSError(28, "No space left on device")
 
         write_photo(Path("in/a.png"), "anna")
-        monkeypatch.setattr(Path, "write_text", full)
+        monkeypatch.setattr(os, "fsync", full)
         (outcome,) = work("in")
         assert outcome.exit_code == 5
         assert "No space left" in outcome.message

@@ -20,11 +20,12 @@
     │   ├── UnsupportedOperator      recognizer.unsupported-operator   the importer does not know an operator
     │   ├── RoleRefused              recognizer.role-refused           a judge as surrogate, or one network as both
     │   ├── NotCalibrated            recognizer.not-calibrated         no threshold is stored for this recogniser
-    │   └── NumericalFailure         recognizer.numerical-failure      a network answered with NaN or infinity
-    └── GalleryError              9  gallery                           a gallery that cannot be read; nothing was used
+    │   ├── NumericalFailure         recognizer.numerical-failure      a network answered with NaN or infinity
+    │   └── LimitExceeded            recognizer.limit-exceeded         a network took more time or memory than it may
+    └── GalleryError              9  gallery                           a gallery that cannot be read
         ├── WrongKey                 gallery.wrong-key                 another key than the one it is sealed under
-        ├── GalleryDamaged           gallery.damaged                   torn, edited, put together, or no gallery
-        └── GalleryVersion           gallery.version                   of another version, or before sealing
+        ├── GalleryDamaged           gallery.damaged                   torn, edited, or no gallery at all
+        └── GalleryVersion           gallery.version                   of another version, or from before sealing
 
 Codes stay as they are once released: programs may rely on them, and ``photo.`` begins every kind of `PhotoError`.
 Messages may be reworded at any time. Exit codes 7 and 8 are verdicts of `bauta.judging.findings`, not errors.
@@ -170,11 +171,17 @@ class NumericalFailure(RecognizerError):
     code = "recognizer.numerical-failure"
 
 
+class LimitExceeded(RecognizerError):
+    """A network took more time or memory than it may, and was stopped."""
+
+    code = "recognizer.limit-exceeded"
+
+
 class GalleryError(BautaError):
     """A gallery cannot be read; nothing in it was used."""
 
-    exit_code = 9
     code = "gallery"
+    exit_code = 9
 
 
 class WrongKey(GalleryError):

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
+from bauta.drafts import claim_draft
 from bauta.errors import OutputError, OutputExists
 
 
@@ -16,8 +17,8 @@ def write_atomically(
     *,
     overwrite: bool = False,
     originals: Iterable[Path] = (),
-    like: Path | None = None,
     mode: int = 0o666,
+    like: Path | None = None,
 ) -> None:
     """Writes a whole file or nothing.
 
@@ -30,8 +31,8 @@ def write_atomically(
         content: The whole content.
         overwrite: Whether an existing file may be replaced.
         originals: Files that are never replaced, under whatever name, link or spelling they are reached.
-        like: A file that whoever may read the new one must be allowed to read, such as the photo it is made of.
         mode: Permissions of the file from its first moment on, less the umask.
+        like: A file that whoever may read the new one must be allowed to read, such as the photo it is made of.
 
     Raises:
         OutputExists: The name is taken, or is one of the originals.
@@ -40,8 +41,10 @@ def write_atomically(
     temporary = destination.parent / f".bauta-{secrets.token_hex(8)}.part"
     try:
         _refuse_taken(destination, overwrite, originals)
-        allowed = mode if like is None else 0o600 | (like.stat().st_mode & 0o066)
-        with open(os.open(temporary, _NEW, allowed), "wb") as stream:  # noqa: PTH123 - the mode counts from the start
+        if like is not None:
+            mode &= 0o600 | (like.stat().st_mode & 0o066)
+        with open(os.open(temporary, _NEW, mode), "wb") as stream:  # noqa: PTH123 - the mode counts from the start
+            claim_draft(stream)
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -58,14 +61,23 @@ def write_atomically(
         _remove(temporary)  # also when the user interrupts
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, *, like: Iterable[Path] = ()) -> None:
     """Make a folder, and those above it, where it is not there yet.
+
+    Args:
+        folder: What is made.
+        like: Folders than which a new one is no more open, such as those of the photos that products are made of.
 
     Raises:
         OutputError: when it cannot be made, or a file has its name.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        mode = 0o777
+        for each in like:
+            mode &= 0o700 | each.stat().st_mode
+        for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+            path.mkdir(mode=mode, exist_ok=True)
+        folder.mkdir(exist_ok=True)  # says so when a file has its name
     except OSError as error:
         raise OutputError(
             f"Cannot write to {folder}: {error.strerror or error}.", hint="Give another folder, which you may write to."

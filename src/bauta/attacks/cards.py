@@ -25,12 +25,12 @@ class AttackerCard:
         data_sha256: Over that data.
         people: How many people that shows, disjoint from those of the evaluation.
         images: How many images it trained on, protected and clean.
-        epochs: How often it saw them.
+        epochs: How often it saw them; 0 for an attacker in closed form.
         rate: Largest learning rate.
         batch: Images in a step.
         seed: Of its training.
-        stopped: Why the training ended: ``epochs``, or ``not finite`` when the loss was not and the last good epoch
-            was kept; "" without training.
+        stopped: Why the training ended: ``epochs``, ``solved`` in closed form, or ``not finite`` when the loss was not
+            and the last good epoch was kept; "" without training.
 
     Raises:
         UsageError: when it has no name, or trains on nobody.
@@ -52,14 +52,16 @@ class AttackerCard:
     stopped: str = ""
 
     def __post_init__(self) -> None:
-        numbers = (self.people, self.images, self.epochs, self.rate, self.batch)
-        trained = bool(self.data)
+        counts, schedule = (self.people, self.images), (self.epochs, self.rate, self.batch)
+        trained, solved = bool(self.data), self.stopped == "solved"
+        right = all(number > 0 for number in counts) if trained else not any(counts)
+        right &= all(number > 0 for number in schedule) if trained and not solved else not any(schedule)
         checks = {
             "name": bool(self.name),
             "knowledge": self.knowledge in get_args(Knowledge),
             "paper": bool(self.paper),
-            "stopped": self.stopped in (("epochs", "not finite") if trained else ("",)),
-            "data": all(number > 0 for number in numbers) if trained else not any(numbers),
+            "stopped": self.stopped in (("epochs", "not finite", "solved") if trained else ("",)),
+            "data": right,
         }
         for field, good in checks.items():
             if not good:

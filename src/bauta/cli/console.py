@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,11 @@ def show_error(message: str, hint: str = "") -> None:
     print(f"error: {clean(message)}", file=sys.stderr)
     if hint:
         print(f"hint: {clean(hint)}", file=sys.stderr)
+
+
+def show_warning(message: str) -> None:
+    """One line for what was passed over while the rest goes on."""
+    print(f"warning: {clean(message)}", file=sys.stderr)
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -70,6 +76,8 @@ def show_outcomes(outcomes: Sequence[Outcome], directory: Path) -> None:
             show_notes(made[0].warnings)
         elif noted := sum(bool(outcome.warnings) for outcome in made):
             print(f"{noted} of them with notes on what may undo the protection: see the reports, or --json.")
+    if removed := sum((Counter(outcome.removed) for outcome in made), Counter()):
+        print(f"Left out of the metadata: {', '.join(f'{kind} ({count})' for kind, count in removed.items())}.")
     print(f"{_counts(outcomes)}. Output in {clean(directory)}.")
     if again := sum(outcome.judged_again for outcome in made):
         print(f"{again} of them {'was' if again == 1 else 'were'} protected before and only judged again.")

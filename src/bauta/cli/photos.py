@@ -102,13 +102,13 @@ def protect(
     seed: Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel="Method")] = 0,
     keep_metadata: Annotated[
         bool,
-        typer.Option("--keep-metadata", help="Keep all metadata, GPS too.", rich_help_panel="Files"),
+        typer.Option("--keep-metadata", help="Keep metadata, GPS too; embedded pictures go.", rich_help_panel="Files"),
     ] = False,
     strip_metadata: Annotated[
         bool,
         typer.Option(
             "--strip-metadata",
-            help="Remove all metadata. By default GPS, serial numbers, maker notes and thumbnails go.",
+            help="Remove all metadata. By default what is known to be harmless stays.",
             rich_help_panel="Files",
         ),
     ] = False,

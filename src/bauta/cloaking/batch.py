@@ -40,6 +40,7 @@ from bauta.cloaking.records import (
 )
 from bauta.cloaking.report_files import narrow
 from bauta.errors import BautaError, InternalError, OutputError, OutputExists, UsageError, as_bauta_error
+from bauta.files import make_folder
 from bauta.rates import SELECTION_FMR
 from bauta.version import __version__
 
@@ -251,7 +252,7 @@ def protect_photos(
         )
     if jobs < 1:
         raise UsageError(f"{jobs} jobs do nothing.", hint="Give --jobs 1 or more.")
-    _make_folder(directory)
+    _make_folder(directory, [task.source.parent for task in tasks])
     remove_orphans(directory)
     from bauta.cloaking.pipeline import Pipeline
 
@@ -372,14 +373,15 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _make_folder(directory: Path) -> None:
+def _make_folder(directory: Path, like: Sequence[Path]) -> None:
     try:
-        (directory / RECORDS).mkdir(parents=True, exist_ok=True)
+        make_folder(directory / RECORDS, like=like)
         with tempfile.TemporaryFile(dir=directory):
             pass
-    except OSError as error:
+    except (OSError, OutputError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
         raise OutputError(
-            f"Cannot write to the output folder {directory}: {error.strerror or error}.",
+            f"Cannot write to the output folder {directory}: {getattr(cause, 'strerror', None) or cause}.",
             hint="Give a folder that can be written to with -o.",
         ) from error
 
@@ -403,6 +405,7 @@ def _outcome(source: Path, report: Report, target: Path, judged_again: bool) -> 
         margin=report.margin,
         matching=len(report.recognised_by),
         judges=len(report.judges),
+        removed=report.removed,
         seconds=report.seconds["total"],
     )
 

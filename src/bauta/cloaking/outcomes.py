@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ class Outcome:
         margin: By how much the nearest judge is below its threshold, in cosine similarity.
         matching: Number of judges that still match a face.
         judges: Number of judges asked.
+        removed: What was left out of the photo's metadata, how many fields by kind.
         seconds: Wall time.
     """
 
@@ -63,6 +64,7 @@ class Outcome:
     margin: float | None = None
     matching: int = 0
     judges: int = 0
+    removed: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     @classmethod

@@ -115,7 +115,7 @@ class Pipeline:
             saved = read_photo(destination)
             content = None
         report = self._judge(photo, saved, faces, _facts(change), spared, unprotected, progress)
-        report = replace(report, payloads=change.payloads)
+        report = replace(report, payloads=change.payloads, removed=photo.removed(self.settings.metadata))
         seconds = {
             "detection": detected - began,
             "mask": masked - detected,

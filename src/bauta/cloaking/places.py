@@ -98,10 +98,12 @@ def collect(paths: Sequence[Path], directory: Path) -> tuple[list[tuple[Path, Pa
     is named and itself in the output folder: there only recorded products are passed over. When nothing else is
     left, that is a failure too.
     """
-    from bauta.photo import find_photos
+    from bauta.photo import find_photos, why_passed_over
 
     found = find_photos(paths)
-    failures = [Outcome.failed(Path(), problem) for problem in found.problems]
+    outside = (path for path in found.passed_over if not _absolute(path).is_relative_to(_absolute(directory)))
+    problems = (*found.problems, *map(why_passed_over, outside))
+    failures = [Outcome.failed(Path(), problem) for problem in problems]
     folders = [_absolute(path) for path in paths if path.is_dir()]
     named = {_absolute(path) for path in paths}
     products = _absolute(directory)

@@ -78,6 +78,7 @@ class Report:
         original: (H, W, 3) pixels of the original.
         saved: (H', W', 3) pixels of the file that was read back.
         limits: What stopped the search for faces; a photo that was not searched everywhere is not protected.
+        removed: What was left out of the photo's metadata, how many fields by kind.
         further: What others found out about the file, such as an embedded picture that a judge matches.
         seconds: Wall time by part.
         content: The bytes of the protected photo, when it was not written to a file.
@@ -99,6 +100,7 @@ class Report:
     original: FloatArray = field(repr=False)
     saved: FloatArray = field(repr=False)
     limits: tuple[SearchLimit, ...] = ()
+    removed: dict[str, int] = field(default_factory=dict)
     further: tuple[Finding, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     content: bytes | None = field(default=None, repr=False)
@@ -214,6 +216,7 @@ class Report:
                 fitted=list(self.fitted),
             ),
             metadata_policy=self.settings.metadata.name.lower(),  # type: ignore[arg-type]
+            metadata_removed=self.removed,
             verdict_fmr=self.settings.fmr,
             recognizers=self._recognizers(),
             references=[ReferenceRecord(name, sha256) for name, sha256 in self.references],

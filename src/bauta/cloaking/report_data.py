@@ -199,6 +199,7 @@ class ReportRecord:
         output: The protected photo.
         method: What was asked for.
         metadata_policy: What happened to EXIF, XMP and thumbnails.
+        metadata_removed: How many fields of the metadata were left out, by kind; empty after a verification.
         verdict_fmr: False match rate at which the verdict was taken.
         recognizers: Everybody who took part.
         references: Other photos of the person.
@@ -225,6 +226,7 @@ class ReportRecord:
     output: FileFacts
     method: MethodRecord
     metadata_policy: Literal["private", "keep", "strip"]
+    metadata_removed: dict[str, int]
     verdict_fmr: float
     recognizers: Annotated[list[RecognizerRecord], Range(at=1)]
     references: list[ReferenceRecord]

@@ -78,7 +78,8 @@ class Protected:
             OutputExists: when the file exists and may not be overwritten.
             OutputError: when it cannot be written.
         """
-        write_atomically(Path(path), self.content, overwrite=overwrite, originals=self.originals)
+        like = next((original for original in self.originals if original.exists()), None)
+        write_atomically(Path(path), self.content, overwrite=overwrite, originals=self.originals, like=like)
         return Path(path)
 
     def _repr_html_(self) -> str:

@@ -56,6 +56,7 @@ from bauta.templates.representation import Representation, RowFormat
 MAGIC = b"\x89BAUTA\r\n"  # a transfer as text breaks it
 LARGEST_FILE = 8 << 30  # bytes
 LONGEST_FORMAT = 1 << 20  # bytes
+LARGEST_PART = (1 << 31) - 64  # bytes of a row or the index: what the library seals at once
 SEAL = 32  # bytes
 
 _HEADER = struct.Struct(f">8sH{ID}s32s32s{WrappedKey.SIZE}sQQQ")
@@ -121,7 +122,7 @@ class Header:
                 f"{origin} has version {version} of the format; this Bauta reads {VERSION}.", hint="Update Bauta."
             )
         least, most = (OVERHEAD + 4 + count * (_ENTRY.size + name) for name in (1, LONGEST_NAME))
-        if not (count and row and least <= index <= most + LONGEST_FORMAT):
+        if not (count and 0 < row <= LARGEST_PART and least <= index <= min(most + LONGEST_FORMAT, LARGEST_PART)):
             raise _torn(origin)
         if cls.SIZE + index + count * (OVERHEAD + row) + SEAL != size:
             raise _torn(origin)
@@ -133,7 +134,7 @@ def require_free(path: Path, *, overwrite: bool = False) -> None:
 
     Raises:
         UsageError: when it has the ending of galleries from before they were sealed.
-        OutputError: when it is a folder.
+        OutputError: when it is a folder, or in one that does not exist.
         OutputExists: when there is a file that is not to be replaced, or that is not a gallery.
     """
     if path.suffix == ".safetensors":
@@ -143,6 +144,8 @@ def require_free(path: Path, *, overwrite: bool = False) -> None:
         )
     if path.is_dir():
         raise OutputError(f"{path} is a folder.", hint="Name a file inside it.")
+    if not path.parent.is_dir():
+        raise OutputError(f"The folder {path.parent} does not exist.", hint="Make it first.")
     if not os.path.lexists(path):
         return
     if not overwrite:
@@ -238,11 +241,20 @@ def key_id(content: bytes) -> str:
 
 
 def seal_gallery(gallery: Gallery, key: DeploymentKey, cost: ScryptCost | None = None) -> bytes:
-    """A gallery as the content of a file, under a fresh data key; see `write_gallery`."""
+    """A gallery as the content of a file, under a fresh data key; see `write_gallery`.
+
+    Raises:
+        UsageError: when it is larger than `read_gallery` reads.
+    """
     form, rows = gallery.representation.format, gallery.representation.rows()
     data_key = new_data_key()
     makers = bytes.fromhex(form.recognizer_sha256), bytes.fromhex(form.protector_sha256)
     index = _index(form, gallery)
+    size = Header.SIZE + len(index) + OVERHEAD + len(rows) * (OVERHEAD + form.bytes_each) + SEAL
+    if size > LARGEST_FILE or max(form.bytes_each, len(index)) > LARGEST_PART - OVERHEAD:
+        raise UsageError(
+            f"The gallery would take {size >> 20} MiB, which is more than a file may have.", hint="Make several of it."
+        )
     wrapped = WrappedKey.wrap(data_key, key, gallery.id, cost)
     header = Header(gallery.id, *makers, wrapped, len(rows), form.bytes_each, len(index) + OVERHEAD).to_bytes()
     nonce = secrets.token_bytes(NONCE)

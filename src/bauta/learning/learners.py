@@ -151,10 +151,7 @@ def train(
             if step + 1 == steps:
                 _require_good(learner)
         except NumericalFailure as failure:
-            kept = f"{checkpoint} keeps an earlier state" if checkpoint and checkpoint.exists() else "Nothing was kept"
-            raise NumericalFailure(
-                f"{name} at step {step + 1} of {steps}: {failure.message}", hint=f"{failure.hint} {kept}."
-            ) from failure
+            raise _placed(failure, f"{name} at step {step + 1} of {steps}", checkpoint) from failure
         for loss, value in losses.items():
             sums[loss] = sums.get(loss, 0.0) + value
         if progress is not None:
@@ -170,6 +167,11 @@ def train(
         network.eval().requires_grad_(False)
     means = {loss: round(value / each, 6) for loss, value in sums.items()}
     return means | {"steps": steps, "seconds": round(seconds + time.monotonic() - began, 1)}
+
+
+def _placed(failure: NumericalFailure, where: str, checkpoint: Path | None) -> NumericalFailure:
+    kept = f"{checkpoint} keeps an earlier state" if checkpoint and checkpoint.exists() else "Nothing was kept"
+    return NumericalFailure(f"{where}: {failure.message}", hint=f"{failure.hint} {kept}.")
 
 
 def _set_rates(learner: Learner, rates: Mapping[str, Sequence[float]], share: float) -> None:

@@ -42,13 +42,39 @@ class Source:
         """The error for a sound file of a kind that Bauta does not protect."""
         return UnsupportedPhoto(f"{self.name} is {what}, which Bauta does not protect.", hint=hint)
 
-    def check_size(self, width: int, height: int) -> None:
-        """Raises PhotoTooLarge when decoding would exceed the pixel limit; call it before decoding."""
+    def check_size(self, width: int, height: int, coded: int | None = None) -> None:
+        """Raises PhotoTooLarge for a size that no photo of this many bytes has; call it before decoding.
+
+        A few bytes can declare millions of pixels, each of which would cost time and memory.
+
+        Args:
+            width: In pixels, as declared.
+            height: In pixels, as declared.
+            coded: Bytes of the coded picture; the whole file by default.
+        """
+        size = len(self.data) if coded is None else coded
         if width * height > self.max_pixels:
             raise PhotoTooLarge(
                 f"{self.name} has {width} x {height} pixels, over the limit of {self.max_pixels:,}.",
-                hint="Make the photo smaller, or raise max_pixels if you trust the file.",
+                hint="Make the photo smaller, or read it in Python with read_photo(..., max_pixels=...).",
             )
+        longer, shorter = max(width, height), max(min(width, height), 1)
+        if longer > _LONG_SIDE and longer > _STRETCH * shorter:
+            raise PhotoTooLarge(
+                f"{self.name} has {width} x {height} pixels, a strip that no photo is.",
+                hint="Cut it into parts of ordinary shape.",
+            )
+        if width * height > _UNSUSPICIOUS_PIXELS and width * height > _PIXELS_PER_BYTE * size:
+            raise PhotoTooLarge(
+                f"{self.name} declares {width} x {height} pixels in {size:,} bytes; no photo is coded in so few.",
+                hint="It is a plain surface or made to exhaust the computer; save it again at a smaller size.",
+            )
+
+
+# A panorama is up to some twenty times as wide as high.
+_LONG_SIDE, _STRETCH = 8000, 64
+# A photo of a grey wall still has noise. 108 megapixels of a smooth drawing in WebP come to 550 pixels per byte.
+_UNSUSPICIOUS_PIXELS, _PIXELS_PER_BYTE = 25_000_000, 800
 
 
 @dataclass(frozen=True)
@@ -85,8 +111,10 @@ _MODES: dict[str, tuple[Colour, str]] = {
 _pillow_globals = threading.Lock()
 
 
-def open_with_pillow(source: Source, data: bytes, format_name: str) -> Image.Image:
-    """Decodes ``data`` with one of Pillow's decoders, after the size check."""
+def open_with_pillow(
+    source: Source, data: bytes, format_name: str, *, coded: int | None = None, checked: bool = False
+) -> Image.Image:
+    """Decodes ``data`` with one of Pillow's decoders, after the size check unless that was made before."""
     with _pillow_globals, warnings.catch_warnings():
         # Pillow's own limit is global and lower than ours, and its warnings are of no use to our callers.
         warnings.simplefilter("ignore")
@@ -95,7 +123,8 @@ def open_with_pillow(source: Source, data: bytes, format_name: str) -> Image.Ima
             image = Image.open(BytesIO(data), formats=[format_name])
         finally:
             Image.MAX_IMAGE_PIXELS = limit
-        source.check_size(*image.size)
+        if not checked:
+            source.check_size(*image.size, coded)
         image.load()
     return image
 
@@ -123,7 +152,8 @@ def raster_of(source: Source, image: Image.Image, orientation: int) -> Raster:
     colour, mode = _MODES[image.mode]
     if "transparency" in image.info:
         mode = "LA" if colour == "grey" else "RGBA"
-    return Raster(as_samples(np.array(image.convert(mode))), colour, orientation)
+    shown = image if image.mode == mode else image.convert(mode)  # a copy costs as much as the picture
+    return Raster(as_samples(np.asarray(shown)), colour, orientation)
 
 
 def as_samples(array: Samples) -> Samples:

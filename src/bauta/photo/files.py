@@ -9,17 +9,44 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bauta.errors import PhotoError, UnreadablePhoto
+from bauta.errors import PhotoError, UnreadablePhoto, UnsupportedPhoto
 
 #: The usual file name endings of each format; the first one is given to new names.
 SUFFIXES: dict[str, tuple[str, ...]] = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "PNG": (".png",),
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
     "HEIF": (".heic", ".heif", ".hif"),
+    "AVIF": (".avif",),
 }
 _PHOTO_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+# Pictures and films that cannot be protected, by their endings; what the files hold is not asked of these.
+_OTHER_SUFFIXES = {
+    **dict.fromkeys((".jp2", ".j2k", ".jpf", ".jpx", ".jpm", ".j2c", ".jpc"), "a JPEG 2000"),
+    **dict.fromkeys((".jxl",), "a JPEG XL"),
+    **dict.fromkeys((".jxr", ".wdp", ".hdp"), "a JPEG XR"),
+    **dict.fromkeys((".gif",), "a GIF"),
+    **dict.fromkeys((".bmp", ".dib"), "a Windows bitmap"),
+    **dict.fromkeys((".psd", ".psb", ".xcf", ".kra", ".ora", ".afphoto", ".clip"), "a drawing program's document"),
+    **dict.fromkeys((".svg", ".svgz", ".ai", ".eps"), "a drawing"),
+    **dict.fromkeys((".pdf",), "a PDF"),
+    **dict.fromkeys((".avifs", ".heics", ".heifs", ".apng"), "an animated picture"),
+    **dict.fromkeys(
+        (".tga", ".ppm", ".pgm", ".pnm", ".pbm", ".pam", ".pcx", ".exr", ".hdr", ".qoi", ".ico"), "a picture"
+    ),
+    **dict.fromkeys(
+        (".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".orf", ".rw2", ".raf", ".pef")
+        + (".srw", ".raw", ".rwl", ".iiq", ".3fr", ".fff", ".erf", ".mos", ".mrw", ".kdc", ".dcr", ".x3f", ".gpr"),
+        "a raw camera file",
+    ),
+    **dict.fromkeys(
+        (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".3g2", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv")
+        + (".flv", ".insv", ".lrv"),
+        "a film",
+    ),
+}
+_KINDS_SHOWN = "JPEG, PNG, WebP, TIFF, HEIC and AVIF"
 
 
 @dataclass(frozen=True)
@@ -29,43 +56,61 @@ class FoundPhotos:
     Attributes:
         photos: Files, each once, in natural order (``img2`` before ``img10``).
         problems: What could not be searched, one error each; the search went on.
+        passed_over: Pictures and films in searched folders that are not taken; `why_passed_over` tells of each.
     """
 
     photos: tuple[Path, ...]
     problems: tuple[PhotoError, ...]
+    passed_over: tuple[Path, ...] = ()
 
 
 def find_photos(paths: Sequence[Path | str]) -> FoundPhotos:
     """Photos named by files, folders and glob patterns (``*``, ``?``, ``[...]``, ``**``).
 
     A file named outright is taken whatever its ending; reading it will tell. Folders are searched to any
-    depth and give files with a photo's ending; hidden names (``._img.jpg``) are passed over. Links are
-    followed, each folder is entered once and each file reported once, whatever names lead to it.
+    depth and give files with a photo's ending; other pictures and films among them are named. Hidden names
+    (``._img.jpg``) are passed over, except hidden photos, which are named. Links are followed, each folder is
+    entered once and each file reported once, whatever names lead to it.
     """
     photos: dict[str, Path] = {}
     problems: list[PhotoError] = []
+    others: dict[str, Path] = {}
     entered: set[str] = set()
     for given in map(Path, paths):
         known, before = os.path.realpath(given) in entered, len(problems)
         found: list[Path] = []
         try:
-            found.extend(_named(given, entered, problems))
+            found.extend(_named(given, entered, problems, others))
         except OSError as error:
             problems.append(_closed(given, error))
-        if not found and not known and len(problems) == before:
+        if not found and not known and len(problems) == before and not others:
             problems.append(_problem(f"{given} leads to no photos", "Check the name or the pattern."))
         for path in found:
             photos.setdefault(os.path.realpath(path), path)
-    return FoundPhotos(tuple(sorted(photos.values(), key=_natural)), tuple(problems))
+    passed_over = sorted((path for real, path in others.items() if real not in photos), key=_natural)
+    return FoundPhotos(tuple(sorted(photos.values(), key=_natural)), tuple(problems), tuple(passed_over))
 
 
-def _named(given: Path, entered: set[str], problems: list[PhotoError]) -> Iterator[Path]:
+def why_passed_over(path: Path) -> UnsupportedPhoto:
+    """The error that names a picture or film that a search did not take."""
+    kind = _OTHER_SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        return UnsupportedPhoto(
+            f"{path} looks like a photo by its content, not by its name, and was passed over.",
+            hint="Give it a photo's ending, or name it outright.",
+        )
+    return UnsupportedPhoto(
+        f"{path} is {kind}, which is not supported, and was passed over.", hint=f"Bauta protects {_KINDS_SHOWN}."
+    )
+
+
+def _named(given: Path, entered: set[str], problems: list[PhotoError], others: dict[str, Path]) -> Iterator[Path]:
     if given.is_dir():
-        yield from _search(given, entered, problems)
+        yield from _search(given, entered, problems, others)
     elif given.exists():
         yield given
     elif glob.has_magic(str(given)):
-        yield from _expand(given, entered, problems)
+        yield from _expand(given, entered, problems, others)
     else:
         what = "is a link to nothing" if given.is_symlink() else "does not exist"
         problems.append(_problem(f"{given} {what}", "Check the spelling."))
@@ -79,7 +124,7 @@ def _problem(message: str, hint: str) -> UnreadablePhoto:
     return UnreadablePhoto(f"{message}.", hint=hint)
 
 
-def _search(folder: Path, entered: set[str], problems: list[PhotoError]) -> Iterator[Path]:
+def _search(folder: Path, entered: set[str], problems: list[PhotoError], others: dict[str, Path]) -> Iterator[Path]:
     def report(error: OSError) -> None:
         problems.append(_closed(Path(error.filename), error))
 
@@ -90,14 +135,33 @@ def _search(folder: Path, entered: set[str], problems: list[PhotoError]) -> Iter
             continue
         entered.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(root, name) for name in files if _is_photo_name(name))
+        for name in sorted(files):
+            path = Path(root, name)
+            if _is_photo_name(name):
+                yield path
+            elif _is_other_picture(path):
+                others.setdefault(os.path.realpath(path), path)
 
 
-def _expand(pattern: Path, entered: set[str], problems: list[PhotoError]) -> Iterator[Path]:
+def _is_other_picture(path: Path) -> bool:
+    if path.suffix.lower() in _OTHER_SUFFIXES:
+        return not path.name.startswith("._")
+    if path.suffix and not path.name.startswith("."):
+        return False  # an ending of something else
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(16)
+    except OSError:
+        return False
+    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    return webp or head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*")) or head[4:8] == b"ftyp"
+
+
+def _expand(pattern: Path, entered: set[str], problems: list[PhotoError], others: dict[str, Path]) -> Iterator[Path]:
     for name in glob.iglob(str(pattern), recursive=True):  # noqa: PTH207 - Path.glob refuses absolute patterns
         match = Path(name)
         if match.is_dir():
-            yield from _search(match, entered, problems)
+            yield from _search(match, entered, problems, others)
         elif _is_photo_name(match.name):
             yield match
 

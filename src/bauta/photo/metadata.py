@@ -1,32 +1,34 @@
 """What travels with the pixels, and what of it is kept in a photo that is going to be shared.
 
-The lists below are our design, drawn from EXIF 2.32/3.0, the XMP specification, Photoshop's image resources
-and the tags exiftool documents. Whatever can hold a second picture is removed under every policy, because
-an unprotected preview of the face defeats the mask.
+In private only what is known to be harmless stays: the lists are in `exif_fields`, `xmp`, `iptc` and in the
+formats' own modules. Whatever can hold a second picture is removed under every policy, because an unprotected
+preview of the face defeats the mask. Our design, drawn from the standards those modules name and from the tags
+that exiftool documents.
 """
 
 from __future__ import annotations
 
-import re
 import struct
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING
 
+from bauta.photo import exif_fields, iptc, xmp
+from bauta.photo.cleaning import Cleaning, Removed, against_text, is_plain_text, is_readable, program_values
+from bauta.photo.embedded import carve, holds_picture
 from bauta.photo.formats import exif as exif_block
-
-if TYPE_CHECKING:
-    from xml.dom import minidom
 
 
 class MetadataPolicy(Enum):
     """What is kept of a photo's metadata.
 
-    ``PRIVATE`` removes position, serial numbers, owner, names of people in face regions and maker notes, and
-    keeps the rest (dates, camera model, exposure, captions, copyright, profile). ``KEEP`` removes embedded
-    pictures only. ``STRIP`` keeps the orientation and the colour profile only. Thumbnails, previews, depth
-    maps and other embedded pictures are removed under all three.
+    ``PRIVATE`` keeps what is known to be harmless: dates, camera and lens models, exposure, captions, keywords,
+    copyright notice, resolution, colour profile. Everything else goes, such as positions and places, serial
+    numbers, maker notes, authors and owners, names of people in face regions and people tags, document ids,
+    links, paths and prompts. ``KEEP`` removes embedded pictures only, what claims that they are there, and large
+    blocks of unknown content, which may be pixels. ``STRIP`` keeps the orientation and the colour profile only.
+    Thumbnails, previews, depth maps, films and other embedded pictures are removed under all three.
     """
 
     PRIVATE = "private"
@@ -38,7 +40,8 @@ class BlockKind(Enum):
     """Why a block is there, and so under which policies it stays."""
 
     COLOUR = "how to show the samples: stays under every policy"
-    DESCRIPTION = "density, comments, dates: stays unless stripped"
+    DESCRIPTION = "density, dates: stays unless stripped"
+    TEXT = "comments and captions: stays unless stripped, when the text names no path and no program wrote it"
     MAKER = "a maker's or program's own block, which may name the device or the place: stays under KEEP"
     PICTURE = "may hold another picture: never stays"
 
@@ -51,11 +54,18 @@ class Block:
         kind: Decides under which policies it stays.
         name: The segment marker or chunk type.
         content: The payload.
+        text: What the payload says, where it is a text.
+        reason: What it is counted as when it goes.
     """
 
     kind: BlockKind
     name: bytes
     content: bytes = field(repr=False)
+    text: str = field(default="", repr=False)
+    reason: Removed = Removed.OTHER
+
+
+_LARGEST_UNKNOWN = 2048  # bytes; unknown content beyond that may be pixels in a coding of its own
 
 
 @dataclass(frozen=True)
@@ -66,97 +76,91 @@ class Metadata:
         exif: EXIF block, from its TIFF header on.
         xmp: XMP packet.
         photoshop: Photoshop image resources (``8BIM...``).
-        icc: ICC profile, where the format holds it in one piece.
+        iptc: IPTC datasets that stand alone, as in TIFF.
+        icc: ICC profile.
         blocks: Everything else.
+        left: What never left the file that was read, such as a film behind the picture.
     """
 
     exif: bytes = field(default=b"", repr=False)
     xmp: bytes = field(default=b"", repr=False)
     photoshop: bytes = field(default=b"", repr=False)
+    iptc: bytes = field(default=b"", repr=False)
     icc: bytes = field(default=b"", repr=False)
     blocks: tuple[Block, ...] = ()
+    left: tuple[Removed, ...] = ()
 
     def under(self, policy: MetadataPolicy) -> Metadata:
         """What ``policy`` keeps of it. Parts that cannot be read cannot be cleaned and are dropped."""
-        blocks = tuple(block for block in self.blocks if _stays(block, policy))
+        return self.cleaned(policy)[0]
+
+    def cleaned(self, policy: MetadataPolicy) -> tuple[Metadata, Counter[Removed]]:
+        """What ``policy`` keeps of it, and how many fields of each kind it removes."""
+        cleaning = Cleaning(policy is MetadataPolicy.PRIVATE, removed=Counter(self.left))
+        icc = _sound_profile(self.icc, cleaning)
         if policy is MetadataPolicy.STRIP:
-            return Metadata(exif=_orientation_alone(self.exif), icc=self.icc, blocks=blocks)
-        private = policy is MetadataPolicy.PRIVATE
-        return replace(
+            blocks = tuple(block for block in self.blocks if block.kind is BlockKind.COLOUR)
+            parts = (self.exif, self.xmp, self.photoshop, self.iptc)
+            cleaning.drop(Removed.STRIPPED, sum(map(bool, parts)) + len(self.blocks) - len(blocks))
+            return Metadata(exif=_orientation_alone(self.exif), icc=icc, blocks=blocks), +cleaning.removed
+        self._note_names(cleaning)
+        blocks = tuple(self._kept_blocks(cleaning))
+        kept = replace(
             self,
-            exif=_clean_exif(self.exif, private),
-            xmp=_clean_xmp(self.xmp, private),
-            photoshop=_clean_photoshop(self.photoshop),
+            exif=exif_fields.clean_exif(self.exif, cleaning),
+            xmp=xmp.clean_xmp(self.xmp, cleaning),
+            photoshop=iptc.clean_photoshop(self.photoshop, cleaning) if self.photoshop else b"",
+            iptc=iptc.clean_datasets(self.iptc, cleaning) if self.iptc else b"",
+            icc=icc,
             blocks=blocks,
+            left=(),
         )
+        return kept, cleaning.removed
+
+    def _note_names(self, cleaning: Cleaning) -> None:
+        if cleaning.private:
+            exif_fields.note_names(self.exif, cleaning)
+            xmp.note_names(self.xmp, cleaning)
+            iptc.note_names(self.photoshop, cleaning)
+            iptc.note_names_of_datasets(self.iptc, cleaning)
+
+    def _kept_blocks(self, cleaning: Cleaning) -> Iterator[Block]:
+        prompts = list(_prompts(self.blocks))
+        for block in self.blocks:
+            reason = _against_block(block, cleaning, prompts)
+            if reason is None:
+                yield block
+            else:
+                cleaning.drop(reason)
 
 
-_JPEG_START = b"\xff\xd8\xff"
-_JPEG_START_IN_BASE64 = "/9j/"
-
-_PRIVATE_NAME = re.compile(
-    r"gps|latitude|longitude|altitude|location(shown|created)|serial|ownername|imageuniqueid|makernote"
-    r"|regions$|regioninfo|personinimage",
-    re.IGNORECASE,
-)
-_PICTURE_NAME = re.compile(r"thumb|hasextendedxmp|imagesourcedata", re.IGNORECASE)
-
-
-def is_private_name(name: str) -> bool:
-    """Whether a property of that name says where, with which device, or who."""
-    return _PRIVATE_NAME.search(name) is not None
-
-
-def is_picture_name(name: str) -> bool:
-    """Whether a property of that name holds a picture or points to one."""
-    return _PICTURE_NAME.search(name) is not None
-
-
-def _stays(block: Block, policy: MetadataPolicy) -> bool:
-    if block.kind is BlockKind.PICTURE or _JPEG_START in block.content:
-        return False
-    if policy is MetadataPolicy.STRIP:
-        return block.kind is BlockKind.COLOUR
-    return block.kind is not BlockKind.MAKER or policy is MetadataPolicy.KEEP
+def _against_block(block: Block, cleaning: Cleaning, prompts: list[str]) -> Removed | None:
+    if block.kind is BlockKind.PICTURE:
+        return block.reason
+    if block.kind is BlockKind.COLOUR:
+        return None
+    if holds_picture(block.content) or holds_picture(block.text.encode("utf-8", "replace")):
+        return Removed.PICTURE
+    if block.kind is BlockKind.MAKER:
+        if cleaning.private:
+            return (against_text(block.text) if block.reason is Removed.OTHER else None) or block.reason
+        unknown = len(block.content) > _LARGEST_UNKNOWN and not (block.text or is_plain_text(block.content))
+        return Removed.OTHER if unknown else None
+    if block.kind is BlockKind.TEXT and cleaning.private:
+        if not is_readable(block.text):
+            return Removed.OTHER
+        if any(block.text.strip() == prompt.strip() for prompt in prompts):
+            return Removed.PROMPT
+        return against_text(block.text)
+    return None
 
 
-# --- EXIF ---------------------------------------------------------------------------------------------------
-
-_PRIVATE_TAGS = frozenset(
-    {
-        exif_block.GPS_DIRECTORY,
-        0x927C,  # MakerNote
-        0xA420,  # ImageUniqueID
-        0xA430,  # CameraOwnerName
-        0xA431,  # BodySerialNumber
-        0xA435,  # LensSerialNumber
-        *(0x830E, 0x8482, 0x85D8, 0x87AF, 0x87B0, 0x87B1, 0xA480),  # GeoTIFF and GDAL: a position on Earth
-    }
-)
-# Raw converters' and makers' own fields: CameraSerialNumber 0xC62F, DNGPrivateData 0xC634, PrintIM, ...
-_FIRST_MAKER_TAG = 0xC000
-_PICTURE_TAGS = frozenset(
-    {
-        0x014A,  # SubIFDs
-        0x0201,  # JPEGInterchangeFormat
-        0x0202,
-        0x02BC,  # an XMP packet inside EXIF, a second home beside the proper one
-        0x8649,  # Photoshop resources, likewise
-        0x935C,  # ImageSourceData: Photoshop's layers
-    }
-)
-
-
-def _clean_exif(block: bytes, private: bool) -> bytes:
-    def keep(entry: exif_block.Entry) -> bool:
-        if entry.tag in _PICTURE_TAGS or _JPEG_START in entry.value:
-            return False
-        return not private or not (entry.tag in _PRIVATE_TAGS or entry.tag >= _FIRST_MAKER_TAG)
-
-    try:
-        return exif_block.copy_kept(block, keep)
-    except ValueError:
-        return b""
+def _prompts(blocks: tuple[Block, ...]) -> Iterator[str]:
+    """The prompts that programs' texts give; some programs repeat them as the caption (NovelAI)."""
+    for block in blocks:
+        values = program_values(block.text)
+        if isinstance(values, dict):
+            yield from (value for value in values.values() if isinstance(value, str) and len(value) > 8)
 
 
 def _orientation_alone(block: bytes) -> bytes:
@@ -167,90 +171,22 @@ def _orientation_alone(block: bytes) -> bytes:
     return exif_block.block_of([entry], {}, ">")
 
 
-# --- XMP ----------------------------------------------------------------------------------------------------
-
-_PICTURE_NAMESPACES = frozenset(
-    {
-        "http://ns.adobe.com/xap/1.0/g/img/",
-        "http://ns.google.com/photos/1.0/image/",
-        "http://ns.google.com/photos/1.0/depthmap/",
-        "http://ns.google.com/photos/1.0/container/",
-        "http://ns.google.com/photos/1.0/container/item/",
-    }
-)
-_REGION_NAMESPACES = frozenset(
-    {
-        "http://www.metadataworkinggroup.com/schemas/regions/",
-        "http://ns.microsoft.com/photo/1.2/",
-    }
-)
+_LARGEST_SEARCHED = 2**20  # tables of numbers beyond that are looked through for raw pictures only
+_PROFILE_HEADER = 132  # bytes with the number of tags (ICC.1:2022, 7.2 and 7.3)
 
 
-def _clean_xmp(packet: bytes, private: bool) -> bytes:
-    if not packet:
+def _sound_profile(profile: bytes, cleaning: Cleaning) -> bytes:
+    """A colour profile bit for bit, without what stands behind it; nothing of what is none or hides a picture."""
+    if not profile:
         return b""
-    from defusedxml import minidom as defused_minidom
-
-    def unwanted(node: minidom.Node, value: str) -> bool:
-        name, namespace = str(node.localName or node.nodeName), node.namespaceURI or ""
-        if is_picture_name(name) or namespace in _PICTURE_NAMESPACES:
-            return True
-        if value.lstrip().startswith(_JPEG_START_IN_BASE64):
-            return True
-        return private and (is_private_name(name) or namespace in _REGION_NAMESPACES)
-
-    try:
-        document = defused_minidom.parseString(packet.strip(b"\0 \t\r\n"))
-        _prune(document.documentElement, unwanted)
-        # Comments go unread; a packet's own instructions stay.
-        kept = (node for node in document.childNodes if node.nodeType != node.COMMENT_NODE)
-        return "".join(node.toxml() for node in kept).encode()
-    except Exception:  # expat, defusedxml, codecs and recursion limits: none of them is a packet to keep
+    (size,) = struct.unpack(">I", profile[:4].rjust(4, b"\0"))
+    if len(profile) < _PROFILE_HEADER or profile[36:40] != b"acsp" or not _PROFILE_HEADER <= size <= len(profile):
+        cleaning.drop(Removed.UNREADABLE)
         return b""
-
-
-def _prune(element: minidom.Element, unwanted: Callable[[minidom.Node, str], bool]) -> None:
-    for attribute in list(element.attributes.values()):
-        declares_prefix = attribute.prefix == "xmlns" or attribute.name == "xmlns"
-        if not declares_prefix and unwanted(attribute, attribute.value):
-            element.removeAttributeNode(attribute)
-    for child in list(element.childNodes):
-        if child.nodeType == child.COMMENT_NODE:
-            element.removeChild(child)
-        if child.nodeType != child.ELEMENT_NODE:
-            continue
-        text = "".join(
-            node.data for node in child.childNodes if node.nodeType in (node.TEXT_NODE, node.CDATA_SECTION_NODE)
-        )
-        if unwanted(child, text):
-            element.removeChild(child)
-        else:
-            _prune(child, unwanted)
-
-
-# --- Photoshop image resources ------------------------------------------------------------------------------
-
-_SIGNATURE = b"8BIM"
-# Thumbnails (Photoshop 4 and 5), and second homes of EXIF and XMP.
-_UNWANTED_RESOURCES = frozenset({0x0409, 0x040C, 0x0422, 0x0423, 0x0424})
-
-
-def _clean_photoshop(resources: bytes) -> bytes:
-    kept = bytearray()
-    position = 0
-    while position + 12 <= len(resources):
-        if resources[position : position + 4] != _SIGNATURE:
-            return b""
-        number, name_length = struct.unpack_from(">HB", resources, position + 4)
-        size_at = position + 6 + name_length + 1 + (name_length + 1) % 2
-        if size_at + 4 > len(resources):
-            return b""
-        (size,) = struct.unpack_from(">I", resources, size_at)
-        end = size_at + 4 + size
-        if end > len(resources):
-            return b""
-        content = resources[size_at + 4 : end]
-        if number not in _UNWANTED_RESOURCES and _JPEG_START not in content:
-            kept += resources[position:end] + bytes(size % 2)
-        position = end + size % 2
-    return bytes(kept)
+    if profile[size:].strip(b"\0"):
+        cleaning.drop(Removed.OTHER)
+        profile = profile[:size]
+    if any(True for _ in carve(profile, deep=len(profile) <= _LARGEST_SEARCHED)):
+        cleaning.drop(Removed.PICTURE)
+        return b""
+    return profile

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from bauta.errors import OutputError, PhotoError, PhotoTooLarge, UnreadablePhoto, UsageError
 from bauta.files import write_atomically
+from bauta.photo.cleaning import Removed
 from bauta.photo.codec import Decoded, Source
 from bauta.photo.files import SUFFIXES
 from bauta.photo.metadata import Metadata, MetadataPolicy
 from bauta.photo.raster import Raster
+from bauta.photo.readback import embedded_pictures
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 250_000_000  # phones give 200 million
 _LARGEST_PIXEL = 16  # bytes a file may spend on each of the permitted pixels
 _ROOM_FOR_METADATA = 64 * 2**20
 
@@ -34,7 +36,7 @@ class Photo:
 
     Attributes:
         path: Where it was read from; None for bytes.
-        format: ``JPEG``, ``PNG``, ``WEBP``, ``TIFF`` or ``HEIF``.
+        format: ``JPEG``, ``PNG``, ``WEBP``, ``TIFF``, ``HEIF`` or ``AVIF``.
         sha256: Hash of the bytes it was read from, in hexadecimal.
     """
 
@@ -103,7 +105,7 @@ class Photo:
                 f"The perturbation has the shape {delta.shape}, the photo {shape}.",
                 hint="Give it in upright photo pixels.",
             )
-        if not np.abs(delta).max() <= 1:  # false for NaN too
+        if not (delta.max() <= 1 and delta.min() >= -1):  # false for NaN too
             raise UsageError(
                 "The perturbation holds values that are not finite or outside [-1, 1].",
                 hint="Give it in units of the full range, so that 1 is white minus black.",
@@ -113,16 +115,38 @@ class Photo:
     def encode(self, *, metadata: MetadataPolicy = MetadataPolicy.PRIVATE) -> bytes:
         """The photo as a file of its own format, coded like the source and of about its size.
 
+        The last line of defence: the finished file is searched for any further picture, and one that holds any is
+        not handed out, whatever the policy.
+
         Raises:
-            OutputError: The encoder failed.
+            OutputError: The encoder failed, or another picture is still in the file.
         """
         try:
-            return self._encode(self._raster, self._metadata.under(metadata))
+            content = self._encode(self._raster, self._metadata.under(metadata))
+            further = embedded_pictures(content)
         except Exception as error:  # encoders raise whatever their C libraries make of a failure
             raise OutputError(
-                f"{_name(self.path)} could not be encoded as {self.format}: {error}.",
+                f"{_name(self.path)} could not be encoded as {self.format}.",
                 hint="Please report this photo's format and size as a bug.",
             ) from error
+
+        if further:
+            found = further[0]
+            raise OutputError(
+                f"{_name(self.path)} was not written: another picture ({found.kind}) is still in its "
+                f"{' > '.join(found.path)}, and might show the unprotected face.",
+                hint="Remove all metadata (--strip-metadata), and please report this as a bug.",
+            )
+        return content
+
+    def removed(self, metadata: MetadataPolicy = MetadataPolicy.PRIVATE) -> dict[str, int]:
+        """What `encode` leaves out of the file's metadata: how many fields by kind, in plain words.
+
+        >>> read_photo("photo.jpg").removed()  # doctest: +SKIP
+        {'embedded pictures': 1, 'positions and places': 4}
+        """
+        found = self._metadata.cleaned(metadata)[1]
+        return {kind.value: found[kind] for kind in Removed if found[kind]}
 
     def save(
         self,
@@ -131,7 +155,7 @@ class Photo:
         metadata: MetadataPolicy = MetadataPolicy.PRIVATE,
         overwrite: bool = False,
     ) -> None:
-        """Writes the photo atomically; the original is never replaced.
+        """Writes the photo atomically, readable for no one to whom the original is closed; that is never replaced.
 
         Args:
             destination: A file name with an ending of this format, in a folder that exists.
@@ -149,7 +173,9 @@ class Photo:
                 hint=f"Use the ending {self.suffix}.",
             )
         originals = [self.path] if self.path else []
-        write_atomically(destination, self.encode(metadata=metadata), overwrite=overwrite, originals=originals)
+        like = self.path if self.path and self.path.exists() else None
+        content = self.encode(metadata=metadata)
+        write_atomically(destination, content, overwrite=overwrite, originals=originals, like=like)
 
 
 def read_photo(source: Path | str | bytes, *, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -178,9 +204,17 @@ def read_photo(source: Path | str | bytes, *, max_pixels: int = MAX_PIXELS) -> P
             f"{name} does not fit into memory.", hint="Make it smaller, or close other programs."
         ) from error
     except Exception as error:  # decoders answer hostile bytes with exceptions of every type
-        raise opened.unreadable(str(error).rstrip(".") or type(error).__name__) from error
+        raise opened.unreadable(_reason(error, format_name)) from error
     digest = hashlib.sha256(data).hexdigest()
     return Photo(path, format_name, digest, decoded.raster, decoded.metadata, decoded.encode)
+
+
+def _reason(error: Exception, format_name: str) -> str:
+    """What a decoder's exception means to a person; its own words name Python's objects or nothing at all."""
+    words = str(error).lower()
+    if any(word in words for word in ("truncated", "cut off", "end of file", "eof", "not enough", "incomplete")):
+        return "it is cut off"
+    return f"its {format_name} data is damaged, or of a kind that cannot be decoded"
 
 
 def _name(path: Path | None) -> str:
@@ -196,7 +230,7 @@ def _read(path: Path, max_pixels: int) -> bytes:
         if path.stat().st_size > _LARGEST_PIXEL * max_pixels + _ROOM_FOR_METADATA:
             raise PhotoTooLarge(
                 f"{path} is larger than any photo of {max_pixels:,} pixels.",
-                hint="Raise max_pixels if you trust the file.",
+                hint="Make it smaller, or read it in Python with read_photo(..., max_pixels=...).",
             )
         return path.read_bytes()
     except (OSError, ValueError) as error:
@@ -240,10 +274,10 @@ def _format_of(source: Source) -> str:
             return format_name
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
-    hint = "Convert it to JPEG, PNG, WebP, TIFF or HEIC."
+    hint = "Convert it to JPEG, PNG, WebP, TIFF, HEIC or AVIF."
     if head[4:8] == b"ftyp":
         if b"avif" in head or b"avis" in head:
-            raise source.unsupported("an AVIF", hint=hint)
+            return "AVIF"
         if head[8:12] in _HEIF_BRANDS:
             return "HEIF"
         raise source.unsupported("a film", hint="Save the frame you want as a photo.")

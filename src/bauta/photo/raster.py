@@ -93,7 +93,7 @@ class Raster:
         and alpha, stay bit-identical; the change of a grey photo is the mean over the channels.
         """
         delta = as_stored(delta, self.orientation)
-        touched = np.any(delta != 0, axis=2)
+        touched = np.any(delta, axis=2)
         if not touched.any():
             return self
         rows, columns = np.flatnonzero(touched.any(axis=1)), np.flatnonzero(touched.any(axis=0))

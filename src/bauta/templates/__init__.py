@@ -15,9 +15,9 @@ _HOMES = {
     "load_protector": "base",
     "Representation": "representation",
     "AdvFace": "advface.protector",
-    "AdvFaceConfig": "advface.protector",
+    "AdvFaceConfig": "advface.settings",
     "LocalFeatures": "local.protector",
-    "LocalFeaturesConfig": "local.protector",
+    "LocalFeaturesConfig": "local.composition",
 }
 __all__ = sorted(_HOMES)
 

@@ -20,6 +20,7 @@ from bauta.recognizers.splits import TEMPLATE, split_recognizer
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
 from bauta.settings import Range, Settings, Share
+from bauta.templates.advface.keys import turn
 from bauta.templates.base import SIDE, ImageProtector, Protector
 from bauta.templates.fit import FitWork
 from bauta.templates.representation import Kind, Representation
@@ -47,6 +48,7 @@ class IdentityFeature(Protector):
     """
 
     Config = IdentityConfig
+    keyed: ClassVar[bool] = True
 
     def __init__(self, recognizer: Surrogate, *, split: str = TEMPLATE, provenance: Provenance | None = None) -> None:
         super().__init__(recognizer, provenance=provenance)
@@ -61,11 +63,16 @@ class IdentityFeature(Protector):
         return cls(work.recognizer, split=config.split)
 
     def protect(self, images: Tensor, generator: torch.Generator, key: bytes | None = None) -> Representation:
-        """The feature of each face; see `Protector.protect`."""
+        """The feature of each face, turned by a key where there is one; see `Protector.protect`."""
         self.require_images(images)
         self.require_key(key)
         with torch.no_grad():
-            return self.represent(self.front(self.crops(images.to(self.device))))
+            values: Tensor = self.front(self.crops(images.to(self.device)))
+        return self.represent(values if key is None else self.lock(values, key), key)
+
+    def lock(self, features: Tensor, key: bytes) -> Tensor:
+        """Features turned by a key, as a reference: it keeps nobody out; see `bauta.attacks.keys`."""
+        return turn(features, key, rotated=self.kind == "template")
 
     def to(self, device: torch.device | str) -> Self:
         """Move recogniser, front and back; see `Protector.to`."""
@@ -75,14 +82,22 @@ class IdentityFeature(Protector):
 
     def templates(self, representation: Representation, key: bytes | None = None) -> Tensor:
         """Templates of the stored features; see `Protector.templates`."""
-        self.require_own(representation, key)
-        templates: Tensor = self.back(representation.values().to(self.device))
+        templates: Tensor = self.back(self.features(representation, key).to(self.device))
         return templates.cpu()
 
     def to_image(self, representation: Representation, key: bytes | None = None) -> Tensor:
         """The mean over channels as a grey picture, each stretched to [0, 1]; see `Protector.to_image`."""
+        return picture_of(self.features(representation, key))
+
+    def features(self, representation: Representation, key: bytes | None = None) -> Tensor:
+        """The stored features (N, ...) float32, unlocked.
+
+        Raises:
+            UsageError: when they are another protector's, or locked by another key.
+        """
         self.require_own(representation, key)
-        return picture_of(representation.values())
+        values = representation.values()
+        return values if key is None else turn(values, key, rotated=self.kind == "template", back=True)
 
     def settings(self) -> dict[str, Any]:
         """Plain values."""

@@ -204,29 +204,35 @@ def compare(first: Card, second: Card) -> list[Difference]:
     Raises:
         UsageError: when the cards share no pairs or no judges, or a judge is another network or has another threshold.
     """
-    rows = [
+    rows = _common_records(first, second)
+    limits = _common_judges(first, second)
+    people = [record["subject"] for record in rows[0]]
+    found = []
+    common: list[str] = [name for name in first["transports"] if name in second["transports"]]
+    if all("cells" in record for side in rows for record in side):
+        common += [Cell.GALLERY, Cell.BOTH]
+    for where in common:
+        sides = [np.array([dodged(record, where, limits) for record in side], dtype=np.float64) for side in rows]
+        found.append(_difference(f"dodging, {where}", sides[0], sides[1], people))
+    for measure in first["results"]["quality"]:
+        values = [[record["quality"].get(measure) for record in side] for side in rows]
+        pair = [np.array([np.nan if value is None else value for value in side])[:, None] for side in values]
+        found.append(_difference(measure, pair[0], pair[1], people))
+    return [difference for difference in found if difference is not None]
+
+
+def _common_records(first: Card, second: Card) -> tuple[list[Any], list[Any]]:
+    """The records of the pairs that both cards have, in one order."""
+    one, other = (
         {tuple(record["sha256"]): record for record in card["records"] if not record["failure"]}
         for card in (first, second)
-    ]
-    keys = [key for key in rows[0] if key in rows[1]]
+    )
+    keys = [key for key in one if key in other]
     if not keys:
         raise UsageError(
             f"{first['name']} and {second['name']} share no pairs.", hint="Compare rows that ran on the same photos."
         )
-    limits = _common_judges(first, second)
-    people = [rows[0][key]["subject"] for key in keys]
-    found = []
-    common: list[str] = [name for name in first["transports"] if name in second["transports"]]
-    if all("cells" in side[key] for side in rows for key in keys):
-        common += [Cell.GALLERY, Cell.BOTH]
-    for where in common:
-        sides = [np.array([dodged(side[key], where, limits) for key in keys], dtype=np.float64) for side in rows]
-        found.append(_difference(f"dodging, {where}", sides[0], sides[1], people))
-    for measure in first["results"]["quality"]:
-        values = [[side[key]["quality"].get(measure) for key in keys] for side in rows]
-        pair = [np.array([np.nan if value is None else value for value in side])[:, None] for side in values]
-        found.append(_difference(measure, pair[0], pair[1], people))
-    return [difference for difference in found if difference is not None]
+    return [one[key] for key in keys], [other[key] for key in keys]
 
 
 def dodged(record: Mapping[str, Any], where: str, limits: Mapping[str, float]) -> list[float]:

@@ -41,8 +41,7 @@ def summarise(records: Sequence[Record], judges: Sequence[Mapping[str, Any]], tr
         )
     limits = {judge["name"]: float(judge["threshold"]["cosine"]) for judge in judges}
     means = _Means(usable, limits, [judge["name"] for judge in judges if not judge["attacked"]])
-    iterations = [record["iterations"] for record in usable if record["iterations"] is not None]
-    differences = [record["largest_difference"] for record in usable if record["largest_difference"] is not None]
+    iterations = _known(usable, "iterations")
     found: Record = {
         "pairs": len(records),
         "usable": len(usable),
@@ -51,9 +50,7 @@ def summarise(records: Sequence[Record], judges: Sequence[Mapping[str, Any]], tr
             name: sum(record["before"][name] >= limit for record in usable) for name, limit in limits.items()
         },
         "dodging": {transport: means.dodging(transport) for transport in transports},
-        "dodging_self": means.over(
-            lambda record: [float(record["self"][name] < limit) for name, limit in limits.items()]
-        ),
+        "dodging_self": means.below("self"),
         "matches_target": means.matches("target_after"),
         "matches_target_before": means.matches("target_before"),
         "detected": {
@@ -64,7 +61,7 @@ def summarise(records: Sequence[Record], judges: Sequence[Mapping[str, Any]], tr
             name: means.over(lambda record, key=name: [_number(record["quality"].get(key))])  # type: ignore[misc]
             for name in MEASURES
         },
-        "largest_difference": max(differences, default=None),
+        "largest_difference": max(_known(usable, "largest_difference"), default=None),
         "iterations": round(float(np.mean(iterations)), DIGITS) if iterations else None,
     }
     if "cells" in usable[0]:
@@ -113,6 +110,10 @@ class _Means:
         """Of a transport, or of a cell."""
         return self.split(lambda record, names: dodged(record, where, {name: self.limits[name] for name in names}))
 
+    def below(self, field: str) -> Record | None:
+        """How often a similarity is below the threshold."""
+        return self.over(lambda record: [float(record[field][name] < limit) for name, limit in self.limits.items()])
+
     def matches(self, field: str) -> Record | None:
         """How often the target is matched."""
         return self.over(lambda record: [float(record[field][name] >= limit) for name, limit in self.limits.items()])
@@ -132,6 +133,10 @@ class _Means:
             return [float(place > rank if who == "person" else place <= rank) for place in found]
 
         return self.split(success)
+
+
+def _known(records: Sequence[Record], field: str) -> list[float]:
+    return [record[field] for record in records if record[field] is not None]
 
 
 def _number(value: float | None) -> float:

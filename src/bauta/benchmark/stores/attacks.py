@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from bauta.attacks.cards import AttackerCard, Knowledge
 from bauta.attacks.generative import GenerativeConfig, fit_generative
-from bauta.attacks.link import Student, StudentConfig, device_of, fit_student, load_student, start_from
+from bauta.attacks.link import StudentConfig, device_of, fit_student, load_student, start_from
 from bauta.attacks.optimise import OptimisationConfig, search
 from bauta.attacks.oracle import OraclePairs, StoredPairs
 from bauta.attacks.reconstruct import Pairs, ReconstructionConfig, fit_reconstructor
@@ -24,6 +24,7 @@ from bauta.benchmark.stores.representations import (
     CHUNK,
     Faces,
     Protected,
+    StolenStore,
     again,
     attack_code,
     hash_seed,
@@ -34,6 +35,7 @@ from bauta.benchmark.stores.representations import (
 )
 from bauta.errors import UsageError
 from bauta.files import make_folder
+from bauta.learning.fitting import Inputs
 from bauta.learning.learners import Schedule
 from bauta.progress import Progress
 from bauta.templates.base import Protector
@@ -49,7 +51,19 @@ PAPERS = {
     "generative": "Isola et al. 2017",
     "search": "Mahendran and Vedaldi 2015; Athalye et al. 2018",
     "student": "FaceLinkGen, 2026",
+    "kernel": "Saunders, Gammerman and Vovk 1998",
+    "kernel-student": "Saunders, Gammerman and Vovk 1998; FaceLinkGen, 2026",
+    "known-pairs": "our design; Schönemann 1966",
+    "store-alone": "our design",
+    "invariants": "our design",
 }
+
+
+class Linking(Protocol):
+    """Says of stored numbers what the recogniser says of the face."""
+
+    def embed(self, inputs: Inputs) -> Tensor:
+        """Unit-norm embeddings (N, D)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +83,8 @@ class Scene:
         progress: Called with what is done, how far it is, and how far it goes.
         victims: (V, 3, 112, 112) in [0, 1], the faces themselves: no attacker looks at them, but some are given what
             other randomness would have left of them.
+        sealed: Whether `protected` and `stolen` are words of ciphertext.
+        store: What key attackers have before them, where there is a key.
     """
 
     protector: Protector
@@ -82,6 +98,14 @@ class Scene:
     seed: int
     progress: Progress
     victims: Tensor | None = None
+    sealed: bool = False
+    store: StolenStore | None = None
+
+    @property
+    def about(self) -> list[str]:
+        """What made the attacker's own representations, for checkpoints."""
+        made = [self.protector.sha256, key_fingerprint(self.own_key)]
+        return [*made, "sealed"] if self.sealed else made
 
     @cached_property
     def unprotected(self) -> Protector:
@@ -129,7 +153,7 @@ class Scene:
                 self.protector, pixels, keys=lambda generator: self.own_key, about=key_fingerprint(self.own_key)
             )
         assert self.protected.values is not None
-        key = f"{self.protector.sha256} {key_fingerprint(self.own_key)}"
+        key = " ".join(self.about)
         if attack.options.get("shared", False) or attack.options.get("draws", 1) > 1:
             values = self.drawn_otherwise(faces.images(index), attack, self.own_key, "attacker")
             key = f"{key} {_randomness(attack)}"
@@ -199,30 +223,41 @@ class Outcome:
     Attributes:
         card: Who it was.
         images: (V, 3, 112, 112) recovered faces, or None.
-        student: A network that links, or None.
+        student: What links, or None.
         fitted: Losses and time of the training.
+        keys: What was recovered of a key, as cards have it, or None.
+        linked: What is linked whatever the key, as cards have it, or None.
     """
 
     card: AttackerCard
     images: Tensor | None
-    student: Student | None
+    student: Linking | None
     fitted: Mapping[str, Any]
+    keys: Mapping[str, Any] | None = None
+    linked: Mapping[str, Any] | None = None
 
 
 def carry_out(attack: Attack, scene: Scene) -> Outcome:
-    """Fit an attacker, and let it loose on the victims.
+    """Fit an attacker who looks, searches or trains a network, and let it loose on the victims.
 
     Raises:
-        UsageError: when its options make no sense.
+        UsageError: when its options make no sense, or it needs what a seal has taken.
         NumericalFailure: when a loss is no number.
     """
     stolen = scene.stolen[: attack.victims]
+    if scene.sealed and (attack.kind == "search" or set(attack.options) & {"fresh", "draws", "shared", "reads"}):
+        raise UsageError(
+            f"{attack.name!r} needs more of a store than the ciphertext of a sealed one.",
+            hint="Name the row's attackers; the row without a seal is the one whose key was stolen.",
+        )
     if attack.kind == "picture":
         with torch.no_grad():
             images = scene.protector.to_image(again(scene.protector, stolen, scene.key), scene.key)
         bare: Knowledge = "nothing" if scene.protector.viewer is None else "mechanism"
         knowledge = bare if scene.key is None else "key"
-        return Outcome(_card(attack, knowledge, "The stored numbers, looked at as a picture."), images, None, {})
+        return Outcome(
+            attacker_card(attack, knowledge, "The stored numbers, looked at as a picture."), images, None, {}
+        )
     if attack.kind == "search":
         return _search(attack, scene, stolen)
     if attack.kind == "student":
@@ -235,7 +270,7 @@ def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
     schedule = _take(Schedule, options, {"seed": scene.seed})
     critic: dict[str, Any] = {key: options.pop(key) for key in ("adversarial", "critic_channels") if key in options}
     start = {"identity": 0.1} if attack.kind == "generative" else {}
-    config = _build(ReconstructionConfig, start | options | {"schedule": schedule}, attack)
+    config = build_options(ReconstructionConfig, start | options | {"schedule": schedule}, attack)
     randomness = _randomness(attack)
     reads = _reads(attack)
     pairs = scene.templates(attack) if reads == "templates" else scene.pairs(attack)
@@ -251,7 +286,9 @@ def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
             f"{attack.name!r} learned from {list(pairs.shape)}; {list(stolen.shape[1:])} is stored.",
             hint="Let it be adaptive.",
         )
-    whole = config if attack.kind == "decoder" else _build(GenerativeConfig, {"decoder": config, **critic}, attack)
+    whole = (
+        config if attack.kind == "decoder" else build_options(GenerativeConfig, {"decoder": config, **critic}, attack)
+    )
     facts = [attack_code(), pairs.key, whole.to_dict()]
     about = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
     knows = bool(attack.options.get("fresh", False))  # who protects anew in every step has the protector itself
@@ -267,7 +304,7 @@ def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
         knowledge = "key"
     what = "Reads the templates that the protector's own reader finds." if reads == "templates" else _reading(viewer)
     ours = " ".join(filter(None, ("Network, sizes and schedule.", randomness, what)))
-    card = _card(attack, knowledge, ours, scene, schedule)
+    card = attacker_card(attack, knowledge, ours, scene, schedule)
     return Outcome(card, fitted.reconstruct(stolen.float()), None, fitted.fitted)
 
 
@@ -324,7 +361,7 @@ def _reading(viewer: nn.Module | None) -> str:
 def _student(attack: Attack, scene: Scene) -> Outcome:
     faces, index = scene.learned(attack)
     options = {key: value for key, value in attack.options.items() if key not in ("images", "reads")}
-    config = _build(StudentConfig, options, attack)
+    config = build_options(StudentConfig, options, attack)
     assert scene.protected.values is not None
     values = scene.protected.values
     inputs = values if len(index) == len(faces) else values[index]
@@ -332,7 +369,7 @@ def _student(attack: Attack, scene: Scene) -> Outcome:
     with torch.no_grad():
         parts = [protector.clean(faces.images(part)) for part in torch.split(index, 32)]
     targets = torch.cat(parts)
-    about = [attack_code(), protector.sha256, key_fingerprint(scene.own_key)]
+    about = [attack_code(), *scene.about]
     viewer = scene.viewer(attack)
     facts = [*about, faces.sha256, config.to_dict(), scene.seed, len(index), viewer is not None]
     path = scene.work / "attackers" / f"student-{hash_seed(*facts):x}.safetensors"
@@ -354,12 +391,12 @@ def _student(attack: Attack, scene: Scene) -> Outcome:
     schedule = Schedule(config.epochs, max(config.batch, 2), config.rate, scene.seed)
     ours = f"AdamW, sizes and schedule. {_reading(viewer)}".strip()
     knowledge: Knowledge = "pairs" if viewer is None else "mechanism"
-    card = _card(attack, knowledge, ours, scene, schedule, student.fit.stopped)
+    card = attacker_card(attack, knowledge, ours, scene, schedule, student.fit.stopped)
     return Outcome(card, None, student, {"cosine": round(1 - student.fit.losses[-1], 6)})
 
 
 def _search(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
-    config = _build(OptimisationConfig, dict(attack.options), attack)
+    config = build_options(OptimisationConfig, dict(attack.options), attack)
     facts = [attack_code(), scene.protector.sha256, scene.people.sha256, config.to_dict(), scene.seed, len(stolen)]
     facts.append(hashlib.sha256(stolen.contiguous().numpy().tobytes()).hexdigest())
     path = scene.work / "attackers" / f"search-{hash_seed(*facts):x}.safetensors"
@@ -382,11 +419,11 @@ def _search(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
         kept = {"images": torch.cat(images), "distance": torch.cat(distances)}
         write_tensors(path, kept)
     knowledge: Knowledge = "mechanism" if scene.key is None else "key"
-    card = _card(attack, knowledge, "Parametrisation, starts and weights.")
+    card = attacker_card(attack, knowledge, "Parametrisation, starts and weights.")
     return Outcome(card, kept["images"], None, {"distance": round(float(kept["distance"].mean()), 6)})
 
 
-def _card(
+def attacker_card(
     attack: Attack,
     knowledge: Knowledge,
     ours: str,
@@ -394,21 +431,21 @@ def _card(
     schedule: Schedule | None = None,
     stopped: str = "epochs",
 ) -> AttackerCard:
+    """The card of an attacker; who trained, or solved, says on which of his faces."""
     trained: dict[str, Any] = {}
-    if scene is not None and schedule is not None:
+    if scene is not None:
         faces, index = scene.learned(attack)
         trained = {
             "data": faces.name,
             "data_sha256": faces.sha256,
             "people": len({faces.subjects[place] for place in index.tolist()}),
             "images": len(index),
-            "epochs": schedule.epochs,
-            "rate": schedule.rate,
-            "batch": schedule.batch,
-            "seed": schedule.seed,
+            "seed": scene.seed,
             "stopped": stopped,
         }
-    adaptive = attack.adaptive or attack.kind in ("search", "student")
+    if schedule is not None:
+        trained |= {"epochs": schedule.epochs, "rate": schedule.rate, "batch": schedule.batch}
+    adaptive = attack.adaptive or attack.kind not in ("picture", "decoder", "generative")
     return AttackerCard(attack.name, knowledge, adaptive, PAPERS[attack.kind], ours, **trained)
 
 
@@ -417,7 +454,12 @@ def _take(kind: type[Schedule], options: dict[str, Any], start: Mapping[str, Any
     return kind(**dict(start), **{key: options.pop(key) for key in list(options) if key in names - set(start)})
 
 
-def _build(kind: Any, options: Mapping[str, Any], attack: Attack) -> Any:
+def build_options(kind: Any, options: Mapping[str, Any], attack: Attack) -> Any:
+    """The settings of an attacker.
+
+    Raises:
+        UsageError: when it has no such option, or one is of the wrong type.
+    """
     names = [one.name for one in fields(kind)]
     for key in options:
         if key not in names:
@@ -425,7 +467,7 @@ def _build(kind: Any, options: Mapping[str, Any], attack: Attack) -> Any:
                 f"The attacker {attack.name!r} has no option {key!r}.", hint=f"It has: {', '.join(names)}."
             )
     try:
-        return kind(**options)
+        return kind(**{key: tuple(one) if isinstance(one, list) else one for key, one in options.items()})
     except TypeError as error:
         raise UsageError(f"The attacker {attack.name!r} has an option of the wrong type: {error}.") from error
 

@@ -69,7 +69,8 @@ def black_box(stage: Stage, protector: Protector, made: Sequence[Protected], key
                 kept = {"clean": torch.from_numpy(np.concatenate(clean))}
                 write_tensors(path, kept)
             stored = torch.from_numpy(np.concatenate([embed_aligned(judge, part.numpy()) for part in pictures]))
-            figures, rights = accuracy(trial.pairs, kept["clean"], kept["clean"], stored)
+            limits = {f"{fmr:g}": float(one["cosine"]) for fmr, one in stage.thresholds[name].items()}
+            figures, rights = accuracy(trial.pairs, kept["clean"], kept["clean"], stored, limits)
             found["judges"].setdefault(name, {})[trial.pairs.name] = figures
             for mode, ones in losses.items():
                 ones.append(rights["clean"].astype(np.float64) - rights[mode])
@@ -111,8 +112,14 @@ def against_baseline(baseline: cards.Card, stage: Stage, rights: Sequence[Mappin
     }
 
 
-def accuracy(pairs: PairSet, clean: Tensor, probes: Tensor, protected: Tensor) -> tuple[Record, dict[str, Floats]]:
-    """Accuracy in each mode with what protection costs pair by pair, and which pairs are right in each mode."""
+def accuracy(
+    pairs: PairSet, clean: Tensor, probes: Tensor, protected: Tensor, limits: Mapping[str, float] | None = None
+) -> tuple[Record, dict[str, Floats]]:
+    """Accuracy in each mode with what protection costs pair by pair, and which pairs are right in each mode.
+
+    With `limits`, cosines by false match rate, also the true accept rate at each: a service has one threshold, and
+    does not choose it anew for what it stores.
+    """
     people = pairs.pair_subjects
     rights, found = {}, {}
     for mode, first, second in (
@@ -127,6 +134,9 @@ def accuracy(pairs: PairSet, clean: Tensor, probes: Tensor, protected: Tensor) -
             "fold_error": _rounded(metrics.cross_validated_accuracy(scores, pairs.same, pairs.fold)[1]),
             "auroc": _rounded(metrics.auroc(scores[pairs.same], scores[~pairs.same])),
         }
+        if limits is not None:
+            mated = [name for name, same in zip(people, pairs.same, strict=True) if same]
+            found[mode]["tar"] = {fmr: _interval(scores[pairs.same] >= one, mated) for fmr, one in limits.items()}
         if mode != "clean":
             loss = rights["clean"].astype(np.float64) - rights[mode]
             found[mode]["loss"] = _interval(loss, people)
@@ -355,8 +365,17 @@ def renewability(stage: Stage, old: Protected, new: Protected, points: Sequence[
     }
 
 
-def cost(protector: Protector, stage: Stage, key: bytes | None, storage: str = "") -> Record:
-    """Bytes and milliseconds of one face, alone, on one thread of the CPU."""
+def of_keys(outcomes: Mapping[str, Outcome]) -> Record:
+    """What attackers recovered of keys, and linked without one, by attacker; nothing where nobody tried."""
+    found = {
+        "keys": {name: dict(outcome.keys) for name, outcome in outcomes.items() if outcome.keys is not None},
+        "invariants": {name: dict(outcome.linked) for name, outcome in outcomes.items() if outcome.linked is not None},
+    }
+    return {name: one for name, one in found.items() if one}
+
+
+def cost(protector: Protector, stage: Stage, key: bytes | None, storage: str = "", overhead: int = 0) -> Record:
+    """Bytes and milliseconds of one face, alone, on one thread of the CPU; `overhead` is what a seal adds."""
     face = stage.trials[0].faces.images(slice(0, 1))
     device = protector.device
     protector.to("cpu")  # where a service without an accelerator enrols
@@ -370,10 +389,10 @@ def cost(protector: Protector, stage: Stage, key: bytes | None, storage: str = "
         }
     protector.to(device)
     return {
-        "bytes": stored.bytes_each,
+        "bytes": stored.bytes_each + overhead,
         "storage": stored.storage,
-        "of_an_image": _rounded(stored.bytes_each / IMAGE_BYTES),
-        "of_a_template": _rounded(stored.bytes_each / TEMPLATE_BYTES),
+        "of_an_image": _rounded((stored.bytes_each + overhead) / IMAGE_BYTES),
+        "of_a_template": _rounded((stored.bytes_each + overhead) / TEMPLATE_BYTES),
         "milliseconds": spent,
     }
 

@@ -120,6 +120,66 @@ def black_box_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     return found
 
 
+TAR_HEADER = ("row", "set", "recogniser", "FMR", "clean", "one-sided", "two-sided")
+
+
+def tar_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
+    """True accept rate of recognisers that know of nothing on stored images, at their calibrated thresholds."""
+    return [
+        (_label(card, cards), name, judge, fmr, *(percent(modes[mode]["tar"][fmr]) for mode in ("clean", *MODES)))
+        for card in cards
+        for judge, sets in card["results"].get("black_box", {"judges": {}})["judges"].items()
+        for name, modes in sets.items()
+        for fmr in modes["clean"].get("tar", {})
+    ]
+
+
+KEY_HEADER = ("row", "attacker", "knows", "positions right", "TAR", "rank 1", "TAR with the key", "rank 1")
+
+
+def key_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
+    """What attackers open with the key that they recovered, and the true key beside it."""
+    return [
+        (
+            _label(card, cards),
+            name,
+            one["knows"],
+            "-" if one["positions"] is None else f"{100 * one['positions']:.1f}",
+            *(percent(side[what]) for side in (one, found["true_key"]) for what in ("tar", "rank_1")),
+        )
+        for card in cards
+        for name, found in card["results"].get("keys", {}).items()
+        for one in found["tries"]
+    ]
+
+
+INVARIANTS_HEADER = (
+    "row",
+    "attacker",
+    "known photo",
+    "its row among all, rank 1",
+    "AUROC",
+    "in the store or not, AUROC",
+)
+
+
+def invariants_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
+    """What is linked without any key."""
+    return [
+        (
+            _label(card, cards),
+            name,
+            photo,
+            f"{percent(one['rank_1'])} of {one['gallery']}",
+            f"{one['auroc']:.3f}",
+            f"{one['member_auroc']:.3f}",
+        )
+        for card in cards
+        for name, photos in card["results"].get("invariants", {}).items()
+        for photo, one in photos.items()
+    ]
+
+
 LINKAGE_HEADER = (
     "row", "student", "face to template", "AUROC", "template to template", "AUROC", "rank 1",
 )  # fmt: skip
@@ -251,6 +311,11 @@ def note(cards: Sequence[Card]) -> list[str]:
             "The composite score is that of adaptive hybrid masking, its parts read by us: S1, S2 what the stored "
             "numbers show (1 - SSIM, 1 - identity), S3, S4 what the attacker recovers; 0.4 and 0.6 of it."
         )
+    if any("keys" in card["results"] for card in cards):
+        notes.append(
+            "TAR with a recovered key: the share of victims whose stored row, opened with it, matches another photo of "
+            "them at the system's threshold. Rank 1: whose row finds that photo among the victims'."
+        )
     if len({card["data"]["attacker"]["sha256"] for card in cards}) > 1:
         notes.append("Attackers of the rows learned from different faces: compare them with care.")
     return list(dict.fromkeys(notes))
@@ -264,6 +329,9 @@ def tables(cards: Sequence[Card]) -> list[tuple[str, tuple[str, ...], list[tuple
         ("How often it is right", ACCURACY_HEADER, accuracy_rows),
         ("What protection costs a recogniser trained alike", BASELINE_HEADER, baseline_rows),
         ("Do other recognisers accept the stored image", BLACK_BOX_HEADER, black_box_rows),
+        ("How often they accept it at their threshold", TAR_HEADER, tar_rows),
+        ("What a recovered key opens", KEY_HEADER, key_rows),
+        ("What is linked without a key", INVARIANTS_HEADER, invariants_rows),
         ("What attackers recover", RECOVERY_HEADER, recovery_rows),
         ("What students link", LINKAGE_HEADER, linkage_rows),
         ("How private it is, in one number", PRIVACY_HEADER, privacy_rows),

@@ -27,7 +27,10 @@ SetKind = Literal["lfw", "cfp-ff", "cfp-fp"]
 REFERENCES = ("mean face", "another photo", "grey")
 MATCHER = "matcher"  # the way to link that needs no student
 RESERVED = {*REFERENCES, MATCHER, "numbers"}  # what cards list beside attackers
-AttackKind = Literal["picture", "decoder", "generative", "search", "student"]
+AttackKind = Literal[
+    "picture", "decoder", "generative", "search", "student", "kernel", "kernel-student", "known-pairs", "store-alone",
+    "invariants",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,13 @@ class Attack:
     Attributes:
         name: What it is called.
         kind: ``picture`` looks at the stored numbers as they are, ``decoder`` and ``generative`` learn to recover
-            faces, ``search`` optimises an image, ``student`` links representations and faces.
+            faces, ``search`` optimises an image, ``student`` links representations and faces; ``kernel`` and
+            ``kernel-student`` do so in closed form. ``known-pairs`` and ``store-alone`` recover a key, ``invariants``
+            links rows under different keys; see `bauta.benchmark.stores.key_attacks`.
         adaptive: Whether a decoder learns from protected pairs, and not from unprotected features.
         options: Settings: the fields of `ReconstructionConfig`, `GenerativeConfig` (``adversarial``,
-            ``critic_channels``), `OptimisationConfig` or `StudentConfig`, with those of the schedule beside them.
+            ``critic_channels``), `OptimisationConfig`, `StudentConfig`, `KernelConfig` or `KeyAttackConfig`, with those
+            of the schedule beside them.
             An adaptive decoder may have one of three more: ``fresh``, its faces are protected anew in every epoch;
             ``draws``, it sees the mean of so many protections of each face, the victims' too; ``shared``, a question
             and no attacker: what if all faces had met the same randomness.
@@ -135,6 +141,8 @@ class TemplateRow:
         storage: Numbers are stored as ``float32`` or ``float16``; or as the protector makes them, by default.
         keyed: Whether the deployment has a key, of which only `search` knows. Other attackers protect their own faces
             under a key of their own. The row without is the one in which the key was stolen too.
+        sealed: Whether records are encrypted, and attackers read the ciphertext, their own faces' under a key of their
+            own; see `bauta.benchmark.stores.sealed`. The row without is the one in which the key was stolen too.
     """
 
     name: str
@@ -144,8 +152,11 @@ class TemplateRow:
     attackers: tuple[str, ...] | None = None
     storage: Literal["", "float32", "float16"] = ""
     keyed: bool = False
+    sealed: bool = False
 
     def __post_init__(self) -> None:
+        if self.keyed and self.sealed:
+            raise UsageError(f"Row {self.name!r} is keyed and sealed.", hint="Choose one: a seal needs no other key.")
         if not self.name or set(self.name) & set("/\\ ") or self.name.startswith("."):
             raise UsageError(f"A row cannot be called {self.name!r}.", hint="It names a file: leave out blanks and /.")
         if bool(self.method) == bool(self.fitted):

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import safetensors
@@ -33,6 +34,13 @@ from bauta.templates.representation import Representation, Storage, key_fingerpr
 
 CHUNK = 32
 _ROOMS = ("templates", "learning", "objectives", "recognizers", "faces")
+
+
+@runtime_checkable
+class _Locks(Protocol):
+    """A protector whose key turns what it would store without one."""
+
+    def lock(self, features: Tensor, key: bytes) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +81,12 @@ class Faces:
         subjects = tuple(self.subjects[place] for place in index.tolist())
         return Faces(f"{self.name}, {count} of them", digest, self.pixels[index], subjects)
 
+    def at(self, index: Tensor) -> Faces:
+        """Those with these numbers, in that order."""
+        digest = hashlib.sha256(f"{self.sha256} {index.tolist()}".encode()).hexdigest()
+        subjects = tuple(self.subjects[place] for place in index.tolist())
+        return Faces(f"{self.name}, {len(index)} of them", digest, self.pixels[index], subjects)
+
     @cached_property
     def mean_face(self) -> Tensor:
         """(3, 112, 112) in [0, 1]."""
@@ -103,6 +117,40 @@ class Protected:
     templates: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class StolenStore:
+    """Stolen rows, and photos that may be known with them.
+
+    Attributes:
+        rows: (S, ...) all of the store, those of the victims among them.
+        places: (V,) where the victims' rows are.
+        own: (M, ...) what the attacker makes of faces of his own with the software: under a key of his own, and
+            not sealed.
+        known: (P, ...) rows of people who are no victims, in the store too.
+        same: The photos of these rows.
+        another: Another photo of each of these people.
+        enrolled: The victims' photos.
+        others: Another photo of each victim.
+        probes: (V, D) templates of `others`.
+        true: (V, D) templates of the victims' rows, by whoever has the key.
+        limit: Cosine from which the system says yes.
+        fmr: At which false match rate.
+    """
+
+    rows: Tensor
+    places: Tensor
+    own: Tensor
+    known: Tensor
+    same: Faces
+    another: Faces
+    enrolled: Faces
+    others: Faces
+    probes: Tensor
+    true: Tensor
+    limit: float
+    fmr: float
+
+
 def protect_faces(
     protector: Protector,
     faces: Faces,
@@ -130,6 +178,10 @@ def protect_faces(
         OutputError: when a file cannot be written.
         RecognizerError: when a network answers with no numbers.
     """
+    if key is not None and isinstance(protector, _Locks) and protector.settings().get("storage") != "uint8":
+        # What is drawn does not depend on the key, and is dear: it is computed once, and locked under each.
+        bare = protect_faces(protector, faces, work, seed=seed, storage=storage, progress=progress)
+        return _locked(protector, bare, key, keep)
     facts = [protection_code(), protector.sha256, key_fingerprint(key), storage, seed, faces.sha256, keep]
     folder = work / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
     values: Tensor | None = None
@@ -156,6 +208,20 @@ def protect_faces(
             values[start : start + CHUNK] = part["values"]
         progress(min(start + CHUNK, len(faces)), len(faces))
     return Protected(values, torch.cat(templates))
+
+
+def _locked(protector: Protector, bare: Protected, key: bytes, keep: bool) -> Protected:
+    """What would be stored under a key."""
+    assert bare.values is not None
+    assert isinstance(protector, _Locks)
+    values, templates = torch.empty_like(bare.values), []
+    for start in range(0, len(values), CHUNK):
+        part = bare.values[start : start + CHUNK].float().to(protector.device)
+        values[start : start + CHUNK] = protector.lock(part, key).cpu()
+        with torch.no_grad():
+            stored = protector.represent(values[start : start + CHUNK].float(), key)
+            templates.append(protector.templates(stored, key).float())
+    return Protected(values if keep else None, torch.cat(templates))
 
 
 def again(protector: Protector, values: Tensor, key: bytes | None) -> Representation:

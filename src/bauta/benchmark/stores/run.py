@@ -30,11 +30,13 @@ import torch
 from bauta.benchmark.engine import cards
 from bauta.benchmark.protocols import operating_points
 from bauta.benchmark.stores import measures
-from bauta.benchmark.stores.attacks import Outcome, Scene, carry_out
+from bauta.benchmark.stores.attackers import carry_out
+from bauta.benchmark.stores.attacks import Outcome, Scene
 from bauta.benchmark.stores.measures import SYSTEM
 from bauta.benchmark.stores.recipe import TemplateRecipe, TemplateRow
 from bauta.benchmark.stores.representations import (
     Faces,
+    Protected,
     again,
     hash_seed,
     protect_faces,
@@ -42,8 +44,11 @@ from bauta.benchmark.stores.representations import (
     read_tensors,
     write_tensors,
 )
+from bauta.benchmark.stores.sealed import sealed_numbers
 from bauta.benchmark.stores.setup import Stage, Trial, set_up
+from bauta.benchmark.stores.stolen import steal
 from bauta.errors import UsageError
+from bauta.gallery.sealing import OVERHEAD
 from bauta.pages import picture
 from bauta.progress import Progress, silent
 from bauta.recognizers import find_card, load_surrogate
@@ -186,12 +191,8 @@ def run_row(
         progress=lambda done, total: say("attacker's faces", done, total),
         **shared,
     )
-    assert made[0].values is not None
-    stolen = made[0].values[stage.enrolled]
-    scene = Scene(
-        protector, stage.attackers, stage.asked, own, stolen, secret, own_secret, work, recipe.seed, say,
-        stage.victims.enrolled,
-    )  # fmt: skip
+    seen, learned = (_seen(one, row, recipe.seed, number) for one, number in ((made[0], 0), (own, 2)))
+    assert seen.values is not None
     clean = [measures.clean_templates(protector, trial.faces) for trial in stage.trials]
     probes = [measures.probe_templates(stage, protector, trial.faces) for trial in stage.trials]
     probes_own = measures.probe_templates(stage, protector, stage.asked)
@@ -202,16 +203,19 @@ def run_row(
         second=np.arange(len(own.templates), 2 * len(own.templates)),
         fmrs=recipe.fmrs,
     )
+    scene = Scene(
+        protector, stage.attackers, stage.asked, learned, seen.values[stage.enrolled], secret, own_secret, work,
+        recipe.seed, say, stage.victims.enrolled, row.sealed,
+        steal(stage, seen.values, own, made[0].templates, probes[0], points) if row.keyed or row.sealed else None,
+    )  # fmt: skip
     outcomes = {attack.name: carry_out(attack, scene) for attack in recipe.attackers_of(row)}
     records = measures.recovered(stage, protector, made[0].templates, outcomes)
-    renewed, new_secret = made[0], secret
-    if row.keyed:
-        new_secret = _secret(recipe.seed, 1)
-        renewed = protect_faces(
-            protector, stage.trials[0].faces, folder, seed=recipe.seed + 1, key=new_secret, storage=row.storage or None,
-            progress=lambda done, total: say("under a new key", done, total),
-        )  # fmt: skip
-    linked = measures.linkage(stage, clean[0], probes[0], made[0], renewed, outcomes)
+    renewed = seen
+    if row.keyed:  # renewing a key needs no new photos: unlock with the old one, lock with the new
+        renewed = protect_faces(protector, stage.trials[0].faces, folder, key=_secret(recipe.seed, 1), **shared)
+    elif row.sealed:
+        renewed = _seen(made[0], row, recipe.seed, 1)
+    linked = measures.linkage(stage, clean[0], probes[0], seen, renewed, outcomes)
     limits = dict(stage.thresholds) | {SYSTEM: {point.fmr: measures.limit_of(point, stage.asked) for point in points}}
     attackers = [{**outcome.card.to_dict(), "fitted": dict(outcome.fitted)} for outcome in outcomes.values()]
     looks = [attack.name for attack in recipe.attackers_of(row) if attack.kind == "picture"]
@@ -233,8 +237,9 @@ def run_row(
         ),
         **recovery,
         **linked,
-        "renewability": measures.renewability(stage, made[0], renewed, points, row.keyed),
-        "cost": measures.cost(protector, stage, secret, row.storage),
+        **measures.of_keys(outcomes),
+        "renewability": measures.renewability(stage, made[0], renewed, points, row.keyed or row.sealed),
+        "cost": measures.cost(protector, stage, secret, row.storage, OVERHEAD if row.sealed else 0),
     }
     card = cards.finish(
         {
@@ -373,6 +378,7 @@ def _about(protector: Protector, row: TemplateRow) -> Record:
         "kind": protector.kind,
         "paper": protector.card.paper,
         "keyed": row.keyed,
+        **({"sealed": True} if row.sealed else {}),
         "settings": dict(protector.settings()),
         "storage": row.storage,
         "sha256": protector.sha256,
@@ -394,7 +400,7 @@ def _key(stage: Stage, row: TemplateRow, protector: Protector, examples: int, ba
     facts = [
         cards.code()["sha256"],
         protector.sha256,
-        [row.storage, row.keyed],
+        [row.storage, row.keyed, row.sealed],
         [asdict(attack) for attack in recipe.attackers_of(row)],
         [trial.pairs.sha256 for trial in stage.trials],
         [stage.makers.sha256, stage.attackers.sha256],
@@ -410,6 +416,13 @@ def _key(stage: Stage, row: TemplateRow, protector: Protector, examples: int, ba
 def _secret(seed: int, number: int) -> bytes:
     """A benchmark's key: repeatable, and therefore of no use elsewhere."""
     return hashlib.sha256(f"benchmark key {number} of seed {seed}".encode()).digest()
+
+
+def _seen(made: Protected, row: TemplateRow, seed: int, number: int) -> Protected:
+    """What a thief reads of stored numbers."""
+    if not row.sealed or made.values is None:
+        return made
+    return replace(made, values=sealed_numbers(made.values, _secret(seed, number)))
 
 
 def _of(progress: Progress, trial: Trial) -> Callable[[int, int], None]:

@@ -25,6 +25,7 @@ UNDEFINED = 7
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
 _CODES = {SHORT: "H", LONG: "I"}
 _HEADER = 8
+_MOST_FIELDS = 4096
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ def _read(block: bytes, order: ByteOrder, offset: int, depth: int) -> Directory:
     if offset < _HEADER or depth > 2:
         raise ValueError("a directory in an impossible place")
     (count,) = struct.unpack_from(order + "H", block, offset)
+    if count > _MOST_FIELDS:
+        raise ValueError("more fields than any camera writes")
     end = offset + 2 + 12 * count
     entries: list[Entry] = []
     children: dict[int, Directory] = {}
@@ -145,11 +148,19 @@ def orientation_of(block: bytes) -> int:
     return value if 1 <= value <= 8 else 1
 
 
-def copy_kept(block: bytes, keep: Callable[[Entry], bool]) -> bytes:
-    """The block with only the fields to keep, each where it was, zeros elsewhere, no trailing zeros.
+def copy_kept(block: bytes, keep: Callable[[Entry, int], bytes | None]) -> bytes:
+    """The block with only what is kept of its fields, each where it was, zeros elsewhere, no trailing zeros.
 
     The second directory (the thumbnail of an EXIF block) and bytes that no field refers to are not copied.
-    Returns nothing when no field is kept. Raises ValueError when the block cannot be read.
+    Returns nothing when no field is kept.
+
+    Args:
+        block: From its TIFF header on.
+        keep: Given a field and the tag of the pointer to its directory (0 for the main one), the value that
+            stays, as long as it was; None when the field goes.
+
+    Raises:
+        ValueError: When the block cannot be read.
     """
     order = byte_order(block)
     copy = bytearray(len(block))
@@ -160,22 +171,24 @@ def copy_kept(block: bytes, keep: Callable[[Entry], bool]) -> bytes:
         copy[position : position + len(content)] = content
         end = max(end, position + len(content))
 
-    def visit(directory: Directory) -> bool:
-        kept = [
-            entry
-            for entry in directory.entries
-            if keep(entry) and (entry.tag not in directory.children or visit(directory.children[entry.tag]))
-        ]
-        for entry in kept:
-            if len(entry.value) > 4:
-                target = struct.unpack_from(order + "I", block, entry.position + 8)[0]
-                put(target, entry.value)
-        if kept:
-            rows = b"".join(block[entry.position : entry.position + 12] for entry in kept)
-            put(directory.offset, struct.pack(order + "H", len(kept)) + rows + bytes(4))
-        return bool(kept)
+    def visit(directory: Directory, parent: int) -> bool:
+        rows = []
+        for entry in directory.entries:
+            value = keep(entry, parent)
+            if value is None or (
+                entry.tag in directory.children and not visit(directory.children[entry.tag], entry.tag)
+            ):
+                continue
+            head, place = block[entry.position : entry.position + 8], value.ljust(4, b"\0")
+            if len(value) > 4:
+                place = block[entry.position + 8 : entry.position + 12]
+                put(struct.unpack(order + "I", place)[0], value)
+            rows.append(head + place)
+        if rows:
+            put(directory.offset, struct.pack(order + "H", len(rows)) + b"".join(rows) + bytes(4))
+        return bool(rows)
 
-    if not visit(read_directory(block)):
+    if not visit(read_directory(block), 0):
         return b""
     put(0, block[:_HEADER])
     return bytes(copy[:end])

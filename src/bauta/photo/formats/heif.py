@@ -15,6 +15,7 @@ import numpy as np
 import pillow_heif
 
 from bauta.photo import codec
+from bauta.photo.cleaning import Removed
 from bauta.photo.codec import Decoded, Source
 from bauta.photo.metadata import Metadata
 from bauta.photo.raster import Colour, Raster
@@ -67,6 +68,7 @@ def decode(source: Source) -> Decoded:
         exif=(info.get("exif") or b"").removeprefix(_EXIF),
         xmp=info.get("xmp") or b"",
         icc=info.get("icc_profile") or b"",
+        left=(Removed.PICTURE,) * (len(info.get("thumbnails") or ()) + len(info.get("depth_images") or ())),
     )
     raster = Raster(codec.as_samples(np.array(image)), _COLOURS[model])
     options = {key: info[key] for key in _COLOUR_INFO if info.get(key) is not None}

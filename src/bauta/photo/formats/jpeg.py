@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
 from PIL.JpegImagePlugin import JpegImageFile
 
 from bauta.photo import codec
+from bauta.photo.cleaning import Removed, decoded
 from bauta.photo.codec import Decoded, Source
 from bauta.photo.formats.exif import orientation_of
 from bauta.photo.metadata import Block, BlockKind, Metadata
@@ -17,8 +20,20 @@ from bauta.photo.raster import Raster
 _START = b"\xff\xd8"
 _START_OF_SCAN, _COMMENT = 0xDA, 0xFE
 _APP0, _APP1, _APP2, _APP11, _APP13, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE, 0xEF
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _PROGRESSIVE, _HUFFMAN_TABLES = 0xC2, 0xC4
+_OTHER_FRAMES = {
+    **dict.fromkeys((0xC3, 0xC7, 0xCB, 0xCF), "a lossless JPEG"),
+    **dict.fromkeys((0xC5, 0xC6, 0xCD, 0xCE), "a hierarchical JPEG"),
+    0xF7: "a JPEG-LS",
+}
+_END = 0xD9
+# A marker in coded data: 00 stands for FF itself, D0 to D7 are restarts, and FF fills.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# Photos come in one scan, or in about ten; each costs a pass over all pixels, however few bytes it has.
+_MOST_SCANS, _FEW_SCANS, _MOST_SCANNED_PIXELS = 100, 20, 1_000_000_000
+_MOST_SEGMENTS = 2000
+_LARGEST_SPLIT = 2048
 # Bytes of the Huffman tables that the standard suggests (T.81, annex K.3), for one component and for more.
 _STANDARD_TABLES = frozenset({208, 416})
 
@@ -27,6 +42,7 @@ _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _ICC = b"ICC_PROFILE\0"
 _PHOTOSHOP = b"Photoshop 3.0\0"
+_FLIR = b"FLIR\0"
 _JFIF, _ADOBE = b"JFIF\0", b"Adobe"
 _LARGEST_PAYLOAD = 65533
 
@@ -57,16 +73,22 @@ class _Segment:
 def decode(source: Source) -> Decoded:
     """Reads a JPEG file; of a file with several pictures (MPO) the first.
 
-    CMYK stays CMYK; YCCK is written as CMYK, because no encoder at hand writes YCCK.
+    CMYK stays CMYK; YCCK is written as CMYK, because no encoder at hand writes YCCK. A file whose last marker is
+    missing is read when its picture is complete.
     """
-    segments, scans = _split(source)
-    frame = next((segment for segment in segments if segment.marker in _FRAMES), None)
-    if frame is None or len(frame.payload) < 6:
-        raise source.unreadable("it has no JPEG frame header")
+    segments, first_scan = _split(source)
+    frame = _frame_of(source, segments)
+    scans = _scans(source, first_scan, frame)
+    height, width = struct.unpack_from(">HH", frame.payload, 1)
+    source.check_size(width, height, scans.end - first_scan)
     # The decoder sees what it needs to decode, and nothing else of a file that may be hostile.
-    needed = b"".join(segment.tobytes() for segment in segments if _shapes_pixels(segment))
-    image = codec.open_with_pillow(source, _START + needed + scans, "JPEG")
-    metadata = _metadata(segments)
+    needed = _START + b"".join(segment.tobytes() for segment in segments if _shapes_pixels(segment))
+    picture = source.data[first_scan : scans.end]
+    if scans.ended:
+        image = codec.open_with_pillow(source, needed + picture, "JPEG")
+    else:
+        image = _decode_without_end(source, needed + picture.rstrip(b"\xff"), scans, frame)
+    metadata = _metadata(segments, source.data[scans.end :])
     raster = codec.raster_of(source, image, orientation_of(metadata.exif))
     adobe = next((s.payload for s in segments if s.marker == _APP14 and s.payload[:5] == _ADOBE), None)
     if raster.colour == "cmyk" and adobe is None:
@@ -75,8 +97,8 @@ def decode(source: Source) -> Decoded:
     return Decoded(raster, metadata, partial(_encode, _coding(image, segments, frame, adobe)))
 
 
-def _split(source: Source) -> tuple[list[_Segment], bytes]:
-    """The segments before the first scan, and the rest of the file."""
+def _split(source: Source) -> tuple[list[_Segment], int]:
+    """The segments before the first scan, and where that begins."""
     data, position = source.data, len(_START)
     segments: list[_Segment] = []
     while position + 4 <= len(data):
@@ -87,14 +109,105 @@ def _split(source: Source) -> tuple[list[_Segment], bytes]:
             position += 1
             continue
         if marker == _START_OF_SCAN:
-            return segments, data[position:]
+            return segments, position
         (length,) = struct.unpack_from(">H", data, position + 2)
         end = position + 2 + length
         if length < 2 or end > len(data):
             break
         segments.append(_Segment(marker, data[position + 4 : end]))
+        if len(segments) > _MOST_SEGMENTS:
+            raise source.unreadable(f"it has more than {_MOST_SEGMENTS} segments, which no photo has")
         position = end
     raise source.unreadable("it ends before the picture begins")
+
+
+def _frame_of(source: Source, segments: list[_Segment]) -> _Segment:
+    """The frame header, of a coding and a size that can be decoded."""
+    frame = next((segment for segment in segments if segment.marker in _FRAMES), None)
+    if frame is None or len(frame.payload) < 6:
+        raise source.unreadable("it has no JPEG frame header")
+    hint = "Save it as an ordinary JPEG, or as PNG or TIFF."
+    kind = _OTHER_FRAMES.get(frame.marker)
+    if kind is not None:
+        raise source.unsupported(kind, hint=hint)
+    precision, height, width, components = struct.unpack_from(">BHHB", frame.payload)
+    if precision != 8:
+        raise source.unsupported(f"a JPEG with {precision} bits per sample", hint=hint)
+    if components not in (1, 3, 4):
+        raise source.unsupported(f"a JPEG with {components} colour components", hint=hint)
+    source.check_size(width, height)
+    return frame
+
+
+@dataclass(frozen=True)
+class _Scans:
+    """The coded picture.
+
+    Attributes:
+        end: Where it ends.
+        ended: Whether the file says so, as it must.
+        headers: The payload of each scan's header.
+    """
+
+    end: int
+    ended: bool
+    headers: tuple[bytes, ...]
+
+
+def _scans(source: Source, start: int, frame: _Segment) -> _Scans:
+    """Walks from scan to scan. Raises UnreadablePhoto when there are more than any photo has."""
+    data, position = source.data, start
+    headers: list[bytes] = []
+    height, width = struct.unpack_from(">HH", frame.payload, 1)
+    most = min(_MOST_SCANS, max(_FEW_SCANS, _MOST_SCANNED_PIXELS // max(height * width, 1)))
+    segments = 0
+    while position + 4 <= len(data):
+        marker = data[position + 1]
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        if marker == _START_OF_SCAN:
+            headers.append(data[position + 4 : position + 2 + length])
+        segments += 1
+        if len(headers) > most or segments > _MOST_SEGMENTS:
+            raise source.unreadable("its picture comes in more scans than that of any photo")
+        position += 2 + length
+        following = _MARKER.search(data, position)
+        if following is None:
+            break
+        position = following.start()
+        if data[position + 1] == _END:
+            return _Scans(position + 2, True, tuple(headers))
+    return _Scans(len(data), False, tuple(headers))
+
+
+def _decode_without_end(source: Source, data: bytes, scans: _Scans, frame: _Segment) -> JpegImageFile:
+    """A picture whose end marker is missing, when nothing else is.
+
+    Bits that follow a complete picture change nothing; where some are missing, they are taken for them. So two
+    different continuations decode to the same picture only if it is complete. Our design.
+    """
+    ways = [codec.open_with_pillow(source, data + more + b"\xff\xd9", "JPEG") for more in (b"", b"\x5a\xa5" * 40)]
+    if not _covers_everything(scans, frame) or ways[0].tobytes() != ways[1].tobytes():
+        raise source.unreadable("it is cut off")
+    image = ways[0]
+    assert isinstance(image, JpegImageFile)
+    return image
+
+
+def _covers_everything(scans: _Scans, frame: _Segment) -> bool:
+    """Whether a progressive picture has come to its last bits, in every component."""
+    if frame.marker != _PROGRESSIVE:
+        return True
+    finished: dict[int, set[int]] = {}
+    for header in scans.headers:
+        count = header[0] if header else 0
+        if len(header) < 2 * count + 4:
+            return False
+        first, last, bits = header[1 + 2 * count : 4 + 2 * count]
+        if bits & 0x0F == 0:
+            for component in header[1 : 1 + 2 * count : 2]:
+                finished.setdefault(component, set()).update(range(first, last + 1))
+    names = frame.payload[6 : 6 + 3 * frame.payload[5] : 3]
+    return all(finished.get(name) == set(range(64)) for name in names)
 
 
 def _shapes_pixels(segment: _Segment) -> bool:
@@ -127,34 +240,79 @@ def _coding(image: object, segments: list[_Segment], frame: _Segment, adobe: byt
     )
 
 
-def _metadata(segments: list[_Segment]) -> Metadata:
+def _metadata(segments: list[_Segment], rest: bytes) -> Metadata:
     exif = xmp = photoshop = b""
+    profile: dict[int, bytes] = {}
     blocks = []
+    left = [Removed.FILM] if rest.strip(b"\0") else []
     for segment in segments:
         marker, payload = segment.marker, segment.payload
-        kind = None
-        if marker == _APP0:
-            if payload.startswith(_JFIF):
-                kind, payload = BlockKind.DESCRIPTION, payload[:12] + bytes(2)  # without its thumbnail
-        elif marker == _APP1 and payload.startswith(_EXIF):
-            exif = exif or payload[len(_EXIF) :]
-        elif marker == _APP1 and payload.startswith(_XMP):
-            xmp = xmp or payload[len(_XMP) :]
-        elif marker == _APP1 and payload.startswith(_EXTENDED_XMP):
-            kind = BlockKind.PICTURE  # this is where phones put depth maps and the original
-        elif marker == _APP2:
-            kind = BlockKind.COLOUR if payload.startswith(_ICC) else BlockKind.PICTURE  # MPF, FlashPix
-        elif marker == _APP11:
-            kind = BlockKind.PICTURE  # JUMBF: provenance with thumbnails, signed for other pixels
+        if marker == _APP1 and payload.startswith(_EXIF) and not exif:
+            exif = payload[len(_EXIF) :]
+        elif marker == _APP1 and payload.startswith(_XMP) and not xmp:
+            xmp = payload[len(_XMP) :]
+        elif marker == _APP2 and payload.startswith(_ICC):
+            profile.setdefault(int.from_bytes(payload[len(_ICC) : len(_ICC) + 1], "big"), payload)
         elif marker == _APP13 and payload.startswith(_PHOTOSHOP):
             photoshop += payload[len(_PHOTOSHOP) :]
-        elif marker == _COMMENT:
-            kind = BlockKind.DESCRIPTION
-        elif _APP0 < marker <= _APP15 and not (marker == _APP14 and payload.startswith(_ADOBE)):
-            kind = BlockKind.MAKER
-        if kind is not None:
-            blocks.append(Block(kind, bytes([marker]), payload))
-    return Metadata(exif=exif, xmp=xmp, photoshop=photoshop, blocks=tuple(blocks))
+        else:
+            block = _block_of(segment)
+            if block is not None:
+                blocks.append(block)
+    icc = _joined(profile)
+    if profile and not icc:
+        left.append(Removed.UNREADABLE)
+    return Metadata(
+        exif=exif,
+        xmp=xmp,
+        photoshop=photoshop,
+        icc=icc,
+        blocks=tuple(_without_split_blocks(blocks)),
+        left=tuple(left),
+    )
+
+
+def _block_of(segment: _Segment) -> Block | None:
+    """A segment that is none of the usual ones, and what becomes of it."""
+    marker, payload = segment.marker, segment.payload
+    name = bytes([marker])
+    if marker == _APP0 and payload.startswith(_JFIF):
+        return Block(BlockKind.DESCRIPTION, name, payload[:12].ljust(12, b"\0") + bytes(2))  # no thumbnail
+    if marker == _COMMENT:
+        return Block(BlockKind.TEXT, name, payload, decoded(payload))
+    if (marker == _APP14 and payload.startswith(_ADOBE)) or not _APP0 <= marker <= _APP15:
+        return None
+    # Thumbnails; extended XMP, where phones put depth maps and the original; MPF and FlashPix; provenance, which
+    # has thumbnails and is signed for other pixels; an infrared camera's second picture.
+    pictures = marker in (_APP0, _APP2, _APP11) or payload.startswith((_EXTENDED_XMP, _FLIR, _EXIF, _XMP))
+    if pictures:
+        return Block(BlockKind.PICTURE, name, payload, reason=Removed.PICTURE)
+    return Block(BlockKind.MAKER, name, payload, reason=Removed.DEVICE)
+
+
+def _without_split_blocks(blocks: list[Block]) -> Iterator[Block]:
+    """Blocks of unknown make that go on from segment to segment never stay.
+
+    They are large enough for a picture, and which of their bytes belong together only their makers know.
+    """
+    sizes: dict[bytes, list[int]] = {}
+    for block in blocks:
+        if block.kind is BlockKind.MAKER:
+            sizes.setdefault(block.name, []).append(len(block.content))
+    for block in blocks:
+        parts = sizes.get(block.name, [])
+        split = block.kind is BlockKind.MAKER and len(parts) > 1 and sum(parts) > _LARGEST_SPLIT
+        yield replace(block, kind=BlockKind.PICTURE) if split else block
+
+
+def _joined(profile: dict[int, bytes]) -> bytes:
+    """A colour profile from its numbered segments; nothing when one is missing."""
+    head = len(_ICC) + 2
+    count = len(profile)
+    complete = all(len(profile.get(number, b"")) >= head for number in range(1, count + 1))
+    if not profile or not complete or profile[1][head - 1] != count:
+        return b""
+    return b"".join(profile[number][head:] for number in range(1, count + 1))
 
 
 def _encode(coding: _Coding, raster: Raster, metadata: Metadata) -> bytes:
@@ -167,13 +325,13 @@ def _encode(coding: _Coding, raster: Raster, metadata: Metadata) -> bytes:
         progressive=coding.progressive,
         optimize=coding.optimised,
     )
-    segments, scans = _split(Source("the encoded photo", encoded, max_pixels=0))
+    segments, first_scan = _split(Source("the encoded photo", encoded, max_pixels=0))
     own = _segments(metadata)
     if own and own[0].marker == _APP0:  # the source's density instead of the encoder's
         segments = [segment for segment in segments if segment.marker != _APP0]
     first = [segment for segment in segments if segment.marker == _APP0]
     rest = [segment for segment in segments if segment.marker != _APP0]
-    return _START + b"".join(segment.tobytes() for segment in first + own + rest) + scans
+    return _START + b"".join(segment.tobytes() for segment in first + own + rest) + encoded[first_scan:]
 
 
 def _segments(metadata: Metadata) -> list[_Segment]:
@@ -189,6 +347,12 @@ def _segments(metadata: Metadata) -> list[_Segment]:
     own.extend(
         _Segment(_APP13, _PHOTOSHOP + metadata.photoshop[position : position + step])
         for position in range(0, len(metadata.photoshop), step)
+    )
+    step = _LARGEST_PAYLOAD - len(_ICC) - 2
+    starts = range(0, len(metadata.icc), step)
+    own.extend(
+        _Segment(_APP2, _ICC + bytes([number, len(starts)]) + metadata.icc[position : position + step])
+        for number, position in enumerate(starts, 1)
     )
     everything = jfif + own + [segment for segment in blocks if segment.marker != _APP0]
     return [segment for segment in everything if len(segment.payload) <= _LARGEST_PAYLOAD]

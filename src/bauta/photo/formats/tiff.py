@@ -15,15 +15,17 @@ from functools import partial
 import numpy as np
 
 from bauta.photo import codec
+from bauta.photo.cleaning import Removed
 from bauta.photo.codec import Decoded, Source
 from bauta.photo.formats import exif
 from bauta.photo.formats.exif import LONG, SHORT, UNDEFINED, ByteOrder, Directory, Entry, integer_entry
 from bauta.photo.metadata import Metadata
-from bauta.photo.raster import Raster, Samples
+from bauta.photo.raster import Colour, Raster, Samples
 
-_SUBFILE_TYPE, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 258, 259, 262
+_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+_SAMPLES, _ROWS_PER_STRIP, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT = 277, 278, 317, 322, 323
 _PLANAR, _SUB_DIRECTORIES, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 284, 330, 338, 339
-_XMP, _PHOTOSHOP, _ICC, _DNG_VERSION = 700, 34377, 34675, 50706
+_XMP, _IPTC, _PHOTOSHOP, _ICC, _DNG_VERSION = 700, 33723, 34377, 34675, 50706
 _NONE, _DEFLATE, _HORIZONTAL = 1, 8, 2
 _REDUCED = 1  # bit of _SUBFILE_TYPE: a smaller version of another picture in the file
 _UNASSOCIATED = 2
@@ -38,6 +40,11 @@ _STRUCTURE = frozenset(
 )
 _PHOTOMETRICS = {"grey": 1, "rgb": 2, "cmyk": 5}
 _WHITE_IS_ZERO = 0
+# Photometric interpretation and samples per pixel of 16-bit pictures that only `_decode_16_bit_interleaved` reads.
+_WIDE: dict[tuple[int, int], Colour] = {(5, 4): "cmyk", (0, 2): "grey", (1, 2): "grey"}
+_GREY_STRUCTURE = frozenset({254, 256, 257, 259, 262, 266, 273, 277, 278, 279, 322, 323, 324, 325})
+_LOSSLESS = frozenset({_NONE, 5, _DEFLATE, 32773, 32946})  # with LZW and PackBits
+_MOST_PIECES = 50_000  # 200 megapixels in tiles of 64 x 64
 _STRIP_BYTES = 2**18
 
 
@@ -58,19 +65,27 @@ def decode(source: Source) -> Decoded:
     order = exif.byte_order(data)
     directory = exif.read_directory(data)
     _refuse_other_kinds(source, directory, order)
+    _refuse_bombs(source, directory, order)
     metadata = _metadata(directory, order)
     orientation = exif.orientation_of(metadata.exif)
     picture = _structure_alone(data, directory, order)
-    image = codec.open_with_pillow(source, picture, "TIFF")
     bits = directory.first_integer(_BITS, order, 1)
-    extra_sample = _UNASSOCIATED
-    if bits == 16 and image.mode in ("RGB", "RGBA"):
-        extra_sample = directory.first_integer(_EXTRA_SAMPLES, order, _UNASSOCIATED)
-        raster = Raster(_decode_16_bit_colour(source, picture), "rgb", orientation)
+    extra_sample = directory.first_integer(_EXTRA_SAMPLES, order, _UNASSOCIATED) if bits == 16 else _UNASSOCIATED
+    wide = _WIDE.get((directory.first_integer(_PHOTOMETRIC, order, 1), directory.first_integer(_SAMPLES, order, 1)))
+    if bits == 16 and wide is not None:
+        raster = Raster(_decode_16_bit_interleaved(source, directory, order), wide, orientation)
     else:
-        raster = codec.raster_of(source, image, orientation)
+        image = codec.open_with_pillow(source, picture, "TIFF")
+        if bits == 16 and image.mode in ("RGB", "RGBA"):
+            raster = Raster(_decode_16_bit_colour(source, picture), "rgb", orientation)
+        else:
+            raster = codec.raster_of(source, image, orientation)
+    if bits == 16 and raster.samples.itemsize == 1:
+        raise source.unsupported(f"a 16-bit TIFF in the colour mode {image.mode}", hint="Save it as 16-bit RGB.")
     if bits == 16 and directory.first_integer(_PHOTOMETRIC, order, 1) == _WHITE_IS_ZERO:
-        raster = Raster(65535 - raster.samples, "grey", orientation)  # Pillow inverts 8-bit samples only
+        samples = raster.samples.copy()
+        samples[..., 0] = 65535 - samples[..., 0]  # Pillow inverts 8-bit samples only
+        raster = Raster(samples, "grey", orientation)
     compressed = directory.first_integer(_COMPRESSION, order, _NONE) != _NONE
     return Decoded(raster, metadata, partial(_encode, _Coding(order, compressed, extra_sample)))
 
@@ -93,9 +108,64 @@ def _refuse_other_kinds(source: Source, directory: Directory, order: ByteOrder) 
         )
 
 
+def _refuse_bombs(source: Source, directory: Directory, order: ByteOrder) -> None:
+    """Sizes and numbers of pieces that would take minutes to decode, by what the fields declare."""
+    width, height = (directory.first_integer(tag, order, 0) for tag in (_WIDTH, _HEIGHT))
+    if not width or not height:
+        raise source.unreadable("it declares no size")
+    source.check_size(width, height)
+    tile = [directory.first_integer(tag, order, 0) for tag in (_TILE_WIDTH, _TILE_HEIGHT)]
+    if any(tile):
+        pieces = -(-width // max(tile[0], 1)) * -(-height // max(tile[1], 1))
+    else:
+        pieces = -(-height // max(directory.first_integer(_ROWS_PER_STRIP, order, height), 1))
+    if pieces > _MOST_PIECES:
+        raise source.unreadable(f"it is cut into {pieces:,} pieces, which no photo is")
+
+
+def _decode_16_bit_interleaved(source: Source, directory: Directory, order: ByteOrder) -> Samples:
+    """Sixteen-bit samples of colour models that no decoder at hand reads at their depth.
+
+    The pieces of such a file are rows of numbers; a decoder that takes them for a grey picture of as many columns
+    as there are samples in a row reads them as they are. The predictor (TIFF 6.0, section 14) is undone here,
+    since it goes from pixel to pixel and not from sample to sample. Our design.
+    """
+    first = partial(directory.first_integer, order=order)
+    channels, width = first(_SAMPLES, default=1), first(_WIDTH, default=0)
+    predictor, tile_width = first(_PREDICTOR, default=1), first(_TILE_WIDTH, default=0)
+    if first(_PLANAR, default=1) != 1 or first(_COMPRESSION, default=_NONE) not in _LOSSLESS or predictor > 2:
+        raise source.unsupported(
+            "a 16-bit TIFF of a rare layout", hint="Save it with interleaved channels and LZW or Deflate compression."
+        )
+    entries = {entry.tag: entry for entry in directory.entries if entry.tag in _GREY_STRUCTURE}
+    replaced = {_WIDTH: width * channels, _BITS: 16, _PHOTOMETRIC: _PHOTOMETRICS["grey"], _SAMPLES: 1}
+    if tile_width:
+        replaced[_TILE_WIDTH] = tile_width * channels
+    rows = {
+        tag: source.data[entry.position : entry.position + 12] for tag, entry in entries.items() if tag not in replaced
+    }
+    for tag, value in replaced.items():
+        rows[tag] = struct.pack(order + "HHII", tag, LONG, 1, value)
+    picture = _with_table(source.data, directory, [rows[tag] for tag in sorted(rows)], order)
+    samples = codec.as_samples(np.array(codec.open_with_pillow(source, picture, "TIFF", checked=True)))
+    samples = samples.reshape(samples.shape[0], width, channels)
+    if samples.dtype != np.uint16:
+        raise source.unreadable("its 16-bit data cannot be decoded")
+    if predictor == _HORIZONTAL:
+        step = tile_width or width
+        for left in range(0, width, step):
+            piece = samples[:, left : left + step]
+            np.cumsum(piece, axis=1, dtype=np.uint16, out=piece)
+    return samples
+
+
 def _structure_alone(data: bytes, directory: Directory, order: ByteOrder) -> bytes:
     """The file with a directory that tells a decoder nothing but the layout: no turning, no other page."""
     rows = [data[entry.position : entry.position + 12] for entry in directory.entries if entry.tag in _STRUCTURE]
+    return _with_table(data, directory, rows, order)
+
+
+def _with_table(data: bytes, directory: Directory, rows: list[bytes], order: ByteOrder) -> bytes:
     table = struct.pack(order + "H", len(rows)) + b"".join(rows) + bytes(4)
     return data[: directory.offset] + table + data[directory.offset + len(table) :]
 
@@ -105,10 +175,21 @@ def _metadata(directory: Directory, order: ByteOrder) -> Metadata:
         entry = directory.find(tag)
         return entry.value if entry else b""
 
-    homeless = _STRUCTURE | {_XMP, _PHOTOSHOP, _ICC}
+    homeless = _STRUCTURE | {_XMP, _PHOTOSHOP, _IPTC, _ICC}
     entries = [entry for entry in directory.entries if entry.tag not in homeless]
     block = exif.block_of(entries, directory.children, order) if entries else b""
-    return Metadata(exif=block, xmp=content(_XMP), photoshop=content(_PHOTOSHOP), icc=content(_ICC))
+    iptc = content(_IPTC)
+    if iptc[:1] not in (b"", b"\x1c"):  # written as long words, in the order of their bytes
+        words = len(iptc) // 4
+        iptc = struct.pack(f">{words}I", *struct.unpack(f"<{words}I", iptc[: 4 * words]))
+    return Metadata(
+        exif=block,
+        xmp=content(_XMP),
+        photoshop=content(_PHOTOSHOP),
+        iptc=iptc,
+        icc=content(_ICC),
+        left=(Removed.PICTURE,) * bool(directory.following),
+    )
 
 
 def _decode_16_bit_colour(source: Source, picture: bytes) -> Samples:
@@ -153,7 +234,12 @@ def _encode(coding: _Coding, raster: Raster, metadata: Metadata) -> bytes:
         else:  # only what STRIP leaves, the orientation, comes in an order of its own
             turn = exif.orientation_of(metadata.exif)
             entries.append(integer_entry(exif.ORIENTATION, SHORT, [turn], order))
-    for tag, content in ((_XMP, metadata.xmp), (_PHOTOSHOP, metadata.photoshop), (_ICC, metadata.icc)):
+    for tag, content in (
+        (_XMP, metadata.xmp),
+        (_PHOTOSHOP, metadata.photoshop),
+        (_IPTC, metadata.iptc),
+        (_ICC, metadata.icc),
+    ):
         if content:
             entries.append(Entry(tag, UNDEFINED, len(content), content))
     directory_start = int(starts[-1])

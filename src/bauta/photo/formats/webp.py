@@ -6,43 +6,53 @@ import struct
 from functools import partial
 
 from bauta.photo import codec
+from bauta.photo.cleaning import Removed
 from bauta.photo.codec import Decoded, Source
 from bauta.photo.formats.exif import orientation_of
 from bauta.photo.metadata import Metadata
 from bauta.photo.raster import Raster
 
+_MOST_CHUNKS = 1000
 _PIXEL_CHUNKS = frozenset({b"VP8 ", b"VP8L", b"ALPH"})
 
 
 def decode(source: Source) -> Decoded:
     """Reads a still WebP. Chunks other than ICCP, EXIF and XMP are not kept under any policy."""
-    chunks = _split(source)
+    end, chunks = _split(source)
     if b"ANIM" in chunks or b"ANMF" in chunks:
         raise source.unsupported("an animated WebP", hint="Save the frame you want as a still picture.")
-    image = codec.open_with_pillow(source, source.data, "WEBP")
+    size = sum(len(content) for name, content in chunks.items() if name in _PIXEL_CHUNKS)
+    image = codec.open_with_pillow(source, source.data[:end] + bytes(end % 2), "WEBP", coded=size)
+    unknown = len(chunks.keys() - _PIXEL_CHUNKS - {b"ICCP", b"EXIF", b"XMP ", b"VP8X"})
     metadata = Metadata(
         exif=chunks.get(b"EXIF", b"").removeprefix(b"Exif\0\0"),
         xmp=chunks.get(b"XMP ", b""),
         icc=chunks.get(b"ICCP", b""),
+        left=(Removed.OTHER,) * unknown + (Removed.FILM,) * bool(source.data[end:].strip(b"\0")),
     )
     raster = codec.raster_of(source, image, orientation_of(metadata.exif))
     if b"VP8L" in chunks:
         return Decoded(raster, metadata, _encode_lossless)
-    size = sum(len(content) for name, content in chunks.items() if name in _PIXEL_CHUNKS)
     return Decoded(raster, metadata, partial(_encode_lossy, size))
 
 
-def _split(source: Source) -> dict[bytes, bytes]:
-    """The first chunk of each name."""
+def _split(source: Source) -> tuple[int, dict[bytes, bytes]]:
+    """Where the RIFF container ends, and the first chunk of each name; what stands behind is no part of it."""
     data, position = source.data, 12
+    (size,) = struct.unpack_from("<I", data, 4)
+    if 8 + size > len(data) + 1:  # some leave out the last byte, which only makes the size even
+        raise source.unreadable("its WebP data is cut off")
+    end = min(8 + size, len(data))
     chunks: dict[bytes, bytes] = {}
-    while position + 8 <= len(data):
+    count = 0
+    while position + 8 <= end:
         name, length = struct.unpack_from("<4sI", data, position)
-        if position + 8 + length > len(data):
-            raise source.unreadable("its WebP data is cut off")
+        count += 1
+        if position + 8 + length > end or count > _MOST_CHUNKS:
+            raise source.unreadable("its WebP data is cut off or corrupt")
         chunks.setdefault(name, data[position + 8 : position + 8 + length])
         position += 8 + length + length % 2
-    return chunks
+    return min(end + end % 2, len(data)), chunks
 
 
 def _encode_lossless(raster: Raster, metadata: Metadata) -> bytes:

@@ -196,11 +196,7 @@ def _resize(node: Node) -> Function:
     rounding = node.attribute("nearest_mode", "floor" if old else "round_prefer_floor")
     shape = node.shape()
     axes = [axis % len(shape) for axis in node.attribute("axes", range(len(shape)))]
-    if node.operator == "Upsample" and "scales" in node.attributes:
-        scales: list[float] | None = node.attribute("scales")
-    else:
-        found = node.fixed(1 if old else 2).reshape(-1) if node.has(1 if old else 2) else None
-        scales = found.tolist() if found is not None and found.numel() else None
+    scales = _scales(node, 1 if old else 2)
     targets = node.integers(3) if not old else None
     if scales is None and targets is None:
         raise node.refusal("without scales or sizes is not supported")
@@ -225,6 +221,15 @@ def _resize(node: Node) -> Function:
         return image
 
     return run
+
+
+def _scales(node: Node, index: int) -> list[float] | None:
+    """Factors of the sizes: an attribute of the first Upsample, an input of all others; None where sizes are given."""
+    if node.operator == "Upsample" and "scales" in node.attributes:
+        scales: list[float] = node.attribute("scales")
+        return scales
+    found = node.fixed(index).reshape(-1) if node.has(index) else None
+    return found.tolist() if found is not None and found.numel() else None
 
 
 def _neighbours(

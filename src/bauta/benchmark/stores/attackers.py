@@ -1,0 +1,21 @@
+"""Which attacker of a recipe does what."""
+
+from __future__ import annotations
+
+from bauta.benchmark.stores import attacks, closed_form, key_attacks
+from bauta.benchmark.stores.attacks import Outcome, Scene
+from bauta.benchmark.stores.recipe import Attack
+
+
+def carry_out(attack: Attack, scene: Scene) -> Outcome:
+    """Fit an attacker, and let it loose on what was stolen.
+
+    Raises:
+        UsageError: when its options make no sense, or the row is none that it can attack.
+        NumericalFailure: when a loss is no number, or a system cannot be solved.
+    """
+    if attack.kind in ("kernel", "kernel-student"):
+        return closed_form.solve(attack, scene)
+    if attack.kind in ("known-pairs", "store-alone", "invariants"):
+        return key_attacks.carry_out(attack, scene)
+    return attacks.carry_out(attack, scene)
