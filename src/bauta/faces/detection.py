@@ -29,7 +29,7 @@ THUMBNAIL_FRACTION = 0.1
 # 300 megapixels need that many for faces of 40 pixels.
 LARGEST_AREA = 110e6
 # Proposals looked at once more; beyond, the result says so. A photo of 340 people leaves 400.
-PROPOSALS = 2000
+PROPOSALS = 5000
 
 
 def detect_faces(

@@ -24,7 +24,7 @@ LEVEL_STEP = 3.0
 TILE = 1024
 SHARED = 80
 # Probability of a proposal. What is proposed is looked at once more.
-PROPOSED = 0.15
+PROPOSED = 0.2
 
 
 def propose(
