@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,9 @@ SIZES = (24, 28, 34, 40, 48, 60, 80, 120, 200, 300)
 ASKED = 40  # pixels: faces from this height on are to be found
 ANGLES = (0, 0, 0, 0, 30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 330, 45, 135, 225, 315)
 # Megapixels, how many scenes, and how many faces at most in each.
-SCENES = ((2, 10, 30), (12, 4, 40), (24, 2, 40), (50, 1, 50))
+SCENES = ((2, 8, 30), (12, 4, 40), (24, 1, 40), (50, 1, 50))
+# Of the synthetic portraits every sixth is asked.
+PORTRAITS = 6
 TURNS = (0, 45, 90, 135, 180, 225, 270, 315)
 # Faces of the demo photos that are more than one, counted by eye; whoever is blurred beyond recognition is left out.
 COUNTED = {"detection4.jpg": 3, "detection6.jpg": 2, "test-image-person-group.jpg": 2}
@@ -58,23 +60,28 @@ class Tally:
         return {kind: {"found": self.found[kind], "of": self.asked[kind]} for kind in sorted(self.asked)}
 
 
-def turned_by_quarters(pixels: Pixels, detect: Detector) -> Faces:
-    """What a detector finds in the photo turned by 0, 90, 180 and 270 degrees, each face once."""
-    height, width = pixels.shape[:2]
-    parts = []
-    for quarter in range(4):
-        faces = detect(np.ascontiguousarray(np.rot90(pixels, quarter)))
-        points = np.concatenate([faces.boxes.reshape(-1, 2, 2), faces.landmarks], axis=1)
-        x, y = points[..., 0], points[..., 1]
-        back = ((x, y), (width - 1 - y, x), (width - 1 - x, height - 1 - y), (y, height - 1 - x))[quarter]
-        points = np.stack(back, axis=-1)
-        boxes = np.concatenate([points[:, :2].min(axis=1), points[:, :2].max(axis=1)], axis=1)
-        parts.append(Faces(boxes, points[:, 2:], faces.scores))
+def back_from_quarter(faces: Faces, quarter: int, shape: tuple[int, ...]) -> Faces:
+    """Faces of a photo turned by quarters, in pixels of the photo (H, W, ...)."""
+    height, width = shape[:2]
+    points = np.concatenate([faces.boxes.reshape(-1, 2, 2), faces.landmarks], axis=1)
+    x, y = points[..., 0], points[..., 1]
+    back = ((x, y), (width - 1 - y, x), (width - 1 - x, height - 1 - y), (y, height - 1 - x))[quarter]
+    points = np.stack(back, axis=-1)
+    boxes = np.concatenate([points[:, :2].min(axis=1), points[:, :2].max(axis=1)], axis=1)
+    return Faces(boxes, points[:, 2:], faces.scores)
+
+
+def centerface(pixels: Pixels, quarters: tuple[int, ...] = (0,)) -> Faces:
+    size = smallest_face(pixels.shape)
+    parts = [
+        back_from_quarter(
+            propose(np.ascontiguousarray(np.rot90(pixels, quarter)), size, threshold=0.35, weights="centerface"),
+            quarter,
+            pixels.shape,
+        )
+        for quarter in quarters
+    ]
     return Faces.join(parts).each_once()
-
-
-def centerface(pixels: Pixels) -> Faces:
-    return propose(pixels, smallest_face(pixels.shape), threshold=0.35, weights="centerface")
 
 
 def mtcnn(pixels: Pixels) -> Faces:
@@ -82,21 +89,33 @@ def mtcnn(pixels: Pixels) -> Faces:
     return detect_faces(pixels, detector="mtcnn", minimum_size=max(20.0, 0.02 * min(pixels.shape[:2])))
 
 
-def both(pixels: Pixels) -> Faces:
-    one, other = mtcnn(pixels), centerface(pixels)
-    return Faces.join([one, one.elsewhere(other)])
+def timed(detect: Detector, pixels: Pixels) -> tuple[Faces, float]:
+    """What is found, and the seconds of processor time it took, all threads together."""
+    began = time.process_time()
+    faces = detect(pixels)
+    return faces, time.process_time() - began
 
 
-DETECTORS: dict[str, Detector] = {
-    "MTCNN, as before": mtcnn,
-    "CenterFace at .35": centerface,
-    "CenterFace at .35, four turns": lambda pixels: turned_by_quarters(pixels, centerface),
-    "MTCNN and CenterFace at .35": both,
-    "CenterFace for every angle at .35, no second look": lambda pixels: propose(
-        pixels, smallest_face(pixels.shape), threshold=0.35
-    ),
-    "**what Bauta does**: CenterFace for every angle, second look": detect_faces,
-}
+def find_all(pixels: Pixels) -> dict[str, tuple[Faces, float]]:
+    """What each detector finds in a photo, and the seconds it took."""
+    before, upright = timed(mtcnn, pixels), timed(centerface, pixels)
+    lying = timed(lambda photo: centerface(photo, (1, 2, 3)), pixels)
+    return {
+        "MTCNN, as before": before,
+        "CenterFace at .35": upright,
+        "CenterFace at .35, photo turned four ways": (
+            Faces.join([upright[0], lying[0]]).each_once(),
+            upright[1] + lying[1],
+        ),
+        "MTCNN and CenterFace at .35": (
+            Faces.join([before[0], before[0].elsewhere(upright[0])]),
+            before[1] + upright[1],
+        ),
+        "CenterFace for every angle at .35": timed(
+            lambda photo: propose(photo, smallest_face(photo.shape), threshold=0.35), pixels
+        ),
+        "**what Bauta does: the same at .2, and a second look**": timed(detect_faces, pixels),
+    }
 
 
 def matches(faces: Faces, face: Pasted) -> NDArray[np.bool_]:
@@ -115,25 +134,18 @@ def kinds(face: Pasted) -> Iterator[str]:
         yield f"angle {face.angle:g}"
 
 
-def timed(detect: Detector, pixels: Pixels) -> tuple[Faces, float]:
-    """What is found, and the seconds of processor time it took, all threads together."""
-    began = time.process_time()
-    faces = detect(pixels)
-    return faces, time.process_time() - began
-
-
-def scenes(names: Iterable[str], folder: Path, seed: int) -> dict[str, Any]:
+def scenes(folder: Path, seed: int) -> dict[str, Any]:
     """Recall on scenes, false faces in them, and seconds."""
     faces = cuttings(people(folder, development=False))
     reported = [path for path in skimage_pictures() if path.name not in DEVELOPMENT_PICTURES]
     pictures = [read(path) for path in reported]
-    results: dict[str, Any] = {name: {"recall": Tally(), "seconds": {}, "false": 0} for name in names}
+    results: dict[str, Any] = {}
     for megapixels, count, crowd in SCENES:
         for number in range(count):
             rng = np.random.default_rng((seed, megapixels, number))
             pixels, pasted = scene(rng, megapixels, pictures, faces, SIZES, ANGLES, crowd)
-            for name, result in results.items():
-                found, seconds = timed(DETECTORS[name], pixels)
+            for name, (found, seconds) in find_all(pixels).items():
+                result = results.setdefault(name, {"recall": Tally(), "seconds": {}, "false": 0})
                 result["seconds"].setdefault(str(megapixels), []).append(seconds / (pixels.size / 3e6))
                 known = np.zeros(len(found), np.bool_)
                 for face in pasted:
@@ -185,17 +197,17 @@ BESIDE = (
 )
 
 
-def false_faces(names: Iterable[str], folders: list[Path], demo: Path) -> dict[str, Any]:
+def false_faces(folders: list[Path], demo: Path) -> dict[str, Any]:
     """Faces found where there is none."""
-    results: dict[str, Any] = {name: {"development": [], "reported": []} for name in names}
+    results: dict[str, Any] = {}
     count = {"development": 0, "reported": 0}
     for picture, pixels in without_people(folders, demo):
         kind = "development" if picture in DEVELOPMENT_PICTURES else "reported"
         count[kind] += 1
-        for name, result in results.items():
-            found = len(DETECTORS[name](pixels))
-            if found:
-                result[kind].append({"picture": picture, "faces": found})
+        for name, (found, _) in find_all(pixels).items():
+            result = results.setdefault(name, {"development": [], "reported": []})
+            if len(found):
+                result[kind].append({"picture": picture, "faces": len(found)})
     return {"pictures": count, "detectors": results}
 
 
@@ -208,20 +220,20 @@ def turned_photo(pixels: Pixels, degrees: float) -> tuple[Pixels, NDArray[np.flo
     return sample(pixels, matrix, (int(canvas[1]), int(canvas[0])), border=0.5), matrix
 
 
-def demo_photos(names: Iterable[str], demo: Path) -> dict[str, Any]:
+def demo_photos(demo: Path) -> dict[str, Any]:
     """Recall on the demo photos, whole and turned: of the faces that any detector finds in the upright photo."""
-    results: dict[str, Any] = {name: Tally() for name in names}
+    results: dict[str, Tally] = {}
     paths = sorted(path for path in demo.rglob("*") if path.suffix in (".jpg", ".png"))
-    paths += sorted(demo.rglob("*.webp"))[::3]  # portraits
+    paths += sorted(demo.rglob("*.webp"))[::PORTRAITS]
     for path in paths:
         pixels = read(path)
-        found = Faces.join([DETECTORS[name](pixels) for name in results]).each_once()
+        found = Faces.join([faces for faces, _ in find_all(pixels).values()]).each_once()
         count = COUNTED.get(path.name, 1)
         largest = found[np.argsort(-found.areas, kind="stable")[:count]]
         for degrees in TURNS:
             turned, matrix = turned_photo(pixels, degrees)
-            for name, tally in results.items():
-                seen = DETECTORS[name](turned)
+            for name, (seen, _) in find_all(turned).items():
+                tally = results.setdefault(name, Tally())
                 for face in largest:
                     middle = matrix[:, :2] @ (face.boxes[0, :2] + face.boxes[0, 2:]) / 2 + matrix[:, 2]
                     there = Pasted(float(np.sqrt(face.areas[0])), degrees, middle, face.landmarks[0])
@@ -249,19 +261,16 @@ def landmarks(folder: Path) -> dict[str, Any]:
     } | {"photos": len(moved)}
 
 
-def speed(names: Iterable[str], demo: Path) -> dict[str, Any]:
+def speed(demo: Path) -> dict[str, Any]:
     """Seconds of processor time for a family photo of several sizes; detectors take turns, the least of three."""
     photo = read(demo / "azure_mit/detection6.jpg")
     sizes = {"0.26": (512, 512), "4": (2309, 1732), "12": (4000, 3000)}
-    results: dict[str, dict[str, float]] = {name: {} for name in names}
+    results: dict[str, dict[str, float]] = {}
     for megapixels, (height, width) in sizes.items():
         enlarged = cv2.resize(photo, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-        taken: dict[str, list[float]] = {name: [] for name in results}
-        for _ in range(3):
-            for name, seconds in taken.items():
-                seconds.append(timed(DETECTORS[name], enlarged)[1])
-        for name, seconds in taken.items():
-            results[name][megapixels] = round(min(seconds), 3)
+        rounds = [find_all(enlarged) for _ in range(3)]
+        for name in rounds[0]:
+            results.setdefault(name, {})[megapixels] = round(min(one[name][1] for one in rounds), 3)
     return results
 
 
@@ -275,13 +284,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    names, demo, folder = list(DETECTORS), options.data / "demo", options.data / "lfw_photos_250"
+    demo, folder = options.data / "demo", options.data / "lfw_photos_250"
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "speed": lambda: speed(names, demo),
-        "false_faces": lambda: false_faces(names, options.pictures, demo),
+        "speed": lambda: speed(demo),
+        "false_faces": lambda: false_faces(options.pictures, demo),
         "landmarks": lambda: landmarks(folder),
-        "scenes": lambda: scenes(names, folder, options.seed),
-        "demo": lambda: demo_photos(names, demo),
+        "scenes": lambda: scenes(folder, options.seed),
+        "demo": lambda: demo_photos(demo),
     }
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "finding-faces.json"
