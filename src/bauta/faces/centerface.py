@@ -45,7 +45,7 @@ def look(images: NDArray[np.float32], threshold: float, weights: Weights) -> lis
     """
     inputs = np.ascontiguousarray((images * np.float32(255)).transpose(0, 3, 1, 2), dtype=np.float32)
     answers = load_session(weights).run(None, {"image": inputs})
-    return [_decode(*answer, threshold) for answer in zip(*answers, strict=True)]
+    return [_decode(*(answer[index] for answer in answers), threshold=threshold) for index in range(len(inputs))]
 
 
 @cache
@@ -80,6 +80,7 @@ def _decode(
     sizes: NDArray[np.float32],
     offsets: NDArray[np.float32],
     points: NDArray[np.float32],
+    *,
     threshold: float,
 ) -> Faces:
     """Faces from what the network says of each cell: the peaks of the heat map, and what belongs to them.

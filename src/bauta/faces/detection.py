@@ -105,7 +105,7 @@ def _cut(faces: Faces, shape: tuple[int, ...]) -> Faces:
     """Faces with their boxes cut to the photo, without those whose middle is outside of it."""
     last = np.array([shape[1] - 1, shape[0] - 1])
     middle = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
-    faces = faces[((middle >= 0) & (middle <= last)).all(axis=1)]
+    faces = faces[np.flatnonzero(((middle >= 0) & (middle <= last)).all(axis=1))]
     return Faces(np.clip(faces.boxes, 0, np.tile(last, 2)), faces.landmarks, faces.scores, faces.limits)
 
 

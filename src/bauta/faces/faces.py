@@ -97,7 +97,7 @@ class Faces:
         """Those of `others` that are none of these faces."""
         if not len(self) or not len(others):
             return others
-        return others[np.array([not same_face(self, other).any() for other in others], np.bool_)]
+        return others[np.array([not same_face(self, others[index]).any() for index in range(len(others))], np.bool_)]
 
     def overlap(self, box: ArrayLike) -> NDArray[np.float32]:
         """(N,) intersection over union of each face's box with `box` (x1, y1, x2, y2)."""

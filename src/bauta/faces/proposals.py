@@ -48,7 +48,7 @@ def propose(
             (faces,) = look(tile[None], threshold, weights)
             # Reducing by s carries the pixel centre p to s (p + 1/2) - 1/2.
             points = np.concatenate([faces.boxes.reshape(len(faces), 2, 2), faces.landmarks], axis=1)
-            points = (points + (left + 0.5, top + 0.5)) / ratio - 0.5
+            points = ((points + (left + 0.5, top + 0.5)) / ratio - 0.5).astype(np.float32)
             found.append(Faces(points[:, :2].reshape(len(faces), 4), points[:, 2:], faces.scores))
     return Faces.join(found).each_once()
 

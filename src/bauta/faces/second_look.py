@@ -268,4 +268,5 @@ def _faces(
     middle = frames.in_photo((boxes[:, None, :2] + boxes[:, None, 2:]) / 2)[:, 0]
     halves = np.abs(boxes[:, 2:] - boxes[:, :2]) / 2
     halves = np.sqrt(np.einsum("nij,ni->nj", frames.turns**2, halves**2))
-    return Faces(np.concatenate([middle - halves, middle + halves], axis=1), frames.in_photo(landmarks), scores)
+    boxes = np.concatenate([middle - halves, middle + halves], axis=1)
+    return Faces(boxes.astype(np.float32), frames.in_photo(landmarks).astype(np.float32), scores)
