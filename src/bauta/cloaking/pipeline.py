@@ -345,6 +345,7 @@ class Pipeline:
             original=original.pixels,
             saved=saved.pixels,
             fitted=tuple(one.sha256 for one in self.fitted),
+            limits=faces.limits,
         )
 
 
