@@ -19,7 +19,7 @@ BATCH, SIDE, DIM = "N", 112, 8
 
 _PYTHONS = re.compile(
     r"\bobject at\b|\w(Error|Exception)\b|Traceback|defect|torch\.\w|dtype|array\(|ONNXRuntime|<class|datetime\."
-    r"|\bNone\b|0x[0-9a-f]{6,}|\n|::|_src/|INVALID_|FAIL"
+    r"|\bNone\b|0x[0-9a-f]{6,}|\n|\w::\w|_src/|INVALID_|FAIL"
 )
 
 
