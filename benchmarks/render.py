@@ -306,6 +306,72 @@ def errors_table() -> str:
     return "\n".join(lines)
 
 
+def share(counted: dict[str, int] | None) -> str:
+    """97.5 (195 of 200)."""
+    if not counted:
+        return "-"
+    return f"{100 * counted['found'] / counted['of']:.1f} ({counted['found']} of {counted['of']})"
+
+
+def faces_table() -> str:
+    """Which faces each detector finds, and what it takes for one."""
+    found = card("finding-faces")
+    count = found["false_faces"]["pictures"]["reported"]
+    kinds = ("upright, from 40 px", "turned, from 40 px", "upright, under 40 px", "turned, under 40 px")
+    lines = [
+        f"| | {' | '.join(kinds)} | demo photos upright | demo photos turned "
+        f"| pictures of {count} without people with a false face | false faces in the scenes | s a megapixel, 12 MP |",
+        "|---" * 10 + "|",
+    ]
+    for name, scenes in found["scenes"].items():
+        demo = found["demo"]["detectors"][name]
+        wrong = found["false_faces"]["detectors"][name]["reported"]
+        cells = [share(scenes["recall"].get(kind)) for kind in kinds]
+        cells += [share(demo["upright"]), share(demo["turned"]), str(len(wrong)), str(scenes["false"])]
+        lines.append(f"| {name} | {' | '.join(cells)} | {found['speed'][name]['12'] / 12:.3f} |")
+    return "\n".join(lines)
+
+
+def faces_by_size_table() -> str:
+    """Recall by the face's height and by its angle."""
+    names = list(card("finding-faces")["scenes"])
+    names = [names[0], names[-1]]
+    lines = [f"| | {' | '.join(names)} |", "|---|---|---|"]
+    recall = [card("finding-faces")["scenes"][name]["recall"] for name in names]
+    kinds = sorted(
+        (kind for kind in recall[0] if kind.endswith("px") and "40 px" not in kind.replace(", 40 px", "")),
+        key=lambda kind: (kind.split(",")[0] != "upright", int(kind.split()[1])),
+    )
+    kinds += sorted((kind for kind in recall[0] if kind.startswith("angle")), key=lambda kind: int(kind.split()[1]))
+    for kind in kinds:
+        label = f"from 40 px, turned by {kind.split()[1]} degrees" if kind.startswith("angle") else kind
+        lines.append(f"| {label} | {' | '.join(share(one.get(kind)) for one in recall)} |")
+    return "\n".join(lines)
+
+
+def faces_speed_table() -> str:
+    """Seconds of one core for the same photo in three sizes."""
+    found = card("finding-faces")["speed"]
+    sizes = list(next(iter(found.values())))
+    lines = [f"| | {' | '.join(f'{size} megapixels' for size in sizes)} |", "|---" * (len(sizes) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(f'{taken[size]:.2f}' for size in sizes)} |" for name, taken in found.items()]
+    return "\n".join(lines)
+
+
+def false_faces_table() -> str:
+    """In which pictures without people a face was found."""
+    found = card("finding-faces")["false_faces"]
+    lines = ["| | pictures to report on | pictures of development |", "|---|---|---|"]
+    for name, kinds in found["detectors"].items():
+        cells = [
+            f"{len(kinds[kind])} of {found['pictures'][kind]}: "
+            + (", ".join(f"{one['picture']} ({one['faces']})" for one in kinds[kind]) or "none")
+            for kind in ("reported", "development")
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 TABLES = {
     "errors": errors_table,
     "main": main_table,
@@ -334,6 +400,10 @@ TABLES = {
     "hybrid-shipped": lambda: template_tables("hybrid-shipped"),
     "hybrid-shipped-ranking": lambda: ranking_table("hybrid-shipped"),
     "local-features": lambda: template_tables("local-features-small"),
+    "faces": faces_table,
+    "faces-by-size": faces_by_size_table,
+    "faces-speed": faces_speed_table,
+    "faces-false": false_faces_table,
     "ranking": lambda: ranking_table("hybrid-small", "local-features-small"),
 }
 

@@ -29,11 +29,14 @@ from pathlib import Path
 
 import torch
 
+from bauta.cloaks.base import Work
 from bauta.cloaks.targets import composite_faces
-from bauta.cloaks.tip_im import TipIm, TipImConfig
+from bauta.cloaks.tip_im import TipIm
+from bauta.cloaks.tip_im_settings import TipImConfig
 from bauta.cloaks.view import FaceView
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.recognizers import load_surrogate
+from bauta.recognizers.ensemble import Ensemble
 from reference_tip_im import reference_tip_im
 
 
@@ -77,7 +80,7 @@ def main() -> None:
     iterations = 10
 
     def default() -> None:
-        TipIm(TipImConfig(iterations=iterations)).perturb(views, networks, torch.Generator().manual_seed(0))
+        TipIm(TipImConfig(iterations=iterations)).edit(views, Work.seeded(0, Ensemble(networks)))
 
     def setup() -> None:  # what a run costs before its first iteration
         with torch.no_grad():
@@ -97,7 +100,7 @@ def main() -> None:
         view = FaceView(face.to(precision), points.to(precision), torch.ones(1, 112, 112, dtype=precision))
         config = TipImConfig.official_code(iterations=steps, pruning=pruning)
         cloak = TipIm(config, targets=targets.to(precision))
-        return cloak.perturb([view], [network], torch.Generator().manual_seed(0))[0].delta
+        return cloak.edit([view], Work.seeded(0, Ensemble([network])))[0].delta
 
     def literal(
         face: torch.Tensor, steps: int, precision: torch.dtype = torch.float32, shift: float = 0.0

@@ -11,9 +11,9 @@ import torch
 
 from bauta import registry
 from bauta.cloaking.apply import Picture, apply, edit_pictures, resample
-from bauta.cloaks.base import Cloak, Edit, InvalidEdit, Work, least_jacobian
+from bauta.cloaks.base import Cloak, Edit, Work, least_jacobian
 from bauta.cloaks.view import ViewSpec, cut_view
-from bauta.errors import UsageError
+from bauta.errors import InvalidEdit, UsageError
 from bauta.settings import Settings
 from bauta.testing import toy_faces, toy_photo
 

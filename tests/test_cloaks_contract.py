@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bauta.cloaks.base import Edit, InvalidEdit, least_jacobian, load_cloak
+from bauta.cloaks.base import Edit, least_jacobian, load_cloak
+from bauta.errors import InvalidEdit
 from bauta.registry import list_methods
 from bauta.testing import CloakContract, toy_view
 from toy_veil import declare

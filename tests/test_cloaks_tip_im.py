@@ -10,8 +10,9 @@ import torch
 
 from bauta.cloaks.base import Edit, Work
 from bauta.cloaks.targets import composite_faces
-from bauta.cloaks.tip_im import TipIm, TipImConfig
+from bauta.cloaks.tip_im import TipIm
 from bauta.cloaks.tip_im_objective import Identity
+from bauta.cloaks.tip_im_settings import TipImConfig
 from bauta.cloaks.view import FaceView
 from bauta.errors import NumericalFailure, UsageError
 from bauta.faces.crop_template import ARCFACE_112

@@ -37,7 +37,8 @@ def test_the_way_back_is_zero_outside_the_region(scale):
     pixels = photo(900, 900)
     view, placement = cut_view(pixels, POINTS * scale + 100)
     delta = torch.ones_like(view.pixels) * (view.region > 0)
-    whole = placement.paste(delta, pixels.shape[:2])
+    whole = np.zeros_like(pixels)
+    whole[placement.rows, placement.columns] = placement.patch(delta)
     outside = np.ones((900, 900), dtype=bool)
     outside[placement.top : placement.top + placement.height, placement.left : placement.left + placement.width] = 0
     assert whole.shape == pixels.shape

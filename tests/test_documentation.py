@@ -8,9 +8,11 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args
 
 import pytest
@@ -81,9 +83,10 @@ def test_the_python_of_a_document_runs_from_top_to_bottom(
     document: Path, furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(shutil.copytree(furnished, tmp_path / "folder"))
-    namespace: dict[str, Any] = {"__name__": document.stem}
+    module = ModuleType(document.stem)  # dataclasses look their module up
+    monkeypatch.setitem(sys.modules, document.stem, module)
     for number, source in enumerate(blocks(document, "python"), 1):
-        exec(compile(source, f"{document.name}, block {number}", "exec"), namespace)
+        exec(compile(source, f"{document.name}, block {number}", "exec", dont_inherit=True), vars(module))
 
 
 def test_the_reports_that_documents_name_are_written(furnished: Path) -> None:

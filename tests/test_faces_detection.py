@@ -14,7 +14,7 @@ from lz4 import frame as lz4
 from skimage.data import astronaut
 
 from bauta.errors import UsageError, WeightsCorrupt, WeightsMissing
-from bauta.faces import detection, mtcnn
+from bauta.faces import mtcnn, mtcnn_search
 from bauta.faces.cascade import Search, find, suppress_overlaps
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.detection import detect_faces, face_from_box
@@ -76,29 +76,47 @@ def test_a_turned_photo_is_found_by_the_second_try(portrait, degrees):
 def test_a_quarter_turn_gives_the_turned_answer(portrait, found):
     turned = detect_faces(np.ascontiguousarray(np.rot90(portrait)))
     x, y = found.landmarks[0].T
-    assert_landmarks(turned, np.stack([y, 511 - x], axis=1), tolerance=0.1)
+    # The eyes are 42 pixels apart.
+    assert_landmarks(turned, np.stack([y, 511 - x], axis=1), tolerance=1.5)
     x1, y1, x2, y2 = found.boxes[0]
-    np.testing.assert_allclose(turned.boxes[0], (y1, 511 - x2, y2, 511 - x1), atol=0.1)
+    np.testing.assert_allclose(turned.boxes[0], (y1, 511 - x2, y2, 511 - x1), atol=3)
 
 
-def test_without_second_tries_a_lying_face_is_missed(portrait):
+def test_upright_faces_only(portrait):
     assert len(detect_faces(np.ascontiguousarray(np.rot90(portrait)), thorough=False)) == 0
+    assert len(detect_faces(portrait, thorough=False)) == 1
 
 
-def test_somebody_lying_down_hides_nobody_who_stands(monkeypatch):
-    def face(left: float, score: float) -> Faces:
-        box = np.array([[left, 40, left + 40, 80]], np.float32)
-        points = np.full((1, 5, 2), left + 20, np.float32)
-        return Faces(box, points, np.array([score], np.float32))
+class TestMtcnn:
+    """The detector before, kept to compare with."""
 
-    standing, lying = face(30, 0.85), face(150, 0.999)
-    beside = Faces.join([face(33, 0.7), lying])  # the turned photo shows the standing one less well
-    monkeypatch.setattr(detection, "find", lambda pixels, search: standing)
-    monkeypatch.setattr(detection, "_find_turned", lambda pixels, search: iter([lying]))
-    found = detect_faces(np.zeros((200, 200, 3), np.float32))
-    np.testing.assert_allclose(found.boxes[:, 0], [150, 30])
-    monkeypatch.setattr(detection, "_find_turned", lambda pixels, search: iter([beside]))
-    assert len(detect_faces(np.zeros((200, 200, 3), np.float32))) == 2  # nobody is found twice
+    def test_upright_and_turned(self, portrait):
+        assert_landmarks(detect_faces(portrait, detector="mtcnn"), ASTRONAUT, tolerance=4)
+        turned = np.ascontiguousarray(np.rot90(portrait))
+        expected = np.stack([ASTRONAUT[:, 1], 511 - ASTRONAUT[:, 0]], axis=1)
+        assert_landmarks(detect_faces(turned, detector="mtcnn"), expected, tolerance=4)
+        assert len(detect_faces(turned, detector="mtcnn", thorough=False)) == 0
+
+    def test_somebody_lying_down_hides_nobody_who_stands(self, monkeypatch):
+        def face(left: float, score: float) -> Faces:
+            box = np.array([[left, 40, left + 40, 80]], np.float32)
+            points = np.full((1, 5, 2), left + 20, np.float32)
+            return Faces(box, points, np.array([score], np.float32))
+
+        def search() -> Faces:
+            return mtcnn_search.find_with_mtcnn(np.zeros((200, 200, 3), np.float32), 20.0, thorough=True)
+
+        standing, lying = face(30, 0.85), face(150, 0.999)
+        beside = Faces.join([face(33, 0.7), lying])  # the turned photo shows the standing one less well
+        monkeypatch.setattr(mtcnn_search, "find", lambda pixels, search: standing)
+        monkeypatch.setattr(mtcnn_search, "_find_turned", lambda pixels, search: iter([lying]))
+        np.testing.assert_allclose(search().boxes[:, 0], [150, 30])
+        monkeypatch.setattr(mtcnn_search, "_find_turned", lambda pixels, search: iter([beside]))
+        assert len(search()) == 2  # nobody is found twice
+
+    def test_one_pass_is_what_an_upright_photo_takes(self, portrait):
+        faces = detect_faces(portrait, detector="mtcnn")
+        np.testing.assert_array_equal(find(portrait, Search(20)).boxes, faces.boxes)
 
 
 def test_every_face_of_a_crowd(portrait):
@@ -153,7 +171,7 @@ def test_unknown_options_are_refused(portrait):
 
 
 def test_minimum_size_leaves_small_faces_out(portrait):
-    assert len(detect_faces(portrait, minimum_size=250, thorough=False)) == 0
+    assert len(detect_faces(portrait, minimum_size=500)) == 0
 
 
 @pytest.mark.parametrize("box", [(178, 61, 87, 110), (170, 50, 110, 130), (185, 75, 75, 90)])
@@ -211,11 +229,6 @@ def test_suppression_keeps_the_best_of_overlapping_boxes():
     chain = np.array([(0, 0, 10, 10), (4, 0, 14, 10), (8, 0, 18, 10)], np.float32)
     assert suppress_overlaps(chain, np.array([0.9, 0.8, 0.7], np.float32), 0.4).tolist() == [0, 2]
     assert suppress_overlaps(boxes[:0], scores[:0], 0.5).tolist() == []
-
-
-def test_one_pass_needs_no_second_tries(portrait, found):
-    faces = find(portrait, Search(20))
-    np.testing.assert_array_equal(faces.boxes, found.boxes)
 
 
 class TestNetworks:

@@ -17,7 +17,7 @@ from bauta.templates.advface.protector import AdvFace
 from bauta.templates.base import Protector
 from bauta.templates.references import PixelatedImage
 from bauta.templates.representation import key_fingerprint
-from conftest import drawn, faces, toy_surrogate
+from conftest import drawn, faces, fitted, toy_surrogate
 from gallery_builders import key_of, rows, same, write_unsealed
 
 OLD_KEY = bytes(range(32))  # such keys were taken
@@ -26,10 +26,9 @@ NAMES = ["Ann", "Bob", "Eve"]
 
 @pytest.fixture(scope="module")
 def advface() -> AdvFace:
-    return AdvFace.fit(
-        faces(8, 1), recognizer=toy_surrogate(), generator=drawn(), split="8x27x27", shadows=["residual-4"],
-        epochs=1, batch=4, iterations=2,
-    )  # fmt: skip
+    given = {"split": "8x27x27", "shadows": ["residual-4"], "epochs": 1, "batch": 4, "iterations": 2}
+    made: AdvFace = fitted(AdvFace, faces(8, 1), **given)
+    return made
 
 
 def test_an_old_gallery_is_sealed_as_it_was(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from bauta.recognizers.add import add_recognizer
 from bauta.recognizers.catalog import find_card
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.surrogates import load_surrogate
-from recognizer_builders import CARD, linear_model
+from recognizer_builders import CARD, linear_model, stay_in_this_process
 
 SHORT_CARD = "\n".join(
     line for line in CARD.splitlines() if line.split(" ")[0] not in ("schema", "format", "weights", "sha256")
@@ -33,6 +33,7 @@ SHORT_CARD = "\n".join(
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BAUTA_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("BAUTA_MODELS", raising=False)
+    stay_in_this_process(monkeypatch)
     return tmp_path / "home"
 
 

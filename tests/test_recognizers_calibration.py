@@ -18,13 +18,14 @@ from bauta.recognizers.calibration import calibrate, threshold
 from bauta.recognizers.cards import RecognizerCard
 from bauta.recognizers.catalog import find_card, list_pullable, list_recognizers
 from bauta.recognizers.judges import load_judge
-from recognizer_builders import card_of, linear_model
+from recognizer_builders import card_of, linear_model, stay_in_this_process
 
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BAUTA_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("BAUTA_MODELS", raising=False)
+    stay_in_this_process(monkeypatch)
     return tmp_path / "home"
 
 

@@ -525,7 +525,7 @@ def test_external_weights_are_refused() -> None:
         [tensor],
     )
     content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
-    with pytest.raises(WeightsCorrupt, match="other files"):
+    with pytest.raises(WeightsCorrupt, match="another file"):
         ImportedNetwork(content)
 
 

@@ -20,7 +20,7 @@ from bauta.recognizers.add import pull
 from bauta.recognizers.calibration import threshold
 from bauta.recognizers.catalog import find_card, find_pullable, list_pullable, list_recognizers
 from bauta.recognizers.judges import load_judge
-from recognizer_builders import CARD, linear_model
+from recognizer_builders import CARD, linear_model, stay_in_this_process
 
 MODEL = linear_model()
 SHORT_CARD = CARD.replace(f'sha256 = "{"0" * 64}"\n', "")
@@ -30,6 +30,7 @@ SHORT_CARD = CARD.replace(f'sha256 = "{"0" * 64}"\n', "")
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BAUTA_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("BAUTA_MODELS", raising=False)
+    stay_in_this_process(monkeypatch)
     return tmp_path / "home"
 
 

@@ -500,7 +500,7 @@ def test_the_commands_refuse_bad_input(place: Path, capsys: pytest.CaptureFixtur
         (["fit", str(place / "nowhere"), *FIT, "-o", made], 2, "missing"),
         (["fit", people, *FIT, "--method", "tip-im", "-o", made], 2, "No protector"),
         (["protect", made, people, "--aligned", *key], 6, "holds no protector"),
-        (["match", made, str(place / "none"), people, *key], 8, "cannot be read"),
+        (["match", made, str(place / "none"), people, *key], 9, "cannot be read"),
         (["protect", made, people, "-o", "gallery.safetensors", *key], 2, "galleries are sealed"),
     ):
         assert run(["templates", *arguments]) == code, arguments

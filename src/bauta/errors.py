@@ -4,6 +4,7 @@
 
     BautaError                    1  failed                            anything of ours that has no better name
     ├── InternalError             1  internal                          a defect in Bauta, or a process that was killed
+    ├── InvalidEdit               1  method                            a method that answers with no edit
     ├── UsageError                2  usage                             options or configuration that make no sense
     ├── NoFaceFound               3  no-face                           a readable photo in which no face was found
     ├── PhotoError                4  photo                             a photo that cannot be read
@@ -19,7 +20,8 @@
     │   ├── UnsupportedOperator      recognizer.unsupported-operator   the importer does not know an operator
     │   ├── RoleRefused              recognizer.role-refused           a judge as surrogate, or one network as both
     │   ├── NotCalibrated            recognizer.not-calibrated         no threshold is stored for this recogniser
-    │   └── NumericalFailure         recognizer.numerical-failure      a network answered with NaN or infinity
+    │   ├── NumericalFailure         recognizer.numerical-failure      a network answered with NaN or infinity
+    │   └── LimitExceeded            recognizer.limit-exceeded         a network took more time or memory than it may
     └── GalleryError              9  gallery                           a gallery that cannot be read
         ├── WrongKey                 gallery.wrong-key                 another key than the one it is sealed under
         ├── GalleryDamaged           gallery.damaged                   torn, edited, or no gallery at all
@@ -60,6 +62,12 @@ class InternalError(BautaError):
     """A defect in Bauta, or a worker process that ended before its work was done."""
 
     code = "internal"
+
+
+class InvalidEdit(BautaError):
+    """A method answered with something that is not an edit of the view it was shown; the message names its package."""
+
+    code = "method"
 
 
 class UsageError(BautaError):
@@ -161,6 +169,12 @@ class NumericalFailure(RecognizerError):
     """A network answered with NaN or infinity."""
 
     code = "recognizer.numerical-failure"
+
+
+class LimitExceeded(RecognizerError):
+    """A network took more time or memory than it may, and was stopped."""
+
+    code = "recognizer.limit-exceeded"
 
 
 class GalleryError(BautaError):

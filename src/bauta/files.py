@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
+from bauta.drafts import claim_draft
 from bauta.errors import OutputError, OutputExists
 
 
@@ -43,6 +44,7 @@ def write_atomically(
         if like is not None:
             mode &= 0o600 | (like.stat().st_mode & 0o066)
         with open(os.open(temporary, _NEW, mode), "wb") as stream:  # noqa: PTH123 - the mode counts from the start
+            claim_draft(stream)
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

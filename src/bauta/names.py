@@ -1,4 +1,4 @@
-"""Names of people that are one under any spelling: for benchmarks, trainings, and calibrations alike."""
+"""Names: of people, one under any spelling, for benchmarks, trainings and calibrations alike; and of files."""
 
 from __future__ import annotations
 
@@ -24,3 +24,21 @@ def normalise_name(name: str) -> str:
     if not plain:
         raise UsageError(f"{name!r} is no name.", hint="A person's name needs a letter or a digit.")
     return plain
+
+
+_DEVICES = frozenset(
+    {"con", "prn", "aux", "nul"} | {f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"}
+)
+
+
+def names_a_file(name: str) -> bool:
+    """Whether every usual system takes it as the name of a file: neither a device of Windows, such as ``NUL`` or
+    ``con.txt``, nor ending in a dot or a space, nor with a character that is special somewhere."""
+    return (
+        bool(name)
+        and name.isprintable()
+        and not set('<>:"/\\|?*') & set(name)
+        and name[-1] not in ". "
+        and name.split(".")[0].rstrip().casefold() not in _DEVICES
+        and len(name.encode("utf-8", "replace")) <= 255
+    )

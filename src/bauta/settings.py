@@ -31,8 +31,7 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from bauta.errors import UsageError
-
-_LONGEST = 100  # letters of a value in a message
+from bauta.tables import shown
 
 
 @dataclass(frozen=True)
@@ -126,11 +125,11 @@ class Settings:
             value = getattr(self, option.name)
             if not _fits(value, option, bounds):
                 raise UsageError(
-                    f"{self._called()} cannot run with {option.name}={_shown(value)}.",
+                    f"{self._called()} cannot run with {option.name}={shown(value)}.",
                     hint=f"{option.name} is {option.allowed}.",
                 )
         for name, hint in self.problems():
-            raise UsageError(f"{self._called()} cannot run with {name}={_shown(getattr(self, name))}.", hint=hint)
+            raise UsageError(f"{self._called()} cannot run with {name}={shown(getattr(self, name))}.", hint=hint)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Pairs of a field and a hint, for values that do not go together."""
@@ -256,12 +255,6 @@ def _field_to_plain(value: Any) -> Any:
     if isinstance(value, Settings):
         return value.to_dict()
     return list(value) if isinstance(value, tuple) else value
-
-
-def _shown(value: Any) -> str:
-    """A value in a message, which whoever wrote a file may have made as long as the file."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def attribute_texts(of: type) -> dict[str, str]:

@@ -29,6 +29,11 @@ def show_error(message: str, hint: str = "") -> None:
         print(f"hint: {clean(hint)}", file=sys.stderr)
 
 
+def show_warning(message: str) -> None:
+    """One line for what was passed over while the rest goes on."""
+    print(f"warning: {clean(message)}", file=sys.stderr)
+
+
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Aligned columns on stdout, readable by people and by `cut` and `awk` alike."""
     lines = [list(header), *([clean(cell) for cell in row] for row in rows)]

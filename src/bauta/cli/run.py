@@ -7,12 +7,14 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 from typer.exceptions import Abort, TyperException
 
-from bauta.cli.console import show_error
+from bauta.cli.console import show_error, show_warning
 from bauta.errors import BautaError, UsageError, as_bauta_error
 
 INTERRUPTED = 130
@@ -20,6 +22,20 @@ INTERRUPTED = 130
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line, without the program's name, and return its exit code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _run(arguments)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Ours on a line of their own; those of libraries as Python writes them, with the place in the code."""
+    if issubclass(category, RuntimeWarning):
+        show_warning(str(message))
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, *place[:2]))
+
+
+def _run(arguments: Sequence[str]) -> int:
     from bauta.cli.app import app
 
     _print_anything()

@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from bauta.cloaks.base import Cloak, Edit, InvalidEdit, Need, Reading, Reads, Restores, Work, least_jacobian
+from bauta.cloaks.base import Cloak, Edit, Need, Reading, Reads, Restores, Work, least_jacobian
 from bauta.cloaks.view import FaceView, Placement, cut_view
-from bauta.errors import BautaError, UsageError
+from bauta.errors import BautaError, InvalidEdit, UsageError
 from bauta.faces.faces import Faces
 from bauta.photo import Photo
 from bauta.progress import Steps

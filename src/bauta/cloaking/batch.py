@@ -378,9 +378,10 @@ def _make_folder(directory: Path, like: Sequence[Path]) -> None:
         make_folder(directory / RECORDS, like=like)
         with tempfile.TemporaryFile(dir=directory):
             pass
-    except OSError as error:
+    except (OSError, OutputError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
         raise OutputError(
-            f"Cannot write to the output folder {directory}: {error.strerror or error}.",
+            f"Cannot write to the output folder {directory}: {getattr(cause, 'strerror', None) or cause}.",
             hint="Give a folder that can be written to with -o.",
         ) from error
 

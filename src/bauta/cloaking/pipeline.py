@@ -94,6 +94,7 @@ class Pipeline:
             OutputError: when the destination cannot be written.
         """
         began = time.monotonic()
+        photo = photo.cleared()
         progress("looking for faces", 0, 1)
         faces, spared = self.select(photo)
         detected = time.monotonic()
@@ -132,6 +133,7 @@ class Pipeline:
             UsageError: when the two are not the same photo.
         """
         began = time.monotonic()
+        original = original.cleared()
         (height, width), (other_height, other_width) = original.pixels.shape[:2], protected.pixels.shape[:2]
         if abs(other_width / width * height / other_height - 1) > 0.02:
             raise UsageError(
@@ -169,6 +171,7 @@ class Pipeline:
             progress: Called as work advances.
         """
         began = time.monotonic()
+        original = original.cleared()
         progress("looking for faces", 0, 1)
         faces, spared = self.select(original)
         detected = time.monotonic()
@@ -345,6 +348,7 @@ class Pipeline:
             original=original.pixels,
             saved=saved.pixels,
             fitted=tuple(one.sha256 for one in self.fitted),
+            limits=faces.limits,
         )
 
 

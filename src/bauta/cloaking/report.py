@@ -29,9 +29,10 @@ from bauta.cloaking.report_data import (
 from bauta.cloaking.report_page import render
 from bauta.cloaking.roles import Roles
 from bauta.cloaking.settings import ProtectSettings
+from bauta.faces.faces import SearchLimit
 from bauta.judging import words
 from bauta.judging.conditions import CONDITIONS
-from bauta.judging.findings import Box, Finding, SearchLimit, Verdict, decide
+from bauta.judging.findings import Box, Finding, Verdict, decide
 from bauta.judging.verification import FaceVerification
 from bauta.recognizers.cards import RecognizerCard
 from bauta.schema import plain

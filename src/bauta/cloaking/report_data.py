@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from bauta.judging.findings import Box, Finding, SearchLimit, Verdict
+from bauta.faces.faces import SearchLimit
+from bauta.judging.findings import Box, Finding, Verdict
 from bauta.judging.verification import Comparison, Quality
 from bauta.photo import Photo
 from bauta.recognizers.calibration import Threshold

@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast, get_args, runtime_checkable
 
 from bauta.cloaks.view import ViewSpec
-from bauta.errors import BautaError, UsageError
+from bauta.errors import InvalidEdit, UsageError
 from bauta.progress import Steps, silent
 from bauta.registry import MethodCard, load_method
 from bauta.settings import Settings
@@ -63,12 +63,6 @@ Scalar = str | int | float | bool
 C = TypeVar("C", bound=Settings)
 
 
-class InvalidEdit(BautaError):
-    """A method answered with something that is not an edit of the view it was shown."""
-
-    code = "method"
-
-
 @dataclass(frozen=True, eq=False)
 class Edit:
     """What happens to one view: its pixels are moved by a smooth warp, and then a perturbation is added.
@@ -82,7 +76,7 @@ class Edit:
     {}
     >>> Edit(view, torch.full((3, 16, 16), float("nan")))
     Traceback (most recent call last):
-    bauta.cloaks.base.InvalidEdit: The perturbation holds NaN or infinity.
+    bauta.errors.InvalidEdit: The perturbation holds NaN or infinity. Leave out the recogniser that caused it.
 
     Attributes:
         view: The view that it is an edit of.

@@ -23,7 +23,7 @@ from bauta.objectives.visibility import just_noticeable, ssim_map
 from bauta.recognizers.ensemble import Ensemble
 
 if TYPE_CHECKING:
-    from bauta.cloaks.tip_im import Gain, TipImConfig
+    from bauta.cloaks.tip_im_settings import Gain, TipImConfig
 
 
 def optimise(views: Sequence[FaceView], config: TipImConfig, targets: Tensor | None, work: Work) -> list[Edit]:

@@ -113,22 +113,6 @@ class Placement:
             patch *= cv2.resize(support, (self.width, self.height), interpolation=cv2.INTER_NEAREST)[..., None]
         return patch
 
-    def paste(self, delta: Tensor, shape: tuple[int, int]) -> FloatArray:
-        """Perturbation of the whole photo from one of the view.
-
-        Args:
-            delta: (3, h, w) in [-1, 1], at view resolution.
-            shape: (H, W) of the photo.
-
-        Returns:
-            (H, W, 3) float32, exactly zero outside the view's rectangle.
-        """
-        import numpy as np
-
-        whole = np.zeros((*shape, 3), dtype=np.float32)
-        whole[self.rows, self.columns] = self.patch(delta)
-        return whole
-
     def displacement(self, warp: Tensor) -> FloatArray:
         """A warp of the rectangle, (2, height, width) float32 in photo pixels, from one of the view.
 

@@ -1,55 +1,58 @@
-"""Finding the faces of a photo, or the one inside a box that a person gives."""
+"""Finding the faces of a photo, or the one inside a box that a person gives.
+
+CenterFace, trained further to see faces at every angle, proposes over tiles of the photo; R-Net and O-Net of MTCNN
+and CenterFace as it was look once more, at each proposal turned upright, and decide.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bauta.errors import UsageError
 from bauta.faces.alignment import sample
-from bauta.faces.cascade import Search, find, landmarks_in_photo, run
+from bauta.faces.cascade import landmarks_in_photo, run
 from bauta.faces.crop_template import ARCFACE_112
-from bauta.faces.faces import Faces
+from bauta.faces.faces import Faces, SearchLimit
 from bauta.faces.mtcnn import load_networks
+from bauta.faces.mtcnn_search import SMALLEST, TURNS, find_with_mtcnn, rotation
+from bauta.faces.proposals import area, propose
+from bauta.faces.second_look import confirm
 
-DETECTORS = ("mtcnn",)
-# The smallest face looked for, unless told otherwise: in pixels, and as a fraction of the photo's short side.
-MINIMUM_SIZE = 20.0
-MINIMUM_FRACTION = 0.02
-# No face has fewer pixels on a side than this.
-SMALLEST = 8.0
-# Nearly every upright face scores more; what looks like a face in a lying photo, seldom.
-CONVINCING = 0.98
-# When no face is convincing, the photo is turned by these degrees, counter-clockwise as seen.
-TURNS = (90.0, 180.0, 270.0, 30.0, -30.0)
-# A turned photo needs no more detail than this long side in pixels.
-TURNED_LONG_SIDE = 1600
+DETECTORS = ("centerface", "mtcnn")
+# The smallest face looked for, unless told otherwise: this part of the short side, but no less and no more pixels.
+SMALL_FRACTION = 0.02
+SMALL_PIXELS = (20.0, 40.0)
+# In thumbnails it is smaller: this part of the short side.
+THUMBNAIL_FRACTION = 0.1
+# Pixels that the network sees of one photo; beyond, smaller faces are not looked for, and the result says so.
+# 300 megapixels need that many for faces of 40 pixels.
+LARGEST_AREA = 110e6
+# Proposals looked at once more; beyond, the result says so. A photo of 340 people leaves 400.
+PROPOSALS = 5000
 
 
 def detect_faces(
     pixels: NDArray[np.float32],
     *,
-    detector: str = "mtcnn",
+    detector: str = "centerface",
     minimum_size: float | None = None,
     thorough: bool = True,
+    visible: NDArray[np.bool_] | None = None,
 ) -> Faces:
     """All faces of a photo, best first.
 
     Args:
         pixels: (H, W, 3) in [0, 1], upright RGB.
-        detector: "mtcnn" is the one there is.
-        minimum_size: Side in pixels of the smallest face looked for, at least 8; by default 20 pixels, or
-            2 % of the short side when that is more.
-        thorough: When no convincing face is found, look again for smaller faces and in the photo turned by
-            90, 180, 270 and +-30 degrees, and keep the best of these; at last with lower thresholds.
+        detector: "centerface", or "mtcnn" alone, as an attacker may have it.
+        minimum_size: Height in pixels of the smallest face looked for, at least 8; by default `smallest_face`.
+        thorough: Keep faces at any angle; otherwise only those that are upright within 45 degrees.
+        visible: (H, W), which pixels can be seen; a face of which less than half can be seen is left out.
 
     Returns:
-        The faces by descending score, then from top to bottom; empty when there is none. In a turned photo
-        a face's landmarks keep the order they have when the face is upright.
+        The faces by descending score, then from top to bottom; empty when there is none. The landmarks of a turned
+        face keep the order they have when it is upright. `Faces.limits` says what was not looked for: where it is
+        not empty, the photo may show faces that are not among these.
 
     Raises:
         UsageError: when the pixels are no RGB image, or an option is out of range.
@@ -59,17 +62,56 @@ def detect_faces(
     if detector not in DETECTORS:
         raise UsageError(f"No detector is called {detector!r}.", hint=f"There is: {', '.join(DETECTORS)}.")
     if minimum_size is None:
-        minimum_size = max(MINIMUM_SIZE, MINIMUM_FRACTION * min(pixels.shape[:2]))
-    search = Search(minimum_size)
-    faces = find(pixels, search)
-    if not thorough or _best_score(faces) > CONVINCING or min(pixels.shape[:2]) < SMALLEST:
-        return faces
-    # A true face stands out by its score from what a wrong turn shows.
-    finer = replace(search, minimum_size=max(SMALLEST, minimum_size / 2), long_side=1920)
-    best = max((faces, find(pixels, finer), *_find_turned(pixels, search)), key=_best_score)
-    faces = Faces.join([best, best.elsewhere(faces)])  # somebody lying down does not hide who stands beside
-    faces = faces[np.argsort(-faces.scores, kind="stable")]
-    return faces if len(faces) else find(pixels, replace(finer, thresholds=(0.5, 0.5, 0.5)))
+        minimum_size = smallest_face(pixels.shape)
+    if not minimum_size >= SMALLEST:
+        raise UsageError(
+            f"Faces of {minimum_size} pixels cannot be found.",
+            hint=f"Give a minimum size of at least {SMALLEST:g} pixels.",
+        )
+    if detector == "mtcnn":
+        faces = find_with_mtcnn(pixels, minimum_size, thorough=thorough)
+    else:
+        faces = _find(pixels, minimum_size, thorough=thorough)
+    if visible is not None:
+        faces = faces[_visible(faces, visible)]
+    return faces[np.lexsort((faces.boxes[:, 0], faces.boxes[:, 1], -faces.scores))]
+
+
+def smallest_face(shape: tuple[int, ...]) -> float:
+    """Height in pixels of the smallest face looked for in a photo (H, W, ...): 40, whatever the photo's size; in photos
+    of less than 2000 pixels on the short side 2 % of it, but at least 20; in thumbnails a tenth of it."""
+    short = min(shape[:2])
+    least = max(SMALLEST, min(SMALL_PIXELS[0], THUMBNAIL_FRACTION * short))
+    return float(np.clip(SMALL_FRACTION * short, least, SMALL_PIXELS[1]))
+
+
+def _find(pixels: NDArray[np.float32], smallest: float, *, thorough: bool) -> Faces:
+    """Propose and confirm; with the limits of this search."""
+    limits: list[SearchLimit] = [] if thorough else ["turned"]
+    share = area(pixels.shape, smallest) / LARGEST_AREA
+    if share > 1:
+        smallest *= share**0.5
+        limits.append("size")
+    proposals = propose(pixels, smallest)
+    if len(proposals) > PROPOSALS:
+        limits.append("places")
+    faces = confirm(pixels, proposals[:PROPOSALS], turned=thorough)
+    return _cut(faces, pixels.shape).limited(*limits)
+
+
+def _cut(faces: Faces, shape: tuple[int, ...]) -> Faces:
+    """Faces with their boxes cut to the photo, without those whose middle is outside of it."""
+    last = np.array([shape[1] - 1, shape[0] - 1])
+    middle = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
+    faces = faces[np.flatnonzero(((middle >= 0) & (middle <= last)).all(axis=1))]
+    return Faces(np.clip(faces.boxes, 0, np.tile(last, 2)), faces.landmarks, faces.scores, faces.limits)
+
+
+def _visible(faces: Faces, visible: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(N,) whether at least half of each box can be seen."""
+    edges = np.round(faces.boxes).astype(int)
+    parts = [visible[top : bottom + 1, left : right + 1] for left, top, right, bottom in edges]
+    return np.array([part.size > 0 and part.mean() >= 0.5 for part in parts], np.bool_)
 
 
 def face_from_box(pixels: NDArray[np.float32], box_xywh: ArrayLike) -> Faces:
@@ -114,40 +156,6 @@ def _check_pixels(pixels: NDArray[np.float32]) -> None:
         )
 
 
-def _best_score(faces: Faces) -> float:
-    return float(faces.scores.max(initial=0))
-
-
-def _find_turned(pixels: NDArray[np.float32], search: Search) -> Iterator[Faces]:
-    """What is found in the photo turned by each of `TURNS`, in the photo's own coordinates."""
-    height, width = pixels.shape[:2]
-    scale = min(1.0, TURNED_LONG_SIDE / max(height, width))
-    size = np.maximum(1, np.round((scale * width, scale * height))).astype(int)
-    reduced = pixels if scale == 1 else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    # Reducing by s carries the pixel centre p to s (p + 1/2) - 1/2.
-    ratio = size / (width, height)
-    coarser = replace(search, minimum_size=max(SMALLEST, scale * search.minimum_size), long_side=640)
-    for degrees in TURNS:
-        turn = _rotation(degrees)
-        # The canvas holds the whole turned photo, centred.
-        canvas = np.ceil(np.abs(turn) @ size - 1e-6)
-        offset = (canvas - 1) / 2 - turn @ ((size - 1) / 2)
-        matrix = np.column_stack([turn, offset])
-        turned = sample(reduced, matrix, (int(canvas[1]), int(canvas[0])), border=0.5)
-        faces = find(turned, coarser)
-        corners = faces.boxes[:, [[0, 1], [2, 1], [0, 3], [2, 3]]]
-        corners, landmarks = (((points - offset) @ turn + 0.5) / ratio - 0.5 for points in (corners, faces.landmarks))
-        last = (width - 1, height - 1)
-        boxes = [np.clip(corners.min(axis=1), 0, last), np.clip(corners.max(axis=1), 0, last)]
-        yield Faces(np.concatenate(boxes, axis=1), landmarks, faces.scores)
-
-
-def _rotation(degrees: float) -> NDArray[np.float64]:
-    """The matrix that turns a photo counter-clockwise as seen (y points down)."""
-    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return np.array([(cosine, sine), (-sine, cosine)])
-
-
 def _landmarks_inside(pixels: NDArray[np.float32], box: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
     """O-Net's landmarks (5, 2) in a box and their probability, or an average face's and zero."""
     _, _, output = load_networks()
@@ -156,7 +164,7 @@ def _landmarks_inside(pixels: NDArray[np.float32], box: NDArray[np.float64]) -> 
         looks = []
         for degrees in turns:
             for enlargement in (1.0, 0.8, 1.25):
-                turn = _rotation(degrees) * 47 / (side * enlargement)
+                turn = rotation(degrees) * 47 / (side * enlargement)
                 looks.append(np.column_stack([turn, (23.5, 23.5) - turn @ centre]))
         patches = np.stack([sample(pixels, look, (48, 48), border=0.5) for look in looks])
         _, fractions, scores = run(output, patches)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bauta.errors import UsageError
+
+SearchLimit = Literal["time", "size", "turned", "places"]
+"""What kept a search for faces from being whole: its time was up, the photo was too large for small faces, turned faces
+were left out, or so many places resembled a face that only the likeliest were looked at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +28,8 @@ class Faces:
         landmarks: (N, 5, 2) float32, (x, y) of the eye on the left, the eye on the right, the nose tip and
             the mouth corners on the left and on the right, as seen with the face upright.
         scores: (N,) float32 in [0, 1], the detector's confidence.
+        limits: What was not looked for or not looked at; empty when the search was whole. Where there are limits, a
+            face may be left that was not seen, and nothing may be said of the whole photo.
 
     Raises:
         UsageError: when shapes disagree or values are not finite.
@@ -32,6 +38,7 @@ class Faces:
     boxes: NDArray[np.float32]
     landmarks: NDArray[np.float32]
     scores: NDArray[np.float32]
+    limits: tuple[SearchLimit, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.scores)
@@ -54,7 +61,7 @@ class Faces:
 
     def __getitem__(self, index: int | slice | NDArray[Any]) -> Faces:
         chosen = np.atleast_1d(np.arange(len(self))[index])
-        return Faces(self.boxes[chosen], self.landmarks[chosen], self.scores[chosen])
+        return Faces(self.boxes[chosen], self.landmarks[chosen], self.scores[chosen], self.limits)
 
     @property
     def areas(self) -> NDArray[np.float32]:
@@ -73,14 +80,28 @@ class Faces:
             np.concatenate([part.boxes for part in parts]),
             np.concatenate([part.landmarks for part in parts]),
             np.concatenate([part.scores for part in parts]),
+            tuple(dict.fromkeys(limit for part in parts for limit in part.limits)),
         )
 
+    def limited(self, *limits: SearchLimit) -> Faces:
+        """These faces, of a search with further limits."""
+        return replace(self, limits=tuple(dict.fromkeys((*self.limits, *limits))))
+
+    def each_once(self) -> Faces:
+        """Of those that are one face the best, by descending score; equal scores keep their order."""
+        ordered = self[np.argsort(-self.scores, kind="stable")]
+        left, kept = np.arange(len(ordered)), []
+        while len(left):
+            best, left = left[0], left[1:]
+            kept.append(best)
+            left = left[~same_face(ordered[left], ordered[best])]
+        return ordered[np.array(kept, dtype=np.int64)]
+
     def elsewhere(self, others: Faces) -> Faces:
-        """Those of `others` that are none of these faces: whose boxes hardly overlap with any of theirs."""
+        """Those of `others` that are none of these faces."""
         if not len(self) or not len(others):
             return others
-        near = [overlaps(self.boxes, box, of_smaller=True).max() > SAME_FACE for box in others.boxes]
-        return others[~np.array(near, np.bool_)]
+        return others[np.array([not same_face(self, others[index]).any() for index in range(len(others))], np.bool_)]
 
     def overlap(self, box: ArrayLike) -> NDArray[np.float32]:
         """(N,) intersection over union of each face's box with `box` (x1, y1, x2, y2)."""
@@ -92,6 +113,7 @@ class Faces:
             "boxes": self.boxes.tolist(),
             "landmarks": self.landmarks.tolist(),
             "scores": self.scores.tolist(),
+            "limits": list(self.limits),
         }
 
     @classmethod
@@ -105,15 +127,39 @@ class Faces:
             scores = np.asarray(values["scores"], dtype=np.float32).reshape(-1)
             boxes = np.asarray(values["boxes"], dtype=np.float32).reshape(-1, 4)
             landmarks = np.asarray(values["landmarks"], dtype=np.float32).reshape(-1, 5, 2)
+            limits: tuple[SearchLimit, ...] = tuple(values.get("limits", ()))
+            if not set(limits) <= set(get_args(SearchLimit)):
+                raise ValueError(f"limits {limits}")
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"Faces cannot be read from this entry: {error}.",
                 hint="It needs boxes (N, 4), landmarks (N, 5, 2) and scores (N,).",
             ) from error
-        return cls(boxes, landmarks, scores)
+        return cls(boxes, landmarks, scores, limits)
 
 
-SAME_FACE = 0.3  # of the smaller of two boxes, from which on they are taken for one face
+# Two boxes show one face when they share this much of their union, or, being of similar size, this much of the smaller
+# one. A card before a face or a picture on a shirt is a second face.
+SAME_UNION = 0.3
+SAME_PART = 0.6
+SIMILAR_SIZE = 0.3
+# So do landmarks that lie closer together, on average, than this part of the distance between the eyes.
+SAME_POINTS = 0.35
+
+
+def same_face(faces: Faces, one: Faces) -> NDArray[np.bool_]:
+    """(N,) whether each face is that one: by their boxes, or by their landmarks when one box is a loose one."""
+    box, area = one.boxes[0], np.maximum(one.areas[0], 1e-9)
+    similar = np.minimum(faces.areas, area) > SIMILAR_SIZE * np.maximum(faces.areas, area)
+    part = overlaps(faces.boxes, box, of_smaller=True) > SAME_PART
+    union = overlaps(faces.boxes, box) > SAME_UNION
+    apart = np.linalg.norm(faces.landmarks - one.landmarks, axis=2).mean(axis=1)
+    eyes = np.maximum(_between_eyes(faces), _between_eyes(one))
+    return np.asarray(union | (part & similar) | (apart < SAME_POINTS * eyes))
+
+
+def _between_eyes(faces: Faces) -> NDArray[np.floating]:
+    return np.asarray(np.linalg.norm(faces.landmarks[:, 0] - faces.landmarks[:, 1], axis=1))
 
 
 def overlaps(boxes: NDArray[np.float32], box: NDArray[np.float32], *, of_smaller: bool = False) -> NDArray[np.float32]:

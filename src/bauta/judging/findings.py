@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from bauta.faces.faces import SearchLimit
+
 Box = tuple[float, float, float, float]
 
 ORIGINAL = "original"
@@ -68,9 +70,6 @@ Verdict = Literal["protected", "unconfirmed", "fragile", "partial", "weak"]
 """
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-
-SearchLimit = Literal["time", "size", "turned"]
-"""What stopped a search for faces: its time was up, the photo was too large, or turned faces were left out."""
 
 FRAGILE_CONDITIONS = frozenset({"jpeg-95", "jpeg-75", "half-size", "screenshot"})
 """Names of the conditions that no shared photo escapes; a mask that one of them undoes is fragile.

@@ -280,9 +280,9 @@ def find_again(
     landmarks = (faces.landmarks + 0.5) * scale - 0.5
     boxes = faces.boxes * np.tile(scale, 2)
     present = np.zeros(len(faces), dtype=np.bool_)
-    # Nothing much smaller than the smallest face is of interest, and small faces are what detection costs.
+    # Nothing smaller than the smallest face is of interest, and small faces are what detection costs.
     side = float(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)).min(initial=math.inf))
-    seen = detect_faces(received, minimum_size=max(12, int(side / 2)), thorough=thorough)
+    seen = detect_faces(received, minimum_size=max(12, int(side)), thorough=thorough)
     for index, box in enumerate(boxes):
         overlap = seen.overlap(box)
         if len(seen) and overlap.max() >= MINIMUM_OVERLAP:

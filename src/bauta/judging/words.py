@@ -46,6 +46,7 @@ _SEARCH_LIMITS = {
     "time": "its time was up",
     "size": "the photo is too large to be searched for small faces",
     "turned": "turned faces were not looked for",
+    "places": "so much in it resembles a face that only the likeliest places were looked at",
 }
 
 

@@ -234,6 +234,8 @@ def read_content(path: Path, what: str) -> bytes:
         WeightsCorrupt: when it is too large to be one.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device may never end
+            raise WeightsMissing(f"{what} cannot be read: {path} is not a file.", hint="Check the name.")
         if path.stat().st_size > LARGEST:
             raise WeightsCorrupt(f"{path} is larger than {LARGEST} bytes.", hint="Is it the right file?")
         return path.read_bytes()
@@ -256,3 +258,7 @@ def read_parts(content: bytes, name: str) -> dict[str, Tensor]:
         return load(content)
     except safetensors.SafetensorError as error:
         raise WeightsCorrupt(f"{name} is not a safetensors file: {error}.", hint="Fit it again.") from error
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:  # element types that torch has not
+        raise WeightsCorrupt(
+            f"{name} holds numbers of a type that nothing of Bauta writes.", hint="Fit it again."
+        ) from error

@@ -87,6 +87,11 @@ class Photo:
         own = self.path.suffix if self.path else ""
         return own if own.lower() in SUFFIXES[self.format] else SUFFIXES[self.format][0]
 
+    def cleared(self) -> Photo:
+        """The photo without what its transparent pixels hide: an erased face is often still there, unseen."""
+        raster = self._raster.cleared()
+        return self if raster is self._raster else replace(self, _raster=raster)
+
     def with_perturbation(self, delta: NDArray[np.floating[Any]]) -> Photo:
         """The photo with ``delta`` added to its samples, rounded once to their depth and clipped.
 

@@ -86,6 +86,17 @@ class Raster:
             return (1 - values[..., :3]) * (1 - values[..., 3:])
         return values if self.colour == "rgb" else np.repeat(values, 3, axis=2)
 
+    def cleared(self) -> Raster:
+        """The raster without what its transparent pixels hide: where opacity is 0, colours are 0 too."""
+        if not self.has_alpha:
+            return self
+        hidden = (self.samples[..., -1] == 0) & self.samples[..., :-1].any(axis=2)
+        if not hidden.any():
+            return self
+        samples = self.samples.copy()
+        samples[hidden] = 0
+        return replace(self, samples=samples)
+
     def perturbed(self, delta: NDArray[np.floating[Any]]) -> Raster:
         """The raster with an upright ``delta`` (H, W, 3) in [-1, 1] added.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -13,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bauta.errors import (
-    NumericalFailure,
     OutputError,
     OutputExists,
     RecognizerError,
-    UnsupportedOperator,
     UsageError,
     WeightsCorrupt,
     WeightsMissing,
@@ -34,17 +33,23 @@ from bauta.recognizers.cards import (
     verify_weights,
 )
 from bauta.recognizers.download import digest, fetch_file, fetch_text
+from bauta.recognizers.examination import probes
+from bauta.recognizers.isolation import IsolatedRecognizer, came_along
+from bauta.tables import read_text
 
-TOLERANCE = 1e-4  # largest difference between the importer's and ONNX Runtime's unit-norm embeddings
 SAME_NETWORK = 1e-3  # two networks whose embeddings of the probes differ by less are one
 MODEL_FILE = "model.onnx"
+
+_DRAFT = ".adding-"
+_ABANDONED = 3600  # seconds after which no process is still writing two files
 
 
 def add_recognizer(model: Path, card: Path, *, home: Path | None = None) -> RecognizerCard:
     """Check a network and its card, and keep copies of both.
 
     The network must be one readable ONNX file with one image input, run in ONNX Runtime, and answer with as
-    many numbers as the card says. With the role of a surrogate it must also pass the importer, agree with
+    many numbers as the card says. It is tried in a process of its own, with limits on time and memory: see
+    `bauta.recognizers.isolation`. With the role of a surrogate it must also pass the importer, agree with
     ONNX Runtime to 1e-4 and have finite gradients.
 
     Args:
@@ -62,13 +67,10 @@ def add_recognizer(model: Path, card: Path, *, home: Path | None = None) -> Reco
         WeightsCorrupt: when it is no such network, or not the file the card names.
         UnsupportedOperator: when a surrogate's graph cannot be imported exactly.
         NumericalFailure: when the network answers with NaN or infinity.
+        LimitExceeded: when it takes too much time or memory.
         OutputError: when the copies cannot be written.
     """
-    try:
-        text = card.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Cannot read the card {card}: {error}", hint="Give a TOML file.") from error
-    return _add(model, text, origin=str(card), home=home or catalog.home())
+    return _add(model, read_text(card, "the card"), origin=str(card), home=home or catalog.home())
 
 
 def _add(model: Path, text: str, *, origin: str, home: Path) -> RecognizerCard:
@@ -84,8 +86,7 @@ def _add(model: Path, text: str, *, origin: str, home: Path) -> RecognizerCard:
             hint="Is it the right file?",
         )
     require_free_name(card.name, home)
-    _check_graph(content, card)
-    _check_answers(card)
+    _require_new(card, _examined(card))
     return _keep(card, content, home)
 
 
@@ -97,6 +98,8 @@ def require_free_name(name: str, home: Path) -> None:
 
 def _read_model(model: Path) -> bytes:
     try:
+        if model.exists() and not model.is_file():
+            raise WeightsMissing(f"{model} is not a file.", hint="Give an ONNX file.")
         if model.stat().st_size > LARGEST_WEIGHTS:
             raise WeightsCorrupt(f"{model} is larger than {LARGEST_WEIGHTS} bytes.", hint="Is it the right file?")
         return model.read_bytes()
@@ -104,69 +107,31 @@ def _read_model(model: Path) -> bytes:
         raise WeightsMissing(f"Cannot read {model}: {error.strerror or error}.", hint="Give an ONNX file.") from error
 
 
-def _check_graph(content: bytes, card: RecognizerCard) -> None:
-    """One image input of the card's size, one output; all in this one file."""
-    from bauta.recognizers.onnx.graph import parse_graph
-
-    graph, _ = parse_graph(content)
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in constants]
-    if len(inputs) != 1 or len(graph.output) != 1:
-        raise WeightsCorrupt(
-            f"The network of {card.name!r} has {len(inputs)} inputs and {len(graph.output)} outputs.",
-            hint="A recogniser has one image input and one embedding: export it so.",
-        )
-    shape = [axis.dim_value or None for axis in inputs[0].type.tensor_type.shape.dim]
-    wanted = (3, card.template.height, card.template.width)
-    if len(shape) != 4 or any(size not in (None, want) for size, want in zip(shape[1:], wanted, strict=True)):
-        raise WeightsCorrupt(
-            f"The network of {card.name!r} reads {shape}, the card says (N, 3, {wanted[1]}, {wanted[2]}).",
-            hint="Correct the card's template, or export the network in NCHW.",
-        )
-
-
-def _check_answers(card: RecognizerCard) -> None:
-    from bauta.recognizers.judges import load_judge
-
-    crops = _probes(card)
-    expected = load_judge(replace(card, roles=ROLES)).embed(crops)
+def _require_new(card: RecognizerCard, embeddings: NDArray[np.float32]) -> None:
+    """Surrogates and judges are kept apart by the hash of their files, which saving a network anew changes."""
     for other in catalog.list_recognizers():
-        # Surrogates and judges are kept apart by the hash of their files, which saving a network anew changes.
         if (other.dim, other.template) == (card.dim, card.template) and other.sha256 != card.sha256:
             with suppress(RecognizerError):  # an unusable neighbour is no reason to refuse
-                if np.abs(load_judge(replace(other, roles=ROLES)).embed(crops) - expected).max() < SAME_NETWORK:
+                if np.abs(_answers(other) - embeddings).max() < SAME_NETWORK:
                     raise UsageError(
                         f"{card.name!r} answers as {other.name!r} does: it is the same network in another file.",
                         hint="Use the one that is there; one network under two names could attack and judge at once.",
                     )
-    if "surrogate" not in card.roles:
-        return
-    import torch
-
-    from bauta.recognizers.surrogates import load_surrogate
-
-    images = torch.from_numpy(crops).requires_grad_()
-    embeddings = load_surrogate(card)(images)
-    difference = float(np.abs(embeddings.detach().numpy() - expected).max())
-    if difference > TOLERANCE:
-        raise UnsupportedOperator(
-            f"As a torch module, {card.name!r} differs from ONNX Runtime by {difference:.1e}; "
-            f"the limit is {TOLERANCE:g}.",
-            hint="Add it as a judge only, and report the network.",
-        )
-    (gradient,) = torch.autograd.grad(embeddings.sum(), images)
-    if not gradient.isfinite().all():
-        raise NumericalFailure(f"The gradient of {card.name!r} holds NaN or infinity.", hint="Add it as a judge only.")
 
 
-def _probes(card: RecognizerCard) -> NDArray[np.float32]:
-    """Three crops: noise, something smooth with the contrast of a photo, and its negative."""
-    height, width = card.template.height, card.template.width
-    noise = np.random.default_rng(0).random((3, height, width), dtype=np.float32)
-    y, x = np.mgrid[0:height, 0:width] / max(height, width)
-    waves = [0.5 + 0.3 * np.sin(7 * x + 3 * y * channel + channel) * np.cos(5 * y - 2 * x) for channel in range(3)]
-    smooth = np.stack(waves).astype(np.float32)
-    return np.stack([noise, smooth, 1 - smooth])
+def _examined(card: RecognizerCard) -> NDArray[np.float32]:
+    """What the network says of the probes, once it has passed; nobody knows it, so it runs in a process of its own."""
+    with IsolatedRecognizer(card) as recognizer:
+        return recognizer.examine()
+
+
+def _answers(card: RecognizerCard) -> NDArray[np.float32]:
+    if came_along(card):
+        from bauta.recognizers.judges import load_judge
+
+        return load_judge(replace(card, roles=ROLES)).embed(probes(card))
+    with IsolatedRecognizer(card) as recognizer:
+        return recognizer.embed(probes(card))
 
 
 def _keep(card: RecognizerCard, content: bytes, home: Path) -> RecognizerCard:
@@ -175,7 +140,8 @@ def _keep(card: RecognizerCard, content: bytes, home: Path) -> RecognizerCard:
     stored = replace(card, weights=parent / card.name / MODEL_FILE)
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".adding-", dir=parent) as temporary:
+        _remove_abandoned(parent)
+        with tempfile.TemporaryDirectory(prefix=_DRAFT, dir=parent) as temporary:
             folder = Path(temporary) / card.name
             folder.mkdir()
             (folder / MODEL_FILE).write_bytes(content)
@@ -186,6 +152,14 @@ def _keep(card: RecognizerCard, content: bytes, home: Path) -> RecognizerCard:
     except OSError as error:
         raise OutputError(f"Cannot write to {parent}: {error.strerror}.", hint="Set BAUTA_HOME elsewhere.") from error
     return stored
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what a killed process had begun to keep."""
+    for folder in parent.glob(f"{_DRAFT}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(folder)
 
 
 def pull(
@@ -271,12 +245,7 @@ def _card_text(card: str | Path, insecure_loopback: bool) -> tuple[str, str]:
     path = Path(card)
     if isinstance(card, str) and path.name == card and path.suffix != ".toml":
         path = catalog.find_pullable(card)
-    try:
-        return path.read_text(encoding="utf-8"), str(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"Cannot read the card {path}: {error}", hint="Give a TOML file or its https address."
-        ) from error
+    return read_text(path, "the card"), str(path)
 
 
 def _present(wanted: RecognizerCard, home: Path) -> RecognizerCard | None:

@@ -17,12 +17,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,11 @@ from bauta.progress import Steps
 from bauta.rates import FMRS
 from bauta.recognizers.cards import ROLES, RecognizerCard
 from bauta.recognizers.catalog import home
+from bauta.recognizers.isolation import IsolatedRecognizer, came_along
 from bauta.version import __version__
+
+if TYPE_CHECKING:
+    from bauta.recognizers.judges import Judge
 
 SCHEMA = 1
 ERRORS_WANTED = 30  # a rate is known to about a third when 30 errors are expected ("rule of 30", Doddington)
@@ -85,9 +89,9 @@ def threshold(card: RecognizerCard, fmr: float) -> Threshold:
                 entry = None  # the weights were read in another way then
             limits = [] if entry is None else list(_thresholds(entry))
             _check(limits)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise NotCalibrated(
-                f"The thresholds in {store} cannot be read: {error!r}.",
+                f"The thresholds in {store} cannot be read: they do not follow their schema.",
                 hint="Delete the file and run `bauta recognizers calibrate` again.",
             ) from error
         for found in limits:
@@ -112,7 +116,8 @@ def calibrate(
 ) -> tuple[Threshold, ...]:
     """Measure thresholds at FMR 1e-2, 1e-3 and 1e-4 on all pairs of different people, and store them.
 
-    The network runs as a judge does. An FMR with fewer than 30 expected errors (30 / FMR pairs) is left out:
+    The network runs as a judge does, and in a process of its own with limits on time and memory where it did not come
+    with Bauta. An FMR with fewer than 30 expected errors (30 / FMR pairs) is left out:
     its threshold would be chance.
 
     Args:
@@ -216,25 +221,32 @@ def _find_crops(folder: Path, exclude: Collection[str]) -> list[Path]:
     return paths
 
 
+def _judging(card: RecognizerCard) -> AbstractContextManager[Judge | IsolatedRecognizer]:
+    """The network as a judge, since measuring a surrogate makes it none; a foreign one in a process of its own."""
+    if not came_along(card):
+        return IsolatedRecognizer(card)
+    from bauta.recognizers.judges import load_judge
+
+    return nullcontext(load_judge(replace(card, roles=ROLES)))
+
+
 def _embed(
     card: RecognizerCard, folder: Path, paths: list[Path], progress: Steps | None
 ) -> tuple[NDArray[np.float32], str]:
     """Embeddings of all images, and the SHA-256 that identifies the set."""
-    from bauta.recognizers.judges import load_judge
-
-    judge = load_judge(replace(card, roles=ROLES))  # measuring a surrogate makes it no judge
     total = hashlib.sha256()
     parts = []
-    for start in range(0, len(paths), BATCH):
-        crops = []
-        for path in paths[start : start + BATCH]:
-            content = path.read_bytes()
-            relative = path.relative_to(folder).as_posix()
-            total.update(f"{relative}\0{hashlib.sha256(content).hexdigest()}\n".encode())
-            crops.append(_crop(path, card.template))
-        parts.append(judge.embed(np.stack(crops)))
-        if progress is not None:
-            progress(start + len(crops), len(paths))
+    with _judging(card) as judge:
+        for start in range(0, len(paths), BATCH):
+            crops = []
+            for path in paths[start : start + BATCH]:
+                content = path.read_bytes()
+                relative = path.relative_to(folder).as_posix()
+                total.update(f"{relative}\0{hashlib.sha256(content).hexdigest()}\n".encode())
+                crops.append(_crop(path, card.template))
+            parts.append(judge.embed(np.stack(crops)))
+            if progress is not None:
+                progress(start + len(crops), len(paths))
     return np.concatenate(parts), total.hexdigest()
 
 
@@ -274,8 +286,10 @@ def _keep(store: Path, sha256: str, entry: dict[str, Any]) -> None:
         try:
             content = json.loads(store.read_text(encoding="utf-8"))
             content["recognizers"][sha256] = entry
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{store} cannot be extended: {error!r}.", hint="Delete it, or move it away.") from error
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise UsageError(
+                f"{store} does not follow its schema, and cannot be extended.", hint="Delete it, or move it away."
+            ) from error
     content["recognizers"][sha256] = entry
     from bauta.files import make_folder, write_atomically
 

@@ -3,7 +3,7 @@
 A card is kept as TOML beside the weights. Its schema, version 1 (unknown keys are refused)::
 
     schema = 1
-    name = "my_recognizer"          # letters, digits, "_", "-", "."; at most 64
+    name = "my_recognizer"          # letters, digits, "_", "-", "."; at most 64; no device of Windows, such as NUL
     architecture = "MobileFaceNet"  # free text, as are the next three
     training_set = "CASIA-WebFace"
     terms = "MIT"
@@ -11,14 +11,15 @@ A card is kept as TOML beside the weights. Its schema, version 1 (unknown keys a
     format = "onnx"                 # or "safetensors" (`bauta.recognizers.packed`), or "dlib"
     weights = "model.onnx"          # file name, beside the card
     sha256 = "..."                  # of that file
-    url = "https://..."             # optional: where `pull` fetches the file
+    url = "https://..."             # optional: where `pull` fetches the file; only https
     size = 4000000                  # optional: of that file, in bytes
     roles = ["surrogate", "judge"]  # at least one
     dim = 512                       # length of the embedding
     colour = "RGB"                  # or "BGR": order of the channels the network reads
     mean = [0.5, 0.5, 0.5]          # x = (pixels in [0, 1] - mean) / std, in the order of `colour`
     std = [0.5, 0.5, 0.5]
-    template = "arcface-112"        # a name in CROP_TEMPLATES, or a table:
+    template = "arcface-112"        # a name in CROP_TEMPLATES, or a table (no side above 1024; points at most a
+                                    # crop's size outside of it, and not all in one place):
 
     [template]
     height = 112
@@ -27,6 +28,8 @@ A card is kept as TOML beside the weights. Its schema, version 1 (unknown keys a
 
     [training]                      # optional: how the network came to be, in keys of one's own
     epochs = 12                     # one line of text, a number, true or false, or a list of these
+
+A card has at most 64 KiB, and a line of text at most 4096 letters.
 
 This module knows no torch.
 """
@@ -37,21 +40,27 @@ import hashlib
 import json
 import math
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from bauta.errors import RoleRefused, UsageError, WeightsCorrupt, WeightsMissing
 from bauta.faces.crop_template import CROP_TEMPLATES, CropTemplate
+from bauta.names import names_a_file
+from bauta.tables import one_line, parse_toml, plain, read_text, shown, within
 
 SCHEMA = 1
 FORMATS = ("onnx", "safetensors", "dlib")
 ROLES = frozenset({"surrogate", "judge"})
 LARGEST_SIDE = 1024  # pixels of a crop; a card from elsewhere must not fill the memory
 LARGEST_WEIGHTS = 1 << 30  # bytes; a file beyond this is no recogniser for a laptop
+LARGEST_MEAN = 1e3
+SMALLEST_STD, LARGEST_STD = 1e-6, 1e6
+LEAST_SPREAD = 1.0  # pixels from the landmarks' centre to the furthest: less says nothing of scale and rotation
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -131,23 +140,19 @@ class RecognizerCard:
     training: Mapping[str, Any] = Training({})
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise self._refusal("name", "letters, digits, '_', '-' and '.', at most 64")
+        if not (isinstance(self.name, str) and _NAME.fullmatch(self.name) and names_a_file(self.name)):
+            raise self._refusal("name", "letters, digits, '_', '-' and '.', at most 64, and a file name everywhere")
         for field in (*_TEXTS, "url"):
-            text = getattr(self, field)
-            if not _one_line(text):
+            if not one_line(getattr(self, field)):
                 raise self._refusal(field, "one line of text")
-        if self.colour not in ("RGB", "BGR"):
-            raise self._refusal("colour", "RGB or BGR")
-        if len(self.mean) != 3 or not all(math.isfinite(value) for value in self.mean):
-            raise self._refusal("mean", "three numbers")
-        if len(self.std) != 3 or not all(math.isfinite(value) and value > 0 for value in self.std):
-            raise self._refusal("std", "three positive numbers")
-        if not 1 <= self.dim <= 65536:
+        if self.url and not _fetchable(self.url):
+            raise self._refusal("url", "an https address")
+        self._check_input()
+        if not (within(self.dim, 1, 65536) and isinstance(self.dim, int)):
             raise self._refusal("dim", "a whole number from 1 to 65536")
-        if not _SHA256.fullmatch(self.sha256):
+        if not (isinstance(self.sha256, str) and _SHA256.fullmatch(self.sha256)):
             raise self._refusal("sha256", "64 lower-case hexadecimal digits")
-        if not 0 <= self.size <= LARGEST_WEIGHTS:
+        if not (within(self.size, 0, LARGEST_WEIGHTS) and isinstance(self.size, int)):
             raise self._refusal("size", f"a whole number of bytes, at most {LARGEST_WEIGHTS}")
         if self.format not in FORMATS:
             raise self._refusal("format", " or ".join(FORMATS))
@@ -157,11 +162,29 @@ class RecognizerCard:
         if not all(isinstance(key, str) and _KEY.fullmatch(key) for key in self.training):
             raise self._refusal("training", "a table with keys of letters, digits, '_' and '-', at most 64")
         for key, value in self.training.items():
-            if not all(map(_plain, value if isinstance(value, tuple) else (value,))):
+            if not all(map(plain, value if isinstance(value, tuple) else (value,))):
                 raise UsageError(
-                    f"Card of the recogniser {self.name!r}: training.{key} is {value!r}.",
+                    f"Card of the recogniser {self.name!r}: training.{key} is {shown(value)}.",
                     hint="It must be one line of text, a finite number, true or false, or a list of these.",
                 )
+
+    def _check_input(self) -> None:
+        """How crops are cut, and made what the network reads."""
+        if self.colour not in ("RGB", "BGR"):
+            raise self._refusal("colour", "RGB or BGR")
+        if len(self.mean) != 3 or not all(within(value, -LARGEST_MEAN, LARGEST_MEAN) for value in self.mean):
+            raise self._refusal("mean", f"three numbers from {-LARGEST_MEAN:g} to {LARGEST_MEAN:g}, about 0.5")
+        if len(self.std) != 3 or not all(within(value, SMALLEST_STD, LARGEST_STD) for value in self.std):
+            raise self._refusal("std", f"three positive numbers from {SMALLEST_STD:g} to {LARGEST_STD:g}")
+        size = (self.template.width, self.template.height)
+        if max(size) > LARGEST_SIDE:
+            raise self._refusal("template", f"a crop of at most {LARGEST_SIDE} pixels a side", size)
+        for point in self.template.points:
+            if not all(within(value, -side, 2 * side) for value, side in zip(point, size, strict=True)):
+                raise self._refusal("template", "five points in the crop, or at most its size outside", point)
+        centre = [sum(values) / 5 for values in zip(*self.template.points, strict=True)]
+        if max(math.dist(point, centre) for point in self.template.points) < LEAST_SPREAD:
+            raise self._refusal("template", "five landmarks of a face, not all in one place", self.template.points[0])
 
     @property
     def digest(self) -> str:
@@ -172,19 +195,23 @@ class RecognizerCard:
         facts = [self.sha256, self.format, self.colour, channels, template.height, template.width, points, self.dim]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
-    def _refusal(self, field: str, allowed: str) -> UsageError:
+    def _refusal(self, field: str, allowed: str, found: object = None) -> UsageError:
+        value = shown(getattr(self, field) if found is None else found)
+        held = "holds" if found is not None else "is"
         return UsageError(
-            f"Card of the recogniser {self.name!r}: {field} is {getattr(self, field)!r}.",
-            hint=f"It must be {allowed}.",
+            f"Card of the recogniser {shown(self.name)}: {field} {held} {value}.", hint=f"It must be {allowed}."
         )
 
 
-def _one_line(text: object) -> bool:
-    return isinstance(text, str) and not any(ord(letter) < 32 or ord(letter) == 127 for letter in text)
-
-
-def _plain(value: object) -> bool:
-    return _one_line(value) or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+def _fetchable(address: str) -> bool:
+    """An https address; http to this machine itself stands in a card that is tried out."""
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    schemes = ("https", "http") if host in LOOPBACK else ("https",)
+    return parts.scheme in schemes and bool(host) and not set(' "<>\\^`{|}') & set(address)
 
 
 def read_card(path: Path) -> RecognizerCard:
@@ -193,11 +220,7 @@ def read_card(path: Path) -> RecognizerCard:
     Raises:
         UsageError: when the file cannot be read or does not follow the schema in the module's docstring.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Cannot read the card {path}: {error}", hint="Give a TOML file.") from error
-    return parse_card(text, folder=path.parent, origin=str(path))
+    return parse_card(read_text(path, "the card"), folder=path.parent, origin=str(path))
 
 
 def parse_card(
@@ -208,17 +231,13 @@ def parse_card(
     Raises:
         UsageError: when the text does not follow the schema in the module's docstring.
     """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{origin} is not valid TOML: {error}", hint="Correct the line it names.") from error
-    reader = _Reader({**(defaults or {}), **table}, origin)
+    reader = _Reader({**(defaults or {}), **parse_toml(text, origin)}, origin)
     if reader.take("schema", int, _whole) != SCHEMA:
         raise UsageError(f"{origin}: the schema is not {SCHEMA}.", hint="Update Bauta, or the card.")
     weights = reader.take("weights", str)
-    if Path(weights).name != weights or weights in ("", ".", ".."):
+    if not names_a_file(weights):
         raise UsageError(
-            f"{origin}: weights is {weights!r}.",
+            f"{origin}: weights is {shown(weights)}.",
             hint="It must be a file name without folders, beside the card.",
         )
     card = RecognizerCard(
@@ -235,7 +254,7 @@ def parse_card(
         sha256=reader.take("sha256", str),
         weights=folder / weights,
         format=reader.take("format", str),
-        roles=frozenset(_list(reader, "roles", str)),
+        roles=frozenset(reader.take("roles", list, lambda found: all(isinstance(one, str) for one in found))),
         url=reader.take("url", str, default=""),
         size=reader.take("size", int, _whole, default=0),
         training=reader.take("training", dict, default={}),
@@ -284,6 +303,9 @@ def _anything(value: Any) -> bool:
     return True
 
 
+_KINDS = {str: "one line of text", int: "a whole number", list: "a list, as the schema has it", dict: "a table"}
+
+
 class _Reader:
     """Takes values out of a TOML table, and minds what is missing, mistyped or left over."""
 
@@ -305,25 +327,31 @@ class _Reader:
             raise UsageError(f"{self.origin}: {key} is missing.", hint="Add it; docs describe the schema.")
         value = self.table.pop(key)
         if not isinstance(value, kind) or not accept(value):
-            raise UsageError(f"{self.origin}: {key} is {value!r}.", hint="Correct its type.")
+            wanted = " or ".join(_KINDS[one] for one in (kind if isinstance(kind, tuple) else (kind,)))
+            raise UsageError(f"{self.origin}: {key} is {shown(value)}.", hint=f"It must be {wanted}.")
         return value
 
     def finish(self) -> None:
         if self.table:
             raise UsageError(
-                f"{self.origin}: unknown key {min(self.table)!r}.", hint="Remove it, or correct its spelling."
+                f"{self.origin}: unknown key {shown(min(self.table))}.", hint="Remove it, or correct its spelling."
             )
 
 
-def _list(reader: _Reader, key: str, kind: type | tuple[type, ...]) -> list[Any]:
-    return list(reader.take(key, list, lambda v: all(isinstance(e, kind) and not isinstance(e, bool) for e in v)))
-
-
 def _triple(reader: _Reader, key: str) -> tuple[float, float, float]:
-    values = _list(reader, key, (int, float))
+    values = reader.take(key, list, lambda found: all(within(one, -math.inf, math.inf) for one in found))
     if len(values) != 3:
         raise UsageError(f"{reader.origin}: {key} has {len(values)} values.", hint="Give one per channel: 3.")
-    return (float(values[0]), float(values[1]), float(values[2]))
+    first, second, third = (_number(value) for value in values)
+    return first, second, third
+
+
+def _number(value: float) -> float:
+    """A number as floating point; one too large for it becomes infinite, which is then refused by its field."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _template(reader: _Reader) -> CropTemplate:
@@ -331,7 +359,7 @@ def _template(reader: _Reader) -> CropTemplate:
     if isinstance(value, str):
         if value not in CROP_TEMPLATES:
             raise UsageError(
-                f"{reader.origin}: template {value!r} is unknown.",
+                f"{reader.origin}: template {shown(value)} is unknown.",
                 hint=f"Use one of {', '.join(CROP_TEMPLATES)}, or give height, width and points.",
             )
         return CROP_TEMPLATES[value]
@@ -339,20 +367,18 @@ def _template(reader: _Reader) -> CropTemplate:
     height, width = inner.take("height", int, _whole), inner.take("width", int, _whole)
     if not (1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE):
         raise UsageError(
-            f"{reader.origin}: the template has {width}x{height} pixels.",
+            f"{reader.origin}: the template has {shown(width)} by {shown(height)} pixels.",
             hint=f"A side has from 1 to {LARGEST_SIDE}.",
         )
     points = inner.take("points", list, _five_points)
     inner.finish()
-    first, second, third, fourth, fifth = ((float(x), float(y)) for x, y in points)
+    first, second, third, fourth, fifth = ((_number(x), _number(y)) for x, y in points)
     return CropTemplate(f"custom-{width}x{height}", height, width, (first, second, third, fourth, fifth))
 
 
 def _five_points(value: list[Any]) -> bool:
     return len(value) == 5 and all(
-        isinstance(point, list)
-        and len(point) == 2
-        and all(isinstance(c, (int, float)) and not isinstance(c, bool) and math.isfinite(c) for c in point)
+        isinstance(point, list) and len(point) == 2 and all(within(one, -math.inf, math.inf) for one in point)
         for point in value
     )
 

@@ -21,11 +21,14 @@ from typing import Any
 from bauta.errors import BautaError, UnknownRecognizer, UsageError, WeightsMissing
 from bauta.faces.crop_template import ARCFACE_112, ARCFACE_112X96, DLIB_150, CropTemplate
 from bauta.recognizers.cards import RecognizerCard, read_card
+from bauta.tables import shown
 
 CARD_FILE = "card.toml"
 SHIPPED = Path(__file__).parent / "shipped"
 PULLABLE = Path(__file__).parent / "pullable"
 
+_MISSHAPEN = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
+_ENTRY = ("architecture", "input_hw", "colour", "mean", "std", "dim", "training_set", "terms", "sha256", "file", "role")
 _ROLES = {"judge only": frozenset({"judge"}), "surrogate or teacher": frozenset({"surrogate", "judge"})}
 _TEMPLATES: dict[tuple[int, int], CropTemplate] = {(112, 112): ARCFACE_112, (112, 96): ARCFACE_112X96}
 
@@ -129,7 +132,7 @@ def _added() -> Iterator[RecognizerCard]:
         try:
             yield read_card(path)
         except BautaError as error:
-            warnings.warn(f"A recogniser was passed over: {error}", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"The recogniser in {path.parent} was passed over: {error}", RuntimeWarning, stacklevel=3)
 
 
 def _from_models() -> Iterator[RecognizerCard]:
@@ -138,15 +141,15 @@ def _from_models() -> Iterator[RecognizerCard]:
         return
     path = Path(folder) / "models.json"
     try:
-        entries: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["recognizers"]
+        entries: dict[str, dict[str, Any]] = dict(json.loads(path.read_text(encoding="utf-8"))["recognizers"])
     except OSError as error:
         raise WeightsMissing(
             f"BAUTA_MODELS names {folder}, but models.json cannot be read there: {error.strerror}.",
             hint="Correct BAUTA_MODELS, or unset it.",
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (*_MISSHAPEN, RecursionError) as error:
         raise UsageError(
-            f"{path} does not follow its schema: {error!r}.",
+            f"{path} does not follow its schema.",
             hint="Fetch the folder again, or unset BAUTA_MODELS.",
         ) from error
     for name, entry in entries.items():
@@ -167,8 +170,9 @@ def _from_models() -> Iterator[RecognizerCard]:
                 format="onnx",
                 roles=_ROLES[entry["role"]],
             )
-        except (KeyError, TypeError) as error:
+        except _MISSHAPEN as error:
+            missing = f": {error.args[0]} is missing" if isinstance(error, KeyError) and error.args[0] in _ENTRY else ""
             raise UsageError(
-                f"{path} describes {name!r} wrongly: {error!r}.",
+                f"{path} describes {shown(name)} wrongly{missing}.",
                 hint="Fetch the folder again, or unset BAUTA_MODELS.",
             ) from error

@@ -8,12 +8,11 @@ from typing import Any
 
 from bauta.errors import UsageError, WeightsCorrupt, WeightsMissing
 from bauta.progress import Steps
-from bauta.recognizers.cards import LARGEST_WEIGHTS
+from bauta.recognizers.cards import LARGEST_WEIGHTS, LOOPBACK
+from bauta.tables import LARGEST_TEXT
 
-LARGEST_CARD = 1 << 16
 TIMEOUT = 30  # seconds without a byte
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _GOES_ON = "run the command again: a download goes on where it stopped."
 
 
@@ -36,7 +35,7 @@ def fetch_text(address: str, *, insecure_loopback: bool = False) -> str:
             content = b""
             for block in response.iter_bytes():
                 content += block
-                if len(content) > LARGEST_CARD:
+                if len(content) > LARGEST_TEXT:
                     raise UsageError(f"{address} is too large for a card.", hint="Give the address of a TOML file.")
             return content.decode()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -124,7 +123,7 @@ def _client(insecure_loopback: bool) -> Any:
 
     def only_https(request: httpx.Request) -> None:  # asked again for every redirect
         url = request.url
-        if url.scheme != "https" and not (insecure_loopback and url.scheme == "http" and url.host in _LOOPBACK):
+        if url.scheme != "https" and not (insecure_loopback and url.scheme == "http" and url.host in LOOPBACK):
             raise UsageError(f"{url} is not an https address.", hint="Use https.")
 
     return httpx.Client(follow_redirects=True, timeout=TIMEOUT, event_hooks={"request": [only_https]})

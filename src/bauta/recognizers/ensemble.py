@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from bauta.errors import UsageError
-from bauta.faces.crops import alignments, retemplate
+from bauta.faces.crop_template import ARCFACE_112
+from bauta.faces.crops import align, alignments
 from bauta.faces.warp import compose, warp
 from bauta.recognizers.surrogates import Surrogate
 
@@ -61,7 +62,9 @@ class Ensemble:
         Args:
             crops: (K, 3, 112, 112) in [0, 1].
         """
-        return [surrogate(retemplate(crops, surrogate.card.template)) for surrogate in self.surrogates]
+        points = ARCFACE_112.landmarks()
+        # Warped even where the template is the same, as the views are: otherwise masks would not be those of before.
+        return [surrogate(align(crops, points, surrogate.card.template)) for surrogate in self.surrogates]
 
 
 class AlignedEnsemble:

@@ -14,6 +14,8 @@ from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
 from bauta.recognizers.cards import RecognizerCard, require_role, verify_weights
 from bauta.recognizers.catalog import find_card
 
+QUIET = 4  # ONNX Runtime's severity of what ends the process
+
 
 class _Engine(Protocol):
     def __call__(self, crops: NDArray[np.float32]) -> NDArray[np.float32]: ...
@@ -89,14 +91,18 @@ def load_judge(recognizer: str | RecognizerCard, *, threads: int = 1) -> Judge:
 def _onnx_engine(card: RecognizerCard, threads: int) -> _Engine:
     import onnxruntime
 
+    from bauta.recognizers.onnx.graph import read_proto
     from bauta.recognizers.packed import read_model
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = QUIET
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # else bytes may choose, and dodge the check
     content = read_model(card)
+    read_proto(content)
     try:
+        onnxruntime.set_default_logger_severity(QUIET)  # what matters is in the error; its own lines have colours
         session: Any = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no base class of their own
         raise _unusable(card, error) from error
@@ -108,6 +114,8 @@ def _onnx_engine(card: RecognizerCard, threads: int) -> _Engine:
         )
     name = session.get_inputs()[0].name
     single = session.get_inputs()[0].shape[:1] == [1]  # exported for one image at a time
+    settings = onnxruntime.RunOptions()
+    settings.log_severity_level = QUIET
     mean, std = (np.array(value, np.float32).reshape(3, 1, 1) for value in (card.mean, card.std))
 
     def run(crops: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -115,7 +123,7 @@ def _onnx_engine(card: RecognizerCard, threads: int) -> _Engine:
         image = (image - mean) / std
         batches = np.split(image, len(image)) if single else [image]
         try:
-            return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
+            return np.concatenate([session.run(None, {name: batch}, settings)[0] for batch in batches])
         except Exception as error:  # as above
             raise _unusable(card, error) from error
 
@@ -144,7 +152,9 @@ def _dlib_engine(card: RecognizerCard) -> _Engine:
 
 
 def _unusable(card: RecognizerCard, error: Exception) -> WeightsCorrupt:
+    from bauta.recognizers.onnx.graph import reason
+
     return WeightsCorrupt(
-        f"The weights of {card.name!r} cannot be run: {error}",
+        f"The weights of {card.name!r} cannot be run: {reason(error)}.",
         hint="Fetch the file again, or export it anew.",
     )

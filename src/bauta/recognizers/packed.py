@@ -17,7 +17,6 @@ import base64
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from onnx import numpy_helper
 
 from bauta.errors import UsageError, WeightsCorrupt
 from bauta.recognizers.cards import LARGEST_WEIGHTS, RecognizerCard, read_weights
+from bauta.recognizers.onnx.graph import messages, read_proto
 
 SCHEMA = "1"
 SMALL = 64  # elements up to which a floating tensor keeps its type
@@ -89,8 +89,8 @@ def pack(model: bytes) -> bytes:
         WeightsCorrupt: when the bytes are no such model, or a weight is NaN, infinite, or beyond float16's 65504.
         UsageError: when a weight has an element type or a name that cannot be packed.
     """
-    proto = _parse(model, "Not an ONNX file", "Give one complete ONNX file.")
-    for message in list(_messages(proto)):
+    proto = read_proto(model, hint="Give one complete ONNX file.", filled=False)
+    for message in list(messages(proto)):
         for field in ("doc_string", "metadata_props"):
             if field in message.DESCRIPTOR.fields_by_name:
                 message.ClearField(field)
@@ -173,35 +173,7 @@ def _graph(metadata: dict[str, str]) -> Any:
         graph = base64.b64decode(metadata["bauta.graph"], validate=True)
     except ValueError as error:
         raise WeightsCorrupt(f"The graph of the packed network is not base64: {error}.", hint=_FETCH) from error
-    return _parse(graph, "The packed network has no ONNX graph", _FETCH)
-
-
-def _parse(content: bytes, complaint: str, hint: str) -> Any:
-    """A ModelProto with operators, whose weights are not in other files."""
-    try:
-        proto = onnx.load_model_from_string(content)
-    except Exception as error:  # protobuf's own error classes are not public
-        raise WeightsCorrupt(f"{complaint}: {error}.", hint=hint) from error
-    if not proto.graph.node:
-        raise WeightsCorrupt(f"{complaint}: it has no operators.", hint=hint)
-    for message in _messages(proto):
-        if isinstance(message, onnx.TensorProto) and (
-            message.external_data or message.data_location == onnx.TensorProto.EXTERNAL
-        ):
-            raise WeightsCorrupt(
-                f"The ONNX graph keeps {message.name!r} in another file.",
-                hint="Save it as one file (onnx.save with save_as_external_data=False).",
-            )
-    return proto
-
-
-def _messages(message: Any) -> Iterator[Any]:
-    """The protobuf message and all inside it, so that no subgraph is forgotten."""
-    yield message
-    for field, value in message.ListFields():
-        if field.type == field.TYPE_MESSAGE:
-            for inner in [value] if hasattr(value, "ListFields") else value:
-                yield from _messages(inner)
+    return read_proto(graph, complaint="The packed network has no ONNX graph", filled=False)
 
 
 def _initializers(proto: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from bauta.recognizers.cards import RecognizerCard
 from bauta.recognizers.dlib_resnet import DlibResNet
 from bauta.recognizers.onnx.module import ImportedNetwork
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
+from bauta.tables import shown
 
 TEMPLATE = "template"
 
@@ -142,7 +143,7 @@ def find_cut(cuts: Sequence[CutPoint], split: str) -> CutPoint:
             if maps:
                 return min(maps, key=lambda cut: prod(cut.shape))
     depths = ", ".join(dict.fromkeys(cut.depth for cut in cuts if cut.name != TEMPLATE))
-    raise UsageError(f"The recogniser cannot be cut at {split!r}.", hint=f"Choose {TEMPLATE}, or one of {depths}.")
+    raise UsageError(f"The recogniser cannot be cut at {shown(split)}.", hint=f"Choose {TEMPLATE}, or one of {depths}.")
 
 
 def split_recognizer(recognizer: Surrogate | RecognizerCard | str, split: str) -> tuple[Front, Back]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
@@ -29,10 +28,11 @@ from bauta.learning.fitted import Provenance, digest, read_content, read_parts, 
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import MethodCard, load_method
 from bauta.settings import Settings
+from bauta.tables import shown
 from bauta.templates.fit import FitWork
+from bauta.templates.loading import SCHEMA, read_card, require_finite, require_parts
 from bauta.templates.representation import SHORTEST_KEY, Kind, Representation, Storage, check_value
 
-SCHEMA = 1
 SIDE = 112
 CARD_FILE = "card.toml"
 PARTS_FILE = "parts.safetensors"
@@ -420,39 +420,34 @@ def load_protector(folder: Path, recognizer: Surrogate | None = None) -> Any:
     if folder.name == str(folder) and not folder.exists() and (SHIPPED / folder).is_dir():
         folder = SHIPPED / folder
     path = folder / CARD_FILE
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    if not path.is_file():
         raise WeightsMissing(
-            f"{folder} holds no protector: {path.name}: {error.strerror}.",
+            f"{folder} holds no protector: {path.name} is not there.",
             hint=f"`bauta templates fit` makes one. These ship with Bauta: {', '.join(shipped_protectors())}.",
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}.", hint="Fit the protector again.") from error
-    if table.get("schema") != SCHEMA:
-        raise UsageError(f"{path} does not have schema {SCHEMA}.", hint="Update Bauta, or fit the protector again.")
-    try:
-        texts = {
-            name: str(table[name])
-            for name in ("method", "sha256", "recognizer", "recognizer_sha256", "parts_sha256", "data", "licence")
-        }
-        seed, settings, training = int(table["seed"]), dict(table["settings"]), dict(table.get("training", {}))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path} does not follow its schema: {error!r}.", hint="Fit the protector again.") from error
-    surrogate = recognizer or load_surrogate(texts["recognizer"])
+        )
+    about = read_card(path)
+    surrogate = recognizer or load_surrogate(about.recognizer)
     card = surrogate.card
-    if (card.name, card.sha256) != (texts["recognizer"], texts["recognizer_sha256"]):
+    if (card.name, card.sha256) != (about.recognizer, about.recognizer_sha256):
         raise UsageError(
-            f"The protector is for {texts['recognizer']!r} ({texts['recognizer_sha256'][:12]}), "
+            f"The protector is for {shown(about.recognizer)} ({about.recognizer_sha256[:12]}), "
             f"not for {card.name!r} ({card.sha256[:12]}).",
             hint="Use its recogniser, or fit a protector for this one.",
         )
-    parts = _read_parts(folder / PARTS_FILE, texts["parts_sha256"]) if texts["parts_sha256"] else {}
-    provenance = Provenance(texts["data"], texts["licence"], seed, tuple(training.items()))
-    protector = load_method(texts["method"], kind="protector").restore(surrogate, settings, parts, provenance)
-    if protector.sha256 != texts["sha256"]:
+    parts = _read_parts(folder / PARTS_FILE, about.parts_sha256) if about.parts_sha256 else {}
+    provenance = Provenance(about.data, about.licence, about.seed, tuple(about.training.items()))
+    made = load_method(about.method, kind="protector")
+    try:
+        protector = made.restore(surrogate, about.settings, parts, provenance)
+        require_parts(parts, protector.parts())
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError, AssertionError) as error:
         raise WeightsCorrupt(
-            f"{path} says {texts['sha256'][:12]}; its settings and parts are {protector.sha256[:12]}.",
+            f"The settings in {path} and what was learned do not make a protector of the method {about.method!r}.",
+            hint="Fit the protector again.",
+        ) from error
+    if protector.sha256 != about.sha256:
+        raise WeightsCorrupt(
+            f"{path} says {about.sha256[:12]}; its settings and parts are {protector.sha256[:12]}.",
             hint="The card was changed: fit the protector again, or restore the card.",
         )
     return protector
@@ -463,4 +458,6 @@ def _read_parts(path: Path, sha256: str) -> dict[str, Tensor]:
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise WeightsCorrupt(f"{path} has SHA-256 {found}; its card says {sha256}.", hint="Fit the protector again.")
-    return read_parts(content, str(path))
+    parts = read_parts(content, str(path))
+    require_finite(parts)
+    return parts

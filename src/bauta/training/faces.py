@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from bauta.data.images import ByteArray, decode, images_of_people
 from bauta.data.people import lines_of
+from bauta.drafts import claim_draft, remove_drafts
 from bauta.errors import OutputError, UsageError
 from bauta.files import make_folder, write_atomically
 from bauta.names import normalise_name
@@ -213,8 +214,9 @@ def pack(
     """Decode everything once into a file that is mapped instead of read, and leave out who must not be there.
 
     The folder gets ``faces-<digest>.npy`` and, last and at once, the card ``faces.json`` that names it, so that an
-    interrupted call leaves what was there before. The sources are read twice: first to count them and to take
-    their digest; when the card has the same one, nothing is decoded. Our design.
+    interrupted call leaves what was there before; the draft of a killed one is removed by the next. The sources are
+    read twice: first to count them and to take their digest; when the card has the same one, nothing is decoded. Our
+    design.
 
     Args:
         sources: Folders ``person/image`` and ``.rec`` files. Names that differ only in what `normalise_name`
@@ -233,6 +235,7 @@ def pack(
     """
     if len({path.resolve() for path in sources}) < len(sources):
         raise UsageError("A source is named twice.", hint="Name each folder or file once.")
+    remove_drafts(folder)
     excluded = {normalise_name(name) for name in exclude}
     survey = _survey(sources, excluded)
     if not survey.people:
@@ -316,6 +319,7 @@ def _write_packed(sources: Sequence[Path], folder: Path, excluded: set[str], sur
     temporary = folder / f".bauta-{secrets.token_hex(8)}.part"
     try:
         with temporary.open("xb") as stream:
+            claim_draft(stream)
             shape = (len(survey.people), *FACE_SHAPE)
             np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
             for face in itertools.chain.from_iterable(map(read_source, sources)):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from bauta.data.people import assert_disjoint, excluded_names
+from bauta.drafts import remove_drafts
 from bauta.errors import OutputExists, UsageError
 from bauta.progress import Progress
 from bauta.recognizers.surrogates import load_surrogate
@@ -71,6 +72,8 @@ def fit_protector(
             raise UsageError(f"{path} is missing.", hint="Correct its name.")
     excluded = excluded_names(exclude)
     folder = work or output / ".work"
+    for place in (output, folder):
+        remove_drafts(place)
     faces, _ = pack(sources, folder / "faces", excluded)
     assert_disjoint(faces.people, excluded)
     chosen = first_of_each(faces.people, each)

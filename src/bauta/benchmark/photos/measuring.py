@@ -35,7 +35,7 @@ from bauta.benchmark.protocols import Cell
 from bauta.cloaking.apply import Change, Picture, edit_pictures, refused
 from bauta.cloaks.base import Cloak, Edit, FitsPerson, Work, load_cloak
 from bauta.cloaks.targets import composite_faces
-from bauta.cloaks.tip_im import TipImConfig
+from bauta.cloaks.tip_im_settings import TipImConfig
 from bauta.cloaks.view import cut_view
 from bauta.data.images import FaceImage
 from bauta.errors import BautaError, UsageError
@@ -284,7 +284,7 @@ class Bench:
             height, width = photo.pixels.shape[:2]
             points = ARCFACE_112.landmarks(height, width)
             return photo, Faces(
-                *(part.astype(np.float32) for part in (np.array([[0, 0, width, height]]), points[None], np.ones(1)))
+                np.array([[0, 0, width, height]], np.float32), points[None].astype(np.float32), np.ones(1, np.float32)
             )
         faces = detect_faces(photo.pixels)
         if not len(faces):

@@ -23,7 +23,7 @@ from bauta.benchmark.photos.measuring import CROPS
 from bauta.benchmark.photos.toys import composites_in_other_light
 from bauta.benchmark.protocols import Cell
 from bauta.benchmark.recognition import embed_aligned
-from bauta.cloaks.tip_im import TipImConfig
+from bauta.cloaks.tip_im_settings import TipImConfig
 from bauta.data.datasets import read_people
 from bauta.data.images import FaceImage, digest_of
 from bauta.errors import UsageError

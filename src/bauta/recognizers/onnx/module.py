@@ -23,11 +23,15 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from bauta.errors import UnsupportedOperator, WeightsCorrupt
-from bauta.recognizers.onnx.graph import parse_graph
+from bauta.recognizers.onnx.graph import parse_graph, reason
 from bauta.recognizers.onnx.node import Function, Node, refusal
 from bauta.recognizers.onnx.operators import BUILDERS, batch_scale_shift, build
 
 SHAPES_REMEMBERED = 16
+
+# What torch, numpy and Python raise when a graph is not what it should be.
+_INCOHERENT = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError,
+               StopIteration)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,12 @@ class ImportedNetwork(nn.Module):
     def __init__(self, model: bytes) -> None:
         super().__init__()
         graph, self._opset = parse_graph(model)
+        try:
+            self._compile(graph)
+        except _INCOHERENT as error:
+            raise _incoherent() from error
+
+    def _compile(self, graph: onnx.GraphProto) -> None:
         constants = {tensor.name: _tensor(tensor) for tensor in graph.initializer}
         inputs = [value.name for value in graph.input if value.name not in constants]
         if len(inputs) != 1:
@@ -191,10 +201,20 @@ class ImportedNetwork(nn.Module):
         self._plans.clear()  # plans hold constants of the old type and device
         return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
+    def _specialise(self, image: Tensor) -> _Plan:
+        """Fold everything that depends only on the input's shape, and remember what is left to do."""
+        try:
+            plan = self._folded(image)
+        except _INCOHERENT as error:
+            raise _incoherent() from error
+        while len(self._plans) >= SHAPES_REMEMBERED:
+            del self._plans[next(iter(self._plans))]
+        self._plans[image.shape] = plan
+        return plan
+
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _specialise(self, image: Tensor) -> _Plan:
-        """Fold everything that depends only on the input's shape."""
+    def _folded(self, image: Tensor) -> _Plan:
         constants = {name: self.get_buffer(buffer) for name, buffer in self._constants.items()}
         example = _channels_last(torch.zeros(image.shape, dtype=image.dtype, device=image.device))
         values: dict[str, Tensor] = {self._input: example, **constants}
@@ -218,16 +238,20 @@ class ImportedNetwork(nn.Module):
                 try:
                     function = build(node)
                     values[output] = function(*node.inputs)
-                except (RuntimeError, ValueError, TypeError, IndexError) as error:
-                    raise node.refusal(f"fails on input of shape {tuple(image.shape)}: {error}") from error
+                except _INCOHERENT as error:
+                    raise node.refusal(f"fails on input of shape {list(image.shape)}: {reason(error)}") from error
                 if operation.operator != "Shape" and not all(node.constant):
                     variable.add(output)
                     planned.append((function, operation.inputs, output))
-        plan = _lay_out(planned, values, variable, self._input, self._results)
-        while len(self._plans) >= SHAPES_REMEMBERED:
-            del self._plans[next(iter(self._plans))]
-        self._plans[image.shape] = plan
-        return plan
+        return _lay_out(planned, values, variable, self._input, self._results)
+
+
+def _incoherent() -> WeightsCorrupt:
+    """For a name that leads nowhere, an operator without its inputs, a circle."""
+    return WeightsCorrupt(
+        "The ONNX graph does not hold together: an operator lacks what it reads, or what says how it works.",
+        hint="Export the network anew.",
+    )
 
 
 def _channels_last(value: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bauta.errors import UnsupportedOperator
+from bauta.tables import printable, shown
 
 Function = Callable[..., Tensor]
 
@@ -17,7 +18,7 @@ Function = Callable[..., Tensor]
 def refusal(operator: str, name: str, reason: str = "is not supported") -> UnsupportedOperator:
     """The error to raise for what the importer does not know, naming operator and node."""
     return UnsupportedOperator(
-        f"Node {name!r}: operator {operator} {reason}.",
+        f"Node {shown(name)}: operator {printable(operator)} {reason}.",
         hint="Use the network as a judge only, or export it again with simpler operators.",
     )
 

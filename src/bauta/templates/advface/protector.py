@@ -43,6 +43,7 @@ from bauta.templates.advface.shadow_loss import ShadowLoss
 from bauta.templates.advface.shadows import Shadow, calibration, channel_std, fit_shadow
 from bauta.templates.base import Protector, find_device
 from bauta.templates.fit import FitWork, plain_figures
+from bauta.templates.loading import require_parts, require_positive
 from bauta.templates.representation import Kind, Representation
 
 CHUNK = 4  # faces at a time: more outgrow the processor's cache
@@ -366,20 +367,20 @@ class AdvFace(Protector):
         """AdvFace with these settings and parts; see `Protector.restore`."""
         config = AdvFaceConfig.of(settings)
         shape = split_recognizer(recognizer, config.split)[0].cut.shape
-        try:
-            statistics = ChannelStatistics(**{name: parts[name] for name in ("mean", "std", "low", "high")})
-            shadows = []
-            for place, text in enumerate(config.shadows):
-                shadow = Shadow.parse(text)
-                blank = start_decoder(
-                    shadow.decoder, torch.zeros(2, *shape), torch.full((3, SIDE, SIDE), 0.5), shadow.channels, 0
-                )
-                blank.load_state_dict(_state_of(parts, place))
-                shadows.append(blank)
-            if any(tuple(getattr(statistics, field.name).shape) != shape[:1] for field in fields(statistics)):
-                raise RuntimeError("statistics of other channels")
-        except (KeyError, RuntimeError) as error:
-            raise WeightsCorrupt(f"The learned parts of AdvFace do not fit: {error}", hint="Fit it again.") from error
+        with torch.device("meta"):  # settings may ask for decoders of any size: first see whether they are there
+            shadows = [
+                start_decoder(one.decoder, torch.zeros(2, *shape), torch.zeros(3, SIDE, SIDE), one.channels, 0)
+                for one in map(Shadow.parse, config.shadows)
+            ]
+            blank = ChannelStatistics(*(torch.zeros(shape[:1]) for _ in fields(ChannelStatistics)))
+        require_parts(parts, _packed(shadows, blank))
+        for place, shadow in enumerate(shadows):
+            shadow.load_state_dict(_state_of(parts, place), assign=True)
+        statistics = ChannelStatistics(**{field.name: parts[field.name] for field in fields(ChannelStatistics)})
+        require_positive(parts, ["std", *(f"shadow.{place}.0.scale" for place in range(len(shadows)))])
+        require_positive(parts, [name for name in parts if name.endswith(".running_var")], zero=True)
+        if bool((statistics.low > statistics.high).any()):
+            raise WeightsCorrupt("The learned range of a channel ends below its start.", hint="Fit it again.")
         return cls(recognizer, config, shadows, statistics, provenance=provenance)
 
 

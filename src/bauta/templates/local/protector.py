@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from bauta.errors import UsageError, WeightsCorrupt
+from bauta.errors import UsageError
 from bauta.learning.fitted import Provenance
 from bauta.learning.learners import Schedule
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
@@ -37,6 +37,7 @@ from bauta.registry import register
 from bauta.templates.base import ImageProtector
 from bauta.templates.draws import Draws
 from bauta.templates.fit import FitWork, plain_figures
+from bauta.templates.loading import require_parts
 from bauta.templates.local.anonymisers import Anonymiser, AnonymiserTraining, fit_anonymiser
 from bauta.templates.local.composition import LocalFeaturesConfig, compose, cut_bits
 from bauta.templates.local.stand_ins import StandIns, write_identity
@@ -212,14 +213,12 @@ class LocalFeatures(ImageProtector):
         if config.mode == "train-free":
             return cls(recognizer, config, provenance=provenance)
         learned = config.mode == "learned"
+        what = "anonymiser" if learned else "stand_ins"
+        with torch.device("meta"):  # see whether it is there before there is memory for it
+            blank: nn.Module = Anonymiser(config.channels) if learned else StandIns(config.components)
+        require_parts(parts, {f"{what}.{name}": value.half() for name, value in blank.state_dict().items()})
         network: nn.Module = Anonymiser(config.channels) if learned else StandIns(config.components)
-        try:
-            network.load_state_dict(_state_of(parts, "anonymiser" if learned else "stand_ins"))
-        except RuntimeError as error:
-            raise WeightsCorrupt(
-                f"What the {config.mode} mode has learned is not there or has another form: {error}",
-                hint="Fit the protector again.",
-            ) from error
+        network.load_state_dict(_state_of(parts, what))
         if isinstance(network, StandIns):
             return cls(recognizer, config, stand_ins=network, provenance=provenance)
         return cls(recognizer, config, network, provenance=provenance)

@@ -24,8 +24,11 @@ from bauta.learning.fitted import Provenance
 from bauta.rates import FMRS
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
+from bauta.tables import shown, within
 from bauta.templates.base import Protector, unknown_generator
 from bauta.templates.fit import FitWork, as_images, plain_figures
+from bauta.templates.loading import require_order, require_parts, require_positive
+from bauta.templates.masked.dct import FREQUENCIES
 from bauta.templates.masked.frequency import PrivacyBudget, RandomSubset, ShuffledMask, ShuffledResidue
 from bauta.templates.masked.hybrid_masking import FixedMixture, HybridMask
 from bauta.templates.masked.masking import GaussianNoise, Masking, MaskingConfig, Unmasked
@@ -194,6 +197,13 @@ class MaskedRecognition(Protector):
         masking.require_parts({name.removeprefix(_MASKING): one for name, one in parts.items()})
         network = _network(recognizer, masking, apart=masking.apart)
         _load(masking, network, parts)
+        _require_sound(parts)
+        for fmr in FMRS:
+            limit = dict(provenance.training).get(f"{_THRESHOLD}{fmr:.0e}", 0.0)
+            if not within(limit, -1, 1):
+                raise UsageError(
+                    f"The threshold at FMR {fmr:g} is {shown(limit)}.", hint="It is a cosine, from -1 to 1."
+                )
         return cls(recognizer, masking, network, provenance=provenance)
 
 
@@ -224,18 +234,32 @@ def _packed(masking: Masking, network: MaskedNetwork) -> dict[str, Tensor]:
 
 
 def _load(masking: Masking, network: MaskedNetwork, parts: Mapping[str, Tensor]) -> None:
-    state = _states(masking, network)
-    if set(state) != set(parts):
-        missing = sorted(set(state) ^ set(parts))[0]
-        raise WeightsCorrupt(f"The learned parts do not fit: {missing}.", hint="Fit the protector again.")
-    for name, value in state.items():
-        if value.shape != parts[name].shape:
-            raise WeightsCorrupt(
-                f"{name} has shape {list(parts[name].shape)}, not {list(value.shape)}.", hint="Fit the protector again."
-            )
+    require_parts(parts, _packed(masking, network))
+    for name, value in _states(masking, network).items():
         with torch.no_grad():
             value.copy_(parts[name])
     network.forget_plans()
+
+
+def _require_sound(parts: Mapping[str, Tensor]) -> None:
+    """Let through numbers that something can be divided by, and orders of what there is.
+
+    Raises:
+        WeightsCorrupt: naming the part.
+    """
+    require_positive(parts, [f"{_STEM}scale", f"{_MASKING}render.scale"])
+    require_positive(parts, [name for name in parts if name.endswith((".running_var", ".sensitivities"))], zero=True)
+    for start in (_MASKING, f"{_MASKING}mask."):
+        require_positive(parts, [f"{start}spread"])
+        require_order(parts, f"{start}permutations", 9)
+        for name in (f"{start}first", f"{start}second"):
+            require_order(parts, name, len(parts.get(name, ())))
+        chosen = parts.get(f"{start}chosen")
+        if chosen is not None and not bool(((chosen >= 1) & (chosen < FREQUENCIES)).all()):
+            raise WeightsCorrupt(
+                f"The learned part {start}chosen names frequencies that there are not, or that show the face.",
+                hint="Fit the protector again.",
+            )
 
 
 def _parts(values: Tensor) -> tuple[Tensor, ...]:
