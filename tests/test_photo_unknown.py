@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bauta.photo import MetadataPolicy, read_photo
+from bauta.photo.embedded import holds_picture
 from photo_builders import (
     add_jpeg_segments,
     add_png_chunks,
@@ -108,7 +109,9 @@ def test_random_tiff_fields_never_survive(tag, content):
     where = len(data) + len(content) + len(content) % 2
     table = struct.pack("<H", count + 1) + b"".join(rows) + bytes(4)
     data = data[:4] + struct.pack("<I", where) + data[8:] + content + bytes(len(content) % 2) + table
-    assert SECRET in read_photo(data).encode(metadata=KEEP) or tag in (0x02BC, 0x8649, 0x935C, 0xC634, 0xC7A7, 0xCEA1)
+    gone = (0x02BC, 0x8649, 0x935C, 0xC634, 0xC7A7, 0xCEA1)
+    # What begins as a picture does goes under every policy, though it be noise.
+    assert SECRET in read_photo(data).encode(metadata=KEEP) or tag in gone or holds_picture(content)
     assert SECRET not in private(data)
 
 

@@ -132,7 +132,8 @@ def tar_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
             judge,
             fmr,
             *(percent(modes[mode]["tar"][fmr]) for mode in ("clean", *MODES)),
-            ", ".join(percent(modes[mode]["false_matches"][fmr]) for mode in ("clean", *MODES)),
+            # Cards of before false matches were counted say nothing of them.
+            ", ".join(percent(modes[mode].get("false_matches", {}).get(fmr)) for mode in ("clean", *MODES)),
         )
         for card in cards
         for judge, sets in card["results"].get("black_box", {"judges": {}})["judges"].items()
