@@ -74,6 +74,14 @@ METHODS: dict[str, MethodCard] = {
     card.name: card
     for card in (
         MethodCard(
+            name="spatial",
+            kind="cloak",
+            summary="Mask that moves the face a little and changes its lightness a little, and no colour; the default.",
+            paper="our design; moving pixels is the idea of Xiao et al., Spatially Transformed Adversarial Examples, "
+            "ICLR 2018",
+            target="bauta.cloaks.spatial:Spatial",
+        ),
+        MethodCard(
             name="tip-im",
             kind="cloak",
             summary="Adversarial identity mask, optimised per photo against an ensemble of surrogates.",

@@ -57,6 +57,9 @@ Need = Literal["surrogates", "key", "message", "fitted", "reference"]
 """What a cloak must be given: recognisers to attack, a secret, a text to carry, what it learned of the person, another
 face."""
 
+Mode = Literal["dodge", "impersonate", "combined"]
+"""Away from the person, towards the best of several targets, or both (the loss of TIP-IM)."""
+
 Strength = Literal["low", "medium", "high"]
 Scalar = str | int | float | bool
 
