@@ -11,10 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bauta.cloaks.album import Album
 from bauta.cloaks.base import Mode
 from bauta.cloaks.view import FaceView
 from bauta.objectives.transports import Transport, draw_movement, draw_transport
 from bauta.recognizers.ensemble import Ensemble
+
+_TEMPERATURE = 0.05
+_REACH = 0.05  # below the threshold, from where on protected photos push each other away
 
 
 class IdentityLoss:
@@ -32,6 +36,8 @@ class IdentityLoss:
         movement: Range of the standard deviations of the random movement of the crop; (0, 0) for none.
         scale: Largest share by which a crop is made wider or tighter.
         transports: Whether a transport is drawn.
+        limits: Cosine from which on each surrogate takes two faces for one person; None where it is not known.
+        album: Photos protected before.
     """
 
     def __init__(
@@ -48,11 +54,16 @@ class IdentityLoss:
         movement: tuple[float, float] = (0.0, 0.0),
         scale: float = 0.0,
         transports: bool = False,
+        limits: Sequence[float | None] = (),
+        album: Album | None = None,
     ) -> None:
         self.faces = ensemble.looking_at([view.landmarks for view in views])
         self.generator, self.movement, self.scale = generator, movement, scale
         self.transports, self.greedy = transports, greedy
         self.away = 0.0 if mode == "impersonate" else away
+        self.apart = 0.0
+        self.limits = list(limits) or [None] * len(ensemble)
+        self.names, self.album = ensemble.names, album
         self.targets: list[Tensor] | None = None
         with torch.no_grad():
             self.sources = self.faces.all(images)
@@ -61,6 +72,7 @@ class IdentityLoss:
                 self.tried = torch.arange(len(targets))[:, None].expand(-1, len(images))  # (K tried, N) indices
                 similarities = [source @ wanted.T for source, wanted in zip(self.sources, self.targets, strict=True)]
                 self.affinity = torch.stack(similarities).mean(0)
+        self.present = [source.clone() for source in self.sources]
 
     def gradients(self, pictures: Tensor) -> Tensor:
         """(K, N, 3, H, W) gradients of the loss at pictures (N, 3, H, W); K is 1 unless `greedy`."""
@@ -74,7 +86,11 @@ class IdentityLoss:
         for index in range(len(self.faces)):
             with torch.enable_grad():
                 embedding = self.faces.embed(index, leaf, movement=self._movement(index))
-            part = _vector_jacobian(embedding, leaf, self._cotangents(index, embedding.detach()))
+            seen = embedding.detach()
+            cotangents = self._cotangents(index, seen)
+            if self.apart:
+                cotangents = cotangents + self.apart * self._others(index, seen)
+            part = _vector_jacobian(embedding, leaf, cotangents)
             total = part if total is None else total + part
         assert total is not None
         return total if shared is photos else _vector_jacobian(shared, photos, total)
@@ -107,6 +123,35 @@ class IdentityLoss:
             return None
         spread, turn = (low + (high - low) * float(torch.rand((), generator=self.generator)) for _ in range(2))
         return draw_movement(self.generator, self.faces.size(index), spread=spread, turn=turn, scale=self.scale)
+
+    def _others(self, index: int, embedding: Tensor) -> Tensor:
+        """(N, D) gradient of how well each face matches other protected photos of its person.
+
+        Of those that it is about to match, or matches, the nearest count most: a soft maximum over their excess.
+        """
+        limit, source = self.limits[index], self.sources[index]
+        present = torch.nn.functional.normalize(0.7 * self.present[index] + 0.3 * embedding, dim=1)
+        self.present[index] = present
+        if limit is None:
+            return torch.zeros_like(embedding)
+        same = source @ source.T >= limit
+        same.fill_diagonal_(False)
+        queue = present
+        if self.album is not None and self.names[index] in self.album.sources:
+            name = self.names[index]
+            same = torch.cat([same, source @ self.album.sources[name].T >= limit], 1)
+            queue = torch.cat([queue, self.album.protected[name]])
+        excess = embedding @ queue.T - limit + _REACH
+        weights = (excess / _TEMPERATURE).masked_fill(~same | (excess <= 0), -torch.inf).softmax(1).nan_to_num(0.0)
+        pushed: Tensor = weights @ queue
+        return pushed
+
+    def remember(self, pictures: Tensor) -> None:
+        """Add the faces, as protected, to the album."""
+        if self.album is not None:
+            with torch.no_grad():
+                for name, source, protected in zip(self.names, self.sources, self.faces.all(pictures), strict=True):
+                    self.album.add(name, source, protected)
 
     def _cotangents(self, index: int, embedding: Tensor) -> Tensor:
         """(K, N, D) gradients of the loss with respect to the embedding."""

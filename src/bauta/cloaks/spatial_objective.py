@@ -42,6 +42,7 @@ def optimise(views: Sequence[FaceView], config: SpatialConfig, targets: Tensor |
     run = descend(problem, problem.variables, config.iterations, deadline=work.deadline, progress=work.progress)
     if not all(torch.isfinite(value).all() for value in run.values):
         raise NumericalFailure("The mask holds NaN or infinity.", hint="Leave out the surrogate that caused it.")
+    problem.loss.remember(problem.shown(run.values)[1])
     return problem.edits(run.values, run.iterations, run.stopped)
 
 
@@ -71,6 +72,8 @@ class Problem:
             movement=config.movement,
             scale=config.scale,
             transports=True,
+            limits=[work.thresholds.get(name) for name in work.attacked.names],
+            album=work.album,
         )
         self.to_crop = torch.cat([alignments(view.landmarks.numpy(), ARCFACE_112) for view in views])
         self.sigmas = [config.smoothing * view.crop_pixel for view in views]
@@ -126,6 +129,10 @@ class Problem:
     def gradients(self, values: Values) -> Values:
         """(1, N, 2, G, G) and (1, N, 1, H, W)."""
         control, lightness = (value.detach().requires_grad_() for value in values)
+        # First away from oneself; photos that protect each other are moved apart once they have left.
+        progress = self.iteration / self.config.iterations
+        self.loss.apart = self.config.apart * min(1.0, max(0.0, (progress - 0.3) / 0.5))
+        self.iteration += 1
         with torch.enable_grad():
             there, pictures = self.shown((control, lightness))
         (toward,) = self.loss.gradients(pictures)
@@ -140,7 +147,7 @@ class Problem:
 
     def _keep_structure(self, gradients: Tensor, there: Tensor, lightness: Tensor, floor: float) -> Tensor:
         """As TIP-IM's: dual ascent on the constraint SSIM >= floor, at every other iteration."""
-        if self.iteration % 2 == 0:
+        if self.iteration % 2:
             variable = lightness.requires_grad_()
             with torch.enable_grad():
                 similarity = ssim_map(there.mean(1, keepdim=True) + variable, there.mean(1, keepdim=True))
@@ -149,7 +156,6 @@ class Problem:
             self.multiplier = (self.multiplier + 40 * (floor - similarity.detach())).clamp(0, 10)
             scale = self.multiplier[:, None, None, None] / loss.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-20)
             self.penalty = loss * scale
-        self.iteration += 1
         return gradients / gradients.abs().mean((-3, -2, -1), keepdim=True).clamp_min(1e-20) + self.penalty
 
     def best(self, candidates: Values) -> Tensor:

@@ -28,6 +28,8 @@ class SpatialConfig(Settings):
         pace: How far the steps of all iterations would lead in a straight line, in budgets.
         decay: Momentum decay.
         away: Weight of moving away from the person beside moving towards a target, in ``combined``.
+        apart: Weight of moving away from other protected photos of the same person, beside moving away from the person;
+            0 protects each photo as if it were the only one.
         targets: Number of target faces used.
         margin: A face is done when it is this far, in cosine, past the threshold of every surrogate, also after
             transports; until then it is allowed more and more of the bounds. None always goes to the bounds.
@@ -50,6 +52,7 @@ class SpatialConfig(Settings):
     pace: Annotated[float, Range(above=0, to=1000)] = 8.0
     decay: Annotated[float, Range(at=0, to=1)] = 0.8
     away: Annotated[float, Range(above=0, to=100)] = 0.8
+    apart: Annotated[float, Range(at=0, to=10)] = 1.0
     targets: Annotated[int, Range(at=1, to=1000)] = 10
     margin: Annotated[float, Range(at=-1, to=1)] | None = 0.25
     least: Annotated[float, Range(above=0, to=1)] = 0.6
