@@ -23,10 +23,10 @@ demo: .venv/installed
 	$(BIN)/python -m bauta demo -o out/demo
 
 test: .venv/developing lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 slow: .venv/developing
-	$(BIN)/python -m pytest -q -m "slow or not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow or not slow"
 
 lint: .venv/developing
 	$(BIN)/ruff check .
