@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e ".[demo]"
+	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e ".[demo,dlib]"
 	touch $@
 
 .venv/developing: .venv/installed

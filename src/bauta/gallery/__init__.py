@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from bauta.errors import as_bauta_error
+
 if TYPE_CHECKING:
     from bauta.gallery.enrol import Gallery as Gallery
     from bauta.gallery.enrol import enrol_faces as enrol_faces
@@ -42,4 +44,7 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:  # cryptography comes with an extra
+        raise as_bauta_error(error) from error
