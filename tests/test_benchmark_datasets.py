@@ -102,7 +102,7 @@ def test_the_digest_knows_contents_and_structure_but_no_place(tmp_path):
         ("A\t1\tE\t1\n", "E_0001.*is missing"),
         ("2\t1\nA\t1\t2\nA\t1\tB\t1\nC\t1\t3\nA\t2\tD\t1\n", "people in two folds: A"),
         ("E\t1\t2\n", "has no folder 'E'"),
-        ("", "names nobody"),
+        ("", "names no one"),
     ],
 )
 def test_lists_that_do_not_fit_are_refused(tmp_path, text, words):

@@ -248,7 +248,7 @@ def _read(path: Path, max_pixels: int) -> bytes:
         if path.is_dir():
             raise UnreadablePhoto(f"{path} is a folder.", hint="Name a file, or search it with find_photos.")
         if path.exists() and not path.is_file():
-            raise UnreadablePhoto(f"{path} is no ordinary file.", hint="Name a photo.")
+            raise UnreadablePhoto(f"{path} is not an ordinary file.", hint="Name a photo.")
         if path.stat().st_size > _LARGEST_PIXEL * max_pixels + _ROOM_FOR_METADATA:
             raise PhotoTooLarge(
                 f"{path} is larger than any photo of {max_pixels:,} pixels.",
@@ -306,4 +306,4 @@ def _format_of(source: Source) -> str:
     for magic, kind in _OTHER_KINDS:
         if head.startswith(magic):
             raise source.unsupported(kind, hint=hint)
-    raise source.unreadable("it is no image")
+    raise source.unreadable("it is not an image")

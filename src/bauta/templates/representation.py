@@ -154,7 +154,7 @@ class Representation:
             )
         for text in (self.recognizer_sha256, self.protector_sha256):
             if not _SHA256.fullmatch(text):
-                raise UsageError(f"{text!r} is no SHA-256.", hint="It has 64 lower-case hexadecimal digits.")
+                raise UsageError(f"{text!r} is not a SHA-256.", hint="It has 64 lower-case hexadecimal digits.")
         ranges = (self.low, self.step)
         channels = (self.tensor.shape[1],)
         if self.storage != "uint8":
