@@ -22,6 +22,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
+from bauta.calls import checked
 from bauta.errors import UsageError
 
 T = TypeVar("T")
@@ -303,6 +304,7 @@ def problems() -> list[str]:
     return [_others()[1][name] for name in sorted(_others()[1])]
 
 
+@checked
 def list_methods(pattern: str = "*", *, kind: str | None = None) -> list[MethodCard]:
     """Cards of the registered methods whose name matches the glob `pattern`, in alphabetical order."""
     known = METHODS | _others()[0]
