@@ -19,19 +19,14 @@ from bauta.attacks.adapt import FineTuningConfig
 from bauta.attacks.link import StudentConfig
 from bauta.benchmark.adaptive import protected
 from bauta.benchmark.adaptive import run as adaptive
-from bauta.benchmark.adaptive.cards import (
-    NONE,
-    attacker_table,
-    main_table,
-    markdown,
-    purifier_table,
-    read_card,
-    summarise,
-)
+from bauta.benchmark.adaptive.cards import AdaptiveCard
+from bauta.benchmark.adaptive.page import attacker_table, main_table, markdown, purifier_table
 from bauta.benchmark.adaptive.recipe import AdaptiveRecipe, carried, read_recipe
+from bauta.benchmark.adaptive.results import NONE, summarise
 from bauta.benchmark.adaptive.run import run_adaptive
 from bauta.benchmark.crop_sets import Source, draw_crop_set, draw_pairs
 from bauta.benchmark.engine import cards
+from bauta.benchmark.engine.cards import read_card as read_any_card
 from bauta.benchmark.photos.recipe import Dataset, Row
 from bauta.cli import run
 from bauta.errors import NumericalFailure, RoleRefused, UnknownRecognizer, UsageError
@@ -59,6 +54,10 @@ RECIPE = AdaptiveRecipe(
     fmr=0.2,
     batch=4,
 )
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    return read_any_card(path, AdaptiveCard)
 
 
 def write_people(folder: Path, names: list[str], count: int, *, seed: int) -> None:

@@ -13,8 +13,11 @@ import pytest
 from PIL import Image
 
 from bauta.benchmark.adaptive import protected
-from bauta.benchmark.engine.cards import SCHEMA, compare, read_card, timeless, to_json, write_card
+from bauta.benchmark.engine.cards import Card, timeless, to_json, write_card
+from bauta.benchmark.engine.cards import read_card as read_any_card
 from bauta.benchmark.photos import measuring
+from bauta.benchmark.photos.cards import PhotoCard
+from bauta.benchmark.photos.compare import compare
 from bauta.benchmark.photos.folders import run_folders
 from bauta.benchmark.photos.page import markdown, to_html
 from bauta.benchmark.photos.recipe import Dataset, GallerySource, Recipe, Row, carried, read_recipe
@@ -38,6 +41,10 @@ RECIPE = Recipe(
     transports=("lossless", "saved", "jpeg-75+half-size"),
     batch=2,
 )
+
+
+def read_card(path: Path) -> Card:
+    return read_any_card(path, PhotoCard)
 
 
 @pytest.fixture
@@ -358,7 +365,7 @@ class TestCards:
         assert list(json.loads(text)) == ["schema", *list(json.loads(text))[1:-1], "complete"]
         for cut in (text[: len(text) // 2], text.replace(',\n "complete": true', "")):
             path.write_text(cut, encoding="utf-8")
-            with pytest.raises(UsageError, match=r"no JSON|not complete"):
+            with pytest.raises(UsageError, match=r"not JSON|not complete"):
                 read_card(path)
         path.write_text(text.replace('"fmr": 0.01', '"fmr": "few"', 1), encoding="utf-8")
         with pytest.raises(UsageError, match=r"fmr: 'few' is no number"):
@@ -367,14 +374,14 @@ class TestCards:
     def test_what_is_no_card_is_refused(self, tmp_path: Path) -> None:
         for content in ("[1]", "{}", '"card"'):
             (tmp_path / "card.json").write_text(content)
-            with pytest.raises(UsageError, match="no result card"):
+            with pytest.raises(UsageError, match="not a result card"):
                 read_card(tmp_path / "card.json")
         with pytest.raises(UsageError, match="cannot be read"):
             read_card(tmp_path / "none.json")
 
     def test_provenance(self, data: Path) -> None:
         card = run_toy(data, command="bauta bench run toy")["negative"]
-        assert card["schema"] == SCHEMA
+        assert card["schema"] == "bauta.benchmark/2"
         assert card["method"] == {"name": "negative", "kind": "cloak", "origin": "bauta", "config": {"amount": 1.0}}
         assert card["judges"][0]["threshold"]["impostor_pairs"] == 1000
         assert card["run"]["command"] == "bauta bench run toy"

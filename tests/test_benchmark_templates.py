@@ -20,9 +20,11 @@ from PIL import Image
 from attack_toys import ToyJudge, cut_recognizer, toy_faces
 from bauta import metrics
 from bauta.benchmark.crop_sets import Source
-from bauta.benchmark.engine.cards import TEMPLATES, read_card, timeless, write_card
+from bauta.benchmark.engine.cards import read_card, timeless, write_card
+from bauta.benchmark.photos.cards import PhotoCard
 from bauta.benchmark.plots import recovery_against_loss
 from bauta.benchmark.stores import run as templates
+from bauta.benchmark.stores.cards import StoreCard
 from bauta.benchmark.stores.measures import summarise
 from bauta.benchmark.stores.page import (
     RANKING_HEADER,
@@ -140,7 +142,7 @@ def ran(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_toy(data: Path, output: Path, recipe: TemplateRecipe = RECIPE, **options: Any) -> dict[str, dict[str, Any]]:
     paths = run_template_recipe(recipe, data, output, **{"examples": 2, **options})
-    return {path.stem.removeprefix(f"{recipe.name}-"): read_card(path, TEMPLATES) for path in paths}
+    return {path.stem.removeprefix(f"{recipe.name}-"): read_card(path, StoreCard) for path in paths}
 
 
 def test_an_unprotected_feature_gives_the_face_away_and_a_constant_gives_nothing(data: Path, ran: Path) -> None:
@@ -449,11 +451,11 @@ def test_a_card_that_was_edited_or_is_of_the_other_kind_is_refused(data: Path, r
     path = tmp_path / "card.json"
     write_card(card, path)
     with pytest.raises(UsageError, match="other kind"):
-        read_card(path)
+        read_card(path, PhotoCard)
     card["results"]["cost"]["bytes"] = "few"
     path.write_text(json.dumps(card))
     with pytest.raises(UsageError, match="bytes"):
-        read_card(path, TEMPLATES)
+        read_card(path, StoreCard)
 
 
 def test_people_are_on_one_side_whatever_the_spelling(data: Path) -> None:
@@ -614,7 +616,7 @@ def test_a_fitted_protector_replaces_no_card_of_a_row(
     made.save(tmp_path / "constant")
     assert run([*command, "--protector", str(tmp_path / "constant")]) == 0
     assert (tmp_path / "toy-constant.json").read_bytes() == before
-    card = read_card(tmp_path / f"toy-constant-{made.sha256[:8]}.json", TEMPLATES)
+    card = read_card(tmp_path / f"toy-constant-{made.sha256[:8]}.json", StoreCard)
     assert card["protector"]["settings"] == {"level": 0.25}
     assert card["results"]["baseline"]["row"] == "feature"
 

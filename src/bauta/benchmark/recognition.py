@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,21 +24,85 @@ from numpy.typing import NDArray
 from bauta.benchmark import protocols
 from bauta.benchmark.embeddings import cosines
 from bauta.benchmark.engine import cards
+from bauta.benchmark.engine.records import CardRecord, Network, Run
 from bauta.data.datasets import PairSet, read_bin, read_cfp, read_lfw
 from bauta.data.images import FaceImage
 from bauta.errors import UsageError
 from bauta.faces.crop_template import CropTemplate
 from bauta.faces.crops import retemplate_pixels
 from bauta.files import make_folder, write_atomically
-from bauta.metrics import cross_validated_matches, focal_diversity
+from bauta.metrics import Interval, cross_validated_matches, focal_diversity
 from bauta.progress import Progress, Steps, silent, steps_of
 from bauta.recognizers import Judge, find_card, load_judge
 from bauta.recognizers.cards import ROLES
+from bauta.schema import ABSENT, Count, Sha256
+from bauta.settings import Range, Share
 
-SCHEMA = "bauta.recognizers/1"
 PROTOCOLS = ("lfw", "FF", "FP")
 FMR = 1e-3
 _BATCH = 32
+
+
+@dataclass(frozen=True)
+class SetFacts:
+    """A set of pairs, by its name and its contents."""
+
+    name: str
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What `measure` finds of a recogniser on one set."""
+
+    accuracy: Interval
+    tar: Interval
+    threshold: float
+    impostor_pairs: Count
+    pairs: Count
+    images: Count
+    seconds: float
+    forward_seconds: float
+    overhead: float
+    failures: list[Count]
+
+
+@dataclass(frozen=True)
+class Measured(Network):
+    """A recogniser with what is stated of it, in percent, and what was measured, by protocol."""
+
+    architecture: str
+    training_set: str
+    stated_lfw_accuracy: float | None
+    results: dict[str, Accuracy]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecognizersRun(Run):
+    """Time and machine; cards of before do not say how long it took."""
+
+    seconds: float = ABSENT
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecognizersCard(CardRecord):
+    """Recognisers on sets of clean faces: all of a table in one card.
+
+    Attributes:
+        data: The sets, by protocol.
+        fmr: False match rate of the true accept rates.
+        recognizers: Each.
+        focal_diversity: Of all, by protocol; none of one alone.
+        complete: Cards of before lack it.
+    """
+
+    schema: Literal["bauta.recognizers/1"]
+    data: dict[str, SetFacts]
+    fmr: Share
+    recognizers: Annotated[list[Measured], Range(at=1)]
+    focal_diversity: dict[str, float]
+    run: RecognizersRun
+    complete: Literal[True] = ABSENT
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +232,7 @@ def run_recognizers(
     """
     if not names:
         raise UsageError("There is no recogniser to measure.", hint="Add one, or name some.")
+    began = time.monotonic()
     sets = {protocol: read_set(data, protocol) for protocol in protocol_names}
     chosen = [replace(find_card(name), roles=ROLES) for name in names]
     found = []
@@ -193,7 +258,6 @@ def run_recognizers(
         with contextlib.suppress(UsageError):  # one recogniser alone is no team
             diversity[protocol] = round(focal_diversity(failures), 4)
     whole = {
-        "schema": SCHEMA,
         "data": {protocol: {"name": pairs.name, "sha256": pairs.sha256} for protocol, pairs in sets.items()},
         "fmr": FMR,
         "code": cards.code(),
@@ -202,11 +266,13 @@ def run_recognizers(
         "run": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": command,
+            "seconds": round(time.monotonic() - began, 2),
             "machine": cards.machine(),
         },
     }
-    write_atomically(path, (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode(), overwrite=True)
-    return whole
+    card = cards.finish(whole, RecognizersCard)
+    cards.write_card(card, path)
+    return card
 
 
 def _measured(judge: Judge, pairs: PairSet, work: Path, progress: Steps) -> Any:

@@ -59,6 +59,7 @@ def run(
     from dataclasses import replace
 
     from bauta.benchmark.engine.cards import read_card
+    from bauta.benchmark.photos.cards import PhotoCard
     from bauta.benchmark.photos.recipe import read_recipe
     from bauta.benchmark.photos.run import run_recipe
 
@@ -79,7 +80,7 @@ def run(
             command=command_line(),
             progress=bar.stage,
         )
-    _show([read_card(path) for path in written])
+    _show([read_card(path, PhotoCard) for path in written])
     print()
     for path in written:
         print(clean(path))
@@ -101,17 +102,19 @@ def adaptive(
     ] = None,
 ) -> None:
     """Measure methods against attackers who purify photos, or train on protected ones of other people."""
-    from bauta.benchmark.adaptive import cards as adaptive_cards
+    from bauta.benchmark.adaptive import page
+    from bauta.benchmark.adaptive.cards import AdaptiveCard
     from bauta.benchmark.adaptive.recipe import read_recipe
     from bauta.benchmark.adaptive.run import run_adaptive
+    from bauta.benchmark.engine.cards import read_card
 
     chosen = read_recipe(recipe)
     if (names := values.chosen(rows)) is not None:
         chosen = chosen.only(names)
     with ProgressBar(1) as bar:
         written = run_adaptive(chosen, data, output, work=work, command=command_line(), progress=bar.stage)
-    read = [adaptive_cards.read_card(path) for path in written]
-    for table in (adaptive_cards.main_table, adaptive_cards.purifier_table, adaptive_cards.attacker_table):
+    read = [read_card(path, AdaptiveCard) for path in written]
+    for table in (page.main_table, page.purifier_table, page.attacker_table):
         header, lines = table(read)
         show_table(tuple(name.upper() for name in header), lines)
         print()
@@ -223,9 +226,10 @@ def report(
     """Show result cards as one page that needs nothing else, or as a table."""
     from bauta.benchmark.engine.cards import read_card
     from bauta.benchmark.photos import page
+    from bauta.benchmark.photos.cards import PhotoCard
     from bauta.files import make_folder, write_atomically
 
-    read = [read_card(path) for path in cards]
+    read = [read_card(path, PhotoCard) for path in cards]
     if output is not None:
         make_folder(output.parent)
         if output.suffix.lower() not in (".html", ".htm"):  # rather than replace a card by a slip of the hand
@@ -247,10 +251,11 @@ def compare(
     """Compare two result cards pair by pair: second less first, with 95 % intervals."""
     from dataclasses import asdict
 
-    from bauta.benchmark.engine.cards import compare as differences
     from bauta.benchmark.engine.cards import read_card
+    from bauta.benchmark.photos.cards import PhotoCard
+    from bauta.benchmark.photos.compare import compare as differences
 
-    found = differences(read_card(first), read_card(second))
+    found = differences(read_card(first, PhotoCard), read_card(second, PhotoCard))
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=2))
         return

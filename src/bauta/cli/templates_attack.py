@@ -37,7 +37,8 @@ def attack(
     device: Annotated[str, typer.Option(help="Where protectors and attackers compute: cpu, or cuda.")] = "cpu",
 ) -> None:
     """Verify, recover, replay and link: a result card for each row. Interrupted, it goes on where it stopped."""
-    from bauta.benchmark.engine.cards import TEMPLATES, read_card
+    from bauta.benchmark.engine.cards import read_card
+    from bauta.benchmark.stores.cards import StoreCard
     from bauta.benchmark.stores.recipe import read_template_recipe
     from bauta.benchmark.stores.run import run_template_recipe, with_fitted
 
@@ -53,7 +54,7 @@ def attack(
             chosen, data, output, work=work, examples=examples, command=command_line(), device=device,
             progress=bar.stage,
         )  # fmt: skip
-    _show([read_card(path, TEMPLATES) for path in written])
+    _show([read_card(path, StoreCard) for path in written])
     print()
     for path in written:
         print(clean(path))
@@ -71,11 +72,12 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables in Markdown.")] = False,
 ) -> None:
     """Show result cards as one page with what attackers recover, or as tables."""
-    from bauta.benchmark.engine.cards import TEMPLATES, read_card
+    from bauta.benchmark.engine.cards import read_card
     from bauta.benchmark.stores import page as template_report
+    from bauta.benchmark.stores.cards import StoreCard
     from bauta.files import make_folder, write_atomically
 
-    read = [read_card(path, TEMPLATES) for path in cards]
+    read = [read_card(path, StoreCard) for path in cards]
     if output is not None:
         if output.suffix.lower() not in (".html", ".htm"):  # rather than replace a card by a slip of the hand
             raise UsageError(f"{output} is no HTML file.", hint="Give -o FILE.html.")

@@ -36,11 +36,13 @@ from bauta.attacks.adapt import FineTuningConfig, fine_tune
 from bauta.attacks.cards import AttackerCard
 from bauta.attacks.link import Student, StudentConfig, embed, fit_student, load_student
 from bauta.attacks.purify import Purifier
-from bauta.benchmark.adaptive.cards import DIGITS, NONE, Card, called, rounded, summarise, write_card
+from bauta.benchmark.adaptive.cards import AdaptiveCard
 from bauta.benchmark.adaptive.protected import protect
 from bauta.benchmark.adaptive.recipe import COMBINED, AdaptiveRecipe
+from bauta.benchmark.adaptive.results import DIGITS, NONE, called, rounded, summarise
 from bauta.benchmark.crop_sets import CropSet, draw_crop_set, draw_pairs, stack
 from bauta.benchmark.engine import cards
+from bauta.benchmark.engine.cards import Card
 from bauta.benchmark.photos.recipe import Pair, Row
 from bauta.data.images import ByteArray, digest_of
 from bauta.data.people import assert_disjoint, excluded_names
@@ -320,7 +322,7 @@ def run_adaptive(
             }
             written.append((card, output / f"adaptive-{recipe.name}-{row.name}.json"))
         for card, path in written:
-            write_card(card, path)
+            cards.write_card(cards.finish(card, AdaptiveCard), path)
         return [path for _, path in written]
     finally:
         torch.set_num_threads(threads)

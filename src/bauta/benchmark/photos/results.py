@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from bauta import metrics
-from bauta.benchmark.engine.cards import dodged
 from bauta.benchmark.identification import RANKS
 from bauta.benchmark.protocols import Cell
 from bauta.errors import UsageError
@@ -147,3 +146,28 @@ def still_recognised(record: Mapping[str, Any], limits: Mapping[str, float]) -> 
     """Judges that recognised the person before and still do in the saved photo."""
     after = record["after"]["saved"]
     return [name for name, limit in limits.items() if record["before"][name] >= limit <= after[name]]
+
+
+def dodged(record: Mapping[str, Any], where: str, limits: Mapping[str, float]) -> list[float]:
+    """For each judge 1 when it no longer matches the photos, 0 when it does, NaN when it never did.
+
+    Args:
+        record: Of a pair.
+        where: A transport, or a cell of `bauta.benchmark.protocols.Cell`.
+        limits: Thresholds of the judges.
+    """
+    scores = similarities(record, where)
+    return [
+        float(scores[name] < limit) if record["before"][name] >= limit else np.nan for name, limit in limits.items()
+    ]
+
+
+def similarities(record: Mapping[str, Any], where: str) -> Mapping[str, float]:
+    """What judges say of a pair after a transport, or in a cell: by name."""
+    if where == Cell.NEITHER:
+        before: Mapping[str, float] = record["before"]
+        return before
+    if where in (Cell.GALLERY, Cell.BOTH):
+        return {name: scores[where] for name, scores in record["cells"].items()}
+    after: Mapping[str, Mapping[str, float]] = record["after"]
+    return after["saved" if where == Cell.PROBE else where]

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from bauta.benchmark.engine import cards
+from bauta.benchmark.photos.cards import PhotoCard
 from bauta.benchmark.photos.measuring import CROPS, Batch, Bench, Item, Outcome, Plan, Record, batch_name, digest
 from bauta.benchmark.photos.recipe import Recipe, Row
 from bauta.benchmark.photos.results import still_recognised, summarise
@@ -229,7 +230,8 @@ def run_items(
                 "seconds_per_face": round(float(np.mean(spent)), 3) if spent else None,
                 "machine": cards.machine(),
             },
-        }
+        },
+        PhotoCard,
     )
     cards.write_card(whole, path)
     return whole

@@ -32,6 +32,7 @@ from bauta.benchmark.protocols import operating_points
 from bauta.benchmark.stores import measures
 from bauta.benchmark.stores.attackers import carry_out
 from bauta.benchmark.stores.attacks import Outcome, Scene
+from bauta.benchmark.stores.cards import StoreCard
 from bauta.benchmark.stores.measures import SYSTEM
 from bauta.benchmark.stores.recipe import TemplateRecipe, TemplateRow
 from bauta.benchmark.stores.representations import (
@@ -161,7 +162,7 @@ def run_row(
     verified = work / "verified" / f"{whole_key[:24]}.safetensors"
     if path.is_file() and (read_tensors(verified) is not None or not recipe.baseline):
         try:
-            known = cards.read_card(path, cards.TEMPLATES)
+            known = cards.read_card(path, StoreCard)
         except UsageError as error:
             raise UsageError(
                 f"Row {row.name!r} has a card that is none: {error.message}", hint="Delete or move it, and run again."
@@ -277,7 +278,7 @@ def run_row(
                 "device": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
             },
         },
-        cards.TEMPLATES,
+        StoreCard,
     )
     cards.write_card(card, path)
     return card
