@@ -12,6 +12,7 @@ import pytest
 from bauta.benchmark.adaptive.cards import AdaptiveCard
 from bauta.benchmark.engine.cards import Card, card_schema, finish, read_card, schema_of, to_json
 from bauta.benchmark.engine.records import CardRecord
+from bauta.benchmark.families import read_cards
 from bauta.benchmark.photos.cards import PhotoCard
 from bauta.benchmark.photos.compare import compare
 from bauta.benchmark.recognition import RecognizersCard
@@ -111,6 +112,17 @@ def test_a_card_is_written_as_it_was_read(kind: type[CardRecord]) -> None:
     whole = finish(card, kind)
     assert (next(iter(whole)), list(whole)[-1]) == ("schema", "complete")
     assert json.loads(to_json(whole)) == whole
+
+
+@needs_results
+@pytest.mark.parametrize("name", ["surrogates-clean", "adaptive-lfw-pgd", "keys-advface-sealed", "recognizers"])
+def test_figures_follow_from_the_records_and_tables_show_them(name: str) -> None:
+    family, (card,) = read_cards([RESULTS / f"{name}.json"])
+    figures = family.figures(card)
+    assert {key: card["results"][key] for key in figures} == figures
+    for table in family.tables([card]):
+        assert {len(row) for row in table.rows} == {len(table.header)}
+    assert all(isinstance(text, str) for text in family.notes([card]))
 
 
 @needs_results

@@ -15,14 +15,17 @@ from PIL import Image
 from bauta.benchmark.adaptive import protected
 from bauta.benchmark.engine.cards import Card, timeless, to_json, write_card
 from bauta.benchmark.engine.cards import read_card as read_any_card
+from bauta.benchmark.engine.run import Job
+from bauta.benchmark.engine.run import run as run_rows
+from bauta.benchmark.engine.table import markdown as as_markdown
 from bauta.benchmark.photos import measuring
 from bauta.benchmark.photos.cards import PhotoCard
 from bauta.benchmark.photos.compare import compare
-from bauta.benchmark.photos.folders import run_folders
-from bauta.benchmark.photos.page import markdown, to_html
+from bauta.benchmark.photos.folders import FolderKind, FolderRecipe
+from bauta.benchmark.photos.page import Photos
 from bauta.benchmark.photos.recipe import Dataset, GallerySource, Recipe, Row, carried, read_recipe
 from bauta.benchmark.photos.results import summarise
-from bauta.benchmark.photos.run import run_recipe
+from bauta.benchmark.photos.run import PhotoKind
 from bauta.benchmark.photos.transports import TRANSPORTS, carry, transports
 from bauta.cli import run
 from bauta.cloaks.base import load_cloak
@@ -45,6 +48,14 @@ RECIPE = Recipe(
 
 def read_card(path: Path) -> Card:
     return read_any_card(path, PhotoCard)
+
+
+def to_html(cards: list[Card]) -> str:
+    return Photos().page(cards)
+
+
+def markdown(cards: list[Card]) -> str:
+    return as_markdown(Photos().tables(cards), Photos().notes(cards))
 
 
 @pytest.fixture
@@ -81,7 +92,7 @@ def data(tmp_path: Path) -> Path:
 
 def run_toy(data: Path, output: str = "cards", recipe: Recipe = RECIPE, **options: Any) -> dict[str, Any]:
     """The cards of a run by row."""
-    paths = run_recipe(recipe, data, data / output, **options)
+    paths = run_rows(PhotoKind(), recipe, Job(data / output, data, **options))
     return {path.stem.removeprefix(f"{recipe.name}-"): read_card(path) for path in paths}
 
 
@@ -423,12 +434,15 @@ class TestFolders:
             write_photo(data / "others" / name / "a.png", name)
 
     def measure(self, data: Path, **options: Any) -> dict[str, Any]:
-        return run_folders(data / "before", data / "after", data / "card.json", judges=("judge_one",), **options)
+        recipe = FolderRecipe(data / "before", data / "after", ("judge_one",), **options)
+        (path,) = run_rows(FolderKind(), recipe, Job(data / "cards"))
+        assert path == data / "cards" / "folder-after.json"
+        return read_card(path)
 
     def test_another_face_dodges(self, data: Path) -> None:
         self.make(data)
         card = self.measure(data, references=data / "others")
-        assert card == read_card(data / "card.json")
+        assert card["name"] == "before/after"
         assert (card["method"]["kind"], card["compared_with"]) == ("folder", "another photo")
         assert card["results"]["dodging"]["saved"]["mean"]["mean"] == 1
         assert card["results"]["quality"]["ssim"]["mean"] < 0.9
@@ -593,7 +607,7 @@ class TestRecipes:
 @pytest.mark.slow
 def test_the_smoke_run_gives_the_same_cards_in_one_process_and_in_two(tmp_path: Path) -> None:
     recipe = read_recipe("smoke")
-    one, two = (run_recipe(recipe, None, tmp_path / str(jobs), jobs=jobs) for jobs in (1, 2))
+    one, two = (run_rows(PhotoKind(), recipe, Job(tmp_path / str(jobs), jobs=jobs)) for jobs in (1, 2))
     for first, second in zip(one, two, strict=True):
         assert timeless(read_card(first)) == timeless(read_card(second))
     cards = {path.stem: read_card(path) for path in one}

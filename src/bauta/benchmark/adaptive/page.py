@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from bauta.benchmark.adaptive.results import NONE, called
+from bauta.benchmark.adaptive.cards import AdaptiveCard
+from bauta.benchmark.adaptive.results import NONE, called, summarise
 from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.engine.table import Family, Table, percent
+from bauta.errors import UsageError
 
-Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
-"""Header and rows."""
+
+class Adaptive(Family):
+    """Cards of attackers who purify and adapt."""
+
+    record = AdaptiveCard
+
+    def figures(self, card: Card) -> Card:
+        """See `summarise`."""
+        return summarise(card, card["records"])
+
+    def tables(self, cards: Sequence[Card]) -> list[Table]:
+        """Methods, purifiers, attackers.
+
+        Raises:
+            UsageError: when there is no card.
+        """
+        if not cards:
+            raise UsageError("There are no result cards.", hint="Give at least one.")
+        return [main_table(cards), purifier_table(cards), attacker_table(cards)]
 
 
 def main_table(cards: Sequence[Card]) -> Table:
@@ -25,23 +45,22 @@ def main_table(cards: Sequence[Card]) -> Table:
         best = min(purifiers, key=lambda name: newer[name]["mean"], default=None)
         quality = f"{results['psnr']['mean']:.1f} dB, {results['ssim']['mean']:.3f}" if results["psnr"] else "-"
         attackers = results["attackers"]
-        cells = [_percent(attackers[untrained]["dodging"])]
+        cells = [percent(attackers[untrained]["dodging"])]
         for kind in kinds:
             for on in (card["row"], "all"):
                 found = attackers.get(called(kind, on))
-                cells.append("-" if found is None else _percent(found["dodging"]))
-        purified = "-" if best is None else f"{_percent(newer[best])} {best.removeprefix('purify-')}"
-        rows.append((card["row"], quality, _percent(newer[NONE]), purified, *cells))
-    return header, rows
+                cells.append("-" if found is None else percent(found["dodging"]))
+        purified = "-" if best is None else f"{percent(newer[best])} {best.removeprefix('purify-')}"
+        rows.append((card["row"], quality, percent(newer[NONE]), purified, *cells))
+    return Table("Methods before those who purify and adapt", header, rows)
 
 
 def purifier_table(cards: Sequence[Card]) -> Table:
     """Dodging of newer recognisers after each purifier; the clean row is what the purifier itself does."""
     purifiers = list(cards[0]["results"]["newer"])
     header = ("method", *(name.removeprefix("purify-").replace(NONE, "as it is") for name in purifiers))
-    return header, [
-        (card["row"], *(_percent(card["results"]["newer"][name]["mean"]) for name in purifiers)) for card in cards
-    ]
+    rows = [(card["row"], *(percent(card["results"]["newer"][name]["mean"]) for name in purifiers)) for card in cards]
+    return Table("Dodging of newer recognisers after purifiers", header, rows)
 
 
 def attacker_table(cards: Sequence[Card]) -> Table:
@@ -65,17 +84,4 @@ def attacker_table(cards: Sequence[Card]) -> Table:
         known = f"{found[0]['recognised_before']} of {cards[0]['results']['pairs']}"
         means = tuple(f"{100 * one['dodging']['mean']:.1f}" if one["dodging"] else "-" for one in found)
         rows.append((name, f"{limits[name]:.3f}", known, f"{100 * worst:.1f}", *means))
-    return header, rows
-
-
-def markdown(table: Table) -> str:
-    """A table in Markdown."""
-    header, rows = table
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ("---",) * len(header), *rows))
-
-
-def _percent(interval: Mapping[str, float] | None) -> str:
-    if interval is None:
-        return "-"
-    mean, low, high = (100 * interval[name] for name in ("mean", "low", "high"))
-    return f"{mean:.1f} ({low:.1f}-{high:.1f})"
+    return Table("Every attacker", header, rows)

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from bauta import metrics
 from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.engine.figures import mean_of_means
 
 NONE = "none"
 """The purifier that does nothing."""
-DIGITS = 6
 
 
 def summarise(card: Mapping[str, Any], records: Sequence[Card]) -> Card:
@@ -25,9 +24,7 @@ def summarise(card: Mapping[str, Any], records: Sequence[Card]) -> Card:
     purifiers = list(next(iter(records[0]["judges"].values()))["after"])
 
     def interval(rows: Sequence[Sequence[float]]) -> Card | None:
-        values = np.array(rows, dtype=np.float64)
-        values = values[:, ~np.isnan(values).all(0)]
-        return None if not values.shape[1] else _plain(metrics.bootstrap_by_subject(values, people))
+        return mean_of_means(rows, people)
 
     def dodging(names: Sequence[str], purifier: str) -> Card | None:
         return interval(
@@ -74,15 +71,6 @@ def called(name: str, trained_on: str) -> str:
     return f"{name}/{trained_on}" if trained_on else name
 
 
-def rounded(value: Any) -> float:
-    """A figure as cards keep it."""
-    return round(float(value), DIGITS)
-
-
 def dodged(scores: Mapping[str, Any], after: float, limit: float) -> float:
     """1 when a crop is not matched any more, 0 when it is, NaN when it never was."""
     return float(after < limit) if scores["before"] >= limit else np.nan
-
-
-def _plain(interval: metrics.Interval) -> Card:
-    return {name: rounded(getattr(interval, name)) for name in ("mean", "low", "high")}

@@ -27,6 +27,8 @@ from bauta.schema import check, json_schema
 
 Card = dict[str, Any]
 
+_SCHEMAS: dict[str, dict[str, Any]] = {}
+
 
 def schema_of(record: type[CardRecord]) -> str:
     """What the cards of a kind name as their schema."""
@@ -36,12 +38,10 @@ def schema_of(record: type[CardRecord]) -> str:
 
 def card_schema(record: type[CardRecord]) -> dict[str, Any]:
     """The JSON schema of the cards of a kind."""
-    return _schema(record)
-
-
-@cache
-def _schema(record: Any) -> dict[str, Any]:
-    return json_schema(record, schema_of(record), complete=True)
+    name = schema_of(record)
+    if name not in _SCHEMAS:
+        _SCHEMAS[name] = json_schema(record, name, complete=True)
+    return _SCHEMAS[name]
 
 
 def finish(card: Mapping[str, Any], record: type[CardRecord]) -> Card:
@@ -81,20 +81,12 @@ def read_card(path: Path, record: type[CardRecord]) -> Card:
     Raises:
         UsageError: when the file is none: not readable, of another schema, interrupted, or edited.
     """
-    try:
-        card: Card = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}.", hint="Give result cards.") from error
-    except ValueError as error:
-        raise UsageError(
-            f"{path} is not JSON, or only the beginning of it.",
-            hint="Run the benchmark again; it goes on where it stopped.",
-        ) from error
-    schema = card.get("schema") if isinstance(card, dict) else None
+    card: Card = _read(path)
+    schema = _named(card)
     if schema != schema_of(record):
-        what = f"a card of schema {schema!r}" if isinstance(schema, str) else "not a result card"
         raise UsageError(
-            f"{path} is {what}; this command reads {schema_of(record)!r}.",
+            f"{path} is {f'a card of schema {schema!r}' if schema else 'not a result card'}; this command reads "
+            f"{schema_of(record)!r}.",
             hint="Run its benchmark again, or give cards of the other kind.",
         )
     wanted = card_schema(record)
@@ -102,6 +94,32 @@ def read_card(path: Path, record: type[CardRecord]) -> Card:
         raise UsageError(f"{path} is not complete.", hint="Run the benchmark again; it goes on where it stopped.")
     check(card, wanted, path.name)
     return card
+
+
+def named_schema(path: Path) -> str:
+    """The schema that a file names; "" when it is not a result card.
+
+    Raises:
+        UsageError: when it cannot be read.
+    """
+    return _named(_read(path))
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.", hint="Give result cards.") from error
+    except ValueError as error:
+        raise UsageError(
+            f"{path} is not JSON, or only the beginning of it.",
+            hint="Run the benchmark again; it goes on where it stopped.",
+        ) from error
+
+
+def _named(card: Any) -> str:
+    schema = card.get("schema") if isinstance(card, dict) else None
+    return schema if isinstance(schema, str) else ""
 
 
 def timeless(card: Card) -> Card:

@@ -7,13 +7,28 @@ from typing import Any
 
 import numpy as np
 
-from bauta import metrics
+from bauta.benchmark.engine.figures import mean_of_means, rounded
 from bauta.benchmark.identification import RANKS
 from bauta.benchmark.protocols import Cell
 from bauta.errors import UsageError
-from bauta.judging.quality import DIGITS, MEASURES
+from bauta.judging.quality import MEASURES
 
 Record = dict[str, Any]
+
+
+def usable(records: Sequence[Record]) -> list[Record]:
+    """Those of pairs in which a face was found on both sides.
+
+    Raises:
+        UsageError: when there is none.
+    """
+    found = [record for record in records if not record["failure"]]
+    if not found:
+        raise UsageError(
+            f"In none of {len(records)} pairs was a face found on both sides: {records[0]['failure']}.",
+            hint="Give photos whose faces the detector finds, or crops with face = aligned.",
+        )
+    return found
 
 
 def summarise(records: Sequence[Record], judges: Sequence[Mapping[str, Any]], transports: Sequence[str]) -> Record:
@@ -32,21 +47,16 @@ def summarise(records: Sequence[Record], judges: Sequence[Mapping[str, Any]], tr
     Raises:
         UsageError: when no face was found in any photo.
     """
-    usable = [record for record in records if not record["failure"]]
-    if not usable:
-        raise UsageError(
-            f"In none of {len(records)} pairs was a face found on both sides: {records[0]['failure']}.",
-            hint="Give photos whose faces the detector finds, or crops with face = aligned.",
-        )
+    kept = usable(records)
     limits = {judge["name"]: float(judge["threshold"]["cosine"]) for judge in judges}
-    means = _Means(usable, limits, [judge["name"] for judge in judges if not judge["attacked"]])
-    iterations = _known(usable, "iterations")
+    means = _Means(kept, limits, [judge["name"] for judge in judges if not judge["attacked"]])
+    iterations = _known(kept, "iterations")
     found: Record = {
         "pairs": len(records),
-        "usable": len(usable),
+        "usable": len(kept),
         "subjects": len(set(means.people)),
         "recognised_before": {
-            name: sum(record["before"][name] >= limit for record in usable) for name, limit in limits.items()
+            name: sum(record["before"][name] >= limit for record in kept) for name, limit in limits.items()
         },
         "dodging": {transport: means.dodging(transport) for transport in transports},
         "dodging_self": means.below("self"),
@@ -60,12 +70,12 @@ def summarise(records: Sequence[Record], judges: Sequence[Mapping[str, Any]], tr
             name: means.over(lambda record, key=name: [_number(record["quality"].get(key))])  # type: ignore[misc]
             for name in MEASURES
         },
-        "largest_difference": max(_known(usable, "largest_difference"), default=None),
-        "iterations": round(float(np.mean(iterations)), DIGITS) if iterations else None,
+        "largest_difference": max(_known(kept, "largest_difference"), default=None),
+        "iterations": rounded(np.mean(iterations)) if iterations else None,
     }
-    if "cells" in usable[0]:
+    if "cells" in kept[0]:
         found["cells"] = {cell.value: means.dodging(cell) for cell in (Cell.PROBE, Cell.GALLERY, Cell.BOTH)}
-    probes = [record for record in usable if "ranks" in record]
+    probes = [record for record in kept if "ranks" in record]
     if probes:
         found["identification"] = {
             "probes": len(probes),
@@ -89,12 +99,7 @@ class _Means:
 
     def over(self, value: Callable[[Record], Sequence[float]]) -> Record | None:
         """Of some values of each record; NaN is left out, and None is what rests on nothing."""
-        values = np.array([value(record) for record in self.usable], dtype=np.float64)
-        values = values[:, ~np.isnan(values).all(0)]
-        if not values.shape[1]:
-            return None
-        measured = metrics.bootstrap_by_subject(values, self.people)
-        return {name: round(getattr(measured, name), DIGITS) for name in ("mean", "low", "high")}
+        return mean_of_means([value(record) for record in self.usable], self.people)
 
     def split(self, value: Callable[[Record, Sequence[str]], Sequence[float]]) -> Record:
         """The mean over judges, over those that were not attacked, and each."""

@@ -25,6 +25,7 @@ from bauta.names import normalise_name
 
 SetKind = Literal["lfw", "cfp-ff", "cfp-fp"]
 REFERENCES = ("mean face", "another photo", "grey")
+SYSTEM = "system"  # what judges a representation that is stored
 MATCHER = "matcher"  # the way to link that needs no student
 RESERVED = {*REFERENCES, MATCHER, "numbers"}  # what cards list beside attackers
 AttackKind = Literal[
@@ -258,20 +259,20 @@ def attacks(name: str) -> bool:
     return bool(hashlib.sha256(normalise_name(name).encode()).digest()[0] & 1)
 
 
-def half(crowd: CropSet, *, attacking: bool) -> CropSet:
-    """The people of a crowd who train attackers, or who fit protectors.
+def half(people: CropSet, *, attacking: bool) -> CropSet:
+    """Those of these people who train attackers, or who fit protectors.
 
     Raises:
         UsageError: when there are none.
     """
-    chosen = [place for place, name in enumerate(crowd.subjects) if attacks(name) == attacking]
+    chosen = [place for place, name in enumerate(people.subjects) if attacks(name) == attacking]
     if not chosen:
-        raise UsageError(f"{crowd.name} has nobody on one side.", hint="Add people.")
+        raise UsageError(f"{people.name} has nobody on one side.", hint="Add people.")
     side = "attackers" if attacking else "protectors"
     return CropSet(
-        f"{crowd.name}, half of {side}",
-        tuple(crowd.subjects[place] for place in chosen),
-        tuple(crowd.images[place] for place in chosen),
+        f"{people.name}, half of {side}",
+        tuple(people.subjects[place] for place in chosen),
+        tuple(people.images[place] for place in chosen),
     )
 
 
