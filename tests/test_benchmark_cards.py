@@ -14,7 +14,6 @@ from bauta.benchmark.engine.cards import Card, card_schema, finish, read_card, s
 from bauta.benchmark.engine.records import CardRecord
 from bauta.benchmark.families import read_cards
 from bauta.benchmark.photos.cards import PhotoCard
-from bauta.benchmark.photos.compare import compare
 from bauta.benchmark.recognition import RecognizersCard
 from bauta.benchmark.stores.cards import StoreCard
 from bauta.errors import UsageError
@@ -126,10 +125,47 @@ def test_figures_follow_from_the_records_and_tables_show_them(name: str) -> None
 
 
 @needs_results
-@pytest.mark.parametrize("name", ["lfw-default", "robustness-noise"])
+@pytest.mark.parametrize("name", ["lfw-default", "robustness-noise", "adaptive-lfw-pgd", "keys-advface-sealed"])
 def test_a_card_is_equal_to_itself(name: str) -> None:
-    card = read_card(RESULTS / f"{name}.json", PhotoCard)
-    found = compare(card, card)
+    family, (card,) = read_cards([RESULTS / f"{name}.json"])
+    found = family.compare(card, card)
     assert found
     assert all((one.difference.mean, one.difference.low, one.difference.high) == (0, 0, 0) for one in found)
     assert not any(one.decided for one in found)
+
+
+@needs_results
+@pytest.mark.parametrize(
+    ("first", "second", "figure"),
+    [
+        ("adaptive-lfw-noise", "adaptive-lfw-pgd", "dodging, none"),
+        ("hybrid-small-hybrid", "hybrid-small-unprotected", "replay at the system, "),
+        ("lfw-blur", "lfw-default", "dodging, saved"),
+    ],
+)
+def test_a_stronger_method_is_told_apart(first: str, second: str, figure: str) -> None:
+    family, cards = read_cards([RESULTS / f"{name}.json" for name in (first, second)])
+    there, back = family.compare(*cards), family.compare(*reversed(cards))
+    found = [one for one in there if one.name.startswith(figure)]
+    assert any(one.decided and one.second > one.first for one in found)
+    assert {one.name: round(one.difference.mean, 9) for one in there} == {
+        one.name: -round(one.difference.mean, 9) for one in back
+    }
+
+
+@needs_results
+def test_cards_that_cannot_be_compared_are_refused() -> None:
+    family, (card,) = read_cards([RESULTS / "keys-advface-sealed.json"])
+    for change, said in (
+        ({"records": [{**one, "subject": "x"} for one in card["records"]]}, "share no pairs"),
+        ({"fmrs": [0.5]}, "share no false match rate"),
+        (
+            {"thresholds": {n: [{**o, "cosine": 0.9} for o in one] for n, one in card["thresholds"].items()}},
+            "another thr",
+        ),
+    ):
+        with pytest.raises(UsageError, match=said):
+            family.compare(card, card | change)
+    family, (card,) = read_cards([RESULTS / "recognizers.json"])
+    with pytest.raises(UsageError, match="no records"):
+        family.compare(card, card)

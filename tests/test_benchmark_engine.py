@@ -12,10 +12,13 @@ import torch
 
 from bauta.benchmark.engine.cards import Card, read_card, timeless
 from bauta.benchmark.engine.figures import mean_by_subject
+from bauta.benchmark.engine.recipe_files import build
 from bauta.benchmark.engine.records import RowRecord
 from bauta.benchmark.engine.run import Job, Kind, Task, run
 from bauta.benchmark.engine.table import Table, markdown
 from bauta.benchmark.families import FAMILIES, read_cards
+from bauta.benchmark.photos.recipe import GallerySource
+from bauta.benchmark.photos.recipe import Recipe as PhotoRecipe
 from bauta.errors import UsageError
 from bauta.metrics import Interval
 from bauta.schema import Sha256
@@ -171,3 +174,25 @@ def test_cards_are_read_by_the_schema_that_they_name(tmp_path: Path) -> None:
         read_cards([tmp_path / "list.json"])
     with pytest.raises(UsageError, match="no result cards"):
         read_cards([])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"dataset": [{"kind": "toy"}]}, "dataset.*is not a table"),
+        ({"rows": {"name": "clean", "method": "clean"}}, "rows.*is not a list of tables"),
+        ({"rows": ["clean"]}, "rows.*'clean' is not a table"),
+        ({"rows": [{"name": "clean"}]}, "rows lacks 'method'"),
+        ({"rows": [{"name": "clean", "method": "clean", "colour": 1}]}, "rows: unknown key 'colour'"),
+        ({"judges": None}, "lacks 'judges'"),
+    ],
+)
+def test_recipes_are_refused_by_the_place_that_is_wrong(change: dict[str, Any], said: str) -> None:
+    table: dict[str, Any] = {
+        "name": "x", "surrogates": ["a"], "judges": ["b"], "dataset": {"kind": "toy"}, "gallery": {},
+        "rows": [{"name": "clean", "method": "clean", "surrogates": ["c"]}],
+    }  # fmt: skip
+    recipe = build(PhotoRecipe, table, "x.toml")
+    assert (recipe.dataset.kind, recipe.rows[0].surrogates, recipe.gallery) == ("toy", ("c",), GallerySource())
+    with pytest.raises(UsageError, match=said):
+        build(PhotoRecipe, {key: one for key, one in {**table, **change}.items() if one is not None}, "x.toml")

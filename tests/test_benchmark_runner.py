@@ -15,12 +15,12 @@ from PIL import Image
 from bauta.benchmark.adaptive import protected
 from bauta.benchmark.engine.cards import Card, timeless, to_json, write_card
 from bauta.benchmark.engine.cards import read_card as read_any_card
+from bauta.benchmark.engine.compare import Difference
 from bauta.benchmark.engine.run import Job
 from bauta.benchmark.engine.run import run as run_rows
 from bauta.benchmark.engine.table import markdown as as_markdown
 from bauta.benchmark.photos import measuring
 from bauta.benchmark.photos.cards import PhotoCard
-from bauta.benchmark.photos.compare import compare
 from bauta.benchmark.photos.folders import FolderKind, FolderRecipe
 from bauta.benchmark.photos.page import Photos
 from bauta.benchmark.photos.recipe import Dataset, GallerySource, Recipe, Row, carried, read_recipe
@@ -52,6 +52,10 @@ def read_card(path: Path) -> Card:
 
 def to_html(cards: list[Card]) -> str:
     return Photos().page(cards)
+
+
+def compare(first: Card, second: Card) -> list[Difference]:
+    return Photos().compare(first, second)
 
 
 def markdown(cards: list[Card]) -> str:

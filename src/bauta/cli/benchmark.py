@@ -195,14 +195,13 @@ def compare(
     second: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
-    """Compare two result cards pair by pair: second less first, with 95 % intervals."""
+    """Compare two result cards of one kind pair by pair: second less first, with 95 % intervals."""
     from dataclasses import asdict
 
-    from bauta.benchmark.engine.cards import read_card
-    from bauta.benchmark.photos.cards import PhotoCard
-    from bauta.benchmark.photos.compare import compare as differences
+    from bauta.benchmark.families import read_cards
 
-    found = differences(read_card(first, PhotoCard), read_card(second, PhotoCard))
+    family, read = read_cards([first, second])
+    found = family.compare(*read)
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=2))
         return

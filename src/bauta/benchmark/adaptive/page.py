@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bauta.benchmark.adaptive.cards import AdaptiveCard
-from bauta.benchmark.adaptive.results import NONE, called, summarise
+from bauta.benchmark.adaptive.results import NONE, called, compare, summarise
 from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.engine.compare import Difference
 from bauta.benchmark.engine.table import Family, Table, percent
 from bauta.errors import UsageError
 
@@ -29,6 +30,10 @@ class Adaptive(Family):
         if not cards:
             raise UsageError("There are no result cards.", hint="Give at least one.")
         return [main_table(cards), purifier_table(cards), attacker_table(cards)]
+
+    def compare(self, first: Card, second: Card) -> list[Difference]:
+        """See `compare`."""
+        return compare(first, second)
 
 
 def main_table(cards: Sequence[Card]) -> Table:

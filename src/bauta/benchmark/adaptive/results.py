@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.engine.compare import Difference, common_judges, common_records
 from bauta.benchmark.engine.figures import mean_of_means
 
 NONE = "none"
@@ -74,3 +76,30 @@ def called(name: str, trained_on: str) -> str:
 def dodged(scores: Mapping[str, Any], after: float, limit: float) -> float:
     """1 when a crop is not matched any more, 0 when it is, NaN when it never was."""
     return float(after < limit) if scores["before"] >= limit else np.nan
+
+
+def compare(first: Card, second: Card) -> list[Difference]:
+    """Dodging of newer recognisers after each purifier, and of attackers that are the same in both; and SSIM.
+
+    Raises:
+        UsageError: when the cards share no pairs or no judges, or a judge is another or has another threshold.
+    """
+    both = common_records(first, second, lambda one: (one["subject"], one["protected"], one["reference"]))
+    limits = common_judges(first, second)
+
+    def newer(record: Card, purifier: str) -> list[float]:
+        scores = record["judges"]
+        return [dodged(scores[name], scores[name]["after"][purifier], limit) for name, limit in limits.items()]
+
+    def attacked(record: Card, name: str, limit: float) -> list[float]:
+        return [dodged(record["attackers"][name], record["attackers"][name]["after"], limit)]
+
+    found: list[Difference] = []
+    for purifier in first["results"]["newer"]:
+        if purifier in second["results"]["newer"]:
+            found += both.difference(f"dodging, {purifier}", partial(newer, purifier=purifier))
+    for attacker in first["attackers"]:
+        name, limit = called(attacker["name"], attacker["trained_on"]), attacker["threshold"]
+        if any((one["sha256"], one["threshold"]) == (attacker["sha256"], limit) for one in second["attackers"]):
+            found += both.difference(f"dodging, {name}", partial(attacked, name=name, limit=limit))
+    return found + both.difference("ssim", lambda record: [record["ssim"]])

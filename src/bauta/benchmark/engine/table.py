@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.engine.compare import Difference
 from bauta.benchmark.engine.records import CardRecord
 from bauta.errors import UsageError
 
@@ -51,6 +52,14 @@ class Family(ABC):
     @abstractmethod
     def tables(self, cards: Sequence[Card]) -> list[Table]:
         """Tables of cards."""
+
+    def compare(self, first: Card, second: Card) -> list[Difference]:
+        """Differences of two cards, pair by pair: second less first.
+
+        Raises:
+            UsageError: when they have no records in common, no judges, or other ones of the same name.
+        """
+        raise UsageError("These cards keep no records to compare.", hint="Read their tables side by side.")
 
     def glance(self, cards: Sequence[Card]) -> list[Table]:
         """Those of the tables that a terminal shows."""

@@ -11,10 +11,11 @@ from typing import Any
 
 from bauta.benchmark import plots
 from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.engine.compare import Difference
 from bauta.benchmark.engine.table import Family, Table, label, percent
 from bauta.benchmark.identification import RANKS
 from bauta.benchmark.photos.cards import PhotoCard
-from bauta.benchmark.photos.results import still_recognised, summarise
+from bauta.benchmark.photos.results import compare, still_recognised, summarise
 from bauta.benchmark.protocols import Cell
 from bauta.errors import UsageError
 from bauta.judging.quality import MEASURES
@@ -63,6 +64,10 @@ class Photos(Family):
             _transports(cards), _judges(cards), _protected_sides(cards), _identification(cards), _quality(cards),
         )  # fmt: skip
         return found + [table for table in candidates if table is not None]
+
+    def compare(self, first: Card, second: Card) -> list[Difference]:
+        """See `compare`."""
+        return compare(first, second)
 
     def glance(self, cards: Sequence[Card]) -> list[Table]:
         """The first table.

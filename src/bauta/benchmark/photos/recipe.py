@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from bauta.benchmark.engine.recipe_files import build, carried_in, chosen_rows, read_table
+from bauta.benchmark.engine.recipe_files import carried_in, chosen_rows, read
 from bauta.benchmark.photos.toys import toy_people
 from bauta.benchmark.photos.transports import transports
 from bauta.data.datasets import PairSet, read_counterparts, read_lfw, read_people
@@ -24,6 +23,8 @@ from bauta.errors import UsageError
 
 Kind = Literal["toy", "lfw", "people", "counterparts"]
 Face = Literal["central", "largest", "aligned"]
+
+_FOLDER = files("bauta.benchmark") / "recipes"
 
 KINDS: tuple[Kind, ...] = ("toy", "lfw", "people", "counterparts")
 FACES: tuple[Face, ...] = ("central", "largest", "aligned")
@@ -244,13 +245,9 @@ class Recipe:
         return replace(self, rows=chosen_rows(self.name, self.rows, names))
 
 
-def _folder() -> Traversable:
-    return files("bauta.benchmark") / "recipes"
-
-
 def carried() -> list[str]:
     """Names of the recipes that the package carries."""
-    return carried_in(_folder())
+    return carried_in(_FOLDER)
 
 
 def read_recipe(recipe: str) -> Recipe:
@@ -259,15 +256,7 @@ def read_recipe(recipe: str) -> Recipe:
     Raises:
         UsageError: when there is none, it cannot be read, or a value is not allowed.
     """
-    table = read_table(recipe, _folder())
-    dataset, rows = table.pop("dataset", None), table.pop("rows", None)
-    if not isinstance(dataset, dict) or not isinstance(rows, list):
-        raise UsageError(f"The recipe {recipe} has no data set or no rows.", hint="Give [dataset] and [[rows]].")
-    if "gallery" in table:
-        table["gallery"] = build(GallerySource, table["gallery"], f"{recipe}, gallery")
-    table["dataset"] = build(Dataset, dataset, f"{recipe}, dataset")
-    table["rows"] = tuple(build(Row, row, f"{recipe}, rows") for row in rows)
-    return build(Recipe, table, recipe)
+    return read(Recipe, recipe, _FOLDER)
 
 
 def _genuine(pairs: PairSet) -> list[Pair]:

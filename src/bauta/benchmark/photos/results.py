@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.engine.compare import Difference, common_judges, common_records
 from bauta.benchmark.engine.figures import mean_of_means, rounded
 from bauta.benchmark.identification import RANKS
 from bauta.benchmark.protocols import Cell
@@ -67,7 +70,7 @@ def summarise(records: Sequence[Record], judges: Sequence[Mapping[str, Any]], tr
             for transport in transports
         },
         "quality": {
-            name: means.over(lambda record, key=name: [_number(record["quality"].get(key))])  # type: ignore[misc]
+            name: means.over(lambda record, key=name: [number(record["quality"].get(key))])  # type: ignore[misc]
             for name in MEASURES
         },
         "largest_difference": max(_known(kept, "largest_difference"), default=None),
@@ -143,7 +146,8 @@ def _known(records: Sequence[Record], field: str) -> list[float]:
     return [record[field] for record in records if record[field] is not None]
 
 
-def _number(value: float | None) -> float:
+def number(value: float | None) -> float:
+    """NaN for what has no value."""
     return np.nan if value is None else value
 
 
@@ -176,3 +180,22 @@ def similarities(record: Mapping[str, Any], where: str) -> Mapping[str, float]:
         return {name: scores[where] for name, scores in record["cells"].items()}
     after: Mapping[str, Mapping[str, float]] = record["after"]
     return after["saved" if where == Cell.PROBE else where]
+
+
+def compare(first: Card, second: Card) -> list[Difference]:
+    """Dodging under each common transport, and quality; a pair counts for a judge that recognised it before.
+
+    Raises:
+        UsageError: when the cards share no pairs or no judges, or a judge is another or has another threshold.
+    """
+    both = common_records(first, second, lambda one: None if one["failure"] else tuple(one["sha256"]))
+    limits = common_judges(first, second)
+    common: list[str] = [name for name in first["transports"] if name in second["transports"]]
+    if all("cells" in record for record in (*both.first, *both.second)):
+        common += [Cell.GALLERY, Cell.BOTH]
+    found: list[Difference] = []
+    for where in common:
+        found += both.difference(f"dodging, {where}", partial(dodged, where=where, limits=limits))
+    for measure in first["results"]["quality"]:
+        found += both.difference(measure, lambda record, name=measure: [number(record["quality"].get(name))])  # type: ignore[misc]
+    return found

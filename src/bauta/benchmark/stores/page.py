@@ -11,10 +11,11 @@ from typing import Any
 
 from bauta.benchmark import plots
 from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.engine.compare import Difference
 from bauta.benchmark.engine.table import Family, Table, label, percent
 from bauta.benchmark.stores.cards import StoreCard
 from bauta.benchmark.stores.recipe import REFERENCES, SYSTEM
-from bauta.benchmark.stores.results import summarise
+from bauta.benchmark.stores.results import compare, summarise
 from bauta.errors import UsageError
 from bauta.pages import page_template
 
@@ -337,6 +338,10 @@ class Stores(Family):
         )
         found = [Table(title, header, make(cards)) for title, header, make in every]
         return [table for table in found if table.rows]
+
+    def compare(self, first: Card, second: Card) -> list[Difference]:
+        """See `compare`."""
+        return compare(first, second)
 
     def notes(self, cards: Sequence[Card]) -> list[str]:
         """What readers of the tables must know, each once."""

@@ -10,18 +10,19 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from bauta.benchmark.crop_sets import CropSet, Source
-from bauta.benchmark.engine.recipe_files import build, carried_in, chosen_rows, read_table
+from bauta.benchmark.engine.recipe_files import carried_in, chosen_rows, read
 from bauta.data.datasets import PairSet, read_cfp, read_lfw
 from bauta.data.people import OTHER_SPELLINGS
 from bauta.errors import UsageError
 from bauta.names import normalise_name
+
+_FOLDER = files("bauta.benchmark") / "template_recipes"
 
 SetKind = Literal["lfw", "cfp-ff", "cfp-fp"]
 REFERENCES = ("mean face", "another photo", "grey")
@@ -276,13 +277,9 @@ def half(people: CropSet, *, attacking: bool) -> CropSet:
     )
 
 
-def _folder() -> Traversable:
-    return files("bauta.benchmark") / "template_recipes"
-
-
 def carried() -> list[str]:
     """Names of the recipes that the package carries."""
-    return carried_in(_folder())
+    return carried_in(_FOLDER)
 
 
 def read_template_recipe(recipe: str) -> TemplateRecipe:
@@ -291,10 +288,4 @@ def read_template_recipe(recipe: str) -> TemplateRecipe:
     Raises:
         UsageError: when there is none, it cannot be read, or a value is not allowed.
     """
-    table = read_table(recipe, _folder())
-    for key, kind in (("evaluation", Evaluation), ("people", Source), ("attackers", Attack), ("rows", TemplateRow)):
-        entries = table.get(key)
-        if not isinstance(entries, list):
-            raise UsageError(f"The recipe {recipe} has no list of {key}.", hint=f"Give [[{key}]].")
-        table[key] = tuple(build(kind, entry, f"{recipe}, {key}") for entry in entries)
-    return build(TemplateRecipe, table, recipe)
+    return read(TemplateRecipe, recipe, _FOLDER)

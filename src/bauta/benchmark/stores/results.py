@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bauta import metrics
+from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.engine.compare import Difference, common_records
 from bauta.benchmark.engine.figures import Figures, mean_by_subject
 from bauta.benchmark.stores.recipe import REFERENCES, SYSTEM
+from bauta.errors import UsageError
 
 Limits = Mapping[str, Mapping[float, Mapping[str, Any]]]
 """By recogniser, or `SYSTEM`, and false match rate: tables with ``cosine``."""
@@ -119,3 +124,53 @@ def _privacy(records: Sequence[Figures], look: str, attacker: str, judge: str) -
         "score": metrics.composite_privacy(*pictures, *recovered),
     }
     return {name: mean_by_subject(values, people) for name, values in scores.items()}
+
+
+def compare(first: Card, second: Card) -> list[Difference]:
+    """What each common attacker recovers of the victims: SSIM, and replay at the system and at common judges.
+
+    Replay is of type I, at the lowest false match rate that both cards have.
+
+    Raises:
+        UsageError: when the cards share no victims or false match rates, or a judge has another threshold.
+    """
+    both = common_records(first, second, lambda record: str(record["subject"]))
+    common = set(first["fmrs"]) & set(second["fmrs"])
+    if not common:
+        raise UsageError("The cards share no false match rate.", hint="Compare rows of one recipe.")
+    limits, others = (_limits_at(min(common), card) for card in (first, second))
+    judges = [name for name in limits if name in others and name != SYSTEM]
+    if changed := [name for name in judges if limits[name] != others[name]]:
+        raise UsageError(
+            f"{changed[0]} has another threshold in the second card.", hint="Compare cards of one set of thresholds."
+        )
+    found: list[Difference] = []
+    for name in dict.fromkeys(name for record in both.first for name in record["recovered"]):
+        found += both.difference(f"SSIM, {name}", partial(_similar, name=name))
+        for where, at in (("the system", [SYSTEM]), ("judges", judges)):
+            found += both.difference(
+                f"replay at {where}, {name}",
+                partial(_replayed, name=name, limits={one: limits[one] for one in at}),
+                partial(_replayed, name=name, limits={one: others[one] for one in at}),
+            )
+    return found
+
+
+def _limits_at(fmr: float, card: Card) -> dict[str, float]:
+    return {
+        name: float(limit["cosine"])
+        for name, limits in card["thresholds"].items()
+        for limit in limits
+        if limit["fmr"] == fmr
+    }
+
+
+def _similar(record: Card, name: str) -> list[float]:
+    return [record["recovered"].get(name, {}).get("ssim", math.nan)]
+
+
+def _replayed(record: Card, name: str, limits: Mapping[str, float]) -> list[float]:
+    if name not in record["recovered"]:
+        return [math.nan] * len(limits)
+    scores = record["recovered"][name]["scores"]
+    return [float(scores[one][0] >= limit) for one, limit in limits.items()]
