@@ -117,8 +117,11 @@ def test_a_kind_gets_cards_and_tables(tmp_path: Path) -> None:
         "| toy/tall | 2.00 \\| m |", "", "Toys.",
     ]  # fmt: skip
     assert "How tall" not in markdown(kind.tables([short]), titles=False)
-    with pytest.raises(UsageError, match="no page"):
-        kind.page([short])
+    page = kind.page([short, tall])
+    assert page.startswith("<!doctype html>")
+    assert "default-src 'none'" in page
+    assert "<h2>How tall</h2>" in page
+    assert "<td>1.75 | m</td>" in page.replace("\n", "")
     with pytest.raises(UsageError, match="no recipe 'x'"):
         kind.read("x")
 

@@ -92,6 +92,16 @@ def _value(wanted: Any, value: Any, origin: str, hint: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def check_row_name(name: str) -> None:
+    """Refuse what cannot name a file.
+
+    Raises:
+        UsageError: when it is empty, begins with a dot, or has a blank or a slash in it.
+    """
+    if not name or set(name) & set("/\\ ") or name.startswith("."):
+        raise UsageError(f"A row cannot be called {name!r}.", hint="It names a file: leave out blanks and /.")
+
+
 def chosen_rows(recipe: str, rows: Sequence[R], names: Sequence[str]) -> tuple[R, ...]:
     """The rows of these names, in the order of the names.
 

@@ -11,6 +11,7 @@ from bauta.benchmark.engine.cards import Card
 from bauta.benchmark.engine.compare import Difference
 from bauta.benchmark.engine.records import CardRecord
 from bauta.errors import UsageError
+from bauta.pages import page_template
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,14 @@ class Family(ABC):
         return list(dict.fromkeys(card["note"] for card in cards if card.get("note")))
 
     def page(self, cards: Sequence[Card]) -> str:
-        """A page of HTML that is complete in itself.
+        """A page of HTML that is complete in itself: the tables and the notes, unless a family has more to show.
 
         Raises:
-            UsageError: when there is none of this kind of cards.
+            UsageError: when there is no card.
         """
-        raise UsageError("There is no page of these cards.", hint="Leave out -o, or add --markdown.")
+        return page_template("benchmark", "page.html.j2").render(
+            cards=cards, tables=self.tables(cards), notes=self.notes(cards)
+        )
 
 
 def markdown(tables: Sequence[Table], notes: Sequence[str] = (), *, titles: bool = True) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bauta.benchmark.engine.recipe_files import carried_in, chosen_rows, read
+from bauta.benchmark.engine.recipe_files import carried_in, check_row_name, chosen_rows, read
 from bauta.benchmark.photos.toys import toy_people
 from bauta.benchmark.photos.transports import transports
 from bauta.data.datasets import PairSet, read_counterparts, read_lfw, read_people
@@ -132,8 +132,7 @@ class Row:
     cells: bool | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or set(self.name) & set("/\\ ") or self.name.startswith("."):
-            raise UsageError(f"A row cannot be called {self.name!r}.", hint="It names a file: leave out blanks and /.")
+        check_row_name(self.name)
         if isinstance(self.surrogates, str):
             raise UsageError(f"Row {self.name!r}: surrogates is {self.surrogates!r}.", hint="Give a list of names.")
         if self.pairs is not None and self.pairs < 1:

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from bauta.benchmark.crop_sets import CropSet, Source
-from bauta.benchmark.engine.recipe_files import carried_in, chosen_rows, read
+from bauta.benchmark.engine.recipe_files import carried_in, check_row_name, chosen_rows, read
 from bauta.data.datasets import PairSet, read_cfp, read_lfw
 from bauta.data.people import OTHER_SPELLINGS
 from bauta.errors import UsageError
@@ -159,8 +159,7 @@ class TemplateRow:
     def __post_init__(self) -> None:
         if self.keyed and self.sealed:
             raise UsageError(f"Row {self.name!r} is keyed and sealed.", hint="Choose one: a seal needs no other key.")
-        if not self.name or set(self.name) & set("/\\ ") or self.name.startswith("."):
-            raise UsageError(f"A row cannot be called {self.name!r}.", hint="It names a file: leave out blanks and /.")
+        check_row_name(self.name)
         if bool(self.method) == bool(self.fitted):
             raise UsageError(f"Row {self.name!r} needs a method or a fitted protector.", hint="Give one of both.")
         if self.storage not in ("", "float32", "float16"):
