@@ -529,6 +529,8 @@ class TestCommands:
         assert "| hidden |" in capsys.readouterr().out
         assert run(["bench", "compare", *cards]) == 0
         assert "dodging, saved" in capsys.readouterr().out
+        assert run(["bench", "compare", cards[0], cards[0]]) == 0
+        assert {line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]} == {"equal"}
         assert run(["bench", "report", cards[0], "-o", cards[1]]) == 2
         assert run(["bench", "run", "toy.toml"]) == 2
         assert "Give --data DIR" in capsys.readouterr().err

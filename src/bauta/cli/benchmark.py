@@ -215,7 +215,7 @@ def compare(
                 f"{one.second:.3f}",
                 f"{one.difference.mean:+.3f}",
                 f"{one.difference.low:+.3f} to {one.difference.high:+.3f}",
-                "" if one.decided else "not told apart",
+                "equal" if one.equal else "" if one.decided else "not told apart",
             )
             for one in found
         ],

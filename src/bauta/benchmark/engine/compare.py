@@ -33,6 +33,11 @@ class Difference:
     pairs: int
 
     @property
+    def equal(self) -> bool:
+        """Whether it is the same for every pair."""
+        return self.first == self.second and self.difference.low == self.difference.high == 0
+
+    @property
     def decided(self) -> bool:
         """Whether the interval leaves out zero."""
         return self.difference.low > 0 or self.difference.high < 0
