@@ -70,15 +70,15 @@ def main() -> None:
     own, *others = (load_protector(path, recognizer) for path in (options.protector, *options.other))
     if not isinstance(own, MaskedRecognition) or not all(isinstance(one, MaskedRecognition) for one in others):
         raise SystemExit("Give protectors that mask faces.")
-    stage = set_up(recipe, options.data)
-    faces = stage.victims.enrolled
+    setup = set_up(recipe, options.data)
+    faces = setup.victims.enrolled
     generator = torch.Generator().manual_seed(hash_seed(options.seed, "pictures"))
     stored = own.protect(faces, generator)
     pictures = (own.to_image(stored) * 255).round() / 255
     networks: dict[str, Change] = {"at the door": own.network.recognise, "clean": recognizer}
     for name in recipe.judges:
         networks[name] = lambda images, name=name: torch.from_numpy(  # type: ignore[misc]
-            embed_aligned(stage.replay.judges[name], images.numpy())
+            embed_aligned(setup.replay.judges[name], images.numpy())
         )
     networks["its reader"] = own.network.read
     networks |= {f"another's reader {number}": one.network.read for number, one in enumerate(others, 1)}

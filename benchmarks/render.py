@@ -16,12 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bauta.benchmark import recognition as accuracy
-from bauta.benchmark.adaptive import cards as adaptive_cards
+from bauta.benchmark.adaptive import page as adaptive_page
+from bauta.benchmark.adaptive.cards import AdaptiveCard
 from bauta.benchmark.adaptive.recipe import read_recipe
 from bauta.benchmark.engine import cards
-from bauta.benchmark.photos import page as report
+from bauta.benchmark.engine.table import Table, markdown
+from bauta.benchmark.photos.cards import PhotoCard
+from bauta.benchmark.photos.page import Photos
 from bauta.benchmark.photos.recipe import read_recipe as read_runs
+from bauta.benchmark.recognition import Recognizers
 from bauta.errors import every_error
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +59,7 @@ def main_table() -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, label in LABELS.items():
-        results = cards.read_card(RESULTS / f"lfw-{name}.json")["results"]
+        results = cards.read_card(RESULTS / f"lfw-{name}.json", PhotoCard)["results"]
         dodging, quality = results["dodging"], results["quality"]
         worst, least = worst_judge(dodging)
         means = [f"{100 * dodging[at]['mean']['mean']:.1f}" for at in ("lossless", "jpeg-75", "half-size", "blur")]
@@ -100,23 +103,26 @@ def worst_judge(dodging: dict[str, Any]) -> tuple[str, dict[str, float]]:
 def recipe_tables(name: str) -> str:
     """All tables of the cards of a recipe, in its order."""
     paths = [RESULTS / f"{name}-{row.name}.json" for row in read_runs(name).rows]
-    found = [cards.read_card(path) for path in paths if path.exists()]
-    return report.markdown(found) if found else "Not measured yet."
+    found = [cards.read_card(path, PhotoCard) for path in paths if path.exists()]
+    return markdown(Photos().tables(found), Photos().notes(found)) if found else "Not measured yet."
 
 
 def public_recognizers_table() -> str:
     """Accuracy of public recognisers on clean faces, beside what is stated of them."""
-    header, rows = accuracy.table(card("recognizers-public"))
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
+    return spaced(*Recognizers().tables([card("recognizers-public")]))
+
+
+def spaced(table: Table) -> str:
+    """A table with blanks about its rule."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in (table.header, ["---"] * len(table.header), *table.rows))
 
 
 def recognizers_table() -> str:
     """Accuracy of recognisers on clean faces, and what one costs as a surrogate."""
-    header, rows = accuracy.table(card("recognizers"))
+    (table,) = Recognizers().tables([card("recognizers")])
     cost = card("surrogate-speed")["forward_backward_over_dlib"]
-    lines = ["| " + " | ".join((*header, "forward and backward over dlib's")) + " |", "|---" * (len(header) + 1) + "|"]
-    lines += ["| " + " | ".join((*row, str(cost.get(row[0], "-")))) + " |" for row in rows]
-    return "\n".join(lines)
+    rows = [(*row, str(cost.get(row[0], "-"))) for row in table.rows]
+    return Table("", (*table.header, "forward and backward over dlib's"), rows).markdown()
 
 
 def sets_table() -> str:
@@ -142,7 +148,7 @@ def readme_table() -> str:
     }
     lines = ["| | not matched; worst judge | half size, then JPEG 75 | PSNR of the face |", "|---|---|---|---|"]
     for name, label in rows.items():
-        results = cards.read_card(RESULTS / f"{name}.json")["results"]
+        results = cards.read_card(RESULTS / f"{name}.json", PhotoCard)["results"]
         dodging = results["dodging"]
         _, least = worst_judge(dodging)
         saved, shared = (100 * dodging[at]["mean"]["mean"] for at in ("saved", "half-size+jpeg-75"))
@@ -160,7 +166,7 @@ def curve_table() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in read_runs("visibility").rows:
-        results = cards.read_card(RESULTS / f"visibility-{row.name}.json")["results"]
+        results = cards.read_card(RESULTS / f"visibility-{row.name}.json", PhotoCard)["results"]
         dodging, quality = results["dodging"], results["quality"]
         worst, least = worst_judge(dodging)
         lines.append(
@@ -194,18 +200,20 @@ def speed_table() -> str:
 
 def template_tables(name: str) -> str:
     """What a face service stores: the cards of a recipe, in the order of its rows."""
-    from bauta.benchmark.stores.page import markdown
+    from bauta.benchmark.stores.page import Stores
 
-    found = template_cards(name)
-    return "\n" + markdown(found) + "\n" if found else "The cards are not here yet."
+    found, stores = template_cards(name), Stores()
+    if not found:
+        return "The cards are not here yet."
+    return "\n" + markdown(stores.tables(found), stores.notes(found), titles=False) + "\n"
 
 
 def ranking_table(*names: str) -> str:
     """The rows of recipes with the same attackers in one table, the least recovered first."""
-    from bauta.benchmark.stores.page import RANKING_HEADER, as_markdown, ranking_rows
+    from bauta.benchmark.stores.page import RANKING_HEADER, ranking_rows
 
     found = ranking_rows([card for name in names for card in template_cards(name)])
-    return as_markdown(RANKING_HEADER, found) if found else "The cards are not here yet."
+    return Table("", RANKING_HEADER, found).markdown() if found else "The cards are not here yet."
 
 
 def steps_table() -> str:
@@ -283,18 +291,19 @@ def pictures_table() -> str:
 
 
 def template_cards(name: str) -> list[dict[str, Any]]:
+    from bauta.benchmark.stores.cards import StoreCard
     from bauta.benchmark.stores.recipe import read_template_recipe
 
     paths = [RESULTS / f"{name}-{row.name}.json" for row in read_template_recipe(name).rows]
-    return [cards.read_card(path, cards.TEMPLATES) for path in paths if path.exists()]
+    return [cards.read_card(path, StoreCard) for path in paths if path.exists()]
 
 
-def adaptive_table(table: Callable[[list[dict[str, Any]]], adaptive_cards.Table]) -> str:
+def adaptive_table(table: Callable[[list[dict[str, Any]]], Table]) -> str:
     """One of the tables of the adaptive cards, in the order of the recipe's rows."""
     paths = [RESULTS / f"adaptive-lfw-{row.name}.json" for row in read_recipe("lfw").rows]
     if missing := [path.name for path in paths if not path.exists()]:
         return f"Not measured yet: {', '.join(missing)}."
-    return adaptive_cards.markdown(table([adaptive_cards.read_card(path) for path in paths]))
+    return spaced(table([cards.read_card(path, AdaptiveCard) for path in paths]))
 
 
 def errors_table() -> str:
@@ -381,9 +390,9 @@ TABLES = {
     **{f"recipe-{name}": lambda name=name: recipe_tables(name) for name in RECIPES},
     "curve": curve_table,
     "speed": speed_table,
-    "adaptive": lambda: adaptive_table(adaptive_cards.main_table),
-    "purifiers": lambda: adaptive_table(adaptive_cards.purifier_table),
-    "attackers": lambda: adaptive_table(adaptive_cards.attacker_table),
+    "adaptive": lambda: adaptive_table(adaptive_page.main_table),
+    "purifiers": lambda: adaptive_table(adaptive_page.purifier_table),
+    "attackers": lambda: adaptive_table(adaptive_page.attacker_table),
     "templates": lambda: template_tables("advface-small"),
     "template-settings": lambda: template_tables("advface-settings"),
     "template-accuracy": lambda: template_tables("advface-accuracy"),

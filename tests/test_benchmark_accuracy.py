@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,16 @@ import pytest
 from PIL import Image
 
 from bauta.benchmark import recognition as accuracy
-from bauta.benchmark.recognition import embed_aligned, run_recognizers, table
+from bauta.benchmark.engine.cards import read_card
+from bauta.benchmark.engine.run import Job
+from bauta.benchmark.engine.run import run as run_rows
+from bauta.benchmark.recognition import (
+    Recognizers,
+    RecognizersCard,
+    RecognizersKind,
+    RecognizersRecipe,
+    embed_aligned,
+)
 from bauta.cli import run
 from bauta.data.images import FaceImage
 from bauta.errors import UnreadablePhoto, UsageError
@@ -56,12 +66,17 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def measured(data: Path, names: list[str], protocols: Sequence[str] = ("lfw",)) -> dict[str, Any]:
+    """The card of some recognisers."""
+    (path,) = run_rows(RecognizersKind(), RecognizersRecipe(tuple(names), tuple(protocols)), Job(data / "cards", data))
+    return read_card(path, RecognizersCard)
+
+
 @pytest.mark.usefixtures("stage")
 class TestRunRecognizers:
     def test_who_tells_everybody_apart_is_right_about_all_pairs(self, data: Path) -> None:
         (data / "models.json").write_text(json.dumps({"recognizers": {"judge_one": {"lfw_accuracy_percent": 99.5}}}))
-        card = run_recognizers(["judge_one", "attacked_one"], data, data / "card.json")
-        assert card == json.loads((data / "card.json").read_text())
+        card = measured(data, ["judge_one", "attacked_one"])
         one, other = card["recognizers"]
         found = one["results"]["lfw"]
         assert found["accuracy"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
@@ -69,9 +84,9 @@ class TestRunRecognizers:
         assert (found["images"], found["pairs"], found["impostor_pairs"]) == (52, 52, 26 * 25)
         assert found["overhead"] >= 1
         assert (one["stated_lfw_accuracy"], other["stated_lfw_accuracy"]) == (99.5, None)
-        header, rows = table(card)
-        assert {len(row) for row in rows} == {len(header)}
-        assert rows[0][1] == "100.00 (100.00-100.00)"
+        (table,) = Recognizers().tables([card])
+        assert {len(row) for row in table.rows} == {len(table.header)}
+        assert table.rows[0][1] == "100.00 (100.00-100.00)"
         assert (found["failures"], card["focal_diversity"]) == ([], {})
 
     def test_a_team_that_fails_together_is_not_diverse(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,27 +96,27 @@ class TestRunRecognizers:
             return known(judge, *rest) | {"failures": [0, 5] if judge.card.name == "judge_one" else [5]}
 
         monkeypatch.setattr(accuracy, "measure", measure)
-        card = run_recognizers(["judge_one", "attacked_one"], data, data / "card.json")
+        card = measured(data, ["judge_one", "attacked_one"])
         assert card["focal_diversity"] == {"lfw": pytest.approx((1 - 0.5 / 0.75 + 0) / 2, abs=1e-4)}
 
     def test_an_interrupted_run_goes_on(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        first = run_recognizers(["judge_one"], data, data / "card.json")
+        first = measured(data, ["judge_one"])
 
         def measure(judge: FakeJudge, *rest: Any) -> Any:
             raise AssertionError(f"{judge.card.name} was measured")
 
         monkeypatch.setattr(accuracy, "measure", measure)
-        again = run_recognizers(["judge_one"], data, data / "card.json")
+        again = measured(data, ["judge_one"])
         assert again["recognizers"] == first["recognizers"]
         with pytest.raises(AssertionError, match="judge_two was measured"):
-            run_recognizers(["judge_one", "judge_two"], data, data / "card.json")
+            measured(data, ["judge_one", "judge_two"])
 
     def test_another_preprocessing_is_measured_again(self, data: Path, stage: Stage) -> None:
-        run_recognizers(["judge_one"], data, data / "card.json")
+        measured(data, ["judge_one"])
         place = stage.cards.index(stage.find("judge_one"))
         stage.cards[place] = replace(stage.cards[place], colour="BGR")
-        run_recognizers(["judge_one"], data, data / "card.json")
-        assert len(list((data / ".work").glob("accuracy-*.json"))) == 2
+        measured(data, ["judge_one"])
+        assert len(list((data / "cards" / ".work").glob("accuracy-*.json"))) == 2
 
     def test_a_file_of_verification_pairs_is_measured_like_a_folder(self, data: Path) -> None:
         faces = {name: (data / "lfw_112" / "images" / name / f"{name}_0001.png").read_bytes() for name in PEOPLE}
@@ -110,23 +125,23 @@ class TestRunRecognizers:
         sides = [one for name, other in zip(PEOPLE, PEOPLE[1:] + PEOPLE[:1], strict=True)
                  for one in (faces[name], again[name], faces[name], again[other])]  # fmt: skip
         (data / "toy.bin").write_bytes(pickle.dumps((sides, [True, False] * len(PEOPLE))))
-        found = run_recognizers(["judge_one"], data, data / "card.json", protocol_names=["toy.bin"])
+        found = measured(data, ["judge_one"], ["toy.bin"])
         assert found["data"]["toy.bin"]["name"] == "toy"
         result = found["recognizers"][0]["results"]["toy.bin"]
         assert (result["pairs"], result["images"]) == (52, 52)
         assert result["accuracy"]["mean"] == 1
         with pytest.raises(UsageError, match=r"other\.bin"):
-            run_recognizers(["judge_one"], data, data / "card.json", protocol_names=["other.bin"])
+            measured(data, ["judge_one"], ["other.bin"])
 
     def test_what_makes_no_sense_is_refused(self, data: Path) -> None:
         with pytest.raises(UsageError, match="no recogniser"):
-            run_recognizers([], data, data / "card.json")
+            measured(data, [])
         with pytest.raises(UsageError, match="no protocol 'ijb'"):
-            run_recognizers(["judge_one"], data, data / "card.json", protocol_names=["ijb"])
+            measured(data, ["judge_one"], ["ijb"])
         (data / "lfw_112" / "images" / "P0" / "P0_0001.png").write_bytes(b"damaged")
         with pytest.raises(UnreadablePhoto):
-            run_recognizers(["judge_one"], data, data / "card.json")
-        assert not (data / "card.json").exists()
+            measured(data, ["judge_one"])
+        assert not list((data / "cards").glob("*.json"))
 
     def test_the_command(self, data: Path, capsys: Any) -> None:
         words = ["bench", "recognizers", "--data", str(data), "--recognizers", "judge_one", "-o", str(data / "out")]

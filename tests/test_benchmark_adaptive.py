@@ -19,19 +19,16 @@ from bauta.attacks.adapt import FineTuningConfig
 from bauta.attacks.link import StudentConfig
 from bauta.benchmark.adaptive import protected
 from bauta.benchmark.adaptive import run as adaptive
-from bauta.benchmark.adaptive.cards import (
-    NONE,
-    attacker_table,
-    main_table,
-    markdown,
-    purifier_table,
-    read_card,
-    summarise,
-)
+from bauta.benchmark.adaptive.cards import AdaptiveCard
+from bauta.benchmark.adaptive.page import Adaptive, main_table
 from bauta.benchmark.adaptive.recipe import AdaptiveRecipe, carried, read_recipe
-from bauta.benchmark.adaptive.run import run_adaptive
+from bauta.benchmark.adaptive.results import NONE, summarise
+from bauta.benchmark.adaptive.run import AdaptiveKind
 from bauta.benchmark.crop_sets import Source, draw_crop_set, draw_pairs
 from bauta.benchmark.engine import cards
+from bauta.benchmark.engine.cards import read_card as read_any_card
+from bauta.benchmark.engine.run import Job
+from bauta.benchmark.engine.run import run as run_rows
 from bauta.benchmark.photos.recipe import Dataset, Row
 from bauta.cli import run
 from bauta.errors import NumericalFailure, RoleRefused, UnknownRecognizer, UsageError
@@ -59,6 +56,10 @@ RECIPE = AdaptiveRecipe(
     fmr=0.2,
     batch=4,
 )
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    return read_any_card(path, AdaptiveCard)
 
 
 def write_people(folder: Path, names: list[str], count: int, *, seed: int) -> None:
@@ -122,13 +123,14 @@ def finished(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished
     """A run that is only looked at: its folder and its cards."""
     output = tmp_path_factory.mktemp("finished")
     return output, {
-        path.stem.removeprefix("adaptive-toy-"): read_card(path) for path in run_adaptive(RECIPE, shared, output)
+        path.stem.removeprefix("adaptive-toy-"): read_card(path)
+        for path in run_rows(AdaptiveKind(), RECIPE, Job(output, shared))
     }
 
 
 def run_toy(data: Path, output: str = "cards", recipe: AdaptiveRecipe = RECIPE, **options: Any) -> dict[str, Any]:
     """The cards of a run by row."""
-    paths = run_adaptive(recipe, data, data / output, **options)
+    paths = run_rows(AdaptiveKind(), recipe, Job(data / output, data, **options))
     return {path.stem.removeprefix("adaptive-toy-"): read_card(path) for path in paths}
 
 
@@ -187,7 +189,9 @@ class TestRunAdaptive:
         output, cards = finished
         thresholds = [attacker["threshold"] for attacker in cards["pgd"]["attackers"]]
         assert len(set(thresholds)) == len(thresholds)
-        paths = run_adaptive(replace(RECIPE, fmr=0.16), shared, output / "stricter", work=output / ".work")
+        paths = run_rows(
+            AdaptiveKind(), replace(RECIPE, fmr=0.16), Job(output / "stricter", shared, work=output / ".work")
+        )
         again = read_card(paths[-1])
         assert all(
             one["threshold"] > limit for one, limit in zip(again["attackers"], thresholds, strict=True)
@@ -340,18 +344,18 @@ class TestCards:
     def test_without_a_purifier_there_is_no_best(self, finished: Finished, means: dict[str, Any]) -> None:
         card = finished[1]["pgd"]
         newer = {NONE: card["results"]["newer"][NONE]} | means
-        header, rows = main_table([card | {"results": card["results"] | {"newer": newer}}])
-        assert rows[0][header.index("after the best purifier")] == "-"
+        table = main_table([card | {"results": card["results"] | {"newer": newer}}])
+        assert table.rows[0][table.header.index("after the best purifier")] == "-"
 
     def test_tables(self, finished: Finished) -> None:
         cards = list(finished[1].values())
-        main, purifiers, attackers = main_table(cards), purifier_table(cards), attacker_table(cards)
-        assert [row[0] for row in main[1]] == ["clean", "blur", "pgd"]
-        assert main[1][0][5] == "-"  # nobody trains on clean photos
-        assert purifiers[0] == ("method", "as it is", "blur", "bit-depth")
-        assert [row[0] for row in attackers[1]][0::3] == ["as it came", "fine-tuning/all", "embedding-student/all"]
-        assert "of 6" in attackers[1][0][2]
-        assert markdown(purifiers).splitlines()[1] == "| --- | --- | --- | --- |"
+        main, purifiers, attackers = Adaptive().tables(cards)
+        assert [row[0] for row in main.rows] == ["clean", "blur", "pgd"]
+        assert main.rows[0][5] == "-"  # nobody trains on clean photos
+        assert purifiers.header == ("method", "as it is", "blur", "bit-depth")
+        assert [row[0] for row in attackers.rows][0::3] == ["as it came", "fine-tuning/all", "embedding-student/all"]
+        assert "of 6" in attackers.rows[0][2]
+        assert purifiers.markdown().splitlines()[1] == "|---|---|---|---|"
 
     @pytest.mark.parametrize(
         ("edit", "word"),

@@ -13,13 +13,19 @@ import pytest
 from PIL import Image
 
 from bauta.benchmark.adaptive import protected
-from bauta.benchmark.engine.cards import SCHEMA, compare, read_card, timeless, to_json, write_card
+from bauta.benchmark.engine.cards import Card, timeless, to_json, write_card
+from bauta.benchmark.engine.cards import read_card as read_any_card
+from bauta.benchmark.engine.compare import Difference
+from bauta.benchmark.engine.run import Job
+from bauta.benchmark.engine.run import run as run_rows
+from bauta.benchmark.engine.table import markdown as as_markdown
 from bauta.benchmark.photos import measuring
-from bauta.benchmark.photos.folders import run_folders
-from bauta.benchmark.photos.page import markdown, to_html
+from bauta.benchmark.photos.cards import PhotoCard
+from bauta.benchmark.photos.folders import FolderKind, FolderRecipe
+from bauta.benchmark.photos.page import Photos
 from bauta.benchmark.photos.recipe import Dataset, GallerySource, Recipe, Row, carried, read_recipe
 from bauta.benchmark.photos.results import summarise
-from bauta.benchmark.photos.run import run_recipe
+from bauta.benchmark.photos.run import PhotoKind
 from bauta.benchmark.photos.transports import TRANSPORTS, carry, transports
 from bauta.cli import run
 from bauta.cloaks.base import load_cloak
@@ -38,6 +44,22 @@ RECIPE = Recipe(
     transports=("lossless", "saved", "jpeg-75+half-size"),
     batch=2,
 )
+
+
+def read_card(path: Path) -> Card:
+    return read_any_card(path, PhotoCard)
+
+
+def to_html(cards: list[Card]) -> str:
+    return Photos().page(cards)
+
+
+def compare(first: Card, second: Card) -> list[Difference]:
+    return Photos().compare(first, second)
+
+
+def markdown(cards: list[Card]) -> str:
+    return as_markdown(Photos().tables(cards), Photos().notes(cards))
 
 
 @pytest.fixture
@@ -74,7 +96,7 @@ def data(tmp_path: Path) -> Path:
 
 def run_toy(data: Path, output: str = "cards", recipe: Recipe = RECIPE, **options: Any) -> dict[str, Any]:
     """The cards of a run by row."""
-    paths = run_recipe(recipe, data, data / output, **options)
+    paths = run_rows(PhotoKind(), recipe, Job(data / output, data, **options))
     return {path.stem.removeprefix(f"{recipe.name}-"): read_card(path) for path in paths}
 
 
@@ -358,7 +380,7 @@ class TestCards:
         assert list(json.loads(text)) == ["schema", *list(json.loads(text))[1:-1], "complete"]
         for cut in (text[: len(text) // 2], text.replace(',\n "complete": true', "")):
             path.write_text(cut, encoding="utf-8")
-            with pytest.raises(UsageError, match=r"no JSON|not complete"):
+            with pytest.raises(UsageError, match=r"not JSON|not complete"):
                 read_card(path)
         path.write_text(text.replace('"fmr": 0.01', '"fmr": "few"', 1), encoding="utf-8")
         with pytest.raises(UsageError, match=r"fmr: 'few' is no number"):
@@ -367,14 +389,14 @@ class TestCards:
     def test_what_is_no_card_is_refused(self, tmp_path: Path) -> None:
         for content in ("[1]", "{}", '"card"'):
             (tmp_path / "card.json").write_text(content)
-            with pytest.raises(UsageError, match="no result card"):
+            with pytest.raises(UsageError, match="not a result card"):
                 read_card(tmp_path / "card.json")
         with pytest.raises(UsageError, match="cannot be read"):
             read_card(tmp_path / "none.json")
 
     def test_provenance(self, data: Path) -> None:
         card = run_toy(data, command="bauta bench run toy")["negative"]
-        assert card["schema"] == SCHEMA
+        assert card["schema"] == "bauta.benchmark/2"
         assert card["method"] == {"name": "negative", "kind": "cloak", "origin": "bauta", "config": {"amount": 1.0}}
         assert card["judges"][0]["threshold"]["impostor_pairs"] == 1000
         assert card["run"]["command"] == "bauta bench run toy"
@@ -416,12 +438,15 @@ class TestFolders:
             write_photo(data / "others" / name / "a.png", name)
 
     def measure(self, data: Path, **options: Any) -> dict[str, Any]:
-        return run_folders(data / "before", data / "after", data / "card.json", judges=("judge_one",), **options)
+        recipe = FolderRecipe(data / "before", data / "after", ("judge_one",), **options)
+        (path,) = run_rows(FolderKind(), recipe, Job(data / "cards"))
+        assert path == data / "cards" / "folder-after.json"
+        return read_card(path)
 
     def test_another_face_dodges(self, data: Path) -> None:
         self.make(data)
         card = self.measure(data, references=data / "others")
-        assert card == read_card(data / "card.json")
+        assert card["name"] == "before/after"
         assert (card["method"]["kind"], card["compared_with"]) == ("folder", "another photo")
         assert card["results"]["dodging"]["saved"]["mean"]["mean"] == 1
         assert card["results"]["quality"]["ssim"]["mean"] < 0.9
@@ -504,6 +529,8 @@ class TestCommands:
         assert "| hidden |" in capsys.readouterr().out
         assert run(["bench", "compare", *cards]) == 0
         assert "dodging, saved" in capsys.readouterr().out
+        assert run(["bench", "compare", cards[0], cards[0]]) == 0
+        assert {line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]} == {"equal"}
         assert run(["bench", "report", cards[0], "-o", cards[1]]) == 2
         assert run(["bench", "run", "toy.toml"]) == 2
         assert "Give --data DIR" in capsys.readouterr().err
@@ -586,7 +613,7 @@ class TestRecipes:
 @pytest.mark.slow
 def test_the_smoke_run_gives_the_same_cards_in_one_process_and_in_two(tmp_path: Path) -> None:
     recipe = read_recipe("smoke")
-    one, two = (run_recipe(recipe, None, tmp_path / str(jobs), jobs=jobs) for jobs in (1, 2))
+    one, two = (run_rows(PhotoKind(), recipe, Job(tmp_path / str(jobs), jobs=jobs)) for jobs in (1, 2))
     for first, second in zip(one, two, strict=True):
         assert timeless(read_card(first)) == timeless(read_card(second))
     cards = {path.stem: read_card(path) for path in one}

@@ -1,4 +1,4 @@
-"""The template benchmark on a toy stage: people whose faces are patterns, a recogniser and judges that see them."""
+"""The template benchmark on toys: people whose faces are patterns, a recogniser and judges that see them."""
 
 from __future__ import annotations
 
@@ -20,20 +20,15 @@ from PIL import Image
 from attack_toys import ToyJudge, cut_recognizer, toy_faces
 from bauta import metrics
 from bauta.benchmark.crop_sets import Source
-from bauta.benchmark.engine.cards import TEMPLATES, read_card, timeless, write_card
+from bauta.benchmark.engine.cards import read_card, timeless, write_card
+from bauta.benchmark.engine.run import Job
+from bauta.benchmark.engine.run import run as run_rows
+from bauta.benchmark.engine.table import markdown as as_markdown
+from bauta.benchmark.photos.cards import PhotoCard
 from bauta.benchmark.plots import recovery_against_loss
 from bauta.benchmark.stores import run as templates
-from bauta.benchmark.stores.measures import summarise
-from bauta.benchmark.stores.page import (
-    RANKING_HEADER,
-    gallery,
-    markdown,
-    ranking_rows,
-    rows,
-    to_html,
-    trade_off,
-    trade_off_svg,
-)
+from bauta.benchmark.stores.cards import StoreCard
+from bauta.benchmark.stores.page import RANKING_HEADER, Stores, gallery, ranking_rows, rows, trade_off, trade_off_svg
 from bauta.benchmark.stores.recipe import (
     MATCHER,
     REFERENCES,
@@ -47,7 +42,8 @@ from bauta.benchmark.stores.recipe import (
     read_template_recipe,
     some_pairs,
 )
-from bauta.benchmark.stores.run import run_template_recipe
+from bauta.benchmark.stores.results import summarise
+from bauta.benchmark.stores.run import StoreKind
 from bauta.benchmark.stores.setup import draw_victims, set_up
 from bauta.cli import run
 from bauta.data.datasets import read_lfw
@@ -79,6 +75,15 @@ RECIPE = TemplateRecipe(
     victims=4,
     fmrs=(0.1, 0.05),
 )
+
+
+def to_html(cards: list[dict[str, Any]]) -> str:
+    return Stores().page(cards)
+
+
+def markdown(cards: list[dict[str, Any]]) -> str:
+    return as_markdown(Stores().tables(cards), Stores().notes(cards))
+
 
 QUICK = replace(
     RECIPE,
@@ -139,8 +144,8 @@ def ran(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_toy(data: Path, output: Path, recipe: TemplateRecipe = RECIPE, **options: Any) -> dict[str, dict[str, Any]]:
-    paths = run_template_recipe(recipe, data, output, **{"examples": 2, **options})
-    return {path.stem.removeprefix(f"{recipe.name}-"): read_card(path, TEMPLATES) for path in paths}
+    paths = run_rows(StoreKind(), recipe, Job(output, data, **{"examples": 2, **options}))
+    return {path.stem.removeprefix(f"{recipe.name}-"): read_card(path, StoreCard) for path in paths}
 
 
 def test_an_unprotected_feature_gives_the_face_away_and_a_constant_gives_nothing(data: Path, ran: Path) -> None:
@@ -449,32 +454,32 @@ def test_a_card_that_was_edited_or_is_of_the_other_kind_is_refused(data: Path, r
     path = tmp_path / "card.json"
     write_card(card, path)
     with pytest.raises(UsageError, match="other kind"):
-        read_card(path)
+        read_card(path, PhotoCard)
     card["results"]["cost"]["bytes"] = "few"
     path.write_text(json.dumps(card))
     with pytest.raises(UsageError, match="bytes"):
-        read_card(path, TEMPLATES)
+        read_card(path, StoreCard)
 
 
 def test_people_are_on_one_side_whatever_the_spelling(data: Path) -> None:
     assert attacks("Zoë Saldaña") == attacks("zoe_saldana")
     sides = {attacks(f"Other_{number}") for number in range(16)}
     assert sides == {True, False}
-    stage = set_up(RECIPE, data)
-    assert not set(stage.makers.subjects) & set(stage.attackers.subjects)
-    assert all(attacks(name) for name in stage.attackers.subjects)
-    assert not {"vica", "vicb"} & {*stage.makers.subjects, *stage.attackers.subjects}
-    assert len(set(stage.victims.subjects)) == 4
+    setup = set_up(RECIPE, data)
+    assert not set(setup.protectors.subjects) & set(setup.attackers.subjects)
+    assert all(attacks(name) for name in setup.attackers.subjects)
+    assert not {"vica", "vicb"} & {*setup.protectors.subjects, *setup.attackers.subjects}
+    assert len(set(setup.victims.subjects)) == 4
 
 
 def test_somebody_of_the_evaluation_trains_nobody(data: Path) -> None:
     with pytest.raises(UsageError, match="may be drawn"):
         set_up(replace(RECIPE, people=(Source("lfw/images"),)), data)
-    stage = set_up(replace(RECIPE, exclude_people=("Other 3",)), data)
-    assert "other3" not in {*stage.makers.subjects, *stage.attackers.subjects}
+    setup = set_up(replace(RECIPE, exclude_people=("Other 3",)), data)
+    assert "other3" not in {*setup.protectors.subjects, *setup.attackers.subjects}
     (data / "names.txt").write_text("Other_5\nOther_6\n")
-    stage = set_up(replace(RECIPE, exclude=("names.txt", "lfw/pairs.txt")), data)
-    assert not {"other5", "other6"} & {*stage.makers.subjects, *stage.attackers.subjects}
+    setup = set_up(replace(RECIPE, exclude=("names.txt", "lfw/pairs.txt")), data)
+    assert not {"other5", "other6"} & {*setup.protectors.subjects, *setup.attackers.subjects}
 
 
 def test_a_part_of_the_pairs_keeps_folds_and_kinds(data: Path) -> None:
@@ -560,7 +565,7 @@ def test_new_metrics_have_known_answers() -> None:
 def test_threads_are_given_back(data: Path, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     with pytest.raises(UsageError):
-        run_template_recipe(replace(RECIPE, victims=100), data, tmp_path)
+        run_rows(StoreKind(), replace(RECIPE, victims=100), Job(tmp_path, data))
     assert torch.get_num_threads() == before
 
 
@@ -576,7 +581,7 @@ def test_halves_need_people_on_both_sides(data: Path) -> None:
 def test_the_command_line_attacks_and_reports(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bauta.benchmark.stores.recipe.read_template_recipe", lambda name: QUICK)
+    monkeypatch.setattr("bauta.benchmark.stores.run.read_template_recipe", lambda name: QUICK)
     assert run(["templates", "attack", "quick", "--data", str(data), "-o", str(tmp_path), "--rows", "constant"]) == 0
     card = tmp_path / "toy-constant.json"
     shown = capsys.readouterr().out
@@ -606,7 +611,7 @@ def test_a_fitted_protector_replaces_no_card_of_a_row(
     from bauta.templates.references import ConstantImage
 
     recipe = replace(QUICK, rows=RECIPE.rows, baseline="feature")
-    monkeypatch.setattr("bauta.benchmark.stores.recipe.read_template_recipe", lambda name: recipe)
+    monkeypatch.setattr("bauta.benchmark.stores.run.read_template_recipe", lambda name: recipe)
     command = ["templates", "attack", "quick", "--data", str(data), "-o", str(tmp_path)]
     assert run([*command, "--rows", "constant"]) == 0
     before = (tmp_path / "toy-constant.json").read_bytes()
@@ -614,7 +619,7 @@ def test_a_fitted_protector_replaces_no_card_of_a_row(
     made.save(tmp_path / "constant")
     assert run([*command, "--protector", str(tmp_path / "constant")]) == 0
     assert (tmp_path / "toy-constant.json").read_bytes() == before
-    card = read_card(tmp_path / f"toy-constant-{made.sha256[:8]}.json", TEMPLATES)
+    card = read_card(tmp_path / f"toy-constant-{made.sha256[:8]}.json", StoreCard)
     assert card["protector"]["settings"] == {"level": 0.25}
     assert card["results"]["baseline"]["row"] == "feature"
 

@@ -10,8 +10,11 @@ import pytest
 
 import bauta
 from bauta.benchmark.engine.cards import read_card
+from bauta.benchmark.engine.run import Job
+from bauta.benchmark.engine.run import run as run_rows
 from bauta.benchmark.photos import measuring
 from bauta.benchmark.photos import run as runner
+from bauta.benchmark.photos.cards import PhotoCard
 from bauta.benchmark.photos.recipe import Dataset, Recipe, Row
 from bauta.cli import run
 from bauta.cloaking.pipeline import Pipeline
@@ -217,15 +220,15 @@ def test_a_row_of_a_benchmark(stage: Stage, tmp_path: Path, monkeypatch: pytest.
         judges=("judge_one", "judge_two"),
         transports=("saved",),
     )
-    (path,) = runner.run_recipe(recipe, tmp_path, tmp_path / "cards")
-    card = read_card(path)
+    (path,) = run_rows(runner.PhotoKind(), recipe, Job(tmp_path / "cards", tmp_path))
+    card = read_card(path, PhotoCard)
     assert learned == [2, 2]  # the photos of each person that are neither protected nor compared with
     assert [one["name"] for one in card["surrogates"]] == ["both"]
     assert card["method"]["config"] == {"epsilon": 12.0, "steps": 1}
     assert card["results"]["usable"] == 2
-    (again,) = runner.run_recipe(recipe, tmp_path, tmp_path / "cards")
+    (again,) = run_rows(runner.PhotoKind(), recipe, Job(tmp_path / "cards", tmp_path))
     assert learned == [2, 2]  # kept
-    assert read_card(again)["records"] == card["records"]
+    assert read_card(again, PhotoCard)["records"] == card["records"]
 
 
 def test_a_cloak_without_surrogates_refuses_them() -> None:

@@ -24,11 +24,11 @@ from bauta.cloaking.outcomes import FRAGILE, WEAK
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE_DATA = (
-    "bauta/benchmark/card.schema.json",
+    "bauta/benchmark/page.html.j2",
     "bauta/benchmark/recipes/lfw.toml",
     "bauta/benchmark/recipes/smoke.toml",
     "bauta/benchmark/report.html.j2",
-    "bauta/benchmark/template_card.schema.json",
+    "bauta/benchmark/tables.html.j2",
     "bauta/benchmark/template_recipes/advface.toml",
     "bauta/benchmark/template_report.html.j2",
     "bauta/benchmark/trade_off.svg.j2",

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bauta.benchmark.engine.schema import check
 from bauta.cloaking.report import Report
 from bauta.cloaking.report_data import report_schema
 from bauta.cloaking.report_page import _middle, amplification, amplified
 from bauta.cloaking.verbs import protect, verify
 from bauta.errors import UsageError
 from bauta.judging.conditions import CONDITIONS
+from bauta.schema import check
 from protection_fakes import Stage, build_stage, write_photo
 
 stage = pytest.fixture(build_stage)

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from bauta.benchmark.engine.schema import check
 from bauta.errors import UsageError
-from bauta.schema import SHA256, json_schema, plain
+from bauta.schema import ABSENT, SHA256, Key, check, json_schema, plain
 from bauta.settings import Range
 
 
@@ -99,3 +98,27 @@ class Above:
 def test_types_that_json_cannot_hold_are_refused(record: type) -> None:
     with pytest.raises(TypeError, match=r"content|size"):
         json_schema(record, "x/1")
+
+
+@dataclass(frozen=True)
+class Odd:
+    """A record with a name that Python does not allow, and a field that may be missing."""
+
+    two_sided: Annotated[int, Key("two-sided")]
+    usual: int = 1
+    rare: int = ABSENT
+
+
+def test_fields_may_have_other_names_and_be_missing() -> None:
+    schema = json_schema(Odd, "odd/1", complete=True)
+    assert schema["required"] == ["two-sided", "usual"]
+    assert plain(Odd(2)) == {"two-sided": 2, "usual": 1}
+    check(plain(Odd(2, rare=3)), schema, "odd")
+    for wrong in ({"two_sided": 2, "usual": 1}, {"two-sided": 2}, {"two-sided": 2, "usual": 1, "rare": None}):
+        with pytest.raises(UsageError):
+            check(wrong, schema, "odd")
+
+
+def test_a_schema_promises_nothing_that_is_not_checked() -> None:
+    with pytest.raises(NotImplementedError, match="multipleOf"):
+        check(1, {"type": "integer", "multipleOf": 2}, "odd")

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from bauta.attacks.oracle import OraclePairs
+from bauta.benchmark.engine.run import Job
 from bauta.benchmark.stores import run as templates
-from bauta.benchmark.stores.attacks import Scene, carry_out
+from bauta.benchmark.stores.attacks import Access, carry_out
 from bauta.benchmark.stores.recipe import Attack, TemplateRow, read_template_recipe
 from bauta.errors import NumericalFailure, RoleRefused, UsageError, WeightsCorrupt
 from bauta.gallery.enrol import enrol_faces
@@ -416,7 +417,7 @@ def test_a_gradient_that_is_no_number_stops_it(toys: dict[str, Surrogate]) -> No
 # Attackers of randomness
 
 
-def scene(tmp_path: Path, protector: LocalFeatures) -> Scene:
+def access(tmp_path: Path, protector: LocalFeatures) -> Access:
     from bauta.benchmark.stores.representations import Faces, protect_faces
 
     pixels = (faces(12) * 255).byte()
@@ -424,7 +425,7 @@ def scene(tmp_path: Path, protector: LocalFeatures) -> Scene:
     victims = faces(4, 9)
     stolen = protector.protect(victims, drawn(3)).values()
     own = protect_faces(protector, people, tmp_path, seed=0)
-    return Scene(
+    return Access(
         protector, people, people, own, stolen, None, None, tmp_path, 0, lambda what, done, total: None, victims
     )  # fmt: skip
 
@@ -443,7 +444,7 @@ def test_an_attackers_faces_do_not_meet_the_randomness_of_the_victims(tmp_path: 
 
 def test_attackers_of_randomness_say_what_they_saw(tmp_path: Path) -> None:
     decoder = {"decoder": "residual", "channels": 4, "epochs": 1, "batch": 12}
-    given = scene(tmp_path, fit(noise=0.2))
+    given = access(tmp_path, fit(noise=0.2))
     said = {}
     for name, option in (
         ("one", {}),
@@ -464,7 +465,7 @@ def test_attackers_of_randomness_say_what_they_saw(tmp_path: Path) -> None:
 
 
 def test_a_mean_of_draws_has_less_noise_and_shared_randomness_is_shared(tmp_path: Path) -> None:
-    given = scene(tmp_path, fit(noise=0.2, bits=8))
+    given = access(tmp_path, fit(noise=0.2, bits=8))
     assert given.victims is not None
     fine = given.victims - gaussian_blur(given.victims, 4.0)
 
@@ -483,7 +484,7 @@ def test_a_mean_of_draws_has_less_noise_and_shared_randomness_is_shared(tmp_path
 @pytest.mark.parametrize("options", [{"fresh": True, "draws": 2}, {"draws": 0}, {"shared": True, "draws": 3}])
 def test_options_of_randomness_that_contradict_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"randomness|draws"):
-        carry_out(Attack("odd", "decoder", adaptive=True, options=options), scene(tmp_path, fit()))
+        carry_out(Attack("odd", "decoder", adaptive=True, options=options), access(tmp_path, fit()))
 
 
 # The benchmark
@@ -503,9 +504,9 @@ def test_who_taught_a_protector_does_not_judge_it(tmp_path: Path, monkeypatch: p
     taught.teachers = ("judge",)
     monkeypatch.setattr(templates, "make_protector", lambda *args: taught)
     recipe = replace(read_template_recipe("local-features-small"), judges=("judge", "other"))
-    stage: Any = type("Stage", (), {"recipe": recipe})()
+    setup: Any = type("Setup", (), {"recipe": recipe})()
     with pytest.raises(UsageError, match="cannot judge it"):
-        templates.run_row(stage, TemplateRow("row", "local-features"), tmp_path, tmp_path / "x.json", work=tmp_path)
+        templates.StoreKind().row((setup, Job(tmp_path)), TemplateRow("row", "local-features"), {})
 
 
 def test_it_is_registered() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from bauta.errors import UsageError
+from bauta.schema import Count
+from bauta.settings import Range
 
 Knowledge = Literal["nothing", "pairs", "mechanism", "key"]
 
@@ -43,13 +45,13 @@ class AttackerCard:
     ours: str = ""
     data: str = ""
     data_sha256: str = ""
-    people: int = 0
-    images: int = 0
-    epochs: int = 0
-    rate: float = 0.0
-    batch: int = 0
+    people: Count = 0
+    images: Count = 0
+    epochs: Count = 0
+    rate: Annotated[float, Range(at=0)] = 0.0
+    batch: Count = 0
     seed: int = 0
-    stopped: str = ""
+    stopped: Literal["", "epochs", "not finite", "solved"] = ""
 
     def __post_init__(self) -> None:
         counts, schedule = (self.people, self.images), (self.epochs, self.rate, self.batch)

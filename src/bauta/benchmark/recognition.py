@@ -11,12 +11,11 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,21 +23,89 @@ from numpy.typing import NDArray
 from bauta.benchmark import protocols
 from bauta.benchmark.embeddings import cosines
 from bauta.benchmark.engine import cards
+from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.engine.recipe_files import Named
+from bauta.benchmark.engine.records import CardRecord, Network, Run
+from bauta.benchmark.engine.run import Job, Kind, Task
+from bauta.benchmark.engine.table import Family, Table, percent
 from bauta.data.datasets import PairSet, read_bin, read_cfp, read_lfw
 from bauta.data.images import FaceImage
 from bauta.errors import UsageError
 from bauta.faces.crop_template import CropTemplate
 from bauta.faces.crops import retemplate_pixels
 from bauta.files import make_folder, write_atomically
-from bauta.metrics import cross_validated_matches, focal_diversity
-from bauta.progress import Progress, Steps, silent, steps_of
+from bauta.metrics import Interval, cross_validated_matches, focal_diversity
+from bauta.progress import Steps, silent, steps_of
 from bauta.recognizers import Judge, find_card, load_judge
 from bauta.recognizers.cards import ROLES
+from bauta.schema import ABSENT, Count, Sha256
+from bauta.settings import Range, Share
 
-SCHEMA = "bauta.recognizers/1"
 PROTOCOLS = ("lfw", "FF", "FP")
 FMR = 1e-3
 _BATCH = 32
+
+
+@dataclass(frozen=True)
+class SetFacts:
+    """A set of pairs, by its name and its contents."""
+
+    name: str
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What `measure` finds of a recogniser on one set."""
+
+    accuracy: Interval
+    tar: Interval
+    threshold: float
+    impostor_pairs: Count
+    pairs: Count
+    images: Count
+    seconds: float
+    forward_seconds: float
+    overhead: float
+    failures: list[Count]
+
+
+@dataclass(frozen=True)
+class Measured(Network):
+    """A recogniser with what is stated of it, in percent, and what was measured, by protocol."""
+
+    architecture: str
+    training_set: str
+    stated_lfw_accuracy: float | None
+    results: dict[str, Accuracy]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecognizersRun(Run):
+    """Time and machine; cards of before do not say how long it took."""
+
+    seconds: float = ABSENT
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecognizersCard(CardRecord):
+    """Recognisers on sets of clean faces: all of a table in one card.
+
+    Attributes:
+        data: The sets, by protocol.
+        fmr: False match rate of the true accept rates.
+        recognizers: Each.
+        focal_diversity: Of all, by protocol; none of one alone.
+        complete: Cards of before lack it.
+    """
+
+    schema: Literal["bauta.recognizers/1"]
+    data: dict[str, SetFacts]
+    fmr: Share
+    recognizers: Annotated[list[Measured], Range(at=1)]
+    focal_diversity: dict[str, float]
+    run: RecognizersRun
+    complete: Literal[True] = ABSENT
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,37 +209,102 @@ def measure(judge: Judge, pairs: PairSet, progress: Steps = silent) -> Any:
     }
 
 
-def run_recognizers(
-    names: Sequence[str],
-    data: Path,
-    path: Path,
-    *,
-    protocol_names: Sequence[str] = ("lfw",),
-    command: str = "",
-    progress: Progress = silent,
-) -> dict[str, Any]:
-    """Measure recognisers and write one card for all; what is finished lies in ``.work`` beside it.
+class Recognizers(Family):
+    """Cards of recognisers, each of a whole table."""
 
-    Args:
-        names: Of the recognisers; any role will do.
-        data: Folder of ``lfw_112`` and ``cfp_112``.
-        path: File of the card.
-        protocol_names: Of `PROTOCOLS`, or names of ``.bin`` files in `data`.
-        command: As it was given.
-        progress: Called with what is measured, the images done and the images there are.
+    record = RecognizersCard
+
+    def figures(self, card: Card) -> Card:
+        """None: these cards have no records."""
+        return {}
+
+    def tables(self, cards: Sequence[Card]) -> list[Table]:
+        """A table of each card, accuracies in percent.
+
+        Raises:
+            UsageError: when there is no card.
+        """
+        if not cards:
+            raise UsageError("There are no result cards.", hint="Give at least one.")
+        return [_table(card) for card in cards]
+
+    def notes(self, cards: Sequence[Card]) -> list[str]:
+        """How diverse they are."""
+        return [
+            f"Focal diversity on {name}: {value:.3f} (1: no two of them fail on the same pair)"
+            for card in cards
+            for name, value in card["focal_diversity"].items()
+        ]
+
+
+def _table(card: Card) -> Table:
+    names = list(card["data"])
+    header = ["recogniser"]
+    for name in names:
+        header += [name, f"{name}, TAR at FMR {card['fmr']:g}"]
+    rows = []
+    for one in card["recognizers"]:
+        cells = [one["name"]]
+        for name in names:
+            cells += [percent(one["results"][name][key], 2) for key in ("accuracy", "tar")]
+        stated = one["stated_lfw_accuracy"]
+        first = one["results"][names[0]]
+        cells += ["-" if stated is None else f"{stated:.2f}", f"{first['overhead']:.2f} x"]
+        rows.append(tuple(cells))
+    return Table("", (*header, "stated for LFW", "all over forward passes"), rows)
+
+
+@dataclass(frozen=True)
+class RecognizersRecipe:
+    """What is measured of which recognisers.
+
+    Attributes:
+        recognizers: Their names; any role will do.
+        protocols: Of `PROTOCOLS`, or names of ``.bin`` files in the folder of data.
+        name: Of the card, which holds all that was measured.
 
     Raises:
-        UsageError: when there is no recogniser, no such protocol, or a set is not there.
-        RecognizerError: when a recogniser cannot be used.
-        OutputError: when the card cannot be written.
+        UsageError: without a recogniser.
     """
-    if not names:
-        raise UsageError("There is no recogniser to measure.", hint="Add one, or name some.")
-    sets = {protocol: read_set(data, protocol) for protocol in protocol_names}
-    chosen = [replace(find_card(name), roles=ROLES) for name in names]
+
+    recognizers: tuple[str, ...]
+    protocols: tuple[str, ...] = ("lfw",)
+    name: str = "recognizers"
+
+    def __post_init__(self) -> None:
+        if not self.recognizers:
+            raise UsageError("There is no recogniser to measure.", hint="Add one, or name some.")
+
+    @property
+    def rows(self) -> tuple[RecognizersRecipe]:
+        """All of them are one row: how diverse they are shows only together."""
+        return (self,)
+
+
+class RecognizersKind(Recognizers, Kind[RecognizersRecipe, tuple[Job, dict[str, PairSet]]]):
+    """Recognisers on clean faces; what is finished lies in the work folder, recogniser by recogniser."""
+
+    def set_up(self, recipe: RecognizersRecipe, job: Job) -> tuple[Job, dict[str, PairSet]]:
+        """The sets, by protocol.
+
+        Raises:
+            UsageError: when there is no such protocol, or a set is not there.
+        """
+        return job, {protocol: read_set(job.folder, protocol) for protocol in recipe.protocols}
+
+    def row(self, setup: tuple[Job, dict[str, PairSet]], row: RecognizersRecipe, done: Mapping[str, Card]) -> Task:
+        """All recognisers."""
+        return Task(lambda: _all(row.recognizers, setup[1], setup[0]))
+
+    def file(self, recipe: RecognizersRecipe, row: Named) -> str:
+        """There is one card."""
+        return f"{recipe.name}.json"
+
+
+def _all(names: Sequence[str], sets: Mapping[str, PairSet], job: Job) -> Card:
     found: list[dict[str, Any]] = []
-    for card in chosen:
-        judge, steps = load_judge(card), steps_of(progress, card.name)
+    for card in [replace(find_card(name), roles=ROLES) for name in names]:
+        judge, steps = load_judge(card), steps_of(job.progress, card.name)
         found.append(
             {
                 "name": card.name,
@@ -180,9 +312,7 @@ def run_recognizers(
                 "architecture": card.architecture,
                 "training_set": card.training_set,
                 "stated_lfw_accuracy": _stated(card.weights.parent / "models.json", card.name),
-                "results": {
-                    protocol: _measured(judge, pairs, path.parent / ".work", steps) for protocol, pairs in sets.items()
-                },
+                "results": {protocol: _measured(judge, pairs, job.kept, steps) for protocol, pairs in sets.items()},
             }
         )
     diversity = {}
@@ -192,21 +322,12 @@ def run_recognizers(
             wrong[one["results"][protocol]["failures"]] = True
         with contextlib.suppress(UsageError):  # one recogniser alone is no team
             diversity[protocol] = round(focal_diversity(failures), 4)
-    whole = {
-        "schema": SCHEMA,
+    return {
         "data": {protocol: {"name": pairs.name, "sha256": pairs.sha256} for protocol, pairs in sets.items()},
         "fmr": FMR,
-        "code": cards.code(),
         "recognizers": found,
         "focal_diversity": diversity,
-        "run": {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": command,
-            "machine": cards.machine(),
-        },
     }
-    write_atomically(path, (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode(), overwrite=True)
-    return whole
 
 
 def _measured(judge: Judge, pairs: PairSet, work: Path, progress: Steps) -> Any:
@@ -221,30 +342,8 @@ def _measured(judge: Judge, pairs: PairSet, work: Path, progress: Steps) -> Any:
     return found
 
 
-def table(card: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows for people, accuracies in percent."""
-    names = list(card["data"])
-    header = ["recogniser"]
-    for name in names:
-        header += [name, f"{name}, TAR at FMR {card['fmr']:g}"]
-    rows = []
-    for one in card["recognizers"]:
-        cells = [one["name"]]
-        for name in names:
-            cells += [_percent(one["results"][name][key]) for key in ("accuracy", "tar")]
-        stated = one["stated_lfw_accuracy"]
-        first = one["results"][names[0]]
-        cells += ["-" if stated is None else f"{stated:.2f}", f"{first['overhead']:.2f} x"]
-        rows.append(tuple(cells))
-    return (*header, "stated for LFW", "all over forward passes"), rows
-
-
 def _plain(interval: Any) -> dict[str, float]:
     return {key: round(getattr(interval, key), 5) for key in ("mean", "low", "high")}
-
-
-def _percent(interval: dict[str, float]) -> str:
-    return f"{100 * interval['mean']:.2f} ({100 * interval['low']:.2f}-{100 * interval['high']:.2f})"
 
 
 def _stated(path: Path, name: str) -> float | None:

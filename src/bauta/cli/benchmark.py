@@ -6,14 +6,18 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from bauta.cli import values
 from bauta.cli.console import ProgressBar, clean, show_table
 from bauta.errors import UsageError
-from bauta.progress import steps_of
+
+if TYPE_CHECKING:
+    from bauta.benchmark.engine.cards import Card
+    from bauta.benchmark.engine.run import Kind
+    from bauta.benchmark.engine.table import Family
 
 bench = typer.Typer(no_args_is_help=True, help="Measure protection against recognisers that were not attacked.")
 
@@ -58,31 +62,15 @@ def run(
     """Run a recipe: a result card for each row. Interrupted, it goes on where it stopped."""
     from dataclasses import replace
 
-    from bauta.benchmark.engine.cards import read_card
-    from bauta.benchmark.photos.recipe import read_recipe
-    from bauta.benchmark.photos.run import run_recipe
+    from bauta.benchmark.photos.run import PhotoKind
 
-    chosen = read_recipe(recipe)
+    kind = PhotoKind()
+    chosen = kind.read(recipe)
     if (names := values.chosen(rows)) is not None:
         chosen = chosen.only(names)
     if pairs is not None:
         chosen = replace(chosen, pairs=pairs)
-    with ProgressBar(1) as bar:
-        written = run_recipe(
-            chosen,
-            data,
-            output,
-            work=work,
-            jobs=jobs,
-            examples=examples,
-            lpips=lpips,
-            command=command_line(),
-            progress=bar.stage,
-        )
-    _show([read_card(path) for path in written])
-    print()
-    for path in written:
-        print(clean(path))
+    run_table(kind, chosen, output, data=data, work=work, jobs=jobs, examples=examples, lpips=lpips)
 
 
 @bench.command()
@@ -101,22 +89,13 @@ def adaptive(
     ] = None,
 ) -> None:
     """Measure methods against attackers who purify photos, or train on protected ones of other people."""
-    from bauta.benchmark.adaptive import cards as adaptive_cards
-    from bauta.benchmark.adaptive.recipe import read_recipe
-    from bauta.benchmark.adaptive.run import run_adaptive
+    from bauta.benchmark.adaptive.run import AdaptiveKind
 
-    chosen = read_recipe(recipe)
+    kind = AdaptiveKind()
+    chosen = kind.read(recipe)
     if (names := values.chosen(rows)) is not None:
         chosen = chosen.only(names)
-    with ProgressBar(1) as bar:
-        written = run_adaptive(chosen, data, output, work=work, command=command_line(), progress=bar.stage)
-    read = [adaptive_cards.read_card(path) for path in written]
-    for table in (adaptive_cards.main_table, adaptive_cards.purifier_table, adaptive_cards.attacker_table):
-        header, lines = table(read)
-        show_table(tuple(name.upper() for name in header), lines)
-        print()
-    for path in written:
-        print(clean(path))
+    run_table(kind, chosen, output, data=data, work=work)
 
 
 @bench.command()
@@ -145,7 +124,7 @@ def folder(
     lpips: LpipsFile = None,
 ) -> None:
     """Measure photos that were protected elsewhere, by any tool."""
-    from bauta.benchmark.photos.folders import run_folders
+    from bauta.benchmark.photos.folders import FolderKind, FolderRecipe
 
     called = name or outputs.resolve().name
     if not called or set(called) & set("/\\") or called.startswith("."):
@@ -153,25 +132,10 @@ def folder(
     named, attacked = values.chosen(judges), values.chosen(surrogates)
     if surrogates is not None and attacked is None:
         raise UsageError("What the outputs were made against is not known here.", hint="Name the --surrogates.")
-    path = output / f"folder-{called}.json"
-    with ProgressBar(1) as bar:
-        card = run_folders(
-            originals,
-            outputs,
-            path,
-            judges=named or _calibrated(),
-            references=references,
-            surrogates=attacked or (),
-            name=called,
-            work=work,
-            jobs=jobs,
-            examples=examples,
-            lpips=lpips,
-            command=command_line(),
-            progress=steps_of(bar.stage, called),
-        )
-    _show([card])
-    print(f"\n{clean(path)}")
+    recipe = FolderRecipe(
+        originals, outputs, named or _calibrated(), references=references, surrogates=attacked or (), method=called
+    )
+    run_table(FolderKind(), recipe, output, work=work, jobs=jobs, examples=examples, lpips=lpips)
 
 
 @bench.command()
@@ -188,25 +152,12 @@ def recognizers(
     output: Output = Path("out/bench"),
 ) -> None:
     """Measure how well recognisers recognise clean faces: LFW and CFP, with the time over bare forward passes."""
-    from bauta.benchmark.recognition import run_recognizers, table
+    from bauta.benchmark.recognition import RecognizersKind, RecognizersRecipe
     from bauta.recognizers import list_recognizers
 
     chosen = values.chosen(names) or tuple(card.name for card in list_recognizers() if card.weights.is_file())
-    path = output / "recognizers.json"
-    with ProgressBar(1) as bar:
-        card = run_recognizers(
-            chosen,
-            data,
-            path,
-            protocol_names=values.chosen(protocols) or ("lfw",),
-            command=command_line(),
-            progress=bar.stage,
-        )
-    header, found = table(card)
-    show_table(tuple(name.upper() for name in header), found)
-    for name, value in card["focal_diversity"].items():
-        print(f"\nFocal diversity on {name}: {value:.3f} (1: no two of them fail on the same pair)")
-    print(f"\n{clean(path)}")
+    recipe = RecognizersRecipe(chosen, values.chosen(protocols) or ("lfw",))
+    run_table(RecognizersKind(), recipe, output, data=data)
 
 
 @bench.command()
@@ -220,22 +171,22 @@ def report(
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
 ) -> None:
-    """Show result cards as one page that needs nothing else, or as a table."""
-    from bauta.benchmark.engine.cards import read_card
-    from bauta.benchmark.photos import page
+    """Show result cards of one kind as one page that needs nothing else, or as tables."""
+    from bauta.benchmark.engine.table import markdown as as_markdown
+    from bauta.benchmark.families import read_cards
     from bauta.files import make_folder, write_atomically
 
-    read = [read_card(path) for path in cards]
+    family, read = read_cards(cards)
     if output is not None:
-        make_folder(output.parent)
         if output.suffix.lower() not in (".html", ".htm"):  # rather than replace a card by a slip of the hand
             raise UsageError(f"{output} is not an HTML file.", hint="Give -o FILE.html.")
-        write_atomically(output, page.to_html(read).encode(), overwrite=True)
+        make_folder(output.parent)
+        write_atomically(output, family.page(read).encode(), overwrite=True)
         print(clean(output))
     if markdown:
-        print(page.markdown(read))
+        print(as_markdown(family.tables(read), family.notes(read)))
     elif output is None:
-        _show(read)
+        _show(family, read)
 
 
 @bench.command()
@@ -244,13 +195,13 @@ def compare(
     second: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
-    """Compare two result cards pair by pair: second less first, with 95 % intervals."""
+    """Compare two result cards of one kind pair by pair: second less first, with 95 % intervals."""
     from dataclasses import asdict
 
-    from bauta.benchmark.engine.cards import compare as differences
-    from bauta.benchmark.engine.cards import read_card
+    from bauta.benchmark.families import read_cards
 
-    found = differences(read_card(first), read_card(second))
+    family, read = read_cards([first, second])
+    found = family.compare(*read)
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=2))
         return
@@ -264,7 +215,7 @@ def compare(
                 f"{one.second:.3f}",
                 f"{one.difference.mean:+.3f}",
                 f"{one.difference.low:+.3f} to {one.difference.high:+.3f}",
-                "" if one.decided else "not told apart",
+                "equal" if one.equal else "" if one.decided else "not told apart",
             )
             for one in found
         ],
@@ -294,9 +245,24 @@ def _calibrated() -> tuple[str, ...]:
     return tuple(found)
 
 
-def _show(cards: list[dict[str, object]]) -> None:
-    from bauta.benchmark.photos.page import HEADER, note, rows
+def run_table(kind: Kind[Any, Any], recipe: Any, output: Path, **options: Any) -> None:
+    """Run a recipe, with the fields of a `Job` as options, and show its tables and where its cards are."""
+    from bauta.benchmark.engine.cards import read_card
+    from bauta.benchmark.engine.run import Job
+    from bauta.benchmark.engine.run import run as run_rows
 
-    show_table(tuple(name.upper() for name in HEADER), rows(cards))
-    for text in note(cards):
+    with ProgressBar(1) as bar:
+        written = run_rows(kind, recipe, Job(output, **options, command=command_line(), progress=bar.stage))
+    _show(kind, [read_card(path, kind.record) for path in written])
+    print()
+    for path in written:
+        print(clean(path))
+
+
+def _show(family: Family, cards: list[Card]) -> None:
+    for place, table in enumerate(family.glance(cards)):
+        if place:
+            print(f"\n{table.title}")
+        show_table(tuple(name.upper() for name in table.header), table.rows)
+    for text in family.notes(cards):
         print(f"\nNote: {clean(text)}")

@@ -36,6 +36,7 @@ from bauta.rates import FMRS
 from bauta.recognizers.cards import ROLES, RecognizerCard
 from bauta.recognizers.catalog import home
 from bauta.recognizers.isolation import IsolatedRecognizer, came_along
+from bauta.schema import Count, Sha256
 from bauta.version import __version__
 
 if TYPE_CHECKING:
@@ -64,10 +65,10 @@ class Threshold:
 
     fmr: float
     cosine: float
-    impostor_pairs: int
-    people: int
+    impostor_pairs: Count
+    people: Count
     calibration_set: str
-    calibration_sha256: str
+    calibration_sha256: Sha256
     date: str
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
-from importlib.resources.abc import Traversable
-from typing import Any
 
 from bauta.attacks.adapt import FineTuningConfig
 from bauta.attacks.link import StudentConfig
@@ -20,6 +18,8 @@ from bauta.cloaks.base import load_cloak
 from bauta.data.people import OTHER_SPELLINGS
 from bauta.errors import UsageError
 from bauta.registry import list_methods
+
+_FOLDER = files("bauta.benchmark") / "adaptive_recipes"
 
 COMBINED = "all"
 """What an attacker trained on who saw the photos of every method."""
@@ -115,13 +115,9 @@ class AdaptiveRecipe:
         return replace(self, rows=chosen_rows(self.name, self.rows, names))
 
 
-def _folder() -> Traversable:
-    return files("bauta.benchmark") / "adaptive_recipes"
-
-
 def carried() -> list[str]:
     """Names of the adaptive recipes that the package carries."""
-    return carried_in(_folder())
+    return carried_in(_FOLDER)
 
 
 def read_recipe(recipe: str) -> AdaptiveRecipe:
@@ -130,17 +126,7 @@ def read_recipe(recipe: str) -> AdaptiveRecipe:
     Raises:
         UsageError: when there is none, it cannot be read, or a value is not allowed.
     """
-    table = read_table(recipe, _folder())
-    parts: dict[str, Any] = {
-        "evaluation": Dataset, "training": Source, "calibration": Source, "rows": Row, "fine_tuning": FineTuningConfig,
-        "student": StudentConfig,
-    }  # fmt: skip
-    for key, kind in parts.items():
-        value = table.get(key)
-        if key == "evaluation" and isinstance(value, dict):
-            value = {"kind": "lfw", "face": "aligned"} | value
-        if isinstance(value, list):
-            table[key] = [build(kind, one, f"{recipe}, {key}") for one in value]
-        elif value is not None:
-            table[key] = build(kind, value, f"{recipe}, {key}")
+    table = read_table(recipe, _FOLDER)
+    if isinstance(evaluation := table.get("evaluation"), dict):
+        table["evaluation"] = {"kind": "lfw", "face": "aligned"} | evaluation
     return build(AdaptiveRecipe, table, recipe)

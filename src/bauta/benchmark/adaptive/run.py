@@ -11,18 +11,16 @@ Every attacker is tried on every method: the one that trained on its photos, tho
 that trained on all. After training its threshold is found anew, on clean crops of people who are in no other set. A
 pair counts for a recogniser that recognises the unprotected crop. Sets are disjoint by name, which is asserted.
 
-Masks and trained attackers are kept, so that an interrupted run goes on; cards are written when all is done.
+Masks and trained attackers are kept, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -36,18 +34,23 @@ from bauta.attacks.adapt import FineTuningConfig, fine_tune
 from bauta.attacks.cards import AttackerCard
 from bauta.attacks.link import Student, StudentConfig, embed, fit_student, load_student
 from bauta.attacks.purify import Purifier
-from bauta.benchmark.adaptive.cards import DIGITS, NONE, Card, called, rounded, summarise, write_card
+from bauta.benchmark.adaptive.page import Adaptive
 from bauta.benchmark.adaptive.protected import protect
-from bauta.benchmark.adaptive.recipe import COMBINED, AdaptiveRecipe
+from bauta.benchmark.adaptive.recipe import COMBINED, AdaptiveRecipe, read_recipe
+from bauta.benchmark.adaptive.results import NONE, called
 from bauta.benchmark.crop_sets import CropSet, draw_crop_set, draw_pairs, stack
 from bauta.benchmark.engine import cards
+from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.engine.figures import rounded
+from bauta.benchmark.engine.recipe_files import Named
+from bauta.benchmark.engine.run import Job, Kind, Task
 from bauta.benchmark.photos.recipe import Pair, Row
 from bauta.data.images import ByteArray, digest_of
 from bauta.data.people import assert_disjoint, excluded_names
 from bauta.errors import NumericalFailure, RoleRefused, UnknownRecognizer, UsageError, WeightsCorrupt
 from bauta.faces.crops import retemplate_pixels
 from bauta.files import make_folder
-from bauta.progress import Progress, silent, steps_of
+from bauta.progress import Progress, steps_of
 from bauta.recognizers.calibration import ERRORS_WANTED, threshold
 from bauta.recognizers.cards import taught_by
 from bauta.recognizers.catalog import find_card
@@ -102,8 +105,8 @@ class _Sets:
                 "sha256": digest_of(images).hexdigest(),
             }
         } | {
-            name: {"name": crowd.name, "images": len(crowd.images), "people": crowd.people, "sha256": crowd.sha256}
-            for name, crowd in (("training", self.training), ("calibration", self.calibration))
+            name: {"name": one.name, "images": len(one.images), "people": one.people, "sha256": one.sha256}
+            for name, one in (("training", self.training), ("calibration", self.calibration))
         }
 
 
@@ -250,80 +253,86 @@ class _AttackerTraining:
         first = embed(probe, self._calibration)
         second = first if gallery is probe else embed(gallery, self._calibration)
         scores = (first @ second.T).numpy()[self.sets.impostors]
-        return round(metrics.threshold_at_fmr(scores, self.recipe.fmr), DIGITS)
+        return rounded(metrics.threshold_at_fmr(scores, self.recipe.fmr))
 
 
-# The run
+# The rows
 
 
-def run_adaptive(
-    recipe: AdaptiveRecipe,
-    data: Path,
-    output: Path,
-    *,
-    work: Path | None = None,
-    command: str = "",
-    progress: Progress = silent,
-) -> list[Path]:
-    """Protect, train attackers, measure, and write a card for each row.
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What all rows share.
 
-    Args:
-        recipe: What to run.
-        data: Where its sets lie.
-        output: Folder of the cards, ``adaptive-RECIPE-ROW.json``.
-        work: Folder of masks and trained attackers; ``.work`` in the output folder by default.
-        command: As it was given, for the cards.
-        progress: Called with a stage, steps done and steps in all.
-
-    Returns:
-        The cards' files.
-
-    Raises:
-        UsageError: when a set or a method cannot be used, people are too few or in two sets.
-        RecognizerError: when a recogniser cannot be used, a judge has no threshold, or a network plays two parts.
-        OutputError: when a file cannot be written.
+    Attributes:
+        recipe: The recipe.
+        sets: People.
+        judges: Newer recognisers.
+        protected: By row, protected crops of the evaluation, and of those whom attackers train on.
+        attackers: The attacker's recogniser as it came, and trained.
+        known: Fields of every card.
+        progress: Called with what is done, how far it is, and how far it goes.
     """
-    began = time.monotonic()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums are in the same order then, however many cores there are
-    try:
+
+    recipe: AdaptiveRecipe
+    sets: _Sets
+    judges: _Judges
+    protected: Mapping[str, tuple[ByteArray, ByteArray]]
+    attackers: Sequence[_Attacker]
+    known: Card
+    progress: Progress
+
+
+class AdaptiveKind(Adaptive, Kind[AdaptiveRecipe, Setup]):
+    """Attackers who purify, and attackers who train on protected photos of other people."""
+
+    def read(self, recipe: str) -> AdaptiveRecipe:
+        """See `read_recipe`."""
+        return read_recipe(recipe)
+
+    def set_up(self, recipe: AdaptiveRecipe, job: Job) -> Setup:
+        """Protect the crops of all rows, and train attackers.
+
+        Raises:
+            UsageError: when a set or a method cannot be used, people are too few or in two sets.
+            RecognizerError: when a recogniser cannot be used, a judge has no threshold, or a network plays two parts.
+        """
         _refuse_double_parts(recipe)
-        sets = _read_sets(recipe, data)
-        judges = _Judges(recipe)
-        work = work or output / ".work"
-        protected = {row.name: _protect(recipe, row, sets, work, progress) for row in recipe.rows}
-        attackers = _attackers(recipe, sets, work, protected, progress)
-        common = {
-            "recipe": recipe.name,
-            "evidence": recipe.evidence,
-            "note": recipe.note,
-            "seed": recipe.seed,
+        sets, judges = _read_sets(recipe, job.folder), _Judges(recipe)
+        protected = {row.name: _protect(recipe, row, sets, job.kept, job.progress) for row in recipe.rows}
+        attackers = _attackers(recipe, sets, job.kept, protected, job.progress)
+        known = {
             "fmr": recipe.fmr,
             "data": sets.facts(),
-            "code": cards.code(),
             "recognizer": {"name": recipe.recognizer, "sha256": find_card(recipe.recognizer).sha256},
             "judges": judges.facts(),
             "purifiers": [load_purifier(name).attacker.to_dict() for name in recipe.purifiers],
             "attackers": [attacker.facts() for attacker in attackers],
         }
-        written = []
-        for place, row in enumerate(recipe.rows):
-            progress("measure", place, len(recipe.rows))
-            records = _measure(recipe, sets, judges, attackers, protected[row.name][0])
-            card = _row_facts(recipe, row) | common
-            card |= {"results": summarise(card, records), "records": records}
-            card["run"] = {
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "command": command,
-                "seconds": round(time.monotonic() - began, 2),
-                "machine": cards.machine(),
-            }
-            written.append((card, output / f"adaptive-{recipe.name}-{row.name}.json"))
-        for card, path in written:
-            write_card(card, path)
-        return [path for _, path in written]
-    finally:
-        torch.set_num_threads(threads)
+        return Setup(recipe, sets, judges, protected, attackers, known, job.progress)
+
+    def row(self, setup: Setup, row: Row, done: Mapping[str, Card]) -> Task:
+        """All pairs, before all judges and attackers."""
+        recipe = setup.recipe
+        protection = recipe.protection(row)
+        about = {
+            "row": row.name,
+            "method": {"name": row.method, "config": protection.settings},
+            "surrogates": [{"name": name, "sha256": find_card(name).sha256} for name in protection.surrogates],
+        }
+
+        def measured() -> Card:
+            setup.progress("measure", recipe.rows.index(row), len(recipe.rows))
+            return about | setup.known | {"records": _measure(setup, setup.protected[row.name][0])}
+
+        return Task(measured)
+
+    def called(self, recipe: AdaptiveRecipe, row: Named) -> str:
+        """Adaptive cards lie beside those of photos."""
+        return f"adaptive-{recipe.name}/{row.name}"
+
+    def file(self, recipe: AdaptiveRecipe, row: Named) -> str:
+        """Adaptive cards lie beside those of photos."""
+        return f"adaptive-{recipe.name}-{row.name}.json"
 
 
 def _refuse_double_parts(recipe: AdaptiveRecipe) -> None:
@@ -400,32 +409,20 @@ def load_purifier(name: str) -> Purifier:
     return made
 
 
-def _row_facts(recipe: AdaptiveRecipe, row: Row) -> Card:
-    protection = recipe.protection(row)
-    return {
-        "name": f"adaptive-{recipe.name}/{row.name}",
-        "row": row.name,
-        "method": {"name": row.method, "config": protection.settings},
-        "surrogates": [{"name": name, "sha256": find_card(name).sha256} for name in protection.surrogates],
-    }
-
-
-def _measure(
-    recipe: AdaptiveRecipe, sets: _Sets, judges: _Judges, attackers: Sequence[_Attacker], protected: ByteArray
-) -> list[Card]:
+def _measure(setup: Setup, protected: ByteArray) -> list[Card]:
     """A record for each pair."""
-    pairs = sets.pairs
+    recipe, sets, judges = setup.recipe, setup.sets, setup.judges
     records: list[Card] = [
         {
             "subject": pair.subject,
             "protected": pair.protected.name,
             "reference": pair.reference.name,
             "psnr": _finite(metrics.psnr(before / 255, after / 255)),
-            "ssim": round(metrics.ssim(before / np.float32(255), after / np.float32(255)), DIGITS),
+            "ssim": rounded(metrics.ssim(before / np.float32(255), after / np.float32(255))),
             "judges": {},
             "attackers": {},
         }
-        for pair, before, after in zip(pairs, sets.originals, protected, strict=True)
+        for pair, before, after in zip(sets.pairs, sets.originals, protected, strict=True)
     ]
     received = {NONE: protected} | {name: load_purifier(name).purify(protected) for name in recipe.purifiers}
     for name, limit in judges.thresholds.items():
@@ -439,7 +436,7 @@ def _measure(
                 "after": {purifier: rounded(probe[place] @ gallery[place]) for purifier, probe in found.items()},
                 "false": wrong[place],
             }
-    for attacker in attackers:
+    for attacker in setup.attackers:
         template = find_card(recipe.recognizer).template
         probes, originals, others = (
             torch.from_numpy(retemplate_pixels(crops, template)) for crops in (protected, sets.originals, sets.others)
@@ -463,4 +460,4 @@ def _false_matches(scores: Floats, limit: float) -> list[float]:
 
 
 def _finite(value: float) -> float | None:
-    return round(value, DIGITS) if np.isfinite(value) else None
+    return rounded(value) if np.isfinite(value) else None

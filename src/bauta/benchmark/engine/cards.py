@@ -1,10 +1,8 @@
 """Result cards: one row of a table with everything it rests on, as JSON.
 
-There are two families: cards of photos are of schema `bauta.benchmark/2` (``card.schema.json``), cards of what a face
-service stores of schema `bauta.templates/1` (``template_card.schema.json``). A card is written when its row is done, in
-one piece, and ``complete`` is its last field; whatever lacks it is refused. The results follow from the records, which
-keep every similarity, by `bauta.benchmark.photos.results.summarise`; of template cards those of recovery and replay, by
-`bauta.benchmark.stores.run.summarise`. All that may differ when a run is repeated stands in ``run``.
+Every kind of table has a record of `bauta.benchmark.engine.records` that says what its cards hold. A card is written
+when its row is done, in one piece, and ``complete`` is its last field; whatever lacks it is refused. Results follow
+from the records of a card, which keep every similarity. All that may differ when a run is repeated stands in ``run``.
 """
 
 from __future__ import annotations
@@ -15,43 +13,51 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, get_args, get_type_hints
 
 import bauta
-from bauta import metrics
-from bauta.benchmark.engine.schema import card_schema, check
-from bauta.benchmark.protocols import Cell
+from bauta.benchmark.engine.records import CardRecord
 from bauta.errors import UsageError
 from bauta.files import make_folder, write_atomically
-from bauta.metrics import Interval
-
-SCHEMA = "bauta.benchmark/2"
-TEMPLATES = "bauta.templates/1"
+from bauta.schema import check, json_schema
 
 Card = dict[str, Any]
 
+_SCHEMAS: dict[str, dict[str, Any]] = {}
 
-def finish(card: Mapping[str, Any], family: str = SCHEMA) -> Card:
+
+def schema_of(record: type[CardRecord]) -> str:
+    """What the cards of a kind name as their schema."""
+    (name,) = get_args(get_type_hints(record)["schema"])
+    return str(name)
+
+
+def card_schema(record: type[CardRecord]) -> dict[str, Any]:
+    """The JSON schema of the cards of a kind."""
+    name = schema_of(record)
+    if name not in _SCHEMAS:
+        _SCHEMAS[name] = json_schema(record, name, complete=True)
+    return _SCHEMAS[name]
+
+
+def finish(card: Mapping[str, Any], record: type[CardRecord]) -> Card:
     """The card with its schema first and ``complete`` last, checked.
 
     Raises:
         UsageError: when it does not follow the schema.
     """
-    whole = {"schema": family, **card, "complete": True}
-    check(whole, card_schema(family), "card")
+    whole = {"schema": schema_of(record), **card, "complete": True}
+    check(whole, card_schema(record), "card")
     return whole
 
 
 def to_json(card: Card) -> str:
     """The text of a card: a record a line, so that two cards can be compared line by line."""
-    lists = {key: card[key] for key in ("records", "examples")}
+    lists = {key: card[key] for key in ("records", "examples") if key in card}
     text = json.dumps({**card, **{key: f"@{key}@" for key in lists}}, indent=1, ensure_ascii=False, allow_nan=False)
     for key, rows in lists.items():
         lines = ",\n".join("  " + json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
@@ -69,32 +75,51 @@ def write_card(card: Card, path: Path) -> None:
     write_atomically(path, to_json(card).encode(), overwrite=True)
 
 
-def read_card(path: Path, family: str = SCHEMA) -> Card:
-    """A finished card of a family.
+def read_card(path: Path, record: type[CardRecord]) -> Card:
+    """A finished card of a kind.
 
     Raises:
         UsageError: when the file is none: not readable, of another schema, interrupted, or edited.
     """
+    card: Card = _read(path)
+    schema = _named(card)
+    if schema != schema_of(record):
+        raise UsageError(
+            f"{path} is {f'a card of schema {schema!r}' if schema else 'not a result card'}; this command reads "
+            f"{schema_of(record)!r}.",
+            hint="Run its benchmark again, or give cards of the other kind.",
+        )
+    wanted = card_schema(record)
+    if "complete" in wanted["required"] and card.get("complete") is not True:
+        raise UsageError(f"{path} is not complete.", hint="Run the benchmark again; it goes on where it stopped.")
+    check(card, wanted, path.name)
+    return card
+
+
+def named_schema(path: Path) -> str:
+    """The schema that a file names; "" when it is not a result card.
+
+    Raises:
+        UsageError: when it cannot be read.
+    """
+    return _named(_read(path))
+
+
+def _read(path: Path) -> Any:
     try:
-        card: Card = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.", hint="Give result cards.") from error
     except ValueError as error:
         raise UsageError(
-            f"{path} is no JSON, or the beginning of some.",
+            f"{path} is not JSON, or only the beginning of it.",
             hint="Run the benchmark again; it goes on where it stopped.",
         ) from error
+
+
+def _named(card: Any) -> str:
     schema = card.get("schema") if isinstance(card, dict) else None
-    if schema != family:
-        what = f"a card of schema {schema!r}" if isinstance(schema, str) else "no result card"
-        raise UsageError(
-            f"{path} is {what}; this command reads {family!r}.",
-            hint="Run its benchmark again, or give cards of the other kind.",
-        )
-    if card.get("complete") is not True:
-        raise UsageError(f"{path} is not complete.", hint="Run the benchmark again; it goes on where it stopped.")
-    check(card, card_schema(family), path.name)
-    return card
+    return schema if isinstance(schema, str) else ""
 
 
 def timeless(card: Card) -> Card:
@@ -166,123 +191,3 @@ def machine() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return facts
-
-
-# Comparison
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One figure of two cards on the pairs that both have.
-
-    Attributes:
-        name: The transport, or the measure of quality.
-        first: The mean of the first card.
-        second: The mean of the second.
-        difference: Second less first, pair by pair; the interval resamples people.
-        pairs: Pairs it rests on.
-    """
-
-    name: str
-    first: float
-    second: float
-    difference: Interval
-    pairs: int
-
-    @property
-    def decided(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.difference.low > 0 or self.difference.high < 0
-
-
-def compare(first: Card, second: Card) -> list[Difference]:
-    """Paired differences of dodging success under each common transport, and of quality.
-
-    A pair counts for a judge that recognised the unprotected photo. Judges that a side attacked are left out, unless
-    that leaves none.
-
-    Raises:
-        UsageError: when the cards share no pairs or no judges, or a judge is another network or has another threshold.
-    """
-    rows = _common_records(first, second)
-    limits = _common_judges(first, second)
-    people = [record["subject"] for record in rows[0]]
-    found = []
-    common: list[str] = [name for name in first["transports"] if name in second["transports"]]
-    if all("cells" in record for side in rows for record in side):
-        common += [Cell.GALLERY, Cell.BOTH]
-    for where in common:
-        sides = [np.array([dodged(record, where, limits) for record in side], dtype=np.float64) for side in rows]
-        found.append(_difference(f"dodging, {where}", sides[0], sides[1], people))
-    for measure in first["results"]["quality"]:
-        values = [[record["quality"].get(measure) for record in side] for side in rows]
-        pair = [np.array([np.nan if value is None else value for value in side])[:, None] for side in values]
-        found.append(_difference(measure, pair[0], pair[1], people))
-    return [difference for difference in found if difference is not None]
-
-
-def _common_records(first: Card, second: Card) -> tuple[list[Any], list[Any]]:
-    """The records of the pairs that both cards have, in one order."""
-    one, other = (
-        {tuple(record["sha256"]): record for record in card["records"] if not record["failure"]}
-        for card in (first, second)
-    )
-    keys = [key for key in one if key in other]
-    if not keys:
-        raise UsageError(
-            f"{first['name']} and {second['name']} share no pairs.", hint="Compare rows that ran on the same photos."
-        )
-    return [one[key] for key in keys], [other[key] for key in keys]
-
-
-def dodged(record: Mapping[str, Any], where: str, limits: Mapping[str, float]) -> list[float]:
-    """For each judge 1 when it no longer matches the photos, 0 when it does, NaN when it never did.
-
-    Args:
-        record: Of a pair.
-        where: A transport, or a cell of `bauta.benchmark.protocols.Cell`.
-        limits: Thresholds of the judges.
-    """
-    scores = similarities(record, where)
-    return [
-        float(scores[name] < limit) if record["before"][name] >= limit else np.nan for name, limit in limits.items()
-    ]
-
-
-def similarities(record: Mapping[str, Any], where: str) -> Mapping[str, float]:
-    """What judges say of a pair after a transport, or in a cell: by name."""
-    if where == Cell.NEITHER:
-        before: Mapping[str, float] = record["before"]
-        return before
-    if where in (Cell.GALLERY, Cell.BOTH):
-        return {name: scores[where] for name, scores in record["cells"].items()}
-    after: Mapping[str, Mapping[str, float]] = record["after"]
-    return after["saved" if where == Cell.PROBE else where]
-
-
-def _common_judges(first: Card, second: Card) -> dict[str, float]:
-    sides = [{judge["name"]: judge for judge in card["judges"]} for card in (first, second)]
-    names = [name for name in sides[0] if name in sides[1]]
-    for name in names:
-        one, other = sides[0][name], sides[1][name]
-        if one["sha256"] != other["sha256"] or one["threshold"]["cosine"] != other["threshold"]["cosine"]:
-            raise UsageError(
-                f"{name} is not the same judge in both cards.",
-                hint="Compare cards of one set of weights and thresholds.",
-            )
-    kept = [name for name in names if not any(side[name]["attacked"] for side in sides)] or names
-    if not kept:
-        raise UsageError("The cards share no judge.", hint="Compare rows with the same judges.")
-    return {name: sides[0][name]["threshold"]["cosine"] for name in kept}
-
-
-def _difference(name: str, first: metrics.Array, second: metrics.Array, people: Sequence[str]) -> Difference | None:
-    """None when a judge, or the measure, has no value on both sides."""
-    both = ~(np.isnan(first) | np.isnan(second))
-    columns = both.any(0)
-    if not columns.any():
-        return None
-    one, other = (np.where(both, side, np.nan)[:, columns] for side in (first, second))
-    interval = metrics.bootstrap_by_subject(other - one, people)
-    means = [float(np.nanmean(side, axis=0).mean()) for side in (one, other)]
-    return Difference(name, means[0], means[1], interval, int(both.any(1).sum()))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields, is_dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from bauta.errors import UsageError
 
@@ -48,22 +48,58 @@ def read_table(recipe: str, folder: Traversable) -> dict[str, Any]:
         raise UsageError(f"The recipe {recipe} cannot be read: {error}", hint="Give a TOML file.") from error
 
 
+def read(kind: type[T], recipe: str, folder: Traversable) -> T:
+    """A recipe by its name in a folder of the package, or from a TOML file.
+
+    Raises:
+        UsageError: when there is none, it cannot be read, or a value is not allowed.
+    """
+    return build(kind, read_table(recipe, folder), recipe)
+
+
 def build(kind: type[T], table: Any, origin: str, hint: str = "See docs/benchmark.md.") -> T:
-    """A frozen dataclass from a TOML table, whose keys are its fields.
+    """A frozen dataclass from a TOML table, whose keys are its fields; so are the dataclasses in its fields.
 
     Raises:
         UsageError: when it is no table, a key is unknown or missing, or the dataclass refuses a value.
     """
     if not isinstance(table, dict):
-        raise UsageError(f"The recipe {origin}: {table!r} is no table.", hint=hint)
-    known = [one.name for one in fields(kind)]  # type: ignore[arg-type]
+        raise UsageError(f"The recipe {origin}: {table!r} is not a table.", hint=hint)
+    known = {one.name: one for one in fields(kind)}  # type: ignore[arg-type]
     for key in table:
         if key not in known:
             raise UsageError(f"The recipe {origin}: unknown key {key!r}.", hint=f"There is: {', '.join(known)}.")
+    for key, one in known.items():
+        if key not in table and one.default is MISSING and one.default_factory is MISSING:
+            raise UsageError(f"The recipe {origin} lacks {key!r}.", hint=hint)
+    hints = get_type_hints(kind)
     try:
-        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+        return kind(**{key: _value(hints[key], value, f"{origin}, {key}", hint) for key, value in table.items()})
     except TypeError as error:
         raise UsageError(f"The recipe {origin}: {error}.", hint=hint) from error
+
+
+def _value(wanted: Any, value: Any, origin: str, hint: str) -> Any:
+    inner: list[Any] = [one for one in get_args(wanted) if one is not type(None)]
+    if get_origin(wanted) is tuple and is_dataclass(inner[0]):
+        if not isinstance(value, list):
+            raise UsageError(f"The recipe {origin}: {value!r} is not a list of tables.", hint=hint)
+        row: Any = inner[0]
+        return tuple(build(row, one, origin, hint) for one in value)
+    nested: list[Any] = [one for one in (wanted, *inner) if isinstance(one, type) and is_dataclass(one)]
+    if nested:
+        return build(nested[0], value, origin, hint)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def check_row_name(name: str) -> None:
+    """Refuse what cannot name a file.
+
+    Raises:
+        UsageError: when it is empty, begins with a dot, or has a blank or a slash in it.
+    """
+    if not name or set(name) & set("/\\ ") or name.startswith("."):
+        raise UsageError(f"A row cannot be called {name!r}.", hint="It names a file: leave out blanks and /.")
 
 
 def chosen_rows(recipe: str, rows: Sequence[R], names: Sequence[str]) -> tuple[R, ...]:

@@ -8,16 +8,20 @@ recognised in another photo first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.engine.recipe_files import Named
+from bauta.benchmark.engine.run import Job, Kind, Task
 from bauta.benchmark.photos.measuring import Item, Plan
+from bauta.benchmark.photos.page import Photos
 from bauta.benchmark.photos.recipe import Face, Pair
-from bauta.benchmark.photos.run import ANOTHER, ORIGINAL, participants, run_items
+from bauta.benchmark.photos.run import ANOTHER, ORIGINAL, measure, participants
 from bauta.benchmark.photos.transports import transports
 from bauta.data.images import FaceImage, is_image
 from bauta.errors import UsageError
-from bauta.progress import Steps, silent
 
 TRANSPORTS = ("saved", "jpeg-75", "half-size", "blur", "screenshot")
 
@@ -55,67 +59,80 @@ def read_folders(originals: Path, outputs: Path, references: Path | None = None)
     return items
 
 
-def run_folders(
-    originals: Path,
-    outputs: Path,
-    path: Path,
-    *,
-    judges: tuple[str, ...],
-    references: Path | None = None,
-    surrogates: tuple[str, ...] = (),
-    name: str = "",
-    conditions: tuple[str, ...] = TRANSPORTS,
-    face: Face = "largest",
-    fmr: float = 1e-2,
-    work: Path | None = None,
-    jobs: int = 1,
-    examples: int = 0,
-    lpips: Path | None = None,
-    command: str = "",
-    progress: Steps = silent,
-) -> Card:
-    """Judge outputs and write a card.
+@dataclass(frozen=True)
+class Method:
+    """What protected the photos.
 
-    Args:
+    Attributes:
+        name: What to call it.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True)
+class FolderRecipe:
+    """Photos before and after, who judges them and how.
+
+    Attributes:
         originals: Folder.
         outputs: Folder; sizes may differ from the originals', then there are no figures of quality.
-        path: File of the card.
         judges: Names of recognisers.
         references: Folder of other photos.
         surrogates: Recognisers that the outputs were made against, as far as known; they count as attacked.
-        name: What to call the method; the name of the folder of outputs by default.
-        conditions: Transports.
+        method: What to call the method; the name of the folder of outputs by default.
+        transports: What happens to the photos before they are judged.
         face: Which face of a photo counts.
         fmr: False match rate of the thresholds.
-        work: Folder of finished batches; ``.work`` beside the card by default.
-        jobs: Worker processes.
-        examples: Of how many faces to keep pictures.
-        lpips: File of the weights of LPIPS; without it there is none in the card.
-        command: As it was given.
-        progress: Called with the photos done and the photos there are.
-
-    Raises:
-        UsageError: see `read_folders`.
-        RecognizerError: when a judge cannot be used.
-        OutputError: when the card cannot be written.
+        name: Of the recipe, and so on: what cards say of every recipe.
     """
-    for condition in conditions:
-        transports(condition)
-    items = read_folders(originals, outputs, references)
-    called = name or outputs.resolve().name
-    plan = Plan("", {}, surrogates, judges, conditions, face, 0, fmr, lpips=lpips)
-    card = {
-        "name": f"{originals.resolve().name}/{called}",
-        "recipe": "folder",
-        "evidence": True,
-        "note": "Photos that were protected elsewhere; who was attacked is what we were told.",
-        "method": {"name": called, "kind": "folder", "origin": "elsewhere", "config": {}},
-        "compared_with": ORIGINAL if references is None else ANOTHER,
-    } | participants(plan)
-    return run_items(
-        items, plan, card, originals.resolve().name, path, batch=16, work=work or path.parent / ".work", jobs=jobs,
-        examples=examples, command=command, progress=progress,
-    )  # fmt: skip
+
+    originals: Path
+    outputs: Path
+    judges: tuple[str, ...]
+    references: Path | None = None
+    surrogates: tuple[str, ...] = ()
+    method: str = ""
+    transports: tuple[str, ...] = TRANSPORTS
+    face: Face = "largest"
+    fmr: float = 1e-2
+    name: str = "folder"
+    seed: int = 0
+    evidence: bool = True
+    note: str = "Photos that were protected elsewhere; who was attacked is what we were told."
+
+    @property
+    def rows(self) -> tuple[Method, ...]:
+        """The method, which is all there is to measure."""
+        return (Method(self.method or self.outputs.resolve().name),)
+
+
+class FolderKind(Photos, Kind[FolderRecipe, tuple[FolderRecipe, Job]]):
+    """Outputs of a method that we do not run; see `read_folders` for what is refused."""
+
+    def set_up(self, recipe: FolderRecipe, job: Job) -> tuple[FolderRecipe, Job]:
+        """Nothing is shared with other rows."""
+        for one in recipe.transports:
+            transports(one)
+        return recipe, job
+
+    def row(self, setup: tuple[FolderRecipe, Job], row: Method, done: Mapping[str, Card]) -> Task:
+        """All photos."""
+        recipe, job = setup
+        items = read_folders(recipe.originals, recipe.outputs, recipe.references)
+        plan = Plan(
+            "", {}, recipe.surrogates, recipe.judges, recipe.transports, recipe.face, recipe.seed, recipe.fmr,
+            lpips=job.lpips, examples=job.examples > 0,
+        )  # fmt: skip
+        known = {
+            "method": {"name": row.name, "kind": "folder", "origin": "elsewhere", "config": {}},
+            "compared_with": ORIGINAL if recipe.references is None else ANOTHER,
+        } | participants(plan)
+        return Task(lambda: known | measure(items, plan, recipe.originals.resolve().name, row.name, 16, job))
+
+    def called(self, recipe: FolderRecipe, row: Named) -> str:
+        """By the folder of originals."""
+        return f"{recipe.originals.resolve().name}/{row.name}"
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

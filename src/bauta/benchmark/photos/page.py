@@ -7,13 +7,15 @@ what cards keep.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from bauta.benchmark import plots
 from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.engine.compare import Difference
+from bauta.benchmark.engine.table import Family, Table, label, percent
 from bauta.benchmark.identification import RANKS
-from bauta.benchmark.photos.results import still_recognised
+from bauta.benchmark.photos.cards import PhotoCard
+from bauta.benchmark.photos.results import compare, still_recognised, summarise
 from bauta.benchmark.protocols import Cell
 from bauta.errors import UsageError
 from bauta.judging.quality import MEASURES, SEEN
@@ -38,23 +40,6 @@ _SETS = {"mmd": "MMD", "frechet_onet": "Fréchet (O-Net)"}
 _PLACES = {"": "mask", "_saved": "face", "_photo": "photo"}
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of a report.
-
-    Attributes:
-        title: "" for the first one.
-        note: What its figures are.
-        header: A cell for each column.
-        rows: The first cell names the row.
-    """
-
-    title: str
-    note: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
 def rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     """The first table's cells, in the order of `HEADER`.
 
@@ -69,82 +54,75 @@ def rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     return [(label(card, cards), *_cells(card)) for card in cards]
 
 
-def tables(cards: Sequence[Card]) -> list[Table]:
-    """The first table, and then those that the cards have figures for.
+class Photos(Family):
+    """Cards of photos."""
 
-    Raises:
-        UsageError: when there is no card.
-    """
-    found = [Table("", "", HEADER, tuple(rows(cards)))]
-    candidates = (
-        _transports(cards),
-        _judges(cards),
-        _protected_sides(cards),
-        _identification(cards),
-        _seen(cards),
-        _quality(cards),
-    )
-    return found + [table for table in candidates if table is not None]
+    record = PhotoCard
 
+    def figures(self, card: Card) -> Card:
+        """See `summarise`."""
+        return summarise(card["records"], card["judges"], card["transports"])
 
-def note(cards: Sequence[Card]) -> list[str]:
-    """What readers of the tables must know, each once."""
-    notes = [f"{card['name']}: {card['note']}" if card["evidence"] else card["note"] for card in cards if card["note"]]
-    if any(card["results"]["dodging"]["saved"]["independent"] is None for card in cards):
-        notes.append("* All judges of this row were attacked by it: no independent one was asked.")
-    if len({card["data"]["sha256"] for card in cards}) > 1:
-        notes.append("The rows are of different photos: compare them with care, or with `bauta bench compare`.")
-    if any(card["compared_with"] != "another photo" for card in cards):
-        notes.append("Without other photos of the people, photos are compared with their own originals.")
-    return list(dict.fromkeys(notes))
+    def tables(self, cards: Sequence[Card]) -> list[Table]:
+        """The first table, and then those that the cards have figures for.
 
+        Raises:
+            UsageError: when there is no card.
+        """
+        found = self.glance(cards)
+        candidates = (
+            _transports(cards),
+            _judges(cards),
+            _protected_sides(cards),
+            _identification(cards),
+            _seen(cards),
+            _quality(cards),
+        )
+        return found + [table for table in candidates if table is not None]
 
-def markdown(cards: Sequence[Card]) -> str:
-    """`tables` and `note` for a README."""
-    parts = []
-    for table in tables(cards):
-        lines = ["| " + " | ".join(table.header) + " |", "|" + "---|" * len(table.header)]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in table.rows]
-        parts += [f"**{table.title}.** {table.note}"] if table.title else []
-        parts.append("\n".join(lines))
-    return "\n\n".join([*parts, *note(cards)])
+    def compare(self, first: Card, second: Card) -> list[Difference]:
+        """See `compare`."""
+        return compare(first, second)
 
+    def glance(self, cards: Sequence[Card]) -> list[Table]:
+        """The first table.
 
-def percent(interval: Interval | None) -> str:
-    """A share with its interval, in percent."""
-    if interval is None:
-        return "-"
-    return f"{100 * interval['mean']:.1f} ({100 * interval['low']:.1f}-{100 * interval['high']:.1f})"
+        Raises:
+            UsageError: when there is no card.
+        """
+        return [Table("", HEADER, rows(cards))]
 
+    def notes(self, cards: Sequence[Card]) -> list[str]:
+        """What readers of the tables must know, each once."""
+        notes = [
+            f"{card['name']}: {card['note']}" if card["evidence"] else card["note"] for card in cards if card["note"]
+        ]
+        if any(card["results"]["dodging"]["saved"]["independent"] is None for card in cards):
+            notes.append("* All judges of this row were attacked by it: no independent one was asked.")
+        if len({card["data"]["sha256"] for card in cards}) > 1:
+            notes.append("The rows are of different photos: compare them with care, or with `bauta bench compare`.")
+        if any(card["compared_with"] != "another photo" for card in cards):
+            notes.append("Without other photos of the people, photos are compared with their own originals.")
+        return list(dict.fromkeys(notes))
 
-def label(card: Card, cards: Sequence[Card]) -> str:
-    """The row's own name where all are of one recipe."""
-    recipes = {other["recipe"] for other in cards}
-    name: str = card["name"]
-    return name.partition("/")[2] if len(recipes) == 1 and "/" in name else name
+    def page(self, cards: Sequence[Card]) -> str:
+        """The page, complete in itself.
 
-
-def to_html(cards: Sequence[Card]) -> str:
-    """The page, complete in itself.
-
-    Raises:
-        UsageError: when there is no card.
-    """
-    first, *further = tables(cards)
-    return page_template("benchmark", "report.html.j2").render(
-        cards=cards,
-        table=first,
-        further=further,
-        notes=note(cards),
-        curve=plots.success_against_ssim(
-            cards, [label(card, cards) for card in cards], [_headline(card, "saved") for card in cards]
-        ),
-        details=[_detail(card, cards) for card in cards],
-        percent=percent,
-    )
-
-
-# Tables
+        Raises:
+            UsageError: when there is no card.
+        """
+        first, *further = self.tables(cards)
+        return page_template("benchmark", "report.html.j2").render(
+            cards=cards,
+            table=first,
+            further=further,
+            notes=self.notes(cards),
+            curve=plots.success_against_ssim(
+                cards, [label(card, cards) for card in cards], [_headline(card, "saved") for card in cards]
+            ),
+            details=[_detail(card, cards) for card in cards],
+            percent=percent,
+        )
 
 
 def _cells(card: Card) -> tuple[str, ...]:
@@ -172,9 +150,9 @@ def _transports(cards: Sequence[Card]) -> Table | None:
         return None
     return Table(
         "After what happens to shared photos",
-        "Dodging, percent. Chains are read from left to right.",
         ("transport", *(label(card, cards) for card in cards)),
-        tuple((name, *(_by_judges(card["results"]["dodging"][name]) for card in cards)) for name in shared),
+        [(name, *(_by_judges(card["results"]["dodging"][name]) for card in cards)) for name in shared],
+        "Dodging, percent. Chains are read from left to right.",
     )
 
 
@@ -192,9 +170,9 @@ def _judges(cards: Sequence[Card]) -> Table | None:
 
     return Table(
         "By judge",
-        "Dodging of the saved photo, percent. In brackets: the row attacked this very network.",
         ("row", *names),
-        tuple((label(card, cards), *(cell(card, name) for name in names)) for card in cards),
+        [(label(card, cards), *(cell(card, name) for name in names)) for card in cards],
+        "Dodging of the saved photo, percent. In brackets: the row attacked this very network.",
     )
 
 
@@ -205,12 +183,12 @@ def _protected_sides(cards: Sequence[Card]) -> Table | None:
     cells = (Cell.PROBE, Cell.GALLERY, Cell.BOTH)
     return Table(
         "Which photo is protected",
-        "Dodging, percent. Where both photos are protected, masks may make them match each other.",
         ("row", *(cell.value for cell in cells)),
-        tuple(
+        [
             (label(card, cards), *(_by_judges(card["results"]["cells"][cell.value]) for cell in cells))
             for card in having
-        ),
+        ],
+        "Dodging, percent. Where both photos are protected, masks may make them match each other.",
     )
 
 
@@ -233,15 +211,15 @@ def _identification(cards: Sequence[Card]) -> Table | None:
     )
     return Table(
         "Searching",
-        f"Percent of searches, {' and '.join(sizes)}: how often the person is not found, and how often a target is, "
-        f"at ranks {' and '.join(map(str, RANKS))}. All searches count: the row "
-        "unprotected is what recognisers miss, and take for a target, without protection.",
         (
             "row",
             *(f"not found, rank {rank}" for rank in RANKS),
             *(f"target found, rank {rank}" for rank in RANKS),
         ),
-        tuple(found),
+        found,
+        f"Percent of searches, {' and '.join(sizes)}: how often the person is not found, and how often a target is, "
+        f"at ranks {' and '.join(map(str, RANKS))}. All searches count: the row "
+        "unprotected is what recognisers miss, and take for a target, without protection.",
     )
 
 
@@ -260,15 +238,15 @@ def _quality(cards: Sequence[Card]) -> Table:
         figures.append((label(card, cards), *cells))
     return Table(
         "How much can be seen",
-        "Means over photos: of the mask on the pixels of the face, of the face as saved, of the photo as saved. PSNR, "
-        "SSIM and MS-SSIM: more is better; FLIP and LPIPS: less is. MMD and the Fréchet distance are of all faces as a "
-        "set, and depend on their number; the latter is on MTCNN's output network and no FID.",
         (
             "row",
             *(f"{_MEASURES[name.partition('_saved')[0].partition('_photo')[0]]}, {_place(name)}" for name in measured),
             *(_SETS[name] for name in sets),
         ),
-        tuple(figures),
+        figures,
+        "Means over photos: of the mask on the pixels of the face, of the face as saved, of the photo as saved. PSNR, "
+        "SSIM and MS-SSIM: more is better; FLIP and LPIPS: less is. MMD and the Fréchet distance are of all faces as a "
+        "set, and depend on their number; the latter is on MTCNN's output network and no FID.",
     )
 
 
@@ -278,10 +256,6 @@ def _seen(cards: Sequence[Card]) -> Table | None:
         return None
     return Table(
         "What people see",
-        "Means over photos of the edit of the face, before it is saved. Displacement in percent of the distance of "
-        "the eyes, and strain: the largest of a face. PSNR and SSIM of lightness once the movement is undone; chroma: "
-        "root mean square in 1/255; colours: CIEDE2000 after a slight blur, 95th percentile over the face, and means "
-        "inside irises and lips. About 1 is just seen side by side.",
         ("row", "displacement", "strain", "PSNR", "SSIM", "chroma", "colour", "irises", "lips"),
         tuple(
             (
@@ -293,6 +267,10 @@ def _seen(cards: Sequence[Card]) -> Table | None:
             )
             for card in rows
         ),
+        "Means over photos of the edit of the face, before it is saved. Displacement in percent of the distance of "
+        "the eyes, and strain: the largest of a face. PSNR and SSIM of lightness once the movement is undone; chroma: "
+        "root mean square in 1/255; colours: CIEDE2000 after a slight blur, 95th percentile over the face, and means "
+        "inside irises and lips. About 1 is just seen side by side.",
     )
 
 

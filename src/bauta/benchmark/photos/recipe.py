@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from bauta.benchmark.engine.recipe_files import build, carried_in, chosen_rows, read_table
+from bauta.benchmark.engine.recipe_files import carried_in, check_row_name, chosen_rows, read
 from bauta.benchmark.photos.toys import toy_people
 from bauta.benchmark.photos.transports import transports
 from bauta.data.datasets import PairSet, read_counterparts, read_lfw, read_people
@@ -24,6 +23,8 @@ from bauta.errors import UsageError
 
 Kind = Literal["toy", "lfw", "people", "counterparts", "originals"]
 Face = Literal["central", "largest", "aligned"]
+
+_FOLDER = files("bauta.benchmark") / "recipes"
 
 KINDS: tuple[Kind, ...] = ("toy", "lfw", "people", "counterparts", "originals")
 FACES: tuple[Face, ...] = ("central", "largest", "aligned")
@@ -142,8 +143,7 @@ class Row:
     cells: bool | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or set(self.name) & set("/\\ ") or self.name.startswith("."):
-            raise UsageError(f"A row cannot be called {self.name!r}.", hint="It names a file: leave out blanks and /.")
+        check_row_name(self.name)
         if isinstance(self.surrogates, str):
             raise UsageError(f"Row {self.name!r}: surrogates is {self.surrogates!r}.", hint="Give a list of names.")
         if self.pairs is not None and self.pairs < 1:
@@ -255,13 +255,9 @@ class Recipe:
         return replace(self, rows=chosen_rows(self.name, self.rows, names))
 
 
-def _folder() -> Traversable:
-    return files("bauta.benchmark") / "recipes"
-
-
 def carried() -> list[str]:
     """Names of the recipes that the package carries."""
-    return carried_in(_folder())
+    return carried_in(_FOLDER)
 
 
 def read_recipe(recipe: str) -> Recipe:
@@ -270,15 +266,7 @@ def read_recipe(recipe: str) -> Recipe:
     Raises:
         UsageError: when there is none, it cannot be read, or a value is not allowed.
     """
-    table = read_table(recipe, _folder())
-    dataset, rows = table.pop("dataset", None), table.pop("rows", None)
-    if not isinstance(dataset, dict) or not isinstance(rows, list):
-        raise UsageError(f"The recipe {recipe} has no data set or no rows.", hint="Give [dataset] and [[rows]].")
-    if "gallery" in table:
-        table["gallery"] = build(GallerySource, table["gallery"], f"{recipe}, gallery")
-    table["dataset"] = build(Dataset, dataset, f"{recipe}, dataset")
-    table["rows"] = tuple(build(Row, row, f"{recipe}, rows") for row in rows)
-    return build(Recipe, table, recipe)
+    return read(Recipe, recipe, _FOLDER)
 
 
 def _genuine(pairs: PairSet) -> list[Pair]:

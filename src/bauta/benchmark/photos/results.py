@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from bauta import metrics
-from bauta.benchmark.engine.cards import dodged
+from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.engine.compare import Difference, common_judges, common_records
+from bauta.benchmark.engine.figures import mean_of_means, rounded
 from bauta.benchmark.identification import RANKS
 from bauta.benchmark.protocols import Cell
 from bauta.errors import UsageError
-from bauta.judging.quality import DIGITS, MEASURES
+from bauta.judging.quality import MEASURES
 
 Record = dict[str, Any]
+
+
+def usable(records: Sequence[Record]) -> list[Record]:
+    """Those of pairs in which a face was found on both sides.
+
+    Raises:
+        UsageError: when there is none.
+    """
+    found = [record for record in records if not record["failure"]]
+    if not found:
+        raise UsageError(
+            f"In none of {len(records)} pairs was a face found on both sides: {records[0]['failure']}.",
+            hint="Give photos whose faces the detector finds, or crops with face = aligned.",
+        )
+    return found
 
 
 def summarise(records: Sequence[Record], judges: Sequence[Mapping[str, Any]], transports: Sequence[str]) -> Record:
@@ -33,21 +50,16 @@ def summarise(records: Sequence[Record], judges: Sequence[Mapping[str, Any]], tr
     Raises:
         UsageError: when no face was found in any photo.
     """
-    usable = [record for record in records if not record["failure"]]
-    if not usable:
-        raise UsageError(
-            f"In none of {len(records)} pairs was a face found on both sides: {records[0]['failure']}.",
-            hint="Give photos whose faces the detector finds, or crops with face = aligned.",
-        )
+    kept = usable(records)
     limits = {judge["name"]: float(judge["threshold"]["cosine"]) for judge in judges}
-    means = _Means(usable, limits, [judge["name"] for judge in judges if not judge["attacked"]])
-    iterations = _known(usable, "iterations")
+    means = _Means(kept, limits, [judge["name"] for judge in judges if not judge["attacked"]])
+    iterations = _known(kept, "iterations")
     found: Record = {
         "pairs": len(records),
-        "usable": len(usable),
+        "usable": len(kept),
         "subjects": len(set(means.people)),
         "recognised_before": {
-            name: sum(record["before"][name] >= limit for record in usable) for name, limit in limits.items()
+            name: sum(record["before"][name] >= limit for record in kept) for name, limit in limits.items()
         },
         "dodging": {transport: means.dodging(transport) for transport in transports},
         "dodging_self": means.below("self"),
@@ -58,15 +70,15 @@ def summarise(records: Sequence[Record], judges: Sequence[Mapping[str, Any]], tr
             for transport in transports
         },
         "quality": {
-            name: means.over(lambda record, key=name: [_number(record["quality"].get(key))])  # type: ignore[misc]
+            name: means.over(lambda record, key=name: [number(record["quality"].get(key))])  # type: ignore[misc]
             for name in MEASURES
         },
-        "largest_difference": max(_known(usable, "largest_difference"), default=None),
-        "iterations": round(float(np.mean(iterations)), DIGITS) if iterations else None,
+        "largest_difference": max(_known(kept, "largest_difference"), default=None),
+        "iterations": rounded(np.mean(iterations)) if iterations else None,
     }
-    if "cells" in usable[0]:
+    if "cells" in kept[0]:
         found["cells"] = {cell.value: means.dodging(cell) for cell in (Cell.PROBE, Cell.GALLERY, Cell.BOTH)}
-    probes = [record for record in usable if "ranks" in record]
+    probes = [record for record in kept if "ranks" in record]
     if probes:
         found["identification"] = {
             "probes": len(probes),
@@ -90,12 +102,7 @@ class _Means:
 
     def over(self, value: Callable[[Record], Sequence[float]]) -> Record | None:
         """Of some values of each record; NaN is left out, and None is what rests on nothing."""
-        values = np.array([value(record) for record in self.usable], dtype=np.float64)
-        values = values[:, ~np.isnan(values).all(0)]
-        if not values.shape[1]:
-            return None
-        measured = metrics.bootstrap_by_subject(values, self.people)
-        return {name: round(getattr(measured, name), DIGITS) for name in ("mean", "low", "high")}
+        return mean_of_means([value(record) for record in self.usable], self.people)
 
     def split(self, value: Callable[[Record, Sequence[str]], Sequence[float]]) -> Record:
         """The mean over judges, over those that were not attacked, and each."""
@@ -139,7 +146,8 @@ def _known(records: Sequence[Record], field: str) -> list[float]:
     return [record[field] for record in records if record[field] is not None]
 
 
-def _number(value: float | None) -> float:
+def number(value: float | None) -> float:
+    """NaN for what has no value."""
     return np.nan if value is None else value
 
 
@@ -147,3 +155,47 @@ def still_recognised(record: Mapping[str, Any], limits: Mapping[str, float]) -> 
     """Judges that recognised the person before and still do in the saved photo."""
     after = record["after"]["saved"]
     return [name for name, limit in limits.items() if record["before"][name] >= limit <= after[name]]
+
+
+def dodged(record: Mapping[str, Any], where: str, limits: Mapping[str, float]) -> list[float]:
+    """For each judge 1 when it no longer matches the photos, 0 when it does, NaN when it never did.
+
+    Args:
+        record: Of a pair.
+        where: A transport, or a cell of `bauta.benchmark.protocols.Cell`.
+        limits: Thresholds of the judges.
+    """
+    scores = similarities(record, where)
+    return [
+        float(scores[name] < limit) if record["before"][name] >= limit else np.nan for name, limit in limits.items()
+    ]
+
+
+def similarities(record: Mapping[str, Any], where: str) -> Mapping[str, float]:
+    """What judges say of a pair after a transport, or in a cell: by name."""
+    if where == Cell.NEITHER:
+        before: Mapping[str, float] = record["before"]
+        return before
+    if where in (Cell.GALLERY, Cell.BOTH):
+        return {name: scores[where] for name, scores in record["cells"].items()}
+    after: Mapping[str, Mapping[str, float]] = record["after"]
+    return after["saved" if where == Cell.PROBE else where]
+
+
+def compare(first: Card, second: Card) -> list[Difference]:
+    """Dodging under each common transport, and quality; a pair counts for a judge that recognised it before.
+
+    Raises:
+        UsageError: when the cards share no pairs or no judges, or a judge is another or has another threshold.
+    """
+    both = common_records(first, second, lambda one: None if one["failure"] else tuple(one["sha256"]))
+    limits = common_judges(first, second)
+    common: list[str] = [name for name in first["transports"] if name in second["transports"]]
+    if all("cells" in record for record in (*both.first, *both.second)):
+        common += [Cell.GALLERY, Cell.BOTH]
+    found: list[Difference] = []
+    for where in common:
+        found += both.difference(f"dodging, {where}", partial(dodged, where=where, limits=limits))
+    for measure in first["results"]["quality"]:
+        found += both.difference(measure, lambda record, name=measure: [number(record["quality"].get(name))])  # type: ignore[misc]
+    return found

@@ -1,4 +1,4 @@
-"""Runs the rows of a recipe, batch by batch, so that it can go on; writes a card for each as soon as it is done.
+"""Tables of photos: rows are measured batch by batch, so that a run can go on.
 
 What happens to a batch is in `bauta.benchmark.photos.measuring`; what is computed of all of them together here.
 """
@@ -7,95 +7,88 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 
-from bauta.benchmark.engine import cards
+from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.engine.run import Job, Kind, Task
 from bauta.benchmark.photos.measuring import CROPS, Batch, Bench, Item, Outcome, Plan, Record, batch_name, digest
-from bauta.benchmark.photos.recipe import Recipe, Row
-from bauta.benchmark.photos.results import still_recognised, summarise
-from bauta.benchmark.photos.search import Gallery, add_ranks, det_points, draw_strangers, embed_gallery
+from bauta.benchmark.photos.page import Photos
+from bauta.benchmark.photos.recipe import Pair, Recipe, Row, read_recipe
+from bauta.benchmark.photos.results import still_recognised, usable
+from bauta.benchmark.photos.search import Gallery, add_ranks, det_points, draw_distractors, embed_gallery
 from bauta.cloaks.base import FitsPerson, load_cloak
-from bauta.errors import BautaError, UnknownRecognizer, UsageError
+from bauta.errors import BautaError, UnknownRecognizer
 from bauta.judging.lpips import Lpips
 from bauta.judging.quality import set_quality
-from bauta.progress import Progress, Steps, silent, steps_of
+from bauta.progress import steps_of
 from bauta.recognizers import find_card, threshold
 from bauta.recognizers.cards import taught_by
 
 ORIGINAL, ANOTHER = "the original", "another photo"
 
 
-def run_recipe(
-    recipe: Recipe,
-    data: Path | None,
-    output: Path,
-    *,
-    work: Path | None = None,
-    jobs: int = 1,
-    examples: int = 0,
-    lpips: Path | None = None,
-    command: str = "",
-    progress: Progress = silent,
-) -> list[Path]:
-    """Run every row of a recipe and write a card for each as soon as it is done.
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What all rows share.
 
-    Args:
-        recipe: What to run.
-        data: Where its data set lies; None for toys.
-        output: Folder of the cards, ``RECIPE-ROW.json``.
-        work: Folder of finished batches; ``.work`` in the output folder by default.
-        jobs: Worker processes; the figures do not depend on it.
-        examples: Of how many faces a card keeps pictures, before and after, and of how many more that are still
-            recognised.
-        lpips: File of the weights of LPIPS; without it there is none in the cards.
-        command: As it was given, for the cards.
-        progress: Called with the row, the pairs done and the pairs there are.
-
-    Returns:
-        The cards' files.
-
-    Raises:
-        UsageError: when the data set or a method cannot be used, or no face is found.
-        RecognizerError: when a recogniser cannot be used, or a judge has no threshold.
-        OutputError: when a card cannot be written.
+    Attributes:
+        recipe: The recipe.
+        job: How it is run.
+        name: Of the data set.
+        pairs: Its pairs.
+        plans: By row, how it is measured, and the fields of its card that are known before.
+        gallery: To search, if identification is wanted.
     """
-    if jobs < 1 or examples < 0:
-        raise UsageError(f"{jobs} jobs and {examples} examples make no sense.", hint="Give at least 1 job.")
-    name, pairs = recipe.dataset.read(data)
-    # Whatever is missing shows before anything is computed.
-    facts = [_start(recipe, row, lpips) for row in recipe.rows]
-    kept = work or output / ".work"
-    gallery = None
-    if recipe.gallery is not None:
-        subjects = {pair.subject for pair in pairs}
-        folder = recipe.gallery.folder(data)
-        strangers = None if folder is None else draw_strangers(folder, recipe.gallery.people, subjects, recipe.seed)
-        gallery = embed_gallery(strangers, recipe.judges, kept, progress)
-    written = []
-    for row, (plan, card) in zip(recipe.rows, facts, strict=True):
-        limit = min(one for one in (row.pairs, recipe.pairs, len(pairs)) if one is not None)
+
+    recipe: Recipe
+    job: Job
+    name: str
+    pairs: Sequence[Pair]
+    plans: Mapping[str, tuple[Plan, Card]]
+    gallery: Gallery | None
+
+
+class PhotoKind(Photos, Kind[Recipe, Setup]):
+    """Methods that protect photos, before judges that they did not attack."""
+
+    def read(self, recipe: str) -> Recipe:
+        """See `read_recipe`."""
+        return read_recipe(recipe)
+
+    def set_up(self, recipe: Recipe, job: Job) -> Setup:
+        """The pairs, plans of all rows, and the gallery.
+
+        Raises:
+            UsageError: when the data set or a method cannot be used.
+            RecognizerError: when a recogniser cannot be used, or a judge has no threshold.
+        """
+        name, pairs = recipe.dataset.read(job.data)
+        plans = {row.name: _plan(recipe, row, job) for row in recipe.rows}
+        gallery = None
+        if recipe.gallery is not None:
+            folder, people = recipe.gallery.folder(job.data), {pair.subject for pair in pairs}
+            others = None if folder is None else draw_distractors(folder, recipe.gallery.people, people, recipe.seed)
+            gallery = embed_gallery(others, recipe.judges, job.kept, job.progress)
+        return Setup(recipe, job, name, pairs, plans, gallery)
+
+    def row(self, setup: Setup, row: Row, done: Mapping[str, Card]) -> Task:
+        """The first pairs, as many as the row asks for."""
+        recipe, (plan, known) = setup.recipe, setup.plans[row.name]
+        limit = min(one for one in (row.pairs, recipe.pairs, len(setup.pairs)) if one is not None)
         learns = issubclass(load_cloak(row.method), FitsPerson)
-        items = [Item(pair, learned_from=pair.others or (pair.protected,) if learns else ()) for pair in pairs[:limit]]
-        path = output / f"{recipe.name}-{row.name}.json"
-        run_items(
-            items, plan, card, name, path, batch=recipe.batch, work=kept, jobs=jobs, examples=examples,
-            gallery=gallery, command=command, progress=steps_of(progress, row.name),
-        )  # fmt: skip
-        written.append(path)
-    return written
+        items = [
+            Item(pair, learned_from=pair.others or (pair.protected,) if learns else ()) for pair in setup.pairs[:limit]
+        ]
+        return Task(lambda: known | measure(items, plan, setup.name, row.name, recipe.batch, setup.job, setup.gallery))
 
 
-def _start(recipe: Recipe, row: Row, lpips: Path | None) -> tuple[Plan, Record]:
-    """The plan of a row, and the fields of its card that are known before it runs."""
+def _plan(recipe: Recipe, row: Row, job: Job) -> tuple[Plan, Card]:
     method = load_cloak(row.method)
     config, kind = method.configured(row.options).to_dict(), "reference" if method.card.reference else "cloak"
     surrogates = (
@@ -103,17 +96,10 @@ def _start(recipe: Recipe, row: Row, lpips: Path | None) -> tuple[Plan, Record]:
     )
     plan = Plan(
         row.method, dict(row.options), surrogates, recipe.judges, recipe.transports, recipe.dataset.face, recipe.seed,
-        recipe.fmr, recipe.cells if row.cells is None else row.cells, lpips,
+        recipe.fmr, recipe.cells if row.cells is None else row.cells, job.lpips, job.examples > 0,
     )  # fmt: skip
-    card = {
-        "name": f"{recipe.name}/{row.name}",
-        "recipe": recipe.name,
-        "evidence": recipe.evidence,
-        "note": recipe.note,
-        "method": {"name": row.method, "kind": kind, "origin": "bauta", "config": config},
-        "compared_with": ANOTHER,
-    }
-    return plan, card | participants(plan)
+    about = {"name": row.method, "kind": kind, "origin": "bauta", "config": config}
+    return plan, {"method": about, "compared_with": ANOTHER} | participants(plan)
 
 
 def participants(plan: Plan) -> Record:
@@ -141,7 +127,6 @@ def participants(plan: Plan) -> Record:
             }
         )
     return {
-        "seed": plan.seed,
         "fmr": plan.fmr,
         "transports": list(plan.transports),
         "face": plan.face,
@@ -150,95 +135,60 @@ def participants(plan: Plan) -> Record:
     } | ({} if plan.lpips is None else {"lpips_sha256": Lpips(plan.lpips).sha256})
 
 
-def run_items(
-    items: Sequence[Item],
-    plan: Plan,
-    card: Record,
-    data: str,
-    path: Path,
-    *,
-    batch: int,
-    work: Path,
-    jobs: int = 1,
-    examples: int = 0,
-    gallery: Gallery | None = None,
-    command: str = "",
-    progress: Steps = silent,
-) -> cards.Card:
-    """Measure pairs by a plan, and write the card when all are done.
+def measure(
+    items: Sequence[Item], plan: Plan, data: str, row: str, batch: int, job: Job, gallery: Gallery | None = None
+) -> Card:
+    """Measure pairs by a plan.
 
     Args:
         items: The pairs.
         plan: How.
-        card: The fields that were known before.
         data: Name of the data set.
-        path: File of the card.
+        row: What progress is called.
         batch: Pairs whose masks are made together.
-        work: Folder of finished batches.
-        jobs: Worker processes.
-        examples: Of how many pairs to keep pictures, and of how many more that are still recognised.
+        job: Worker processes, the folder of finished batches, and of how many pairs to keep pictures.
         gallery: To search, if identification is wanted.
-        command: As it was given.
-        progress: Called with the pairs done and the pairs there are.
 
     Raises:
-        BautaError: as `run_recipe`; no card is written then.
+        BautaError: as `bauta.benchmark.engine.run.run`.
     """
-    began = time.monotonic()
-    plan = replace(plan, examples=examples > 0)
-    batches = []
-    for start in range(0, len(items), batch):
-        part = tuple(items[start : start + batch])
-        batches.append((plan, Batch(part, work / plan.key[:16] / f"{batch_name(part)}.json")))
-    outcomes: list[Outcome | None] = [None] * len(batches)
+    parts = [tuple(items[start : start + batch]) for start in range(0, len(items), batch)]
+    batches = [Batch(part, job.kept / plan.key[:16] / f"{batch_name(part)}.json") for part in parts]
+    progress = steps_of(job.progress, row)
+    outcomes: dict[int, Outcome] = {}
     done = 0
     progress(0, len(items))
-    for place, outcome in _measured(batches, min(jobs, len(batches))):
+    for place, outcome in _measured(plan, batches, min(job.jobs, len(batches))):
         outcomes[place] = outcome
-        done += len(batches[place][1].items)
+        done += len(batches[place].items)
         progress(done, len(items))
+    finished = [outcomes[place] for place in range(len(batches))]
     records: list[Record] = []
     pictures: list[Record] = []
-    finished = [outcome for outcome in outcomes if outcome is not None]
     for outcome in finished:
         pictures += [{**one, "record": one["record"] + len(records)} for one in outcome.report["pictures"]]
         records += outcome.report["records"]
     spent = [second for outcome in finished for second in outcome.report["mask_seconds"]]
     arrays = {name: np.concatenate([outcome.arrays[name] for outcome in finished]) for name in (*plan.judges, CROPS)}
-    results = summarise(records, card["judges"], plan.transports)  # refuses a set without a face
+    usable(records)  # refuses a set without a face
     if gallery is not None:
         add_ranks(records, arrays, gallery)
-        results = summarise(records, card["judges"], plan.transports)
     faces = arrays[CROPS][[not record["failure"] for record in records]]
-    whole = cards.finish(
-        card
-        | {
-            "data": {"name": data, "pairs": len(items), "sha256": digest(items)},
-            "code": cards.code(),
-            **({} if gallery is None else {"gallery": gallery.facts}),
-            "results": results,
-            "set_quality": set_quality(faces[:, 0], faces[:, 1]),
-            "det": det_points(records, arrays),
-            "passes": {key: sum(outcome.report[key] for outcome in finished) for key in ("forward", "backward")},
-            "records": records,
-            "examples": _chosen(pictures, records, card["judges"], examples),
-            "run": {
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "command": command,
-                "seconds": round(time.monotonic() - began, 2),
-                "seconds_per_face": round(float(np.mean(spent)), 3) if spent else None,
-                "machine": cards.machine(),
-            },
-        }
-    )
-    cards.write_card(whole, path)
-    return whole
+    return {
+        "data": {"name": data, "pairs": len(items), "sha256": digest(items)},
+        **({} if gallery is None else {"gallery": gallery.facts}),
+        "set_quality": set_quality(faces[:, 0], faces[:, 1]),
+        "det": det_points(records, arrays),
+        "passes": {key: sum(outcome.report[key] for outcome in finished) for key in ("forward", "backward")},
+        "records": records,
+        "examples": _chosen(pictures, records, plan, job.examples),
+        "run": {"seconds_per_face": round(float(np.mean(spent)), 3) if spent else None},
+    }
 
 
-def _chosen(
-    pictures: Sequence[Record], records: Sequence[Record], judges: Sequence[Record], count: int
-) -> list[Record]:
+def _chosen(pictures: Sequence[Record], records: Sequence[Record], plan: Plan, count: int) -> list[Record]:
     """The first pictures, and the first of faces that an independent judge still recognises, or any where none is."""
+    judges = participants(plan)["judges"]
     limits = {judge["name"]: judge["threshold"]["cosine"] for judge in judges if not judge["attacked"]}
     limits = limits or {judge["name"]: judge["threshold"]["cosine"] for judge in judges}
     failed = [one for one in pictures if still_recognised(records[one["record"]], limits)]
@@ -246,25 +196,18 @@ def _chosen(
     return [one for one in pictures if one["record"] in wanted]
 
 
-def _measured(batches: Sequence[tuple[Plan, Batch]], jobs: int) -> Iterator[tuple[int, Outcome]]:
+def _measured(plan: Plan, batches: Sequence[Batch], jobs: int) -> Iterator[tuple[int, Outcome]]:
     """Outcomes with the place of their batch, as they come."""
     if jobs <= 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # sums are in the same order then, however many cores there are
-        try:
-            bench: Bench | None = None
-            for place, (plan, batch) in enumerate(batches):
-                if bench is None or bench.plan != plan:
-                    bench = Bench(plan)
-                yield place, bench.measure(batch)
-        finally:
-            torch.set_num_threads(threads)
+        bench = Bench(plan)
+        for place, batch in enumerate(batches):
+            yield place, bench.measure(batch)
         return
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(jobs, context, initializer=_start_worker)
     try:
         futures: dict[Future[Outcome], int] = {
-            executor.submit(_work, plan, batch): place for place, (plan, batch) in enumerate(batches)
+            executor.submit(_work, plan, batch): place for place, batch in enumerate(batches)
         }
         for future in as_completed(futures):
             yield futures[future], future.result()

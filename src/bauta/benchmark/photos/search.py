@@ -1,7 +1,7 @@
-"""Galleries to search: strangers, and the targets of impersonation, beside the other photos of the people at hand.
+"""Galleries to search: distractors, and the targets of impersonation, beside the other photos of the people at hand.
 
 As in TIP-IM's section 5.1, one photo of each person is searched for, among another photo of that person, other photos
-of the others, strangers, and pictures of the targets that no mask was made from. Ours: the targets are composites, of
+of the others, distractors, and pictures of the targets that no mask was made from. Ours: the targets are composites, of
 which there are no other photos, so the gallery has them mirrored, in other light.
 """
 
@@ -37,8 +37,8 @@ FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Strangers:
-    """People in the gallery who are nobody among the probes.
+class Distractors:
+    """People in the gallery who are none of the probes.
 
     Attributes:
         name: Of the set.
@@ -54,7 +54,7 @@ class Strangers:
         return digest_of(self.images).hexdigest()
 
 
-def draw_strangers(folder: Path, people: int, known: Collection[str], seed: int) -> Strangers:
+def draw_distractors(folder: Path, people: int, known: Collection[str], seed: int) -> Distractors:
     """One image of each of so many people of a folder ``person/image``, drawn at random.
 
     Args:
@@ -78,7 +78,7 @@ def draw_strangers(folder: Path, people: int, known: Collection[str], seed: int)
         )
     random = np.random.default_rng(seed)
     chosen = sorted(random.choice(sorted(images), people, replace=False).tolist())
-    return Strangers(found.name, tuple(images[name][int(random.integers(len(images[name])))] for name in chosen))
+    return Distractors(found.name, tuple(images[name][int(random.integers(len(images[name])))] for name in chosen))
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,30 +86,30 @@ class Gallery:
     """What a gallery holds beside the other photos of the people at hand.
 
     Attributes:
-        strangers: (M, D) embeddings by judge; none of them without strangers.
+        distractors: (M, D) embeddings by judge; none of them without distractors.
         targets: (K, D) embeddings by judge.
         facts: For the card.
     """
 
-    strangers: Mapping[str, FloatArray]
+    distractors: Mapping[str, FloatArray]
     targets: Mapping[str, FloatArray]
     facts: dict[str, Any]
 
 
 def embed_gallery(
-    strangers: Strangers | None,
+    others: Distractors | None,
     judges: Sequence[str],
     work: Path,
     progress: Progress = silent,
 ) -> Gallery:
-    """Embed strangers and targets by each judge; what was embedded before is read from the work folder.
+    """Embed distractors and targets by each judge; what was embedded before is read from the work folder.
 
     Raises:
         UnreadablePhoto: when an image is missing or damaged.
         RecognizerError: when a judge cannot be used.
         OutputError: when the work folder cannot be written.
     """
-    digest = "" if strangers is None else strangers.sha256
+    digest = "" if others is None else others.sha256
     embedded: dict[str, FloatArray] = {}
     targets: dict[str, FloatArray] = {}
     pictures = composites_in_other_light(TipImConfig().targets)
@@ -117,21 +117,21 @@ def embed_gallery(
         card = find_card(name)
         judge = load_judge(card)
         targets[name] = judge.embed(retemplate_pixels(pictures, card.template))
-        if strangers is None:
+        if others is None:
             continue
         key = hashlib.sha256(f"{cards.code()['sha256']} {card.digest} {digest}".encode()).hexdigest()
         file = work / "galleries" / f"{key[:32]}.npy"
         try:
             embedded[name] = np.load(file, allow_pickle=False)
         except (OSError, ValueError):
-            embedded[name] = embed_aligned(judge, strangers.images, steps_of(progress, f"gallery, {name}")).values
+            embedded[name] = embed_aligned(judge, others.images, steps_of(progress, f"gallery, {name}")).values
             stream = io.BytesIO()
             np.save(stream, embedded[name], allow_pickle=False)
             make_folder(file.parent)
             write_atomically(file, stream.getvalue(), overwrite=True)
     facts = {
-        "name": "" if strangers is None else strangers.name,
-        "strangers": 0 if strangers is None else len(strangers.images),
+        "name": "" if others is None else others.name,
+        "strangers": 0 if others is None else len(others.images),
         "targets": len(pictures),
         "sha256": digest,
     }
@@ -175,7 +175,7 @@ def add_ranks(records: Sequence[dict[str, Any]], arrays: Mapping[str, NDArray[An
             half,
             half + len(places),
             targets=gallery.targets[name],
-            distractors=gallery.strangers.get(name),
+            distractors=gallery.distractors.get(name),
             cells=cells,
         )
         for row, number in enumerate(places):

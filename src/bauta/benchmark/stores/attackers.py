@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bauta.benchmark.stores import attacks, closed_form, key_attacks
-from bauta.benchmark.stores.attacks import Outcome, Scene
+from bauta.benchmark.stores.attacks import Access, Outcome
 from bauta.benchmark.stores.recipe import Attack
 
 
-def carry_out(attack: Attack, scene: Scene) -> Outcome:
+def carry_out(attack: Attack, access: Access) -> Outcome:
     """Fit an attacker, and let it loose on what was stolen.
 
     Raises:
@@ -15,7 +15,7 @@ def carry_out(attack: Attack, scene: Scene) -> Outcome:
         NumericalFailure: when a loss is no number, or a system cannot be solved.
     """
     if attack.kind in ("kernel", "kernel-student"):
-        return closed_form.solve(attack, scene)
+        return closed_form.solve(attack, access)
     if attack.kind in ("known-pairs", "store-alone", "invariants"):
-        return key_attacks.carry_out(attack, scene)
-    return attacks.carry_out(attack, scene)
+        return key_attacks.carry_out(attack, access)
+    return attacks.carry_out(attack, access)

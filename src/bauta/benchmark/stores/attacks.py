@@ -67,8 +67,8 @@ class Linking(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """What attackers of a row have before them.
+class Access:
+    """What attackers of a row have access to.
 
     Attributes:
         protector: Under attack.
@@ -84,7 +84,7 @@ class Scene:
         victims: (V, 3, 112, 112) in [0, 1], the faces themselves: no attacker looks at them, but some are given what
             other randomness would have left of them.
         sealed: Whether `protected` and `stolen` are words of ciphertext.
-        store: What key attackers have before them, where there is a key.
+        store: What key attackers have access to, where there is a key.
     """
 
     protector: Protector
@@ -167,6 +167,17 @@ class Scene:
         """What an attacker looks at stored numbers with: the protector's viewer, if he asks for it and there is one."""
         return self.protector.viewer if _reads(attack) == "pictures" else None
 
+    def read(self, attack: Attack, stolen: Tensor) -> Tensor:
+        """Stolen values (n, ...) as a decoder reads them: as they are, as pictures, or as templates."""
+        if self.victims is not None and (attack.options.get("shared", False) or attack.options.get("draws", 1) > 1):
+            stolen = self.drawn_otherwise(self.victims[: attack.victims], attack, self.key, "victims")
+        viewer = self.viewer(attack)
+        if viewer is not None:
+            stolen = _viewed(stolen, viewer)
+        if _reads(attack) == "templates":
+            stolen = self.protector.templates(again(self.protector, stolen, self.key), self.key)
+        return stolen
+
     def templates(self, attack: Attack) -> Pairs:
         """Templates that the protector's own recogniser makes of the attacker's faces: nobody has to protect them."""
         faces, index = self.learned(attack)
@@ -237,50 +248,43 @@ class Outcome:
     linked: Mapping[str, Any] | None = None
 
 
-def carry_out(attack: Attack, scene: Scene) -> Outcome:
+def carry_out(attack: Attack, access: Access) -> Outcome:
     """Fit an attacker who looks, searches or trains a network, and let it loose on the victims.
 
     Raises:
         UsageError: when its options make no sense, or it needs what a seal has taken.
         NumericalFailure: when a loss is no number.
     """
-    stolen = scene.stolen[: attack.victims]
-    if scene.sealed and (attack.kind == "search" or set(attack.options) & {"fresh", "draws", "shared", "reads"}):
+    stolen = access.stolen[: attack.victims]
+    if access.sealed and (attack.kind == "search" or set(attack.options) & {"fresh", "draws", "shared", "reads"}):
         raise UsageError(
             f"{attack.name!r} needs more of a store than the ciphertext of a sealed one.",
             hint="Name the row's attackers; the row without a seal is the one whose key was stolen.",
         )
     if attack.kind == "picture":
         with torch.no_grad():
-            images = scene.protector.to_image(again(scene.protector, stolen, scene.key), scene.key)
-        bare: Knowledge = "nothing" if scene.protector.viewer is None else "mechanism"
-        knowledge = bare if scene.key is None else "key"
+            images = access.protector.to_image(again(access.protector, stolen, access.key), access.key)
+        bare: Knowledge = "nothing" if access.protector.viewer is None else "mechanism"
+        knowledge = bare if access.key is None else "key"
         return Outcome(
             attacker_card(attack, knowledge, "The stored numbers, looked at as a picture."), images, None, {}
         )
     if attack.kind == "search":
-        return _search(attack, scene, stolen)
+        return _search(attack, access, stolen)
     if attack.kind == "student":
-        return _student(attack, scene)
-    return _decoder(attack, scene, stolen)
+        return _student(attack, access)
+    return _decoder(attack, access, stolen)
 
 
-def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
+def _decoder(attack: Attack, access: Access, stolen: Tensor) -> Outcome:
     options = {key: value for key, value in attack.options.items() if key not in OF_PAIRS}
-    schedule = _take(Schedule, options, {"seed": scene.seed})
+    schedule = _take(Schedule, options, {"seed": access.seed})
     critic: dict[str, Any] = {key: options.pop(key) for key in ("adversarial", "critic_channels") if key in options}
     start = {"identity": 0.1} if attack.kind == "generative" else {}
     config = build_options(ReconstructionConfig, start | options | {"schedule": schedule}, attack)
-    randomness = _randomness(attack)
-    reads = _reads(attack)
-    pairs = scene.templates(attack) if reads == "templates" else scene.pairs(attack)
-    if scene.victims is not None and (attack.options.get("shared", False) or attack.options.get("draws", 1) > 1):
-        stolen = scene.drawn_otherwise(scene.victims[: attack.victims], attack, scene.key, "victims")
-    viewer = scene.viewer(attack)
-    if viewer is not None:
-        stolen = _viewed(stolen, viewer)
-    if reads == "templates":
-        stolen = scene.protector.templates(again(scene.protector, stolen, scene.key), scene.key)
+    randomness, reads, viewer = _randomness(attack), _reads(attack), access.viewer(attack)
+    pairs = access.templates(attack) if reads == "templates" else access.pairs(attack)
+    stolen = access.read(attack, stolen)
     if tuple(pairs.shape) != tuple(stolen.shape[1:]):
         raise UsageError(
             f"{attack.name!r} learned from {list(pairs.shape)}; {list(stolen.shape[1:])} is stored.",
@@ -292,19 +296,19 @@ def _decoder(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
     facts = [attack_code(), pairs.key, whole.to_dict()]
     about = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
     knows = bool(attack.options.get("fresh", False))  # who protects anew in every step has the protector itself
-    folder, embed = scene.work / "attackers", scene.protector.probe if knows else scene.protector.clean
+    folder, embed = access.work / "attackers", access.protector.probe if knows else access.protector.clean
     fit = fit_reconstructor if attack.kind == "decoder" else fit_generative
     fitted = fit(
-        pairs, whole, embed=embed, device=scene.protector.device, work=folder, name=about,
-        progress=_named(scene.progress, attack.name),
+        pairs, whole, embed=embed, device=access.protector.device, work=folder, name=about,
+        progress=_named(access.progress, attack.name),
     )  # fmt: skip
     inside = knows or viewer is not None or reads == "templates"
     knowledge: Knowledge = "mechanism" if inside else "pairs" if attack.adaptive else "nothing"
-    if reads == "templates" and scene.key is not None:
+    if reads == "templates" and access.key is not None:
         knowledge = "key"
     what = "Reads the templates that the protector's own reader finds." if reads == "templates" else _reading(viewer)
     ours = " ".join(filter(None, ("Network, sizes and schedule.", randomness, what)))
-    card = attacker_card(attack, knowledge, ours, scene, schedule)
+    card = attacker_card(attack, knowledge, ours, access, schedule)
     return Outcome(card, fitted.reconstruct(stolen.float()), None, fitted.fitted)
 
 
@@ -358,22 +362,22 @@ def _reading(viewer: nn.Module | None) -> str:
     return "" if viewer is None else "Reads the pictures that the protector's own stem makes."
 
 
-def _student(attack: Attack, scene: Scene) -> Outcome:
-    faces, index = scene.learned(attack)
+def _student(attack: Attack, access: Access) -> Outcome:
+    faces, index = access.learned(attack)
     options = {key: value for key, value in attack.options.items() if key not in ("images", "reads")}
     config = build_options(StudentConfig, options, attack)
-    assert scene.protected.values is not None
-    values = scene.protected.values
+    assert access.protected.values is not None
+    values = access.protected.values
     inputs = values if len(index) == len(faces) else values[index]
-    protector = scene.protector
+    protector = access.protector
     with torch.no_grad():
         parts = [protector.clean(faces.images(part)) for part in torch.split(index, 32)]
     targets = torch.cat(parts)
-    about = [attack_code(), *scene.about]
-    viewer = scene.viewer(attack)
-    facts = [*about, faces.sha256, config.to_dict(), scene.seed, len(index), viewer is not None]
-    path = scene.work / "attackers" / f"student-{hash_seed(*facts):x}.safetensors"
-    generator = torch.Generator().manual_seed(hash_seed(scene.seed, "student"))
+    about = [attack_code(), *access.about]
+    viewer = access.viewer(attack)
+    facts = [*about, faces.sha256, config.to_dict(), access.seed, len(index), viewer is not None]
+    path = access.work / "attackers" / f"student-{hash_seed(*facts):x}.safetensors"
+    generator = torch.Generator().manual_seed(hash_seed(access.seed, "student"))
     if viewer is not None:  # a picture is what the teacher reads: there is nothing to put before it
         start: nn.Module = nn.Sequential(viewer, protector.recognizer)
     else:
@@ -383,42 +387,42 @@ def _student(attack: Attack, scene: Scene) -> Outcome:
         student = load_student(path, start, protector.device)
     else:
         student = fit_student(
-            inputs, targets, start, config, generator, lambda done, total: scene.progress(attack.name, done, total),
+            inputs, targets, start, config, generator, lambda done, total: access.progress(attack.name, done, total),
             device=protector.device,
         )  # fmt: skip
         make_folder(path.parent)
         student.save(path)
-    schedule = Schedule(config.epochs, max(config.batch, 2), config.rate, scene.seed)
+    schedule = Schedule(config.epochs, max(config.batch, 2), config.rate, access.seed)
     ours = f"AdamW, sizes and schedule. {_reading(viewer)}".strip()
     knowledge: Knowledge = "pairs" if viewer is None else "mechanism"
-    card = attacker_card(attack, knowledge, ours, scene, schedule, student.fit.stopped)
+    card = attacker_card(attack, knowledge, ours, access, schedule, student.fit.stopped)
     return Outcome(card, None, student, {"cosine": round(1 - student.fit.losses[-1], 6)})
 
 
-def _search(attack: Attack, scene: Scene, stolen: Tensor) -> Outcome:
+def _search(attack: Attack, access: Access, stolen: Tensor) -> Outcome:
     config = build_options(OptimisationConfig, dict(attack.options), attack)
-    facts = [attack_code(), scene.protector.sha256, scene.people.sha256, config.to_dict(), scene.seed, len(stolen)]
+    facts = [attack_code(), access.protector.sha256, access.people.sha256, config.to_dict(), access.seed, len(stolen)]
     facts.append(hashlib.sha256(stolen.contiguous().numpy().tobytes()).hexdigest())
-    path = scene.work / "attackers" / f"search-{hash_seed(*facts):x}.safetensors"
+    path = access.work / "attackers" / f"search-{hash_seed(*facts):x}.safetensors"
     kept = read_tensors(path)
     if kept is None:
         images, distances = [], []
         for place, part in enumerate(torch.split(stolen, 16)):
-            generator = torch.Generator().manual_seed(hash_seed(scene.seed, "search", place))
+            generator = torch.Generator().manual_seed(hash_seed(access.seed, "search", place))
             found = search(
-                scene.protector,
-                again(scene.protector, part, scene.key),
+                access.protector,
+                again(access.protector, part, access.key),
                 config,
-                scene.people.mean_face,
+                access.people.mean_face,
                 generator,
-                key=scene.key,
+                key=access.key,
             )
             images.append(found.images)
             distances.append(found.distance)
-            scene.progress(attack.name, min(16 * (place + 1), len(stolen)), len(stolen))
+            access.progress(attack.name, min(16 * (place + 1), len(stolen)), len(stolen))
         kept = {"images": torch.cat(images), "distance": torch.cat(distances)}
         write_tensors(path, kept)
-    knowledge: Knowledge = "mechanism" if scene.key is None else "key"
+    knowledge: Knowledge = "mechanism" if access.key is None else "key"
     card = attacker_card(attack, knowledge, "Parametrisation, starts and weights.")
     return Outcome(card, kept["images"], None, {"distance": round(float(kept["distance"].mean()), 6)})
 
@@ -427,20 +431,20 @@ def attacker_card(
     attack: Attack,
     knowledge: Knowledge,
     ours: str,
-    scene: Scene | None = None,
+    access: Access | None = None,
     schedule: Schedule | None = None,
     stopped: str = "epochs",
 ) -> AttackerCard:
     """The card of an attacker; who trained, or solved, says on which of his faces."""
     trained: dict[str, Any] = {}
-    if scene is not None:
-        faces, index = scene.learned(attack)
+    if access is not None:
+        faces, index = access.learned(attack)
         trained = {
             "data": faces.name,
             "data_sha256": faces.sha256,
             "people": len({faces.subjects[place] for place in index.tolist()}),
             "images": len(index),
-            "seed": scene.seed,
+            "seed": access.seed,
             "stopped": stopped,
         }
     if schedule is not None:

@@ -21,12 +21,12 @@ from torch import Tensor
 from bauta import metrics
 from bauta.attacks.cards import Knowledge
 from bauta.attacks.keys import Positions, Recovered, from_pairs, from_store, likeness_of_invariants, procrustes
+from bauta.benchmark.engine.figures import mean_by_subject, plain, rounded
 from bauta.benchmark.identification import closed_set
-from bauta.benchmark.stores.attacks import Outcome, Scene, attacker_card, build_options
+from bauta.benchmark.stores.attacks import Access, Outcome, attacker_card, build_options
 from bauta.benchmark.stores.recipe import Attack
 from bauta.benchmark.stores.representations import CHUNK, Faces, StolenStore, again, protect_faces
 from bauta.errors import UsageError
-from bauta.judging.quality import DIGITS
 from bauta.settings import Range, Settings
 from bauta.templates.advface.keys import LARGEST_ROTATION, turn
 
@@ -68,7 +68,7 @@ class KeyAttackConfig(Settings):
 class _Numbers:
     """What the key turns, and back: an attacker has the software, and does this with a key of his own."""
 
-    scene: Scene
+    access: Access
     store: StolenStore
 
     @cached_property
@@ -80,8 +80,8 @@ class _Numbers:
     @property
     def rotated(self) -> bool:
         """Whether rows are rotated, and not permuted."""
-        template = self.scene.protector.kind == "template" and not self.scene.sealed
-        return template and self.scene.stolen[0].numel() <= LARGEST_ROTATION
+        template = self.access.protector.kind == "template" and not self.access.sealed
+        return template and self.access.stolen[0].numel() <= LARGEST_ROTATION
 
     def stored(self, values: Tensor) -> Tensor:
         """(N, K) of rows (N, ...)."""
@@ -89,56 +89,56 @@ class _Numbers:
 
     def plain(self, values: Tensor) -> Tensor:
         """(N, K) of the attacker's own rows (N, ...), before the key."""
-        if self.scene.own_key is None:  # sealed: nothing turns what lies in a record, and words are standardised
+        if self.access.own_key is None:  # sealed: nothing turns what lies in a record, and words are standardised
             return (self.stored(values) - self.spread[0]) / self.spread[1]
-        kind = self.scene.protector.kind == "template"
-        return turn(values.float(), self.scene.own_key, rotated=kind, back=True).flatten(1)
+        kind = self.access.protector.kind == "template"
+        return turn(values.float(), self.access.own_key, rotated=kind, back=True).flatten(1)
 
     def templates(self, plain: Tensor) -> Tensor:
         """(N, D) of numbers (N, K) before the key."""
-        protector, found = self.scene.protector, []
-        if self.scene.own_key is None:
+        protector, found = self.access.protector, []
+        if self.access.own_key is None:
             plain = plain * self.spread[1] + self.spread[0]
         for part in torch.split(plain, CHUNK):
-            values = part.reshape(-1, *self.scene.stolen.shape[1:])
-            if self.scene.own_key is not None:
-                values = turn(values, self.scene.own_key, rotated=protector.kind == "template")
+            values = part.reshape(-1, *self.access.stolen.shape[1:])
+            if self.access.own_key is not None:
+                values = turn(values, self.access.own_key, rotated=protector.kind == "template")
             with torch.no_grad():
-                found.append(protector.templates(again(protector, values, self.scene.own_key), self.scene.own_key))
+                found.append(protector.templates(again(protector, values, self.access.own_key), self.access.own_key))
         return torch.cat(found)
 
     def true(self) -> Positions | None:
         """The key's permutation; None where there is none to compare with."""
-        if self.scene.key is None or self.rotated:  # a seal has no positions
+        if self.access.key is None or self.rotated:  # a seal has no positions
             return None
-        count = self.scene.stolen[0].numel()
-        turned = turn(torch.arange(1.0, count + 1)[None], self.scene.key, rotated=False)[0]
+        count = self.access.stolen[0].numel()
+        turned = turn(torch.arange(1.0, count + 1)[None], self.access.key, rotated=False)[0]
         return Positions(turned.abs().long() - 1, turned.sign())
 
 
-def carry_out(attack: Attack, scene: Scene) -> Outcome:
+def carry_out(attack: Attack, access: Access) -> Outcome:
     """Attack the key of a row, or what it leaves to be linked.
 
     Raises:
         UsageError: when the row has no key, or the options make no sense.
     """
-    store = scene.store
+    store = access.store
     if store is None:
         raise UsageError(
             f"{attack.name!r} attacks a key, and the row has none.",
             hint="Let the row be keyed or sealed, or leave it out.",
         )
     config = build_options(KeyAttackConfig, dict(attack.options), attack)
-    numbers = _Numbers(scene, store)
+    numbers = _Numbers(access, store)
     if attack.kind == "invariants":
         card = attacker_card(attack, "mechanism", "Sorted magnitudes.")
-        return Outcome(card, None, None, {}, linked=_links(attack, scene, store, config))
+        return Outcome(card, None, None, {}, linked=_links(attack, access, store, config))
     if attack.kind == "known-pairs":
-        tries, knowledge, ours = _known(attack, scene, store, config, numbers), "pairs", "Nearest positions."
+        tries, knowledge, ours = _known(attack, access, store, config, numbers), "pairs", "Nearest positions."
     else:
-        tries, knowledge, ours = _alone(attack, scene, store, config, numbers), "mechanism", "Marks and rounds."
+        tries, knowledge, ours = _alone(attack, access, store, config, numbers), "mechanism", "Marks and rounds."
     keys = {
-        "map": "sealed" if scene.sealed else "rotation" if numbers.rotated else "permutation",
+        "map": "sealed" if access.sealed else "rotation" if numbers.rotated else "permutation",
         "fmr": store.fmr,
         "gallery": len(store.true),
         "true_key": _opened(store, store.true),
@@ -160,23 +160,23 @@ def recompressed(faces: Faces, quality: int = QUALITY) -> Faces:
     return Faces(f"{faces.name}, JPEG {quality}", f"{faces.sha256} {quality}", pixels, faces.subjects)
 
 
-def _photos(scene: Scene, attack: Attack, photo: Photo, same: Faces, another: Faces) -> Tensor:
+def _photos(access: Access, attack: Attack, photo: Photo, same: Faces, another: Faces) -> Tensor:
     """Rows that the attacker makes of photos he knows, under a key of his own."""
     faces = {"same": lambda: same, "jpeg-85": lambda: recompressed(same), "another": lambda: another}[photo]()
     made = protect_faces(
-        scene.protector,
+        access.protector,
         faces,
-        scene.work / "representations",
-        seed=scene.seed + 1,  # his randomness is not the deployment's
-        key=scene.own_key,
-        progress=lambda done, total: scene.progress(f"{attack.name}: {photo}", done, total),
+        access.work / "representations",
+        seed=access.seed + 1,  # his randomness is not the deployment's
+        key=access.own_key,
+        progress=lambda done, total: access.progress(f"{attack.name}: {photo}", done, total),
     )
     assert made.values is not None
     return made.values
 
 
 def _known(
-    attack: Attack, scene: Scene, store: StolenStore, config: KeyAttackConfig, numbers: _Numbers
+    attack: Attack, access: Access, store: StolenStore, config: KeyAttackConfig, numbers: _Numbers
 ) -> list[Record]:
     asked = torch.arange(max(config.pairs))
     if len(asked) > len(store.known):
@@ -188,34 +188,34 @@ def _known(
     recover: Callable[[Tensor, Tensor], Recovered] = procrustes if numbers.rotated else from_pairs
     tries = []
     for photo in config.photos:
-        plain = numbers.plain(_photos(scene, attack, photo, same, another))
+        plain = numbers.plain(_photos(access, attack, photo, same, another))
         for count in config.pairs:
             found = recover(plain[:count], numbers.stored(store.known[:count]))
-            tries.append(_tried(f"{SAID[photo]}, {count}", found, scene, store, numbers))
-            scene.progress(attack.name, len(tries), len(config.photos) * len(config.pairs))
+            tries.append(_tried(f"{SAID[photo]}, {count}", found, access, store, numbers))
+            access.progress(attack.name, len(tries), len(config.photos) * len(config.pairs))
     return tries
 
 
 def _alone(
-    attack: Attack, scene: Scene, store: StolenStore, config: KeyAttackConfig, numbers: _Numbers
+    attack: Attack, access: Access, store: StolenStore, config: KeyAttackConfig, numbers: _Numbers
 ) -> list[Record]:
     if numbers.rotated:
         raise UsageError(
             f"{attack.name!r} matches positions, and a rotation mixes them.", hint="Leave it out of this row."
         )
     stolen, own = numbers.stored(store.rows[: config.stolen]), numbers.plain(store.own)
-    scene.progress(attack.name, 0, 1)
+    access.progress(attack.name, 0, 1)
     found = from_store(own, stolen, rounds=config.rounds, anchors=config.anchors)
     said = f"{len(stolen)} rows, {len(own)} faces of his own"
-    return [_tried(said, found, scene, store, numbers)]
+    return [_tried(said, found, access, store, numbers)]
 
 
-def _tried(said: str, found: Recovered, scene: Scene, store: StolenStore, numbers: _Numbers) -> Record:
+def _tried(said: str, found: Recovered, access: Access, store: StolenStore, numbers: _Numbers) -> Record:
     true = numbers.true()
     right = None
     if true is not None and isinstance(found, Positions):
-        right = round(float(found.right(true).mean()), DIGITS)
-    templates = numbers.templates(found.undo(numbers.stored(scene.stolen)))
+        right = rounded(found.right(true).mean())
+    templates = numbers.templates(found.undo(numbers.stored(access.stolen)))
     return {"knows": said, "positions": right, **_opened(store, templates)}
 
 
@@ -225,28 +225,23 @@ def _opened(store: StolenStore, templates: Tensor) -> Record:
     scores = (templates * store.probes).sum(1).numpy()
     ranks = closed_set(templates.numpy(), people, store.probes.numpy(), people)
     return {
-        "tar": _interval(scores >= store.limit, people),
-        "rank_1": {name: round(float(getattr(ranks.rates[1], name)), DIGITS) for name in ("mean", "low", "high")},
+        "tar": mean_by_subject(scores >= store.limit, people),
+        "rank_1": plain(ranks.rates[1]),
     }
 
 
-def _links(attack: Attack, scene: Scene, store: StolenStore, config: KeyAttackConfig) -> Record:
+def _links(attack: Attack, access: Access, store: StolenStore, config: KeyAttackConfig) -> Record:
     """The victims' rows found by photos that the attacker protects himself, and whether somebody is in the store."""
     mated = torch.zeros(len(store.places), len(store.rows), dtype=torch.bool)
     mated[torch.arange(len(mated)), store.places] = True
     found: Record = {}
     for photo in config.photos:
-        scores = likeness_of_invariants(_photos(scene, attack, photo, store.enrolled, store.others), store.rows)
+        scores = likeness_of_invariants(_photos(access, attack, photo, store.enrolled, store.others), store.rows)
         outside = scores.masked_fill(mated, -torch.inf).amax(1)  # the same photos, had their rows not been stored
         found[photo] = {
-            "auroc": round(metrics.auroc(scores[mated].numpy(), scores[~mated].numpy()), DIGITS),
-            "rank_1": _interval((scores.argmax(1) == store.places).numpy(), store.enrolled.subjects),
+            "auroc": rounded(metrics.auroc(scores[mated].numpy(), scores[~mated].numpy())),
+            "rank_1": mean_by_subject((scores.argmax(1) == store.places).numpy(), store.enrolled.subjects),
             "gallery": len(store.rows),
-            "member_auroc": round(metrics.auroc(scores.amax(1).numpy(), outside.numpy()), DIGITS),
+            "member_auroc": rounded(metrics.auroc(scores.amax(1).numpy(), outside.numpy())),
         }
     return found
-
-
-def _interval(values: Any, people: tuple[str, ...]) -> Record:
-    found = metrics.bootstrap_by_subject(np.asarray(values, np.float64), people)
-    return {name: round(float(getattr(found, name)), DIGITS) for name in ("mean", "low", "high")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,10 +15,11 @@ from bauta import metrics
 from bauta.attacks.replay import embed_aligned, likeness
 from bauta.benchmark.embeddings import cosines
 from bauta.benchmark.engine import cards
+from bauta.benchmark.engine.figures import mean_by_subject, plain, rounded
 from bauta.benchmark.identification import closed_set
 from bauta.benchmark.protocols import OperatingPoint
 from bauta.benchmark.stores.attacks import Outcome
-from bauta.benchmark.stores.recipe import MATCHER, REFERENCES
+from bauta.benchmark.stores.recipe import MATCHER, SYSTEM
 from bauta.benchmark.stores.representations import (
     Faces,
     Protected,
@@ -28,15 +29,13 @@ from bauta.benchmark.stores.representations import (
     read_tensors,
     write_tensors,
 )
-from bauta.benchmark.stores.setup import Stage
+from bauta.benchmark.stores.setup import Setup
 from bauta.data.datasets import PairSet
-from bauta.judging.quality import DIGITS
 from bauta.templates.base import Protector
 from bauta.templates.representation import Storage
 
 Floats = NDArray[Any]
 Record = dict[str, Any]
-SYSTEM = "system"
 BINS = 30  # of linkability; see `metrics.null_linkability` for what so few scores make of it
 IMAGE_BYTES = 3 * 112 * 112  # of a crop in 8 bits
 TEMPLATE_BYTES = 512 * 4  # of 512 numbers in float32
@@ -49,65 +48,65 @@ def clean_templates(protector: Protector, faces: Faces) -> Tensor:
         return torch.cat([protector.clean(faces.images(part)) for part in parts])
 
 
-def black_box(stage: Stage, protector: Protector, made: Sequence[Protected], key: bytes | None, work: Path) -> Record:
+def black_box(setup: Setup, protector: Protector, made: Sequence[Protected], key: bytes | None, work: Path) -> Record:
     """What judges that know of nothing make of stored images: accuracy of each, and the mean loss of all."""
     found: Record = {"judges": {}, "mean_loss": {}}
-    for trial, protected in zip(stage.trials, made, strict=True):
+    for one_set, protected in zip(setup.evaluation, made, strict=True):
         assert protected.values is not None
         with torch.no_grad():
             pictures = [
                 protector.to_image(again(protector, part, key), key) for part in torch.split(protected.values, 32)
             ]
         losses: dict[str, list[Floats]] = {"one-sided": [], "two-sided": []}
-        for name in stage.recipe.judges:
-            judge = stage.replay.judges[name]
-            path = work / "judged" / f"{hash_seed(judge.card.digest, trial.faces.sha256):x}.safetensors"
+        for name in setup.recipe.judges:
+            judge = setup.replay.judges[name]
+            path = work / "judged" / f"{hash_seed(judge.card.digest, one_set.faces.sha256):x}.safetensors"
             kept = read_tensors(path)
             if kept is None:
-                parts = torch.arange(len(trial.faces)).split(32)  # type: ignore[no-untyped-call]
-                clean = [embed_aligned(judge, trial.faces.images(part).numpy()) for part in parts]
+                parts = torch.arange(len(one_set.faces)).split(32)  # type: ignore[no-untyped-call]
+                clean = [embed_aligned(judge, one_set.faces.images(part).numpy()) for part in parts]
                 kept = {"clean": torch.from_numpy(np.concatenate(clean))}
                 write_tensors(path, kept)
             stored = torch.from_numpy(np.concatenate([embed_aligned(judge, part.numpy()) for part in pictures]))
-            limits = {f"{fmr:g}": float(one["cosine"]) for fmr, one in stage.thresholds[name].items()}
-            figures, rights = accuracy(trial.pairs, kept["clean"], kept["clean"], stored, limits)
-            found["judges"].setdefault(name, {})[trial.pairs.name] = figures
+            limits = {f"{fmr:g}": float(one["cosine"]) for fmr, one in setup.thresholds[name].items()}
+            figures, rights = accuracy(one_set.pairs, kept["clean"], kept["clean"], stored, limits)
+            found["judges"].setdefault(name, {})[one_set.pairs.name] = figures
             for mode, ones in losses.items():
                 ones.append(rights["clean"].astype(np.float64) - rights[mode])
-        found["mean_loss"][trial.pairs.name] = {
-            mode: _interval(np.mean(ones, axis=0), trial.pairs.pair_subjects) for mode, ones in losses.items()
+        found["mean_loss"][one_set.pairs.name] = {
+            mode: mean_by_subject(np.mean(ones, axis=0), one_set.pairs.pair_subjects) for mode, ones in losses.items()
         }
     return found
 
 
-def probe_templates(stage: Stage, protector: Protector, faces: Faces) -> Tensor:
+def probe_templates(setup: Setup, protector: Protector, faces: Faces) -> Tensor:
     """(N, D) templates of faces that are compared and not stored, each chunk with randomness of its own."""
     parts: tuple[Tensor, ...] = torch.arange(len(faces)).split(32)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         return torch.cat(
             [
                 protector.probe(
-                    faces.images(part), torch.Generator().manual_seed(hash_seed(stage.recipe.seed, "probe", place))
+                    faces.images(part), torch.Generator().manual_seed(hash_seed(setup.recipe.seed, "probe", place))
                 )
                 for place, part in enumerate(parts)
             ]
         )
 
 
-def against_baseline(baseline: cards.Card, stage: Stage, rights: Sequence[Mapping[str, Floats]], work: Path) -> Record:
+def against_baseline(baseline: cards.Card, setup: Setup, rights: Sequence[Mapping[str, Floats]], work: Path) -> Record:
     """What a row loses, pair by pair, to the one it is compared with: a recogniser trained alike, unprotected."""
     theirs = read_tensors(work / "verified" / f"{baseline['key'][:24]}.safetensors")
     assert theirs is not None  # no card of a recipe with a baseline is finished without
     return {
         "row": baseline["name"].partition("/")[2],
         "loss": {
-            trial.pairs.name: {
-                mode: _interval(
-                    theirs[f"{place} {mode}"].numpy().astype(np.float64) - right[mode], trial.pairs.pair_subjects
+            one_set.pairs.name: {
+                mode: mean_by_subject(
+                    theirs[f"{place} {mode}"].numpy().astype(np.float64) - right[mode], one_set.pairs.pair_subjects
                 )
                 for mode in ("one-sided", "two-sided")
             }
-            for place, (trial, right) in enumerate(zip(stage.trials, rights, strict=True))
+            for place, (one_set, right) in enumerate(zip(setup.evaluation, rights, strict=True))
         },
     }
 
@@ -130,27 +129,27 @@ def accuracy(
         scores = cosines(first[pairs.first].numpy(), second[pairs.second].numpy())
         rights[mode] = metrics.cross_validated_matches(scores, pairs.same, pairs.fold) == pairs.same
         found[mode] = {
-            "accuracy": _interval(rights[mode], people),
-            "fold_error": _rounded(metrics.cross_validated_accuracy(scores, pairs.same, pairs.fold)[1]),
-            "auroc": _rounded(metrics.auroc(scores[pairs.same], scores[~pairs.same])),
+            "accuracy": mean_by_subject(rights[mode], people),
+            "fold_error": rounded(metrics.cross_validated_accuracy(scores, pairs.same, pairs.fold)[1]),
+            "auroc": rounded(metrics.auroc(scores[pairs.same], scores[~pairs.same])),
         }
         if limits is not None:
             mated = [name for name, same in zip(people, pairs.same, strict=True) if same]
             other = [name for name, same in zip(people, pairs.same, strict=True) if not same]
-            found[mode]["tar"] = {fmr: _interval(scores[pairs.same] >= one, mated) for fmr, one in limits.items()}
+            found[mode]["tar"] = {fmr: mean_by_subject(scores[pairs.same] >= one, mated) for fmr, one in limits.items()}
             found[mode]["false_matches"] = {
-                fmr: _interval(scores[~pairs.same] >= one, other) for fmr, one in limits.items()
+                fmr: mean_by_subject(scores[~pairs.same] >= one, other) for fmr, one in limits.items()
             }
         if mode != "clean":
             loss = rights["clean"].astype(np.float64) - rights[mode]
-            found[mode]["loss"] = _interval(loss, people)
+            found[mode]["loss"] = mean_by_subject(loss, people)
     return found, rights
 
 
-def recovered(stage: Stage, protector: Protector, stored: Tensor, outcomes: Mapping[str, Outcome]) -> list[Record]:
+def recovered(setup: Setup, protector: Protector, stored: Tensor, outcomes: Mapping[str, Outcome]) -> list[Record]:
     """What was recovered of each victim, by each attacker and reference."""
-    victims, replay = stage.victims, stage.replay
-    mean_face = stage.attackers.mean_face.expand_as(victims.enrolled)
+    victims, replay = setup.victims, setup.replay
+    mean_face = setup.attackers.mean_face.expand_as(victims.enrolled)
     recovered = {
         "mean face": mean_face,
         "another photo": victims.others,
@@ -159,7 +158,7 @@ def recovered(stage: Stage, protector: Protector, stored: Tensor, outcomes: Mapp
     records: list[Record] = [{"subject": subject, "self": {}, "recovered": {}} for subject in victims.subjects]
     for name in replay.judges:
         for record, score in zip(records, replay.self_scores(name), strict=True):
-            record["self"][name] = _rounded(score)
+            record["self"][name] = rounded(score)
     for name, images in recovered.items():
         count = len(images)
         filled = torch.cat([images, victims.enrolled[count:]]).contiguous()  # who was not attacked is left out below
@@ -168,136 +167,28 @@ def recovered(stage: Stage, protector: Protector, stored: Tensor, outcomes: Mapp
         with torch.no_grad():
             parts: tuple[Tensor, ...] = images.contiguous().split(32)  # type: ignore[no-untyped-call]
             probes = torch.cat([protector.probe(part) for part in parts])
-        system = [(probes * stored[places[:count]]).sum(1).numpy() for places in (stage.enrolled, stage.others)]
+        system = [(probes * stored[places[:count]]).sum(1).numpy() for places in (setup.enrolled, setup.others)]
         for place in range(count):
             records[place]["recovered"][name] = {
-                "mse": _rounded(looks.mse[place]),
-                "ssim": _rounded(looks.ssim[place]),
+                "mse": rounded(looks.mse[place]),
+                "ssim": rounded(looks.ssim[place]),
                 "scores": {
-                    judge: [_rounded(scores.first[place]), _rounded(scores.second[place])]
+                    judge: [rounded(scores.first[place]), rounded(scores.second[place])]
                     for judge, scores in judged.items()
                 }
-                | {SYSTEM: [_rounded(scores[place]) for scores in system]},
+                | {SYSTEM: [rounded(scores[place]) for scores in system]},
             }
     return records
 
 
-def summarise(
-    records: Sequence[Record],
-    thresholds: Mapping[str, Mapping[float, Mapping[str, Any]]],
-    recognizer: str,
-    fmrs: Sequence[float],
-    *,
-    look: str = "",
-) -> Record:
-    """The fields ``recovery``, ``self_match``, ``irreversibility`` and ``privacy`` of a card's results.
-
-    Replay succeeds when the score reaches the threshold. Type I is against the enrolled image, type II against another
-    image of the person; at the system against the stored representations of these.
-
-    Args:
-        records: The field ``records``.
-        thresholds: By recogniser, or `SYSTEM`, and false match rate: tables with ``cosine``.
-        recognizer: The one under attack; the first of the others gives the identity cosine.
-        fmrs: False match rates.
-        look: Name of the attacker who looks at stored numbers as pictures; without one there is no ``privacy``.
-    """
-    judges = [name for name in thresholds if name not in (recognizer, SYSTEM)]
-    names = list(dict.fromkeys(name for record in records for name in record["recovered"]))
-    recovery: Record = {}
-    for name in names:
-        kept = [record for record in records if name in record["recovered"]]
-        people = [record["subject"] for record in kept]
-        found = [record["recovered"][name] for record in kept]
-
-        def values(pick: Callable[[Record], float], found: Sequence[Record] = found) -> Floats:
-            return np.array([pick(one) for one in found], np.float64)
-
-        errors = values(lambda one: one["mse"])
-        ratios = -10 * np.log10(errors, where=errors > 0, out=np.full(len(errors), -np.inf))
-        replay: Record = {}
-        for judge in (SYSTEM, recognizer, *judges):
-            replay[judge] = {
-                kind: {
-                    f"{fmr:g}": _interval(
-                        values(lambda one, judge=judge, place=place: one["scores"][judge][place])  # type: ignore[misc]
-                        >= thresholds[judge][fmr]["cosine"],
-                        people,
-                    )
-                    for fmr in fmrs
-                }
-                for place, kind in enumerate(("type_1", "type_2"))
-            }
-        recovery[name] = {
-            "victims": len(kept),
-            "mse": _interval(errors, people),
-            "psnr": _interval(ratios, people) if np.isfinite(ratios).all() else None,
-            "ssim": _interval(values(lambda one: one["ssim"]), people),
-            "identity": _interval(values(lambda one: one["scores"][judges[0]][0]), people) if judges else None,
-            "replay": replay,
-        }
-    people = [record["subject"] for record in records]
-    self_match = {
-        judge: {
-            f"{fmr:g}": _interval(
-                np.array([record["self"][judge] >= thresholds[judge][fmr]["cosine"] for record in records]), people
-            )
-            for fmr in fmrs
-        }
-        for judge in (recognizer, *judges)
-    }
-    strictest = f"{min(fmrs):g}"
-    attackers = [name for name in names if name not in REFERENCES]
-    strongest: Record = {}
-    for judge, kinds in (recovery[attackers[0]]["replay"] if attackers else {}).items():
-        for kind in kinds:
-            best = max(attackers, key=lambda one: recovery[one]["replay"][judge][kind][strictest]["mean"])
-            strongest[f"{judge}, {kind}"] = {"attacker": best, **recovery[best]["replay"][judge][kind][strictest]}
-    results: Record = {
-        "recovery": recovery,
-        "self_match": self_match,
-        "irreversibility": {"fmr": min(fmrs), "by": strongest},
-    }
-    others = [name for name in attackers if name != look]
-    if look in attackers and judges and others:
-        results["privacy"] = {name: _privacy(records, look, name, judges[0]) for name in others}
-    return results
-
-
-def _privacy(records: Sequence[Record], look: str, attacker: str, judge: str) -> Record:
-    """The composite score against one attacker and its parts; see `bauta.metrics.composite_privacy`."""
-    kept = [record for record in records if attacker in record["recovered"] and look in record["recovered"]]
-    people = [record["subject"] for record in kept]
-    parts = {
-        (name, what): np.array(
-            [
-                record["recovered"][name]["ssim"] if what == "ssim" else record["recovered"][name]["scores"][judge][0]
-                for record in kept
-            ],
-            np.float64,
-        )
-        for name in (look, attacker)
-        for what in ("ssim", "cosine")
-    }
-    pictures, recovered = ((parts[name, "ssim"], parts[name, "cosine"]) for name in (look, attacker))
-    scores = {
-        "s1": 1 - pictures[0],
-        "s2": 1 - pictures[1].clip(0),
-        "s3": 1 - recovered[0],
-        "s4": 1 - recovered[1].clip(0),
-        "score": metrics.composite_privacy(*pictures, *recovered),
-    }
-    return {name: _interval(values, people) for name, values in scores.items()}
-
-
 def linkage(
-    stage: Stage, clean: Tensor, probed: Tensor, first: Protected, second: Protected, outcomes: Mapping[str, Outcome]
+    setup: Setup, clean: Tensor, probed: Tensor, first: Protected, second: Protected, outcomes: Mapping[str, Outcome]
 ) -> Record:
-    """What links the first trial's representations, across keys where there are some, to each other and to faces.
+    """What links representations of the first evaluation set, across keys if there are any, to each other and to faces.
 
     Without a key the matcher is itself such a way: whoever has the recogniser compares templates.
     """
-    pairs = stage.trials[0].pairs
+    pairs = setup.evaluation[0].pairs
     same, people = pairs.same, pairs.pair_subjects
     assert first.values is not None
     assert second.values is not None
@@ -313,12 +204,12 @@ def linkage(
         seen = probed if name == MATCHER else clean
         faces = cosines(one[pairs.first].numpy(), seen[pairs.second].numpy())
         own = cosines(one[pairs.first].numpy(), other[pairs.second].numpy())
-        probes, gallery = one[stage.enrolled].numpy(), seen[stage.others].numpy()
-        ranks = closed_set(probes, stage.victims.subjects, gallery, stage.victims.subjects)
+        probes, gallery = one[setup.enrolled].numpy(), seen[setup.others].numpy()
+        ranks = closed_set(probes, setup.victims.subjects, gallery, setup.victims.subjects)
         linkage[name] = {
             "face_template": _pair_figures(faces, same, pairs.fold, people),
             "template_template": _pair_figures(own, same, pairs.fold, people),
-            "rank_1": _round(ranks.rates[1]),
+            "rank_1": plain(ranks.rates[1]),
             "gallery": len(gallery),
         }
     secret = {
@@ -328,7 +219,7 @@ def linkage(
     stolen = secret | {MATCHER: cosines(matcher[0][pairs.first].numpy(), matcher[1][pairs.second].numpy())}
     unlinkability: Record = {"keyed": keyed}
     for knowledge, scores in (("key_secret", secret), ("key_stolen", stolen)):
-        figures = {name: _linkability(one[same], one[~same], stage.recipe.seed) for name, one in scores.items()}
+        figures = {name: _linkability(one[same], one[~same], setup.recipe.seed) for name, one in scores.items()}
         best = max(figures, key=lambda name: float(figures[name]["system"]))
         unlinkability[knowledge] = {"strongest": best, **figures[best], "by": figures}
     return {"linkage": linkage, "unlinkability": unlinkability | {"mated": int(same.sum()), "bins": BINS}}
@@ -336,9 +227,9 @@ def linkage(
 
 def _linkability(mated: Floats, other: Floats, seed: int) -> Record:
     return {
-        "system": _rounded(metrics.system_linkability(mated, other, bins=BINS)),
-        "null": _round(metrics.null_linkability(mated, other, bins=BINS, seed=seed)),
-        "maximal": _rounded(metrics.maximal_linkability(mated, other, bins=BINS)),
+        "system": rounded(metrics.system_linkability(mated, other, bins=BINS)),
+        "null": plain(metrics.null_linkability(mated, other, bins=BINS, seed=seed)),
+        "maximal": rounded(metrics.maximal_linkability(mated, other, bins=BINS)),
     }
 
 
@@ -353,19 +244,19 @@ def _number_cosines(first: Tensor, second: Tensor, pairs: PairSet) -> Floats:
 
 def _pair_figures(scores: Floats, same: Floats, folds: Floats, people: Sequence[str]) -> Record:
     right = metrics.cross_validated_matches(scores, same, folds) == same
-    return {"auroc": _rounded(metrics.auroc(scores[same], scores[~same])), "accuracy": _interval(right, people)}
+    return {"auroc": rounded(metrics.auroc(scores[same], scores[~same])), "accuracy": mean_by_subject(right, people)}
 
 
-def renewability(stage: Stage, old: Protected, new: Protected, points: Sequence[OperatingPoint], keyed: bool) -> Record:
+def renewability(setup: Setup, old: Protected, new: Protected, points: Sequence[OperatingPoint], keyed: bool) -> Record:
     """Templates of one person under the old and the new key against those of different people."""
-    pairs = stage.trials[0].pairs
+    pairs = setup.evaluation[0].pairs
     scores = cosines(old.templates[pairs.first].numpy(), new.templates[pairs.second].numpy())
     mated, impostor = scores[pairs.same], scores[~pairs.same]
     people = [name for name, same in zip(pairs.pair_subjects, pairs.same, strict=True) if same]
     return {
         "keyed": keyed,
-        "distance": _rounded(metrics.distribution_distance(mated, impostor)),
-        "matching": {f"{point.fmr:g}": _interval(mated >= point.cosine, people) for point in points},
+        "distance": rounded(metrics.distribution_distance(mated, impostor)),
+        "matching": {f"{point.fmr:g}": mean_by_subject(mated >= point.cosine, people) for point in points},
     }
 
 
@@ -378,9 +269,9 @@ def of_keys(outcomes: Mapping[str, Outcome]) -> Record:
     return {name: one for name, one in found.items() if one}
 
 
-def cost(protector: Protector, stage: Stage, key: bytes | None, storage: str = "", overhead: int = 0) -> Record:
+def cost(protector: Protector, setup: Setup, key: bytes | None, storage: str = "", overhead: int = 0) -> Record:
     """Bytes and milliseconds of one face, alone, on one thread of the CPU; `overhead` is what a seal adds."""
-    face = stage.trials[0].faces.images(slice(0, 1))
+    face = setup.evaluation[0].faces.images(slice(0, 1))
     device = protector.device
     protector.to("cpu")  # where a service without an accelerator enrols
     stored = protector.protect(face, torch.Generator().manual_seed(0), key)
@@ -395,8 +286,8 @@ def cost(protector: Protector, stage: Stage, key: bytes | None, storage: str = "
     return {
         "bytes": stored.bytes_each + overhead,
         "storage": stored.storage,
-        "of_an_image": _rounded((stored.bytes_each + overhead) / IMAGE_BYTES),
-        "of_a_template": _rounded((stored.bytes_each + overhead) / TEMPLATE_BYTES),
+        "of_an_image": rounded((stored.bytes_each + overhead) / IMAGE_BYTES),
+        "of_a_template": rounded((stored.bytes_each + overhead) / TEMPLATE_BYTES),
         "milliseconds": spent,
     }
 
@@ -411,15 +302,3 @@ def limit_of(point: OperatingPoint, faces: Faces) -> Record:
         "calibration_set": faces.name,
         "calibration_sha256": faces.sha256,
     }
-
-
-def _interval(values: Floats, people: Sequence[str]) -> Record:
-    return _round(metrics.bootstrap_by_subject(np.asarray(values, np.float64), people))
-
-
-def _round(interval: metrics.Interval) -> Record:
-    return {name: _rounded(getattr(interval, name)) for name in ("mean", "low", "high")}
-
-
-def _rounded(value: Any) -> float:
-    return round(float(value), DIGITS)

@@ -11,9 +11,11 @@ from typing import Any
 
 from bauta.benchmark import plots
 from bauta.benchmark.engine.cards import Card
-from bauta.benchmark.photos.page import percent
-from bauta.benchmark.stores.measures import SYSTEM
-from bauta.benchmark.stores.recipe import REFERENCES
+from bauta.benchmark.engine.compare import Difference
+from bauta.benchmark.engine.table import Family, Table, label, percent
+from bauta.benchmark.stores.cards import StoreCard
+from bauta.benchmark.stores.recipe import REFERENCES, SYSTEM
+from bauta.benchmark.stores.results import compare, summarise
 from bauta.errors import UsageError
 from bauta.pages import page_template
 
@@ -50,7 +52,7 @@ def accuracy_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     """Accuracy on every evaluation set, in the order of `ACCURACY_HEADER`, in percent with 95 % intervals."""
     return [
         (
-            _label(card, cards),
+            label(card, cards),
             name,
             percent(modes["clean"]["accuracy"]),
             *(cell for mode in MODES for cell in _accuracy_and_loss(modes[mode])),
@@ -66,7 +68,7 @@ BASELINE_HEADER = ("row", "set", "compared with", "one-sided loss", "two-sided l
 def baseline_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     """What each row loses to the recogniser trained alike without protection, in percentage points, pair by pair."""
     return [
-        (_label(card, cards), name, card["results"]["baseline"]["row"], *(_points(loss[mode]) for mode in MODES))
+        (label(card, cards), name, card["results"]["baseline"]["row"], *(_points(loss[mode]) for mode in MODES))
         for card in cards
         if "baseline" in card["results"]
         for name, loss in card["results"]["baseline"]["loss"].items()
@@ -77,7 +79,7 @@ def recovery_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     """What each attacker recovered, in the order of `RECOVERY_HEADER`; references first, and once for all cards."""
     references = [name for name in REFERENCES if name in cards[0]["results"]["recovery"]]
     attacked = [
-        (_label(card, cards), attacker["name"], *_recovered(card, attacker["name"]))
+        (label(card, cards), attacker["name"], *_recovered(card, attacker["name"]))
         for card in cards
         for attacker in card["attackers"]
         if attacker["name"] in card["results"]["recovery"]
@@ -89,7 +91,7 @@ def linkage_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     """What students link: row, student, face to template, template to template, AUROC of both, rank 1."""
     return [
         (
-            _label(card, cards),
+            label(card, cards),
             name,
             percent(one["face_template"]["accuracy"]),
             f"{one['face_template']['auroc']:.3f}",
@@ -113,10 +115,10 @@ def black_box_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
         for judge, sets in seen["judges"].items():
             for name, modes in sets.items():
                 shown = [cell for mode in MODES for cell in _accuracy_and_loss(modes[mode])]
-                found.append((_label(card, cards), name, judge, percent(modes["clean"]["accuracy"]), *shown))
+                found.append((label(card, cards), name, judge, percent(modes["clean"]["accuracy"]), *shown))
         for name, losses in seen["mean_loss"].items():
             shown = [cell for mode in MODES for cell in ("-", _points(losses[mode]))]
-            found.append((_label(card, cards), name, "mean of all", "-", *shown))
+            found.append((label(card, cards), name, "mean of all", "-", *shown))
     return found
 
 
@@ -127,7 +129,7 @@ def tar_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     """True accept rate of recognisers that know of nothing on stored images, at their calibrated thresholds."""
     return [
         (
-            _label(card, cards),
+            label(card, cards),
             name,
             judge,
             fmr,
@@ -149,7 +151,7 @@ def key_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     """What attackers open with the key that they recovered, and the true key beside it."""
     return [
         (
-            _label(card, cards),
+            label(card, cards),
             name,
             one["knows"],
             "-" if one["positions"] is None else f"{100 * one['positions']:.1f}",
@@ -175,7 +177,7 @@ def invariants_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     """What is linked without any key."""
     return [
         (
-            _label(card, cards),
+            label(card, cards),
             name,
             photo,
             f"{percent(one['rank_1'])} of {one['gallery']}",
@@ -202,7 +204,7 @@ def privacy_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     """The composite score of adaptive hybrid masking and its parts, in the order of `PRIVACY_HEADER`."""
     return [
         (
-            _label(card, cards),
+            label(card, cards),
             name,
             *(f"{one[part]['mean']:.3f}" for part in ("s1", "s2", "s3", "s4")),
             f"{one['score']['mean']:.3f} ({one['score']['low']:.3f} to {one['score']['high']:.3f})",
@@ -239,7 +241,7 @@ def ranking_rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     order = sorted(range(len(cards)), key=lambda row: (figures[row][2], row))
     return [
         (
-            _label(cards[row], cards),
+            label(cards[row], cards),
             *(f"{value:.{digits[place]}f} ({places[place][row]})" for place, value in enumerate(figures[row])),
         )
         for row in order
@@ -252,7 +254,7 @@ def trade_off(cards: Sequence[Card]) -> dict[str, Any] | None:
     if attacker is None:
         return None
     found = [
-        (_label(card, cards), _ranked_figures(card, attacker)[0], card["results"]["recovery"][attacker]["ssim"])
+        (label(card, cards), _ranked_figures(card, attacker)[0], card["results"]["recovery"][attacker]["ssim"])
         for card in cards
     ]
     mean_face = cards[0]["results"]["recovery"]["mean face"]["ssim"]["mean"]
@@ -305,60 +307,80 @@ def _ranked_figures(card: Card, attacker: str) -> tuple[float, ...]:
     )
 
 
-def note(cards: Sequence[Card]) -> list[str]:
-    """What readers of the tables must know, each once."""
-    notes = [card["note"] for card in cards if card["note"]]
-    first = cards[0]
-    notes.append(
-        f"Replay at FMR {min(first['fmrs']):g}: the share of victims as whom a recovered face passes. At the system it "
-        "is compared with stored representations. Type I: of the enrolled image, or with it; type II: another photo."
-    )
-    notes.append("SSIM and PSNR say how a picture looks, not who it is: read them against the mean face.")
-    if any("privacy" in card["results"] for card in cards):
-        notes.append(
-            "The composite score is that of adaptive hybrid masking, its parts read by us: S1, S2 what the stored "
-            "numbers show (1 - SSIM, 1 - identity), S3, S4 what the attacker recovers; 0.4 and 0.6 of it."
+class Stores(Family):
+    """Cards of what a face service stores."""
+
+    record = StoreCard
+
+    def figures(self, card: Card) -> Card:
+        """See `summarise`."""
+        limits = {name: {limit["fmr"]: limit for limit in found} for name, found in card["thresholds"].items()}
+        return summarise(card["records"], limits, card["recognizer"]["name"], card["fmrs"])
+
+    def tables(self, cards: Sequence[Card]) -> list[Table]:
+        """Every table that has rows.
+
+        Raises:
+            UsageError: when there is no card.
+        """
+        every = (
+            ("All in one, with ranks", RANKING_HEADER, ranking_rows),
+            ("Does it still recognise, and what is it worth", HEADER, rows),
+            ("How often it is right", ACCURACY_HEADER, accuracy_rows),
+            ("What protection costs a recogniser trained alike", BASELINE_HEADER, baseline_rows),
+            ("Do other recognisers accept the stored image", BLACK_BOX_HEADER, black_box_rows),
+            ("How often they accept it at their threshold", TAR_HEADER, tar_rows),
+            ("What a recovered key opens", KEY_HEADER, key_rows),
+            ("What is linked without a key", INVARIANTS_HEADER, invariants_rows),
+            ("What attackers recover", RECOVERY_HEADER, recovery_rows),
+            ("What students link", LINKAGE_HEADER, linkage_rows),
+            ("How private it is, in one number", PRIVACY_HEADER, privacy_rows),
         )
-    if any("keys" in card["results"] for card in cards):
+        found = [Table(title, header, make(cards)) for title, header, make in every]
+        return [table for table in found if table.rows]
+
+    def compare(self, first: Card, second: Card) -> list[Difference]:
+        """See `compare`."""
+        return compare(first, second)
+
+    def notes(self, cards: Sequence[Card]) -> list[str]:
+        """What readers of the tables must know, each once."""
+        notes = [card["note"] for card in cards if card["note"]]
+        first = cards[0]
         notes.append(
-            "TAR with a recovered key: the share of victims whose stored row, opened with it, matches another photo of "
-            "them at the system's threshold. Rank 1: whose row finds that photo among the victims'."
+            f"Replay at FMR {min(first['fmrs']):g}: the share of victims as whom a recovered face passes. At the "
+            "system it is compared with stored representations. Type I: of the enrolled image, or with it; type II: "
+            "another photo."
         )
-    if len({card["data"]["attacker"]["sha256"] for card in cards}) > 1:
-        notes.append("Attackers of the rows learned from different faces: compare them with care.")
-    return list(dict.fromkeys(notes))
+        notes.append("SSIM and PSNR say how a picture looks, not who it is: read them against the mean face.")
+        if any("privacy" in card["results"] for card in cards):
+            notes.append(
+                "The composite score is that of adaptive hybrid masking, its parts read by us: S1, S2 what the stored "
+                "numbers show (1 - SSIM, 1 - identity), S3, S4 what the attacker recovers; 0.4 and 0.6 of it."
+            )
+        if any("keys" in card["results"] for card in cards):
+            notes.append(
+                "TAR with a recovered key: the share of victims whose stored row, opened with it, matches another "
+                "photo of them at the system's threshold. Rank 1: whose row finds that photo among the victims'."
+            )
+        if len({card["data"]["attacker"]["sha256"] for card in cards}) > 1:
+            notes.append("Attackers of the rows learned from different faces: compare them with care.")
+        return list(dict.fromkeys(notes))
 
+    def page(self, cards: Sequence[Card]) -> str:
+        """The page, complete in itself.
 
-def tables(cards: Sequence[Card]) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
-    """Title, header and rows of every table that has rows."""
-    every = (
-        ("All in one, with ranks", RANKING_HEADER, ranking_rows),
-        ("Does it still recognise, and what is it worth", HEADER, rows),
-        ("How often it is right", ACCURACY_HEADER, accuracy_rows),
-        ("What protection costs a recogniser trained alike", BASELINE_HEADER, baseline_rows),
-        ("Do other recognisers accept the stored image", BLACK_BOX_HEADER, black_box_rows),
-        ("How often they accept it at their threshold", TAR_HEADER, tar_rows),
-        ("What a recovered key opens", KEY_HEADER, key_rows),
-        ("What is linked without a key", INVARIANTS_HEADER, invariants_rows),
-        ("What attackers recover", RECOVERY_HEADER, recovery_rows),
-        ("What students link", LINKAGE_HEADER, linkage_rows),
-        ("How private it is, in one number", PRIVACY_HEADER, privacy_rows),
-    )
-    found = [(title, header, make(cards)) for title, header, make in every]
-    return [table for table in found if table[2]]
-
-
-def markdown(cards: Sequence[Card]) -> str:
-    """The tables for a document."""
-    parts = [as_markdown(header, cells) for _, header, cells in tables(cards)]
-    return "\n\n".join([*parts, *note(cards)])
-
-
-def as_markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """One table."""
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
-    return "\n".join(lines)
+        Raises:
+            UsageError: when there is no card.
+        """
+        return page_template("benchmark", "template_report.html.j2").render(
+            cards=cards,
+            tables=self.tables(cards),
+            plot=trade_off(cards),
+            gallery=gallery(cards),
+            notes=self.notes(cards),
+            details=[{"card": card, "label": label(card, cards)} for card in cards],
+        )
 
 
 def gallery(cards: Sequence[Card]) -> dict[str, Any] | None:
@@ -374,32 +396,9 @@ def gallery(cards: Sequence[Card]) -> dict[str, Any] | None:
     first = shown[0][1]
     shown = [(card, pictures) for card, pictures in shown if pictures["original"] == first["original"]]
     columns = list(dict.fromkeys(name for _, pictures in shown for name in pictures if name not in _BESIDE))
-    rows = [(_label(card, cards), [pictures.get(name) for name in columns]) for card, pictures in shown]
+    rows = [(label(card, cards), [pictures.get(name) for name in columns]) for card, pictures in shown]
     references = {name: first[name] for name in _BESIDE}
     return {"references": references, "columns": columns, "rows": rows} if len(rows) > 1 else None
-
-
-def to_html(cards: Sequence[Card]) -> str:
-    """The page, complete in itself.
-
-    Raises:
-        UsageError: when there is no card.
-    """
-    return page_template("benchmark", "template_report.html.j2").render(
-        cards=cards,
-        tables=tables(cards),
-        plot=trade_off(cards),
-        gallery=gallery(cards),
-        notes=note(cards),
-        details=[{"card": card, "label": _label(card, cards)} for card in cards],
-        percent=percent,
-    )
-
-
-def _label(card: Card, cards: Sequence[Card]) -> str:
-    """The row's own name where all are of one recipe."""
-    name: str = card["name"]
-    return name.partition("/")[2] if len({other["recipe"] for other in cards}) == 1 else name
 
 
 def _cells(card: Card, cards: Sequence[Card]) -> tuple[str, ...]:
@@ -413,7 +412,7 @@ def _cells(card: Card, cards: Sequence[Card]) -> tuple[str, ...]:
     students = [one["face_template"]["accuracy"] for one in results["linkage"].values()]
     linkability = results["unlinkability"]["key_stolen"]
     return (
-        _label(card, cards),
+        label(card, cards),
         percent(accuracy["one-sided"]["accuracy"]),
         _points(accuracy["one-sided"]["loss"]),
         percent(accuracy["two-sided"]["accuracy"]),

@@ -10,21 +10,23 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from bauta.benchmark.crop_sets import CropSet, Source
-from bauta.benchmark.engine.recipe_files import build, carried_in, chosen_rows, read_table
+from bauta.benchmark.engine.recipe_files import carried_in, check_row_name, chosen_rows, read
 from bauta.data.datasets import PairSet, read_cfp, read_lfw
 from bauta.data.people import OTHER_SPELLINGS
 from bauta.errors import UsageError
 from bauta.names import normalise_name
 
+_FOLDER = files("bauta.benchmark") / "template_recipes"
+
 SetKind = Literal["lfw", "cfp-ff", "cfp-fp"]
 REFERENCES = ("mean face", "another photo", "grey")
+SYSTEM = "system"  # what judges a representation that is stored
 MATCHER = "matcher"  # the way to link that needs no student
 RESERVED = {*REFERENCES, MATCHER, "numbers"}  # what cards list beside attackers
 AttackKind = Literal[
@@ -157,8 +159,7 @@ class TemplateRow:
     def __post_init__(self) -> None:
         if self.keyed and self.sealed:
             raise UsageError(f"Row {self.name!r} is keyed and sealed.", hint="Choose one: a seal needs no other key.")
-        if not self.name or set(self.name) & set("/\\ ") or self.name.startswith("."):
-            raise UsageError(f"A row cannot be called {self.name!r}.", hint="It names a file: leave out blanks and /.")
+        check_row_name(self.name)
         if bool(self.method) == bool(self.fitted):
             raise UsageError(f"Row {self.name!r} needs a method or a fitted protector.", hint="Give one of both.")
         if self.storage not in ("", "float32", "float16"):
@@ -258,30 +259,26 @@ def attacks(name: str) -> bool:
     return bool(hashlib.sha256(normalise_name(name).encode()).digest()[0] & 1)
 
 
-def half(crowd: CropSet, *, attacking: bool) -> CropSet:
-    """The people of a crowd who train attackers, or who fit protectors.
+def half(people: CropSet, *, attacking: bool) -> CropSet:
+    """Those of these people who train attackers, or who fit protectors.
 
     Raises:
         UsageError: when there are none.
     """
-    chosen = [place for place, name in enumerate(crowd.subjects) if attacks(name) == attacking]
+    chosen = [place for place, name in enumerate(people.subjects) if attacks(name) == attacking]
     if not chosen:
-        raise UsageError(f"{crowd.name} has nobody on one side.", hint="Add people.")
+        raise UsageError(f"{people.name} has nobody on one side.", hint="Add people.")
     side = "attackers" if attacking else "protectors"
     return CropSet(
-        f"{crowd.name}, half of {side}",
-        tuple(crowd.subjects[place] for place in chosen),
-        tuple(crowd.images[place] for place in chosen),
+        f"{people.name}, half of {side}",
+        tuple(people.subjects[place] for place in chosen),
+        tuple(people.images[place] for place in chosen),
     )
-
-
-def _folder() -> Traversable:
-    return files("bauta.benchmark") / "template_recipes"
 
 
 def carried() -> list[str]:
     """Names of the recipes that the package carries."""
-    return carried_in(_folder())
+    return carried_in(_FOLDER)
 
 
 def read_template_recipe(recipe: str) -> TemplateRecipe:
@@ -290,10 +287,4 @@ def read_template_recipe(recipe: str) -> TemplateRecipe:
     Raises:
         UsageError: when there is none, it cannot be read, or a value is not allowed.
     """
-    table = read_table(recipe, _folder())
-    for key, kind in (("evaluation", Evaluation), ("people", Source), ("attackers", Attack), ("rows", TemplateRow)):
-        entries = table.get(key)
-        if not isinstance(entries, list):
-            raise UsageError(f"The recipe {recipe} has no list of {key}.", hint=f"Give [[{key}]].")
-        table[key] = tuple(build(kind, entry, f"{recipe}, {key}") for entry in entries)
-    return build(TemplateRecipe, table, recipe)
+    return read(TemplateRecipe, recipe, _FOLDER)

@@ -10,30 +10,33 @@ For every row of a recipe, in this order and the same for each:
 - *linkage*: does anybody who trains a student tell faces from representations, and representations from each other;
 - *unlinkability*, *renewability*, *irreversibility* in the sense of ISO/IEC 24745, and *cost*.
 
-Recovery and replay follow from the records of a card by `summarise`; scores of pairs are not kept.
+Recovery and replay follow from the records of a card by `bauta.benchmark.stores.results.summarise`; scores of pairs are
+not kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bauta.benchmark.engine import cards
-from bauta.benchmark.protocols import operating_points
+from bauta.benchmark.engine.cards import Card
+from bauta.benchmark.engine.run import Job, Kind, Task
+from bauta.benchmark.protocols import OperatingPoint, operating_points
 from bauta.benchmark.stores import measures
 from bauta.benchmark.stores.attackers import carry_out
-from bauta.benchmark.stores.attacks import Outcome, Scene
-from bauta.benchmark.stores.measures import SYSTEM
-from bauta.benchmark.stores.recipe import TemplateRecipe, TemplateRow
+from bauta.benchmark.stores.attacks import Access, Outcome
+from bauta.benchmark.stores.page import Stores
+from bauta.benchmark.stores.recipe import SYSTEM, TemplateRecipe, TemplateRow, read_template_recipe
 from bauta.benchmark.stores.representations import (
     Faces,
     Protected,
@@ -44,13 +47,14 @@ from bauta.benchmark.stores.representations import (
     read_tensors,
     write_tensors,
 )
+from bauta.benchmark.stores.results import privacy
 from bauta.benchmark.stores.sealed import sealed_numbers
-from bauta.benchmark.stores.setup import Stage, Trial, set_up
+from bauta.benchmark.stores.setup import Setup, set_up
 from bauta.benchmark.stores.stolen import steal
 from bauta.errors import UsageError
 from bauta.gallery.sealing import OVERHEAD
 from bauta.pages import picture
-from bauta.progress import Progress, silent
+from bauta.progress import Progress
 from bauta.recognizers import find_card, load_surrogate
 from bauta.registry import load_method
 from bauta.templates.base import Protector, find_device, load_protector
@@ -61,226 +65,217 @@ Record = dict[str, Any]
 _EXAMPLE = 112
 
 
-def run_template_recipe(
-    recipe: TemplateRecipe,
-    data: Path,
-    output: Path,
-    *,
-    work: Path | None = None,
-    examples: int = 6,
-    command: str = "",
-    device: str = "cpu",
-    progress: Progress = silent,
-) -> list[Path]:
-    """Run a recipe, and write a result card for each row. Interrupted, it goes on where it stopped.
+class StoreKind(Stores, Kind[TemplateRecipe, tuple[Setup, Job]]):
+    """What is stored instead of templates, and attackers who learned from other people."""
 
-    Args:
-        recipe: What to run.
-        data: Folder of the recipe's sets.
-        output: Folder of the cards.
-        work: Folder of representations, attackers' checkpoints and fitted protectors; OUTPUT/.work by default.
-        examples: Of how many victims to keep pictures.
-        command: As it was given.
-        device: Where protectors and attackers compute, such as ``cuda``; judges stay on the CPU.
-        progress: Called with what is done, how far it is, and how far it goes.
+    def read(self, recipe: str) -> TemplateRecipe:
+        """See `read_template_recipe`."""
+        return read_template_recipe(recipe)
 
-    Returns:
-        The cards' files.
+    def set_up(self, recipe: TemplateRecipe, job: Job) -> tuple[Setup, Job]:
+        """See `bauta.benchmark.stores.setup.set_up`."""
+        return set_up(recipe, job.folder), job
 
-    Raises:
-        UsageError: when a set is missing, or somebody is where they must not be.
-        NotCalibrated: when a judge has no threshold.
-        RecognizerError: when a recogniser cannot be used.
-        OutputError: when a file cannot be written.
-    """
-    work = output / ".work" if work is None else work
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums are in the same order then, however many cores there are
-    try:
-        stage = set_up(recipe, data)
-        written: list[Path] = []
-        baseline: cards.Card | None = None
-        for row in recipe.rows:
-            path = output / f"{recipe.name}-{row.name}.json"
-            card = run_row(
-                stage, row, data, path, work=work, baseline=baseline, examples=examples, command=command,
-                device=device, progress=progress,
-            )  # fmt: skip
-            if row.name == recipe.baseline:
-                baseline = card
-            written.append(path)
-    finally:
-        torch.set_num_threads(threads)
-    return written
+    def row(self, setup: tuple[Setup, Job], row: TemplateRow, done: Mapping[str, Card]) -> Task:
+        """A protector, fitted or loaded; what it protects and who attacks it is computed when it is measured."""
+        baseline = setup[0].recipe.baseline
+        at_work = _Row(*setup, row, done.get(baseline))
+        ready = not baseline or read_tensors(at_work.verified) is not None
+        return Task(at_work.measure, at_work.key, ready)
 
 
-def run_row(
-    stage: Stage,
-    row: TemplateRow,
-    data: Path,
-    path: Path,
-    *,
-    work: Path,
-    baseline: cards.Card | None = None,
-    examples: int = 6,
-    command: str = "",
-    device: str = "cpu",
-    progress: Progress = silent,
-) -> cards.Card:
-    """Run one row and write its card; a finished card of the same row is read and nothing is run.
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """A row at work."""
 
-    Args:
-        stage: What all rows share.
-        row: The row.
-        data: Folder of the recipe's sets.
-        path: The card.
-        work: Folder of what is kept between runs.
-        baseline: Card of the row that this one is compared with pair by pair.
-        examples: Of how many victims to keep pictures.
-        command: As it was given.
-        device: Where protector and attackers compute.
-        progress: Called with what is done, how far it is, and how far it goes.
+    setup: Setup
+    job: Job
+    row: TemplateRow
+    baseline: Card | None
 
-    Raises:
-        BautaError: as `run_template_recipe`; no card is written then.
-    """
-    recipe = stage.recipe
-    began = time.monotonic()
+    def say(self, what: str, done: int, total: int) -> None:
+        """Progress of the row."""
+        self.job.progress(f"{self.row.name}: {what}", done, total)
 
-    def say(what: str, done: int, total: int) -> None:
-        progress(f"{row.name}: {what}", done, total)
-
-    where = find_device(device)
-    protector = make_protector(stage, row, data, work, say, device).to(where)
-    if taught := sorted(set(protector.teachers) & set(recipe.judges)):
-        raise UsageError(
-            f"Row {row.name!r}: {taught[0]} helped to fit the protector and cannot judge it.",
-            hint="Take another judge.",
-        )
-    whole_key = _key(stage, row, protector, examples, baseline)
-    verified = work / "verified" / f"{whole_key[:24]}.safetensors"
-    if path.is_file() and (read_tensors(verified) is not None or not recipe.baseline):
-        try:
-            known = cards.read_card(path, cards.TEMPLATES)
-        except UsageError as error:
+    @cached_property
+    def protector(self) -> Protector:
+        """Fitted, and where it computes."""
+        where = find_device(self.job.device)
+        protector = make_protector(self.setup, self.job, self.row, self.say).to(where)
+        if taught := sorted(set(protector.teachers) & set(self.setup.recipe.judges)):
             raise UsageError(
-                f"Row {row.name!r} has a card that is none: {error.message}", hint="Delete or move it, and run again."
-            ) from error
-        if known["key"] == whole_key:
-            return known
-    secret, own_secret = (_secret(recipe.seed, number) if row.keyed else None for number in (0, 2))
-    shared: dict[str, Any] = {"seed": recipe.seed, "storage": row.storage or None}
-    folder = work / "representations"
-    made = [
-        protect_faces(
-            protector,
-            trial.faces,
-            folder,
-            key=secret,
-            keep=not place or protector.kind == "image",
-            progress=_of(say, trial),
-            **shared,
+                f"Row {self.row.name!r}: {taught[0]} helped to fit the protector and cannot judge it.",
+                hint="Take another judge.",
+            )
+        return protector
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of all that decides a card."""
+        setup, row, recipe = self.setup, self.row, self.setup.recipe
+        facts = [
+            cards.code()["sha256"],
+            self.protector.sha256,
+            [row.storage, row.keyed, row.sealed],
+            [asdict(attack) for attack in recipe.attackers_of(row)],
+            [one.pairs.sha256 for one in setup.evaluation],
+            [setup.protectors.sha256, setup.attackers.sha256],
+            [find_card(name).digest for name in (recipe.recognizer, *recipe.judges)],
+            [[name, *map(dict, found.values())] for name, found in setup.thresholds.items()],
+            [recipe.name, row.name, recipe.victims, list(recipe.fmrs), recipe.seed, recipe.note, self.job.examples],
+            [recipe.asked, recipe.evidence],
+            *([] if self.baseline is None else [self.baseline["key"]]),
+        ]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def verified(self) -> Path:
+        """File of which pairs were right, for rows that are compared with this one."""
+        return self.job.kept / "verified" / f"{self.key[:24]}.safetensors"
+
+    def protect(self, faces: Faces, key: bytes | None, what: str, *, keep: bool = True) -> Protected:
+        """Faces as the row stores them, under a key if it has one."""
+        return protect_faces(
+            self.protector,
+            faces,
+            self.job.kept / "representations",
+            seed=self.setup.recipe.seed,
+            key=key,
+            storage=self.row.storage or None,
+            keep=keep,
+            progress=lambda done, total: self.say(what, done, total),
         )
-        for place, trial in enumerate(stage.trials)
-    ]
-    own = protect_faces(
-        protector,
-        stage.asked,
-        folder,
-        key=own_secret,
-        progress=lambda done, total: say("attacker's faces", done, total),
-        **shared,
-    )
-    seen, learned = (_seen(one, row, recipe.seed, number) for one, number in ((made[0], 0), (own, 2)))
-    assert seen.values is not None
-    clean = [measures.clean_templates(protector, trial.faces) for trial in stage.trials]
-    probes = [measures.probe_templates(stage, protector, trial.faces) for trial in stage.trials]
-    probes_own = measures.probe_templates(stage, protector, stage.asked)
-    points = operating_points(
-        torch.cat([own.templates, probes_own]).numpy(),
-        stage.asked.subjects * 2,
-        first=np.arange(len(own.templates)),
-        second=np.arange(len(own.templates), 2 * len(own.templates)),
-        fmrs=recipe.fmrs,
-    )
-    scene = Scene(
-        protector, stage.attackers, stage.asked, learned, seen.values[stage.enrolled], secret, own_secret, work,
-        recipe.seed, say, stage.victims.enrolled, row.sealed,
-        steal(stage, seen.values, own, made[0].templates, probes[0], points) if row.keyed or row.sealed else None,
-    )  # fmt: skip
-    outcomes = {attack.name: carry_out(attack, scene) for attack in recipe.attackers_of(row)}
-    records = measures.recovered(stage, protector, made[0].templates, outcomes)
-    renewed = seen
-    if row.keyed:  # renewing a key needs no new photos: unlock with the old one, lock with the new
-        renewed = protect_faces(protector, stage.trials[0].faces, folder, key=_secret(recipe.seed, 1), **shared)
-    elif row.sealed:
-        renewed = _seen(made[0], row, recipe.seed, 1)
-    linked = measures.linkage(stage, clean[0], probes[0], seen, renewed, outcomes)
-    limits = dict(stage.thresholds) | {SYSTEM: {point.fmr: measures.limit_of(point, stage.asked) for point in points}}
-    attackers = [{**outcome.card.to_dict(), "fitted": dict(outcome.fitted)} for outcome in outcomes.values()]
-    looks = [attack.name for attack in recipe.attackers_of(row) if attack.kind == "picture"]
-    recovery = measures.summarise(records, limits, recipe.recognizer, recipe.fmrs, look=looks[0] if looks else "")
-    modes = [
-        measures.accuracy(trial.pairs, plain, shown, one.templates)
-        for trial, plain, shown, one in zip(stage.trials, clean, probes, made, strict=True)
-    ]
-    rights = [right for _, right in modes]
-    write_tensors(
-        verified,
-        {f"{place} {mode}": torch.from_numpy(right[mode]) for place, right in enumerate(rights) for mode in right},
-    )
-    results: Record = {
-        "accuracy": {trial.pairs.name: found for trial, (found, _) in zip(stage.trials, modes, strict=True)},
-        **({} if baseline is None else {"baseline": measures.against_baseline(baseline, stage, rights, work)}),
-        **(
-            {"black_box": measures.black_box(stage, protector, made, secret, work)} if protector.kind == "image" else {}
-        ),
-        **recovery,
-        **linked,
-        **measures.of_keys(outcomes),
-        "renewability": measures.renewability(stage, made[0], renewed, points, row.keyed or row.sealed),
-        "cost": measures.cost(protector, stage, secret, row.storage, OVERHEAD if row.sealed else 0),
-    }
-    card = cards.finish(
-        {
-            "name": f"{recipe.name}/{row.name}",
-            "recipe": recipe.name,
-            "evidence": recipe.evidence,
-            "note": recipe.note,
-            "key": whole_key,
-            "protector": _about(protector, row),
+
+    @cached_property
+    def keys(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """The deployment's key, its next one, and the attacker's own."""
+        seed = self.setup.recipe.seed
+        first, second, own = (_secret(seed, number) if self.row.keyed else None for number in range(3))
+        return first, second, own
+
+    @cached_property
+    def made(self) -> list[Protected]:
+        """Stored faces of each evaluation set; the numbers of the first alone where they are large."""
+        return [
+            self.protect(one.faces, self.keys[0], one.pairs.name, keep=not place or self.protector.kind == "image")
+            for place, one in enumerate(self.setup.evaluation)
+        ]
+
+    @cached_property
+    def own(self) -> Protected:
+        """The attacker's own faces."""
+        return self.protect(self.setup.asked, self.keys[2], "attacker's faces")
+
+    def seen(self, made: Protected, number: int) -> Protected:
+        """What a thief reads of stored numbers, sealed under a key of that number."""
+        if not self.row.sealed or made.values is None:
+            return made
+        return replace(made, values=sealed_numbers(made.values, _secret(self.setup.recipe.seed, number)))
+
+    @cached_property
+    def stored(self) -> Protected:
+        """The first evaluation set as a thief reads it."""
+        return self.seen(self.made[0], 0)
+
+    @cached_property
+    def renewed(self) -> Protected:
+        """The same once more, under the next key or seal if there is one."""
+        if self.row.keyed:  # renewing a key needs no new photos: unlock with the old one, lock with the new
+            return self.protect(self.setup.evaluation[0].faces, self.keys[1], "renewed")
+        return self.seen(self.made[0], 1) if self.row.sealed else self.stored
+
+    @cached_property
+    def probes(self) -> list[Tensor]:
+        """Templates of each evaluation set, as they are compared with what is stored."""
+        return [measures.probe_templates(self.setup, self.protector, one.faces) for one in self.setup.evaluation]
+
+    @cached_property
+    def points(self) -> Sequence[OperatingPoint]:
+        """Thresholds of the system, on the attacker's own faces."""
+        asked, own = self.setup.asked, self.own.templates
+        probes = measures.probe_templates(self.setup, self.protector, asked)
+        return operating_points(
+            torch.cat([own, probes]).numpy(),
+            asked.subjects * 2,
+            first=np.arange(len(own)),
+            second=np.arange(len(own), 2 * len(own)),
+            fmrs=self.setup.recipe.fmrs,
+        )
+
+    @cached_property
+    def access(self) -> Access:
+        """What attackers have access to."""
+        setup, row, values = self.setup, self.row, self.stored.values
+        assert values is not None
+        learned = self.seen(self.own, 2)
+        locked = row.keyed or row.sealed
+        store = steal(setup, values, self.own, self.made[0].templates, self.probes[0], self.points) if locked else None
+        return Access(
+            self.protector, setup.attackers, setup.asked, learned, values[setup.enrolled], self.keys[0], self.keys[2],
+            self.job.kept, setup.recipe.seed, self.say, setup.victims.enrolled, row.sealed, store,
+        )  # fmt: skip
+
+    def measure(self) -> Card:
+        """The fields of the card."""
+        setup, recipe, protector = self.setup, self.setup.recipe, self.protector
+        attacks = recipe.attackers_of(self.row)
+        access = self.access
+        outcomes = {attack.name: carry_out(attack, access) for attack in attacks}
+        records = measures.recovered(setup, protector, self.made[0].templates, outcomes)
+        limits = dict(setup.thresholds) | {
+            SYSTEM: {point.fmr: measures.limit_of(point, setup.asked) for point in self.points}
+        }
+        results = self.figures(outcomes)
+        looks = [attack.name for attack in attacks if attack.kind == "picture"]
+        if looks and (found := privacy(records, looks[0], recipe.judges[0])):
+            results["privacy"] = found
+        where = find_device(self.job.device)
+        return {
+            "protector": _about(protector, self.row),
             "recognizer": {"name": protector.recognizer.card.name, "sha256": protector.recognizer.card.sha256},
             "judges": [{"name": name, "sha256": find_card(name).sha256} for name in recipe.judges],
             "thresholds": {name: [dict(limit) for limit in found.values()] for name, found in limits.items()},
-            "seed": recipe.seed,
             "fmrs": list(recipe.fmrs),
-            "data": {
-                "evaluation": [
-                    {"name": trial.pairs.name, "pairs": len(trial.pairs.same), "sha256": trial.pairs.sha256}
-                    for trial in stage.trials
-                ],
-                "protector": _crowd(stage.makers),
-                "attacker": _crowd(stage.attackers),
-                "asked": len(stage.asked),
-                "victims": len(stage.victims),
-            },
-            "code": cards.code(),
-            "attackers": attackers,
+            "data": _sets(setup),
+            "attackers": [{**outcome.card.to_dict(), "fitted": dict(outcome.fitted)} for outcome in outcomes.values()],
             "results": results,
             "records": records,
-            "examples": _examples(stage, protector, scene, outcomes, examples),
-            "run": {
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "command": command,
-                "seconds": round(time.monotonic() - began, 2),
-                "machine": cards.machine(),
-                "device": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
-            },
-        },
-        cards.TEMPLATES,
-    )
-    cards.write_card(card, path)
-    return card
+            "examples": _examples(setup, access, outcomes, self.job.examples),
+            "run": {"device": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type},
+        }
+
+    def figures(self, outcomes: Mapping[str, Outcome]) -> Record:
+        """Results that do not follow from the records."""
+        setup, protector, locked = self.setup, self.protector, self.row.keyed or self.row.sealed
+        clean = [measures.clean_templates(protector, one.faces) for one in setup.evaluation]
+        linked = measures.linkage(setup, clean[0], self.probes[0], self.stored, self.renewed, outcomes)
+        modes = [
+            measures.accuracy(one.pairs, plain, shown, made.templates)
+            for one, plain, shown, made in zip(setup.evaluation, clean, self.probes, self.made, strict=True)
+        ]
+        results: Record = {
+            "accuracy": {one.pairs.name: found for one, (found, _) in zip(setup.evaluation, modes, strict=True)},
+            **self.compared([right for _, right in modes]),
+        }
+        if protector.kind == "image":
+            results["black_box"] = measures.black_box(setup, protector, self.made, self.keys[0], self.job.kept)
+        return {
+            **results,
+            **linked,
+            **measures.of_keys(outcomes),
+            "renewability": measures.renewability(setup, self.made[0], self.renewed, self.points, locked),
+            "cost": measures.cost(protector, setup, self.keys[0], self.row.storage, OVERHEAD if self.row.sealed else 0),
+        }
+
+    def compared(self, rights: Sequence[Mapping[str, measures.Floats]]) -> Record:
+        """What the row loses to the one that it is compared with; which pairs were right is kept for other rows."""
+        write_tensors(
+            self.verified,
+            {f"{place} {mode}": torch.from_numpy(right[mode]) for place, right in enumerate(rights) for mode in right},
+        )
+        if self.baseline is None:
+            return {}
+        return {"baseline": measures.against_baseline(self.baseline, self.setup, rights, self.job.kept)}
 
 
 def with_fitted(recipe: TemplateRecipe, place: Path) -> TemplateRecipe:
@@ -302,38 +297,36 @@ def with_fitted(recipe: TemplateRecipe, place: Path) -> TemplateRecipe:
     return replace(recipe, rows=(*(one for one in recipe.rows if one.name == recipe.baseline), row))
 
 
-def make_protector(
-    stage: Stage, row: TemplateRow, data: Path, work: Path, progress: Progress, device: str = "cpu"
-) -> Protector:
+def make_protector(setup: Setup, job: Job, row: TemplateRow, progress: Progress) -> Protector:
     """The protector of a row: loaded, or fitted on the protectors' half of the people and kept.
 
     Raises:
         UsageError: when there is no such method or setting, or it is for another recogniser.
         RecognizerError: when the recogniser cannot be used.
     """
-    recognizer = load_surrogate(stage.recipe.recognizer)
+    recognizer = load_surrogate(setup.recipe.recognizer)
     if row.fitted:
-        fitted_at = data / row.fitted
+        fitted_at = job.folder / row.fitted
         loaded: Protector = load_protector(fitted_at if fitted_at.exists() else Path(row.fitted), recognizer)
         return loaded
-    facts = [protection_code(), row.method, dict(row.options), recognizer.card.sha256, stage.makers.sha256]
-    folder = work / "protectors" / hashlib.sha256(json.dumps([*facts, stage.recipe.seed]).encode()).hexdigest()[:24]
+    facts = [protection_code(), row.method, dict(row.options), recognizer.card.sha256, setup.protectors.sha256]
+    folder = job.kept / "protectors" / hashlib.sha256(json.dumps([*facts, setup.recipe.seed]).encode()).hexdigest()[:24]
     if (folder / "card.toml").is_file():
         kept: Protector = load_protector(folder, recognizer)
         return kept
     method: type[Protector] = load_method(row.method)
     learning = {name: row.options.get(name) for name in ("split", "epochs", "batch", "rate")}
-    shared = hashlib.sha256(json.dumps([*facts[:1], *facts[3:], learning, stage.recipe.seed]).encode()).hexdigest()
+    shared = hashlib.sha256(json.dumps([*facts[:1], *facts[3:], learning, setup.recipe.seed]).encode()).hexdigest()
     fit_work = FitWork(
         recognizer,
-        hash_seed(stage.recipe.seed, "fit") % (1 << 31),
-        people=tuple(stage.makers.subjects),
-        data=stage.makers.name,
-        folder=work / "learned" / shared[:24],  # rows with the same parts learn them once
+        hash_seed(setup.recipe.seed, "fit") % (1 << 31),
+        people=tuple(setup.protectors.subjects),
+        data=setup.protectors.name,
+        folder=job.kept / "learned" / shared[:24],  # rows with the same parts learn them once
         progress=progress,
-        device=device if method.accelerated else "cpu",
+        device=job.device if method.accelerated else "cpu",
     )
-    images = stage.makers.pixels if method.learns else stage.makers.images(slice(0, 2))
+    images = setup.protectors.pixels if method.learns else setup.protectors.images(slice(0, 2))
     try:
         fitted = method.fit_with(images, dict(row.options), fit_work)
     except UsageError as error:
@@ -342,19 +335,18 @@ def make_protector(
     return fitted
 
 
-def _examples(
-    stage: Stage, protector: Protector, scene: Scene, outcomes: Mapping[str, Outcome], count: int
-) -> list[Record]:
+def _examples(setup: Setup, access: Access, outcomes: Mapping[str, Outcome], count: int) -> list[Record]:
     """Pictures of the first victims: the original, the mean face, what is stored, and what attackers recover."""
+    protector = access.protector
     with torch.no_grad():
-        look = protector.to_image(again(protector, scene.stolen[:count], scene.key), scene.key) if count else None
-    recovering = [one.name for one in stage.recipe.attackers if one.kind != "picture" and one.name in outcomes]
+        look = protector.to_image(again(protector, access.stolen[:count], access.key), access.key) if count else None
+    recovering = [one.name for one in setup.recipe.attackers if one.kind != "picture" and one.name in outcomes]
     shown = []
-    for place in range(min(count, len(stage.victims))):
+    for place in range(min(count, len(setup.victims))):
         assert look is not None
         pictures = {
-            "original": stage.victims.enrolled[place],
-            "mean face": stage.attackers.mean_face,
+            "original": setup.victims.enrolled[place],
+            "mean face": setup.attackers.mean_face,
             "stored": look[place],
         }
         for name in recovering:
@@ -390,27 +382,18 @@ def _about(protector: Protector, row: TemplateRow) -> Record:
     }
 
 
-def _crowd(faces: Faces) -> Record:
-    return {"name": faces.name, "sha256": faces.sha256, "people": faces.people, "images": len(faces)}
-
-
-def _key(stage: Stage, row: TemplateRow, protector: Protector, examples: int, baseline: cards.Card | None) -> str:
-    """Digest of all that decides a card."""
-    recipe = stage.recipe
-    facts = [
-        cards.code()["sha256"],
-        protector.sha256,
-        [row.storage, row.keyed, row.sealed],
-        [asdict(attack) for attack in recipe.attackers_of(row)],
-        [trial.pairs.sha256 for trial in stage.trials],
-        [stage.makers.sha256, stage.attackers.sha256],
-        [find_card(name).digest for name in (recipe.recognizer, *recipe.judges)],
-        [[name, *map(dict, found.values())] for name, found in stage.thresholds.items()],
-        [recipe.name, row.name, recipe.victims, list(recipe.fmrs), recipe.seed, recipe.note, examples],
-        [recipe.asked, recipe.evidence],
-        *([] if baseline is None else [baseline["key"]]),
-    ]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def _sets(setup: Setup) -> Record:
+    return {
+        "evaluation": [
+            {"name": one.pairs.name, "pairs": len(one.pairs.same), "sha256": one.pairs.sha256}
+            for one in setup.evaluation
+        ],
+        "asked": len(setup.asked),
+        "victims": len(setup.victims),
+    } | {
+        side: {"name": faces.name, "sha256": faces.sha256, "people": faces.people, "images": len(faces)}
+        for side, faces in (("protector", setup.protectors), ("attacker", setup.attackers))
+    }
 
 
 def _secret(seed: int, number: int) -> bytes:
@@ -423,7 +406,3 @@ def _seen(made: Protected, row: TemplateRow, seed: int, number: int) -> Protecte
     if not row.sealed or made.values is None:
         return made
     return replace(made, values=sealed_numbers(made.values, _secret(seed, number)))
-
-
-def _of(progress: Progress, trial: Trial) -> Callable[[int, int], None]:
-    return lambda done, total: progress(trial.pairs.name, done, total)

@@ -14,10 +14,7 @@ from torch import Tensor
 from bauta.attacks.replay import Replay, Victims, load_evaluator
 from bauta.benchmark.crop_sets import draw_crop_set
 from bauta.benchmark.stores.recipe import TemplateRecipe, half
-from bauta.benchmark.stores.representations import (
-    Faces,
-    read_faces,
-)
+from bauta.benchmark.stores.representations import Faces, read_faces
 from bauta.data.datasets import PairSet
 from bauta.data.people import assert_disjoint, excluded_names
 from bauta.errors import UsageError
@@ -28,8 +25,8 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """A set of pairs with its faces in memory.
+class EvaluationSet:
+    """A set of pairs to verify, with its faces in memory.
 
     Attributes:
         pairs: The set.
@@ -41,25 +38,25 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class Setup:
     """What all rows of a recipe share.
 
     Attributes:
         recipe: The recipe.
-        trials: To verify.
-        makers: Faces that protectors are fitted on.
+        evaluation: To verify.
+        protectors: Faces that protectors are fitted on.
         attackers: Faces that attackers learn from.
         asked: Those of them that they have protected.
-        victims: Whose representations leak; faces of the first trial.
-        enrolled: (V,) indices of their enrolled images in the first trial.
+        victims: Whose representations leak; faces of the first evaluation set.
+        enrolled: (V,) indices of their enrolled images in the first evaluation set.
         others: (V,) indices of their other ones.
         replay: Recognisers that say whether recovered faces are the victims.
         thresholds: By recogniser and false match rate.
     """
 
     recipe: TemplateRecipe
-    trials: tuple[Trial, ...]
-    makers: Faces
+    evaluation: tuple[EvaluationSet, ...]
+    protectors: Faces
     attackers: Faces
     asked: Faces
     victims: Victims
@@ -69,7 +66,7 @@ class Stage:
     thresholds: Mapping[str, Mapping[float, Mapping[str, Any]]]
 
 
-def set_up(recipe: TemplateRecipe, data: Path) -> Stage:
+def set_up(recipe: TemplateRecipe, data: Path) -> Setup:
     """Read the sets, split people, load judges, and make sure that nobody is on two sides.
 
     Raises:
@@ -78,30 +75,29 @@ def set_up(recipe: TemplateRecipe, data: Path) -> Stage:
         RecognizerError: when a recogniser cannot be used.
     """
     limits = _thresholds(recipe)
-    trials: list[Trial] = []
+    sets: list[EvaluationSet] = []
     for evaluation in recipe.evaluation:
         pairs = evaluation.read(data)
-        if pairs.name in [trial.pairs.name for trial in trials]:
+        if pairs.name in [one.pairs.name for one in sets]:
             raise UsageError(
                 f"Two sets are called {pairs.name!r}, and one would hide the other.", hint="Give them other counts."
             )
-        trials.append(Trial(pairs, read_faces(pairs.name, pairs.images, pairs.subjects)))
+        sets.append(EvaluationSet(pairs, read_faces(pairs.name, pairs.images, pairs.subjects)))
     evaluated = excluded_names((data / path for path in recipe.exclude), recipe.exclude_people)
-    evaluated |= {name for trial in trials for name in trial.pairs.subjects}
-    crowd = draw_crop_set(data, recipe.people, evaluated, recipe.seed)
-    sides = [half(crowd, attacking=attacking) for attacking in (False, True)]
+    evaluated |= {name for one in sets for name in one.pairs.subjects}
+    people = draw_crop_set(data, recipe.people, evaluated, recipe.seed)
+    sides = [half(people, attacking=attacking) for attacking in (False, True)]
     assert_disjoint(sides[0].subjects, sides[1].subjects)
     for side in sides:
         assert_disjoint(side.subjects, evaluated)
-    makers, attackers = (read_faces(side.name, side.images, side.subjects) for side in sides)
-    enrolled, others = draw_victims(trials[0].pairs, recipe.victims, recipe.seed)
-    first = trials[0].faces
+    protectors, attackers = (read_faces(side.name, side.images, side.subjects) for side in sides)
+    enrolled, others = draw_victims(sets[0].pairs, recipe.victims, recipe.seed)
+    first = sets[0].faces
     victims = Victims(first.images(enrolled), first.images(others), tuple(first.subjects[one] for one in enrolled))
     judges = {name: load_evaluator(find_card(name)) for name in (recipe.recognizer, *recipe.judges)}
     asked = attackers.some(recipe.asked, recipe.seed)
-    return Stage(
-        recipe, tuple(trials), makers, attackers, asked, victims, enrolled, others, Replay(victims, judges), limits
-    )
+    replay = Replay(victims, judges)
+    return Setup(recipe, tuple(sets), protectors, attackers, asked, victims, enrolled, others, replay, limits)
 
 
 def draw_victims(pairs: PairSet, count: int, seed: int) -> tuple[Tensor, Tensor]:

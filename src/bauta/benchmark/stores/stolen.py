@@ -9,18 +9,18 @@ from torch import Tensor
 
 from bauta.benchmark.protocols import OperatingPoint
 from bauta.benchmark.stores.representations import Protected, StolenStore
-from bauta.benchmark.stores.setup import Stage
+from bauta.benchmark.stores.setup import Setup
 from bauta.errors import UsageError
 from bauta.names import normalise_name
 
 
 def steal(
-    stage: Stage, values: Tensor, own: Protected, templates: Tensor, probes: Tensor, points: Sequence[OperatingPoint]
+    setup: Setup, values: Tensor, own: Protected, templates: Tensor, probes: Tensor, points: Sequence[OperatingPoint]
 ) -> StolenStore:
     """The first set's rows but for the photos that victims and known people are looked for with.
 
     Args:
-        stage: What all rows of a recipe share.
+        setup: What all rows of a recipe share.
         values: (N, ...) what is stored of the first set, as a thief reads it.
         own: The attacker's own faces, as he protects them.
         templates: (N, D) of what is stored, by whoever has the key.
@@ -30,8 +30,8 @@ def steal(
     Raises:
         UsageError: when nobody of the first set is left to be known.
     """
-    pairs, faces = stage.trials[0].pairs, stage.trials[0].faces
-    victims = {normalise_name(name) for name in stage.victims.subjects}
+    pairs, faces = setup.evaluation[0].pairs, setup.evaluation[0].faces
+    victims = {normalise_name(name) for name in setup.victims.subjects}
     met: dict[str, tuple[int, int]] = {}
     for place in pairs.same.nonzero()[0].tolist():
         one, other = int(pairs.first[place]), int(pairs.second[place])
@@ -40,22 +40,22 @@ def steal(
     if not met:
         raise UsageError("Everybody in the first set is a victim: nobody's photo is known.", hint="Have fewer victims.")
     known, another = torch.tensor(list(met.values())).T
-    probing = {*stage.others.tolist(), *another.tolist()} - {*stage.enrolled.tolist(), *known.tolist()}
+    probing = {*setup.others.tolist(), *another.tolist()} - {*setup.enrolled.tolist(), *known.tolist()}
     stored = torch.tensor([place for place in range(len(faces)) if place not in probing])
     where = {place: row for row, place in enumerate(stored.tolist())}
     strictest = min(points, key=lambda point: point.fmr)
     assert own.values is not None
     return StolenStore(
         rows=values[stored],
-        places=torch.tensor([where[place] for place in stage.enrolled.tolist()]),
+        places=torch.tensor([where[place] for place in setup.enrolled.tolist()]),
         own=own.values,
         known=values[known],
         same=faces.at(known),
         another=faces.at(another),
-        enrolled=faces.at(stage.enrolled),
-        others=faces.at(stage.others),
-        probes=probes[stage.others],
-        true=templates[stage.enrolled],
+        enrolled=faces.at(setup.enrolled),
+        others=faces.at(setup.others),
+        probes=probes[setup.others],
+        true=templates[setup.enrolled],
         limit=strictest.cosine,
         fmr=strictest.fmr,
     )
