@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import cv2
@@ -60,19 +61,26 @@ class Change:
     """What becomes of one picture.
 
     Attributes:
-        delta: (H, W, 3) float32 in [-1, 1] to be added to the picture; what a warp does is in it. Exactly 0 where no
-            edit reaches.
+        pixels: (H, W, 3) of the picture.
         edits: One for each face that has one, in the order of the faces.
+        placements: Where the view of each edit lies.
         kept: Numbers of those faces.
         left: Numbers of the faces for which no view could be cut: too small, cut off, or without an orientation.
         seconds: Wall time of each edit: of its batch, divided by the faces in it.
     """
 
-    delta: FloatArray
+    pixels: FloatArray = field(repr=False)
     edits: tuple[Edit, ...]
+    placements: tuple[Placement, ...]
     kept: tuple[int, ...]
     left: tuple[int, ...]
     seconds: tuple[float, ...]
+
+    @cached_property
+    def delta(self) -> FloatArray:
+        """(H, W, 3) float32 in [-1, 1] to be added to the picture; what a warp does is in it. Exactly 0 where no edit
+        reaches."""
+        return merged(self.pixels, list(zip(self.edits, self.placements, strict=True)))
 
     @property
     def payloads(self) -> tuple[bytes, ...]:
@@ -236,8 +244,9 @@ def edit_pictures(
         ]
         changes.append(
             Change(
-                delta=_merged(picture.pixels, [(edit, placement) for _, edit, placement, _ in mine]),
+                pixels=picture.pixels,
                 edits=tuple(edit for _, edit, _, _ in mine),
+                placements=tuple(placement for _, _, placement, _ in mine),
                 kept=tuple(face for face, _, _, _ in mine),
                 left=tuple(left[number]),
                 seconds=tuple(seconds for _, _, _, seconds in mine),
@@ -319,13 +328,12 @@ def _asked(
 # Putting edits together
 
 
-def _merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> FloatArray:
-    """What to add to a picture for all its edits."""
-    delta = np.zeros_like(pixels)
+def merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> FloatArray:
+    """What to add to a picture (H, W, 3) for all its edits; the first ones hold their ground where faces meet."""
+    delta = np.zeros(pixels.shape, pixels.dtype)  # whose pages take no memory until an edit reaches them
     for edit, placement in placed:
-        patch, there = placement.patch(edit.delta), delta[placement.rows, placement.columns]
+        patch, there = placement.patch(edit.delta).clip(-1, 1), delta[placement.rows, placement.columns]
         np.copyto(there, patch, where=np.abs(patch) > np.abs(there))
-    delta = delta.clip(-1, 1)
     warps = [(edit.warp, placement) for edit, placement in placed if edit.warp is not None]
     if warps:
         top, left = (min(getattr(place, side) for _, place in warps) for side in ("top", "left"))

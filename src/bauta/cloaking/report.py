@@ -25,14 +25,15 @@ from bauta.cloaking.report_data import (
     RecognizerRecord,
     ReferenceRecord,
     ReportRecord,
+    Treatment,
 )
 from bauta.cloaking.report_page import render
 from bauta.cloaking.roles import Roles
 from bauta.cloaking.settings import ProtectSettings
-from bauta.faces.faces import SearchLimit
+from bauta.faces.faces import Faces, SearchLimit
 from bauta.judging import words
 from bauta.judging.conditions import CONDITIONS
-from bauta.judging.findings import Box, Finding, Verdict, decide
+from bauta.judging.findings import Box, Cause, Finding, Verdict, decide
 from bauta.judging.verification import FaceVerification
 from bauta.recognizers.cards import RecognizerCard
 from bauta.schema import plain
@@ -50,7 +51,9 @@ class FaceResult:
         landmarks: Five (x, y).
         score: The detector's confidence.
         verification: What the judges say.
-        mask: What the mask took; None when the photo was only verified.
+        mask: What the mask took; None when the photo was only verified, or the face is covered.
+        treatment: What was done to it; None when the photo was only verified.
+        cause: Of a covered face, why.
     """
 
     box: list[float]
@@ -58,6 +61,27 @@ class FaceResult:
     score: float
     verification: FaceVerification
     mask: MaskFacts | None
+    treatment: Treatment | None = None
+    cause: Cause | None = None
+
+    @classmethod
+    def of(
+        cls,
+        faces: Faces,
+        number: int,
+        verification: FaceVerification,
+        mask: MaskFacts | None = None,
+        treatment: Treatment | None = None,
+        cause: Cause | None = None,
+    ) -> FaceResult:
+        """The result of one of the faces of a photo."""
+        box, landmarks, score = faces.boxes[number], faces.landmarks[number], faces.scores[number]
+        return cls(box.tolist(), landmarks.tolist(), float(score), verification, mask, treatment, cause)
+
+    def numbered(self, number: int) -> FaceResult:
+        """The same, with findings that name the face by its number, from 1."""
+        findings = tuple(replace(finding, face=number) for finding in self.verification.findings)
+        return replace(self, verification=replace(self.verification, findings=findings))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +91,9 @@ class Report:
     Attributes:
         source: The original.
         output: The protected photo.
-        faces: The protected faces, largest first.
+        faces: The protected faces, largest first; then those that were covered without being chosen.
         spared: Boxes of faces that were left as they are because nobody asked for their protection.
-        unprotected: Boxes of faces that should have been protected and that no mask could be made for.
+        unprotected: Boxes of faces that should have been protected or covered, and could not be.
         roles: Who was attacked and who judged.
         references: Other photos of the person, by name and SHA-256.
         settings: What was asked for.
@@ -118,6 +142,11 @@ class Report:
             *(Finding("face-without-mask", face=bare + at, box=_box(box)) for at, box in enumerate(self.unprotected)),
             *(Finding("search-limited", reason=limit) for limit in self.limits),
             *(finding for face in self.faces for finding in face.verification.findings),
+            *(
+                Finding("face-covered", face=number, box=_box(face.box), cover=face.treatment, cause=face.cause)
+                for number, face in enumerate(self.faces, 1)
+                if face.treatment in ("blur", "pixelate")
+            ),
             *(Finding("face-left-alone", face=spared + at, box=_box(box)) for at, box in enumerate(self.spared)),
             *(
                 Finding("not-calibrated", judge=card.name)
@@ -175,6 +204,7 @@ class Report:
             compared_with=self._compared_with,
             stronger=self.settings.strength != "high",
             longer=any(face.mask is not None and face.mask.stopped == "deadline" for face in self.faces),
+            coverable=self.settings.fallback == "none",
         )
 
     @property
@@ -214,6 +244,8 @@ class Report:
                 seed=self.settings.seed,
                 budget_seconds=self.settings.budget,
                 config=self.config,
+                fallback=self.settings.fallback,
+                others=self.settings.others,
                 fitted=list(self.fitted),
             ),
             metadata_policy=self.settings.metadata.name.lower(),  # type: ignore[arg-type]
@@ -290,6 +322,7 @@ class Report:
             warnings=words.warnings(answer.findings, self.names),
             found=answer.found,
             quality=QualityRecord(answer.footprint, answer.box),
+            treatment=face.treatment,
             mask=face.mask,
             comparisons=list(answer.comparisons),
         )

@@ -259,6 +259,17 @@ class Cloak(ABC, Generic[C]):
         return {}
 
     @classmethod
+    def escalations(cls, config: C) -> Sequence[C]:
+        """Settings to try one after the other while judges still match a face, each as invisible as these or nearly so.
+
+        What a strength allows to be seen stays the limit. None by default.
+
+        Args:
+            config: What was tried first.
+        """
+        return ()
+
+    @classmethod
     def configured(cls, options: Mapping[str, Any], *, strength: Strength | None = None) -> C:
         """Settings from options by name, of which ``preset`` chooses among `Settings.presets`.
 

@@ -38,11 +38,13 @@ class Photo:
         path: Where it was read from; None for bytes.
         format: ``JPEG``, ``PNG``, ``WEBP``, ``TIFF``, ``HEIF`` or ``AVIF``.
         sha256: Hash of the bytes it was read from, in hexadecimal.
+        content: Those bytes.
     """
 
     path: Path | None
     format: str
     sha256: str
+    content: bytes = field(repr=False)
     _raster: Raster = field(repr=False)
     _metadata: Metadata = field(repr=False)
     _encode: Callable[[Raster, Metadata], bytes] = field(repr=False)
@@ -160,11 +162,15 @@ class Photo:
         metadata: MetadataPolicy = MetadataPolicy.PRIVATE,
         overwrite: bool = False,
     ) -> None:
-        """Writes the photo atomically, readable for no one to whom the original is closed; that is never replaced.
+        """Write the photo, as `encode` codes it and `store` puts it in its place; see there."""
+        self.store(self.encode(metadata=metadata), destination, overwrite=overwrite)
+
+    def store(self, content: bytes, destination: Path, *, overwrite: bool = False) -> None:
+        """Write what `encode` made atomically, closed to whom the original is closed; that is never replaced.
 
         Args:
+            content: The file.
             destination: A file name with an ending of this format, in a folder that exists.
-            metadata: What is kept.
             overwrite: Whether another file of that name may be replaced.
 
         Raises:
@@ -179,7 +185,6 @@ class Photo:
             )
         originals = [self.path] if self.path else []
         like = self.path if self.path and self.path.exists() else None
-        content = self.encode(metadata=metadata)
         write_atomically(destination, content, overwrite=overwrite, originals=originals, like=like)
 
 
@@ -211,7 +216,7 @@ def read_photo(source: Path | str | bytes, *, max_pixels: int = MAX_PIXELS) -> P
     except Exception as error:  # decoders answer hostile bytes with exceptions of every type
         raise opened.unreadable(_reason(error, format_name)) from error
     digest = hashlib.sha256(data).hexdigest()
-    return Photo(path, format_name, digest, decoded.raster, decoded.metadata, decoded.encode)
+    return Photo(path, format_name, digest, data, decoded.raster, decoded.metadata, decoded.encode)
 
 
 def _reason(error: Exception, format_name: str) -> str:
