@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bauta.cloaking.fingerprints import judging_fingerprint, mask_fingerprint
-from bauta.cloaking.outcomes import WEAK, Outcome, verdict_code
+from bauta.cloaking.outcomes import WEAK, FaceOutcome, Outcome, verdict_code
 from bauta.cloaking.places import WEAK_FOLDER, Task, make_parents, plan, report_places
 from bauta.cloaking.records import (
     RECORDS,
@@ -71,6 +71,7 @@ class FolderRun:
         mask: Fingerprint of everything but the photo that makes the product.
         judging: Fingerprint of everything that judges it.
         originals: Real paths of all sources, none of which may be written to.
+        force: Whether to make finished photos anew, and to replace what others put in a product's place.
     """
 
     directory: Path
@@ -79,6 +80,7 @@ class FolderRun:
     mask: str
     judging: str
     originals: frozenset[str]
+    force: bool = False
     _pipeline: Pipeline | None = field(default=None, repr=False)
 
     @property
@@ -113,7 +115,7 @@ class FolderRun:
     def _protect(self, task: Task, progress: Progress, photo: Photo) -> Outcome:
         place, known = self._place(task, photo)
         ours = known.unchanged(self.directory) if known else {}
-        product = self._finished_product(photo, known, ours)
+        product = None if self.force else self._finished_product(photo, known, ours)
         if known and product and ours == known.files and self._as_asked(known):
             return _again(task.source, self.directory, known)
         pages = report_places(task, place, self.directory, ours) if self.reports else ()
@@ -168,7 +170,7 @@ class FolderRun:
         """
         ours = record.earlier
         taken = next((p for p in drafts if p.as_posix() not in ours and os.path.lexists(self.directory / p)), None)
-        if taken is not None:
+        if taken is not None and not self.force:
             raise OutputExists(
                 f"{self.directory / taken} appeared or changed while its photo was being protected; "
                 "it was left as it is.",
@@ -222,7 +224,7 @@ class FolderRun:
             if known and known.source != digest_of_path(task.source) and known.source_sha256 != photo.sha256:
                 known = None
             there = [path.as_posix() for path in both if os.path.lexists(self.directory / path)]
-            if not there or (known and known.unchanged(self.directory).keys() >= set(there)):
+            if self.force or not there or (known and known.unchanged(self.directory).keys() >= set(there)):
                 return place, known
             number += 1
             place = first.with_name(fitting_name(f"{first.stem}-{number}", first.suffix))
@@ -235,6 +237,7 @@ def protect_photos(
     *,
     jobs: int = 1,
     reports: bool = True,
+    force: bool = False,
     finished: Callable[[Outcome], None] = lambda outcome: None,
     progress: Progress = silent,
 ) -> list[Outcome]:
@@ -246,6 +249,7 @@ def protect_photos(
         settings: What to do.
         jobs: Worker processes; each gets its share of the cores.
         reports: Whether to write a report beside each photo.
+        force: Whether to make finished photos anew, and to replace files of other makers; originals never.
         finished: Called with each outcome as it comes.
         progress: Called as one photo advances; only with one job.
 
@@ -285,6 +289,7 @@ def protect_photos(
         mask=mask_fingerprint(pipeline),
         judging=judging_fingerprint(pipeline),
         originals=originals,
+        force=force,
     )
     if jobs == 1 or len(tasks) < 2:
         run._pipeline = pipeline
@@ -433,6 +438,7 @@ def _outcome(source: Path, report: Report, target: Path, judged_again: bool) -> 
         message=report.summary,
         warnings=tuple(report.warnings),
         faces=len(report.faces),
+        per_face=report.per_face,
         psnr=min(ratios, default=None),
         margin=report.margin,
         matching=len(report.recognised_by),
@@ -449,8 +455,10 @@ def _placed(outcome: Outcome, directory: Path, record: Record) -> Outcome:
 def _again(source: Path, directory: Path, known: Record) -> Outcome:
     """The recorded outcome of a photo that is finished."""
     recorded = {one.name: known.outcome[one.name] for one in fields(Outcome) if one.name in known.outcome}
+    faces = [{**one, "box": tuple(one["box"])} for one in known.outcome.get("per_face", ())]
     values = {
         "source": source,
+        "per_face": tuple(FaceOutcome(**one) for one in faces),
         "output": directory / known.product,
         "warnings": tuple(known.outcome.get("warnings", ())),
         "skipped": True,

@@ -107,7 +107,7 @@ class Pipeline:
         chosen, others = self.select(photo)
         faces = Faces.join([chosen, others])
         clock.lap("detection")
-        making = Making(photo, faces, self._cloaks, lambda: self._work(progress), self.settings.budget)
+        making = Making(photo, faces, self._cloaks, lambda: self.work(progress), self.settings.budget)
         content, saved = self._make(making, len(chosen), clock, progress)
         payloads = [making.masks[number].edit.payload if number in making.masks else b"" for number in making.treated]
         if destination is not None:
@@ -368,7 +368,7 @@ class Pipeline:
         similarity = member.judge.embed(crops) @ people.T
         return np.asarray(similarity.max(1) >= member.thresholds[SELECTION_FMR].cosine)
 
-    def _work(self, progress: Progress) -> Work:
+    def work(self, progress: Progress) -> Work:
         """What the cloak is given."""
         return Work.seeded(
             self.settings.seed,

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bauta.cloaking.outcomes import FaceOutcome
 from bauta.cloaking.report_data import (
     SCHEMA,
     ConditionRecord,
@@ -193,6 +194,30 @@ class Report:
     def warnings(self) -> list[str]:
         """Everything short of a bad verdict that a person should know, each once."""
         return words.warnings(self.findings, self.names)
+
+    @property
+    def per_face(self) -> tuple[FaceOutcome, ...]:
+        """What became of every face, by number."""
+        treated = [
+            FaceOutcome(
+                number,
+                self.names[number],
+                _box(face.box),
+                face.treatment or "none",
+                face.verification.verdict,
+                face.verification.margin,
+            )
+            for number, face in enumerate(self.faces, 1)
+        ]
+        others: list[tuple[list[float], Literal["none", "left"]]] = [(box, "none") for box in self.unprotected]
+        others += [(box, "left") for box in self.spared]
+        return (
+            *treated,
+            *(
+                FaceOutcome(number, self.names[number], _box(box), treatment)
+                for number, (box, treatment) in enumerate(others, len(treated) + 1)
+            ),
+        )
 
     @property
     def _circumstances(self) -> words.Circumstances:

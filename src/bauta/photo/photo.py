@@ -17,7 +17,7 @@ from bauta.errors import OutputError, PhotoError, PhotoTooLarge, UnreadablePhoto
 from bauta.files import write_atomically
 from bauta.photo.cleaning import Removed
 from bauta.photo.codec import Decoded, Source
-from bauta.photo.files import SUFFIXES
+from bauta.photo.files import SUFFIXES, kind_by_name
 from bauta.photo.metadata import Metadata, MetadataPolicy
 from bauta.photo.raster import Raster
 from bauta.photo.readback import embedded_pictures
@@ -204,7 +204,7 @@ def read_photo(source: Path | str | bytes, *, max_pixels: int = MAX_PIXELS) -> P
     name = _name(path)
     data = source if isinstance(source, bytes) else _read(Path(source), max_pixels)
     opened = Source(name, data, max_pixels)
-    format_name = _format_of(opened)
+    format_name = _format_of(opened, path)
     try:
         decoded: Decoded = import_module(f"bauta.photo.formats.{format_name.lower()}").decode(opened)
     except PhotoError:
@@ -271,11 +271,13 @@ _OTHER_KINDS = (
     (b"<svg", "an SVG drawing"),
     (b"IIU\0", "a raw camera file"),
     (b"IIRO", "a raw camera file"),
+    (b"\x1a\x45\xdf\xa3", "a film"),
+    (b"\0\0\1\xba", "a film"),
     (b"FUJIFILMCCD-RAW", "a raw camera file"),
 )
 
 
-def _format_of(source: Source) -> str:
+def _format_of(source: Source, path: Path | None) -> str:
     head = source.data[:64]
     if not head:
         raise source.unreadable("it is empty")
@@ -284,14 +286,16 @@ def _format_of(source: Source) -> str:
             return format_name
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
-    hint = "Convert it to JPEG, PNG, WebP, TIFF, HEIC or AVIF."
+    hint, frame = "Convert it to JPEG, PNG, WebP, TIFF, HEIC or AVIF.", "Save the frame you want as a photo."
     if head[4:8] == b"ftyp":
         if b"avif" in head or b"avis" in head:
             return "AVIF"
         if head[8:12] in _HEIF_BRANDS:
             return "HEIF"
-        raise source.unsupported("a film", hint="Save the frame you want as a photo.")
+        raise source.unsupported("a film", hint=frame)
     for magic, kind in _OTHER_KINDS:
         if head.startswith(magic):
-            raise source.unsupported(kind, hint=hint)
+            raise source.unsupported(kind, hint=frame if kind == "a film" else hint)
+    if path is not None and (named := kind_by_name(path)):
+        raise source.unsupported(named, hint=frame if named == "a film" else hint)
     raise source.unreadable("it is no image")
