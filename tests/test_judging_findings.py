@@ -13,9 +13,9 @@ import pytest
 
 import bauta
 from bauta.cloaking.outcomes import verdict_code
+from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.report import Report
 from bauta.cloaking.report_data import report_schema
-from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.settings import ProtectSettings
 from bauta.cloaking.verbs import protect
 from bauta.judging import words
