@@ -31,6 +31,7 @@ from bauta.cloaking.report_data import (
 from bauta.cloaking.report_page import render
 from bauta.cloaking.roles import Roles
 from bauta.cloaking.settings import ProtectSettings
+from bauta.faces.detection import smallest_face
 from bauta.faces.faces import Faces, SearchLimit
 from bauta.judging import words
 from bauta.judging.conditions import CONDITIONS
@@ -283,10 +284,11 @@ class Report:
             unprotected_boxes=[_box(box) for box in self.unprotected],
             spared_boxes=[_box(box) for box in self.spared],
             search_limits=list(self.limits),
+            smallest_face=smallest_face(self.original.shape),
             seconds=self.seconds,
             environment=self.environment,
             protects_against=self._protects_against(),
-            does_not_protect_against=words.does_not_protect_against(self.findings),
+            does_not_protect_against=words.does_not_protect_against(self.findings, smallest_face(self.original.shape)),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -223,6 +223,7 @@ class ReportRecord:
         unprotected_boxes: x1, y1, x2, y2 of faces neither masked nor covered; their numbers follow the faces'.
         spared_boxes: The same of faces that nobody asked to protect; their numbers follow those.
         search_limits: What stopped the search for faces, if anything.
+        smallest_face: Height in pixels of the smallest face that was looked for.
         seconds: Wall time by part.
         environment: Versions and machine.
         protects_against: What was measured to help on this photo, one sentence each.
@@ -250,6 +251,7 @@ class ReportRecord:
     unprotected_boxes: list[Box]
     spared_boxes: list[Box]
     search_limits: list[SearchLimit]
+    smallest_face: float
     seconds: dict[str, float]
     environment: dict[str, str]
     protects_against: list[str]

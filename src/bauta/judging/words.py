@@ -316,14 +316,20 @@ def protects_against(judges: Sequence[str], held: Sequence[str], margin: float |
     return said
 
 
-def does_not_protect_against(findings: Sequence[Finding]) -> list[str]:
-    """What was measured to fail on this photo, then what no mask helps against."""
+def does_not_protect_against(findings: Sequence[Finding], smallest: float) -> list[str]:
+    """What was measured to fail on this photo, then what no mask helps against.
+
+    Args:
+        findings: Of the photo.
+        smallest: Height in pixels of the smallest face that was looked for.
+    """
     undone = [finding for finding in findings if finding.kind == "match-under-condition"]
     said = []
     if undone:
         ways = _listed(list(dict.fromkeys(_phrase(finding.condition) for finding in undone)), "or")
         said.append(f"Matching by {_judges(undone)} once this photo is {ways}.")
-    return [*said, *DOES_NOT_PROTECT_AGAINST]
+    small = f"Faces of less than {smallest:.0f} pixels in height, which are not looked for, though some are found."
+    return [*said, *DOES_NOT_PROTECT_AGAINST, small]
 
 
 def _judges(findings: Sequence[Finding]) -> str:
