@@ -22,7 +22,7 @@ from bauta.judging.findings import VERDICTS, Cause, Cover
 from bauta.judging.verification import FaceVerification
 from bauta.photo import Photo
 
-COVERS: dict[Cover, dict[str, Any]] = {"blur": {"sigma": 12.0}, "pixelate": {"cells": 6}}
+COVERS: dict[Cover, dict[str, Any]] = {"blur": {"sigma": 20.0}, "pixelate": {"cells": 5}}
 """Settings of the cloaks that cover a face; docs/protecting.md says how they were chosen."""
 
 _LEAST = 32

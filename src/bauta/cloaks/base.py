@@ -260,9 +260,9 @@ class Cloak(ABC, Generic[C]):
 
     @classmethod
     def escalations(cls, config: C) -> Sequence[C]:
-        """Settings to try one after the other while judges still match a face, each as invisible as these or nearly so.
+        """Settings to try one after the other while judges still match a face; none by default.
 
-        What a strength allows to be seen stays the limit. None by default.
+        Each keeps to what may be seen at the strength that `config` stands for.
 
         Args:
             config: What was tried first.
