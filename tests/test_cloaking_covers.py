@@ -33,8 +33,8 @@ FAINT = ProtectSettings(method="negative", options=(("amount", 0.01),))
 @pytest.fixture(autouse=True)
 def grey(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fakes see coarse colours alone, so here a cover has to leave nothing of them."""
-    monkeypatch.setitem(COVERS, "blur", {"sigma": 50.0})
-    monkeypatch.setitem(COVERS, "pixelate", {"cells": 1})
+    monkeypatch.setitem(COVERS, "blur", ({"sigma": 50.0},))
+    monkeypatch.setitem(COVERS, "pixelate", ({"cells": 1},))
 
 
 def made(path: Path, settings: ProtectSettings) -> Report:
@@ -122,11 +122,19 @@ class TestFallback:
     def test_a_cover_that_a_judge_sees_through_stays_weak(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(COVERS, "blur", {"sigma": 0.1})
+        monkeypatch.setitem(COVERS, "blur", ({"sigma": 0.1}, {"sigma": 0.2}))
         report = made(write_photo(tmp_path / "a.png", "anna"), replace(FAINT, fallback="blur"))
         assert report.verdict == "weak"
         assert report.faces[0].treatment == "blur"
-        assert "fallback" not in report.summary
+        assert report.summary.endswith("in the protected photo. Do not share this photo.")
+
+    def test_a_cover_that_a_judge_sees_through_becomes_thicker(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(COVERS, "blur", ({"sigma": 0.1}, {"sigma": 50.0}))
+        report = made(write_photo(tmp_path / "a.png", "anna", "bert"), replace(FAINT, fallback="blur"))
+        assert report.verdict == "protected"
+        assert [face.treatment for face in report.faces] == ["blur", "blur"]
 
     def test_unconfirmed_is_not_protected(self, stage: Stage, tmp_path: Path) -> None:
         stage.drop("attacked_one", "judge_one", "judge_two")

@@ -22,8 +22,12 @@ from bauta.judging.findings import VERDICTS, Cause, Cover
 from bauta.judging.verification import FaceVerification
 from bauta.photo import Photo
 
-COVERS: dict[Cover, dict[str, Any]] = {"blur": {"sigma": 20.0}, "pixelate": {"cells": 5}}
-"""Settings of the cloaks that cover a face; docs/protecting.md says how they were chosen."""
+COVERS: dict[Cover, tuple[dict[str, Any], ...]] = {
+    "blur": ({"sigma": 20.0}, {"sigma": 50.0}),
+    "pixelate": ({"cells": 5}, {"cells": 2}),
+}
+"""Settings of the cloaks that cover a face, the later ones for faces that are matched even so: of a face of 20 pixels little
+is there to take away. docs/protecting.md says how they were chosen."""
 
 _LEAST = 32
 """Pixels a side of what is covered of a face that is too small for a view of its own."""
@@ -69,6 +73,7 @@ class Making:
         self.faces = faces
         self.masks: dict[int, Mask] = {}
         self.covers: dict[int, tuple[Cover, Cause]] = {}
+        self._thickness: dict[int, int] = {}
         self.uncovered: set[int] = set()
         self.answers: dict[int, FaceVerification] = {}
         self._cloaks = cloaks
@@ -98,15 +103,20 @@ class Making:
         """Cover these faces, with what is left of their masks taken off."""
         for number in numbers:
             self.covers[number] = (how, cause)
+            self._thickness[number] = 0
             self.masks.pop(number, None)
 
     def product(self) -> Photo:
         """The photo as it is now. A face that cannot be covered loses its cover, and is bare."""
         placed = [(mask.edit, mask.placement) for _, mask in sorted(self.masks.items())]
         photo = self.photo.with_perturbation(merged(self.photo.pixels, placed)) if placed else self.photo
-        for how in COVERS:
-            numbers = [number for number, (cover, _) in sorted(self.covers.items()) if cover == how]
-            photo, left = covered(photo, self.faces[np.array(numbers, dtype=np.int64)], how)
+        for how, settings in sorted({(how, self._thickness[number]) for number, (how, _) in self.covers.items()}):
+            numbers = [
+                number
+                for number, (cover, _) in sorted(self.covers.items())
+                if (cover, self._thickness[number]) == (how, settings)
+            ]
+            photo, left = covered(photo, self.faces[np.array(numbers, dtype=np.int64)], how, settings)
             for place in left:
                 del self.covers[numbers[place]]
                 self.uncovered.add(numbers[place])
@@ -133,6 +143,17 @@ class Making:
                 self.mask(numbers, attempt, left)
                 return numbers
         return []
+
+    def thicker(self) -> list[int]:
+        """Cover faces anew that are recognised under their covers; numbers of those faces."""
+        numbers = [
+            number
+            for number, (how, _) in sorted(self.covers.items())
+            if self.answers[number].verdict in ("weak", "fragile") and self._thickness[number] + 1 < len(COVERS[how])
+        ]
+        for number in numbers:
+            self._thickness[number] += 1
+        return numbers
 
     def settle(self) -> list[int]:
         """Give each face the best of the masks that were tried; numbers of those that had another."""
@@ -181,15 +202,21 @@ def _badness(answer: FaceVerification) -> tuple[int, float]:
     return VERDICTS.index(answer.verdict), -(answer.margin or 0.0)
 
 
-def covered(photo: Photo, faces: Faces, how: Cover) -> tuple[Photo, list[int]]:
+def covered(photo: Photo, faces: Faces, how: Cover, settings: int = 0) -> tuple[Photo, list[int]]:
     """The photo with faces covered, and the numbers of those that cannot be.
 
     A face that is too small for a view of its own, or cut off, is covered as its box says.
+
+    Args:
+        photo: Masks and all.
+        faces: Those to cover.
+        how: Blurred or pixelated.
+        settings: Which of the settings in `COVERS`.
     """
     if not len(faces):
         return photo, []
     made = load_cloak(how)
-    cloak = made(made.configured(COVERS[how]))
+    cloak = made(made.configured(COVERS[how][settings]))
     applied = apply(cloak, photo, faces, Work.seeded(0))
     left = applied.change.left
     if not left:

@@ -165,8 +165,7 @@ class Pipeline:
             if not again and settings.fallback != "none":
                 again = making.failing()
                 making.cover(again, settings.fallback, "mask-failed")
-            if not again:
-                again = making.settle()
+            again = again or making.thicker() or making.settle()
             if not again:
                 break
             changed = again

@@ -228,7 +228,8 @@ class Report:
             independent=len(self._independent),
             made=self.made,
             compared_with=self._compared_with,
-            stronger=self.settings.strength != "high",
+            stronger=self.settings.strength != "high"
+            and any(face.treatment == "mask" and face.verification.verdict != "protected" for face in self.faces),
             longer=any(face.mask is not None and face.mask.stopped == "deadline" for face in self.faces),
             coverable=self.settings.fallback == "none",
         )

@@ -138,7 +138,7 @@ def _group(finding: Finding) -> tuple[object, ...]:
 
 def _sentence(group: Sequence[Finding], names: Mapping[int, str]) -> str:
     first = group[0]
-    faces = _listed([_name(finding, names) for finding in group])
+    faces = _listed(list(dict.fromkeys(_name(finding, names) for finding in group)))
     judges = _judges(group)
     several = len(group) > 1
     match first.kind:
