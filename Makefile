@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e ".[demo]"
+	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e ".[demo,dlib]"
 	touch $@
 
 .venv/developing: .venv/installed
@@ -23,10 +23,10 @@ demo: .venv/installed
 	$(BIN)/python -m bauta demo -o out/demo
 
 test: .venv/developing lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 slow: .venv/developing
-	$(BIN)/python -m pytest -q -m "slow or not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow or not slow"
 
 lint: .venv/developing
 	$(BIN)/ruff check .

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 
 import pytest
@@ -14,7 +13,6 @@ from bauta.attacks.keys import (
     Recovered,
     from_pairs,
     from_store,
-    guess_key,
     likeness_of_invariants,
     procrustes,
 )
@@ -132,14 +130,6 @@ def test_ciphertext_read_as_numbers_looks_like_noise_and_depends_on_the_key() ->
         assert not torch.equal(sealed, sealed_numbers(values, KEY[::-1]))
     same = sealed_numbers(rows(1, 1).expand(2, -1), KEY)  # equal faces, unequal records
     assert abs(float(torch.cosine_similarity(same[:1], same[1:]))) < 0.3
-
-
-def test_a_key_that_people_choose_is_found_by_its_old_fingerprint() -> None:
-    """Why galleries no longer keep one: it was unsalted, and quick to compute."""
-    chosen = [bytes(16), bytes(32), b"correct horse battery staple", b"0123456789abcdef"]
-    fingerprint = hashlib.sha256(b"bauta template key" + chosen[2]).hexdigest()[:16]
-    assert guess_key(fingerprint, chosen) == chosen[2]
-    assert guess_key(fingerprint, [chosen[0], secrets.token_bytes(32)]) is None
 
 
 def test_what_does_not_go_together_is_refused() -> None:

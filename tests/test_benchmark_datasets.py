@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from bauta.data.datasets import People, linked, read_bin, read_cfp, read_counterparts, read_lfw, read_people
-from bauta.data.searches import CELEBA_HQ_TARGETS, Identification, draw_identification, read_impersonation
 from bauta.errors import UnreadablePhoto, UsageError
 
 
@@ -103,7 +102,7 @@ def test_the_digest_knows_contents_and_structure_but_no_place(tmp_path):
         ("A\t1\tE\t1\n", "E_0001.*is missing"),
         ("2\t1\nA\t1\t2\nA\t1\tB\t1\nC\t1\t3\nA\t2\tD\t1\n", "people in two folds: A"),
         ("E\t1\t2\n", "has no folder 'E'"),
-        ("", "names nobody"),
+        ("", "names no one"),
     ],
 )
 def test_lists_that_do_not_fit_are_refused(tmp_path, text, words):
@@ -245,80 +244,7 @@ def test_people(tmp_path):
         read_people(tmp_path / "missing")
 
 
-def test_identification_is_drawn_as_tip_im_draws_it(tmp_path):
-    people = write_people(tmp_path / "set", {"A": 3, "B": 2, "C": 1, "D": 4, "E": 1, "F": 2})
-    targets = write_people(tmp_path / "targets", {"T": 2, "U": 4})
-    split = draw_identification(people, targets, probes=3, others=1, seed=1)
-    subjects = np.array(people.subjects)
-    searched = set(subjects[split.probes])
-    assert len(split.probes) == len(searched) == 3
-    assert not set(split.probes) & set(split.gallery)
-    enrolled = set(subjects[split.gallery])
-    assert searched < enrolled
-    assert len(enrolled - searched) == 1
-    for person in enrolled:
-        assert (subjects[split.gallery] == person).sum() == (subjects == person).sum() - (person in searched)
-    seen = np.array(targets.subjects)[split.seen]
-    assert sorted(seen) == ["T", "U"]
-    assert sorted([*split.seen, *split.inserted]) == list(range(6))
-    again = draw_identification(people, targets, probes=3, others=1, seed=1)
-    assert again.sha256 == split.sha256
-    assert draw_identification(people, targets, probes=3, others=1, seed=2).sha256 != split.sha256
-    assert len(draw_identification(people, probes=1, others=0).inserted) == 0
-
-
-def test_identification_that_cannot_be_drawn(tmp_path):
-    people = write_people(tmp_path / "set", {"Ann Lee": 3, "B": 1})
-    with pytest.raises(UsageError, match="1 people with two images for 2"):
-        draw_identification(people, probes=2)
-    with pytest.raises(UsageError, match="'T' has one image"):
-        draw_identification(people, write_people(tmp_path / "one", {"T": 1}), probes=1)
-    with pytest.raises(UsageError, match="Ann Lee"):
-        draw_identification(people, write_people(tmp_path / "same", {"ann_lee": 2}), probes=1)
-    none = np.zeros(0, np.int64)
-    with pytest.raises(UsageError, match="both sides"):
-        Identification(people, np.array([0]), np.array([0, 1]), None, none, none)
-    with pytest.raises(UsageError, match="no probes"):
-        Identification(people, none, np.array([0, 1]), None, none, none)
-
-
-# Targets and counterparts
-
-
-@pytest.mark.parametrize(
-    ("target", "test"), [("target", "test"), ("../target_images", "../test_images")], ids=["DiffAM", "Salar"]
-)
-def test_impersonation(tmp_path, target, test):
-    folder = tmp_path / "datasets"
-    for number in range(3):
-        write_image(folder / "CelebA-HQ" / f"{number:06d}.png", number)
-    for number, (seen, other) in enumerate(CELEBA_HQ_TARGETS.items()):
-        write_image(folder / target / f"{seen}.png", 100 + number)
-        write_image(folder / test / f"{other}.png", 200 + number)
-    write_image(folder / target / "mine.png", 120)
-    write_image(folder / test / "mine.png", 220)
-    found = read_impersonation(folder)
-    assert found.name == "CelebA-HQ"
-    assert len(found.sources) == 3
-    assert [int(image.pixels()[0, 0, 0]) for image in found.targets] == [100, 101, 102, 103, 120]
-    assert [int(image.pixels()[0, 0, 0]) for image in found.tests] == [200, 201, 202, 203, 220]
-    assert len(found.sha256) == 64
-
-
-def test_impersonation_needs_other_test_images(tmp_path):
-    write_image(tmp_path / "CelebA-HQ" / "1.png", 1)
-    write_image(tmp_path / "target" / "a.png", 2)
-    with pytest.raises(UsageError, match="is missing"):
-        read_impersonation(tmp_path)
-    write_image(tmp_path / "test" / "b.png", 3)
-    with pytest.raises(UsageError, match=r"a\.png has no test image 'a'"):
-        read_impersonation(tmp_path)
-    assert len(read_impersonation(tmp_path, pairs={"a": "b"}).tests) == 1
-    write_image(tmp_path / "test" / "a.png", 2)
-    with pytest.raises(UsageError, match="methods see"):
-        read_impersonation(tmp_path)
-    with pytest.raises(UsageError, match="holds no images"):
-        read_impersonation(tmp_path, sources="LADN", pairs={"a": "b"})
+# Counterparts
 
 
 def test_counterparts(tmp_path):

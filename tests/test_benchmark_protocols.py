@@ -124,22 +124,6 @@ def test_det_curve():
         protocols.det_curve([], impostor)
 
 
-# Dodging and impersonation
-
-
-def test_success_at_a_threshold():
-    scores = np.array([0.1, 0.5, 0.3, 0.7], np.float32)
-    dodged = protocols.dodging_success(scores, "abcd", 0.5)
-    assert dodged.mean == 0.5
-    assert protocols.impersonation_success(scores, "abcd", 0.5).mean == 0.5
-    several = np.stack([scores, scores - 1], axis=1)
-    assert protocols.impersonation_success(several, "abcd", 0.5).mean == 0.25
-    # One person's images stand and fall together.
-    assert protocols.dodging_success(scores, "aabb", 0.6).high == 1
-    with pytest.raises(UsageError, match="1 scores are missing"):
-        protocols.dodging_success(np.array([0.1, np.nan]), "ab", 0.5)
-
-
 # Identification
 
 
@@ -191,78 +175,57 @@ def test_closed_set_needs_everybody():
         identification.closed_set(embeddings[:2], "abc", embeddings, "abc")
 
 
-def test_open_set():
-    random = np.random.default_rng(0)
-    gallery = np.concatenate([unit(np.eye(4)), unit(random.normal(size=(1, 4)))])
-    # Strangers score i / 400 with the first image and less with the others.
-    high = (np.arange(300) + 50) / 400
-    strangers = unit(np.stack([high, *np.zeros((2, 300)), -np.sqrt(1 - high**2)], axis=1))
-    limit = metrics.threshold_at_fmr((strangers @ gallery.T).max(1), 0.1)
-    just, below = limit + 0.001, limit - 0.001
-    probes = unit([[just, -np.sqrt(1 - just**2), 0, 0], [0, below, -np.sqrt(1 - below**2), 0], [0, 0, 1, 0]])
-    found = identification.open_set(probes, "abd", strangers, ["x"] * 300, gallery, "abcde", 0.1)
-    assert found.cosine == pytest.approx(limit, abs=1e-6)
-    assert found.unknown_probes == 300
-    # a: detected and first; b: not detected; d: an alarm, but for c.
-    assert found.rates[1].mean == pytest.approx(1 / 3)
-
-
-def test_open_set_needs_strangers():
-    embeddings, _ = people(300, 1)
-    gallery, names = embeddings[:3], "abc"
-    with pytest.raises(UsageError, match="299 probes of people who are not"):
-        identification.open_set(gallery, names, embeddings[1:], ["x"] * 299, gallery, names, 0.1)
-    with pytest.raises(UsageError, match="such as 'b'"):
-        identification.open_set(gallery, names, embeddings, ["x"] * 299 + ["b"], gallery, names, 0.1)
+def missed(ranks, rank=1):
+    """Share of probes that do not find their person among the top of the gallery (Rank-N-UT)."""
+    return (ranks.person > rank).mean()
 
 
 def test_untargeted_and_targeted_are_those_of_tip_im():
     # In degrees: the person's other image at 40, somebody at 10, a target at 20 and another at 90.
     clean = np.stack([angle(35), angle(40), angle(10)])
     protected = np.stack([angle(16), angle(40), angle(10)])
-    found = identification.identification_cells(
-        clean, protected, "aab", [0], [1, 2], targets=np.stack([angle(20), angle(90)]), ranks=(1, 2, 3)
+    found = identification.identification_ranks(
+        clean, protected, "aab", [0], [1, 2], targets=np.stack([angle(20), angle(90)])
     )
     before, after = found[Cell.NEITHER], found[Cell.PROBE]
-    assert [rate.mean for rate in before.untargeted.values()] == [0, 0, 0]
-    assert [rate.mean for rate in before.targeted.values()] == [0, 1, 1]
-    assert [rate.mean for rate in after.untargeted.values()] == [1, 1, 0]
-    assert [rate.mean for rate in after.targeted.values()] == [1, 1, 1]
+    assert [missed(before, rank) for rank in (1, 2, 3)] == [0, 0, 0]
+    assert before.target.tolist() == [2]
+    assert [missed(after, rank) for rank in (1, 2, 3)] == [1, 1, 0]
+    assert after.target.tolist() == [1]
 
 
 def test_a_protected_gallery_protects_the_person_searched_for():
     # Two people's images lie at 0 and 60; protection turns everything by 50 degrees.
     clean = np.stack([angle(0), angle(0), angle(60), angle(60)])
     protected = np.stack([angle(50), angle(50), angle(110), angle(110)])
-    alone = identification.identification_cells(clean, protected, "aabb", [0, 2], [1, 3], ranks=(1,))
-    together = identification.identification_cells(clean, protected, "aabb", [0, 2], [1, 3], ranks=(1,), everyone=True)
+    alone = identification.identification_ranks(clean, protected, "aabb", [0, 2], [1, 3])
+    together = identification.identification_ranks(clean, protected, "aabb", [0, 2], [1, 3], everyone=True)
 
     def rates(found):
-        return [found[cell].untargeted[1].mean for cell in Cell]
+        return [missed(found[cell]) for cell in Cell]
 
     # Probe a at 50 is nearer to b at 60; probe b at 110 is nearer to b at 60 than to a at 0.
     # Gallery alone: a at 0 is nearer to a at 50 than to b at 60. Everybody: b at 60 is nearer to a at 50.
     assert rates(alone) == [0, 0.5, 0, 0]
     assert rates(together) == [0, 0.5, 0.5, 0]
-    assert alone[Cell.PROBE].targeted == {}
+    assert alone[Cell.PROBE].target is None
 
 
 def test_equal_scores_count_against_the_protection():
     same = unit(np.ones((3, 4)))
-    found = identification.identification_cells(same, same, "aab", [0], [1, 2], targets=same[:1])
-    assert found[Cell.PROBE].untargeted[1].mean == 0
-    assert found[Cell.PROBE].targeted[1].mean == 0
-    assert found[Cell.PROBE].targeted[5].mean == 1
+    found = identification.identification_ranks(same, same, "aab", [0], [1, 2], targets=same[:1])
+    assert missed(found[Cell.PROBE]) == 0
+    assert found[Cell.PROBE].target.tolist() == [3]
 
 
 def test_distractors_push_people_down_the_list():
     embeddings, subjects = people(30, 2, noise=1.5)
     probe, enrolled = np.arange(0, 60, 2), np.arange(1, 60, 2)
-    few = identification.identification_cells(embeddings, embeddings, subjects, probe, enrolled)
-    many = identification.identification_cells(
+    few = identification.identification_ranks(embeddings, embeddings, subjects, probe, enrolled)
+    many = identification.identification_ranks(
         embeddings, embeddings, subjects, probe, enrolled, distractors=people(2000, 1, seed=5)[0]
     )
-    assert many[Cell.NEITHER].untargeted[1].mean > few[Cell.NEITHER].untargeted[1].mean
+    assert missed(many[Cell.NEITHER]) > missed(few[Cell.NEITHER])
 
 
 def test_identification_refuses_what_does_not_fit():
@@ -272,11 +235,11 @@ def test_identification_refuses_what_does_not_fit():
         (([0], [2, 3]), "not in the gallery"),
     ):
         with pytest.raises(UsageError, match=words):
-            identification.identification_cells(embeddings, embeddings, subjects, *arguments)
+            identification.identification_ranks(embeddings, embeddings, subjects, *arguments)
     with pytest.raises(UsageError, match="another recogniser"):
-        identification.identification_cells(embeddings, embeddings, subjects, [0], [1], targets=unit(np.eye(4)))
+        identification.identification_ranks(embeddings, embeddings, subjects, [0], [1], targets=unit(np.eye(4)))
     with pytest.raises(UsageError, match="do not go together"):
-        identification.identification_cells(embeddings, embeddings[1:], subjects, [0], [1])
+        identification.identification_ranks(embeddings, embeddings[1:], subjects, [0], [1])
 
 
 def test_a_hundred_thousand_distractors_are_a_matter_of_seconds():

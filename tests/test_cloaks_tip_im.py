@@ -16,7 +16,7 @@ from bauta.cloaks.tip_im_settings import TipImConfig
 from bauta.cloaks.view import FaceView
 from bauta.errors import NumericalFailure, UsageError
 from bauta.faces.crop_template import ARCFACE_112
-from bauta.objectives.descent import Step, projected_momentum
+from bauta.objectives.descent import Pixels, Step, descend
 from bauta.recognizers.ensemble import Ensemble
 from conftest import toy_surrogate, toy_view
 
@@ -125,16 +125,16 @@ def test_pruning_tries_fewer_targets_for_about_the_same_gain():
         counts = tried[pruning] = []
 
         class Counting(Identity):
-            def gradients(self, delta, counts=counts):
-                counts.append(len(self.tried))
-                return super().gradients(delta)
+            def gradients(self, values, counts=counts):
+                counts.append(len(self.loss.tried))
+                return super().gradients(values)
 
         config, ensemble = TipImConfig.official_code(iterations=30, pruning=pruning), Ensemble([network])
         work = Work.seeded(5, ensemble)
         problem = Counting([view], view.pixels[None], view.region[None], ensemble, targets, config, work)
         step = Step("l2", 1.5 * 12 / 30 / 255, 1.0, 12 / 255)
-        run = projected_momentum(problem, view.pixels[None], view.region[None], step, 30)
-        gains[pruning] = float(problem._terms(view.pixels[None] + run.delta).max().exp().log1p())
+        run = descend(problem, [Pixels(view.pixels[None], view.region[None], step)], 30)
+        gains[pruning] = float(problem._terms(view.pixels[None] + run.values[0]).max().exp().log1p())
     assert tried[None] == [10] * 30
     assert sum(tried[TipImConfig().pruning]) < 150
     assert gains[TipImConfig().pruning] > 0.85 * gains[None]  # loosely: on a random network luck decides more

@@ -419,20 +419,6 @@ class TestFaces:
         assert len(Faces.none().largest()) == 0
         assert Faces.none().overlap((0, 0, 1, 1)).shape == (0,)
 
-    @pytest.mark.parametrize("faces", [faces, Faces.none()], ids=["three", "none"])
-    def test_report_round_trip(self, faces):
-        again = Faces.from_dict(faces.to_dict())
-        np.testing.assert_array_equal(again.boxes, faces.boxes)
-        np.testing.assert_array_equal(again.landmarks, faces.landmarks)
-        np.testing.assert_array_equal(again.scores, faces.scores)
-
-    @pytest.mark.parametrize(
-        "values", [{}, {"boxes": [[1, 2, 3]], "landmarks": [], "scores": [1]}, {"scores": "x"}, None]
-    )
-    def test_bad_reports_are_refused(self, values):
-        with pytest.raises(UsageError):
-            Faces.from_dict(values)
-
     def test_misshapen_or_infinite_fields_are_refused(self):
         with pytest.raises(UsageError, match="boxes"):
             Faces(np.zeros((2, 4)), np.zeros((1, 5, 2)), np.zeros(1))

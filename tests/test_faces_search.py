@@ -157,9 +157,6 @@ class TestLimits:
         assert one[:0].limits == ("time",)
         assert Faces.join([one, Faces.none().limited("size", "time")]).limits == ("time", "size")
         assert one.each_once().limits == ("time",)
-        assert Faces.from_dict(one.to_dict()).limits == ("time",)
-        old = {key: value for key, value in one.to_dict().items() if key != "limits"}
-        assert Faces.from_dict(old).limits == ()
 
 
 def test_what_is_one_face():

@@ -163,7 +163,7 @@ def project() -> dict[str, Any]:
 
 def requirements() -> list[Requirement]:
     groups = [project()["dependencies"], *project()["optional-dependencies"].values()]
-    return [Requirement(text) for group in groups for text in group]
+    return [one for group in groups for one in map(Requirement, group) if one.name != "bauta"]
 
 
 def pins() -> dict[str, str]:

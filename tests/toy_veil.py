@@ -15,7 +15,7 @@ from bauta.cloaks.base import Aim, Cloak, Edit, Need, Work
 from bauta.cloaks.view import FaceView
 from bauta.faces.alignment import similarity_matrix
 from bauta.faces.crop_template import ARCFACE_112
-from bauta.faces.warp import warp, warp_adjoint
+from bauta.faces.warp import invert, warp
 from bauta.learning.fitted import Fitted, Provenance
 from bauta.settings import Flag, Range, Settings
 
@@ -72,7 +72,7 @@ class ToyVeil(Cloak[ToyVeilConfig]):
 
     def _veil(self, view: FaceView, mask: Tensor) -> Tensor:
         matrix = _matrix(view)
-        spread = warp_adjoint(mask[None], matrix[None], tuple(view.pixels.shape[1:]))[0]  # type: ignore[arg-type]
+        spread = warp(mask[None], invert(matrix)[None], (view.pixels.shape[1], view.pixels.shape[2]))[0]
         if view.grey:
             spread = spread.mean(0, keepdim=True).expand_as(spread)
         # So faint that no photo of the tests is clipped, which could not be undone.

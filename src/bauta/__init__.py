@@ -6,7 +6,7 @@ The verbs below are imported when they are first used, so that ``import bauta`` 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bauta.version import __version__ as __version__
 
@@ -53,7 +53,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'bauta' has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")

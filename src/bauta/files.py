@@ -10,6 +10,8 @@ from pathlib import Path
 from bauta.drafts import claim_draft
 from bauta.errors import OutputError, OutputExists
 
+PathLike = str | os.PathLike[str]
+
 
 def write_atomically(
     destination: Path,

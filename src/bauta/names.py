@@ -22,7 +22,7 @@ def normalise_name(name: str) -> str:
     letters = unicodedata.normalize("NFKD", name.casefold()).translate(_PLAIN_LETTERS)
     plain = "".join(letter for letter in letters if letter.isalnum())
     if not plain:
-        raise UsageError(f"{name!r} is no name.", hint="A person's name needs a letter or a digit.")
+        raise UsageError(f"{name!r} is not a name.", hint="A person's name needs a letter or a digit.")
     return plain
 
 

@@ -22,6 +22,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
+from bauta.calls import checked
 from bauta.errors import UsageError
 
 T = TypeVar("T")
@@ -73,6 +74,14 @@ class MethodCard:
 METHODS: dict[str, MethodCard] = {
     card.name: card
     for card in (
+        MethodCard(
+            name="spatial",
+            kind="cloak",
+            summary="Mask that moves the face a little and changes its lightness a little, and no colour; the default.",
+            paper="our design; moving pixels is the idea of Xiao et al., Spatially Transformed Adversarial Examples, "
+            "ICLR 2018",
+            target="bauta.cloaks.spatial:Spatial",
+        ),
         MethodCard(
             name="tip-im",
             kind="cloak",
@@ -308,6 +317,7 @@ def problems() -> list[str]:
     return [_others()[1][name] for name in sorted(_others()[1])]
 
 
+@checked
 def list_methods(pattern: str = "*", *, kind: str | None = None) -> list[MethodCard]:
     """Cards of the registered methods whose name matches the glob `pattern`, in alphabetical order."""
     known = METHODS | _others()[0]

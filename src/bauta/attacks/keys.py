@@ -3,15 +3,14 @@
 `bauta.templates.advface.keys` maps all rows of a store alike: one signed permutation, or one orthogonal matrix. The
 thief has the software and the store, not the key. From a few photos of which he knows the rows (`from_pairs`,
 `procrustes`), or from the store alone and faces of his own (`from_store`), he recovers the map; sorted magnitudes do
-not depend on it at all (`likeness_of_invariants`); and a short digest of a weak key is looked up in a list
-(`guess_key`). Our design throughout, but for the Procrustes solution (Schönemann 1966).
+not depend on it at all (`likeness_of_invariants`). Our design throughout, but for the Procrustes solution
+(Schönemann 1966).
 
 All numbers are those that the key turns: after standardising, before the map (*plain*), or after it (*stored*).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bauta.errors import UsageError
-from bauta.templates.representation import key_fingerprint
 
 BLOCK = 512  # stored positions compared at once: more take longer to find memory for than to compare
 CANDIDATES = 8  # plain positions kept for each of them
@@ -171,16 +169,6 @@ def likeness_of_invariants(photos: Tensor, store: Tensor) -> Tensor:
     mean = invariants(store).mean(0)
     one, other = (torch.nn.functional.normalize(invariants(side) - mean, dim=1) for side in (photos, store))
     return one @ other.T
-
-
-def guess_key(fingerprint: str, candidates: Iterable[bytes]) -> bytes | None:
-    """The key of a list whose digest, as galleries kept it before they were sealed, is this; None when it is not there.
-
-    Args:
-        fingerprint: 16 hexadecimal digits: unsalted, the same in every gallery, and quick to compute.
-        candidates: Keys that people choose, of 16 bytes at least.
-    """
-    return next((one for one in candidates if key_fingerprint(one) == fingerprint), None)
 
 
 def _pairs(plain: Tensor, stored: Tensor) -> tuple[Tensor, Tensor]:

@@ -68,7 +68,7 @@ class Victims:
         if self.enrolled.shape != self.others.shape or len(self.subjects) != len(self.enrolled) or not self.subjects:
             raise UsageError(
                 f"{list(self.enrolled.shape)} enrolled and {list(self.others.shape)} other images of "
-                f"{len(self.subjects)} people are no victims.",
+                f"{len(self.subjects)} people are not enough to attack.",
                 hint="Give two images of each person.",
             )
 

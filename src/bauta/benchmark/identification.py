@@ -19,7 +19,6 @@ from bauta.benchmark.embeddings import (
     checked_embeddings,
     checked_versions,
     coded,
-    refuse_few,
     refuse_lengths,
 )
 from bauta.benchmark.protocols import Cell
@@ -130,86 +129,6 @@ def closed_set(
     )
 
 
-@dataclass(frozen=True)
-class OpenSet:
-    """Open-set identification: the gallery also is searched for people who are not in it.
-
-    Attributes:
-        fpir: Share of these who may get an alarm (false positive identification rate).
-        cosine: The threshold; an alarm is a top score of at least this.
-        unknown_probes: How many searches for people who are not in the gallery gave it.
-        rates: At each rank N, the share of probes in the gallery of whose person an image is among the top N and
-            at least at the threshold (detection and identification rate, DIR).
-    """
-
-    fpir: float
-    cosine: float
-    unknown_probes: int
-    rates: Mapping[int, Interval]
-
-
-def open_set(
-    probes: ArrayLike,
-    probe_subjects: Sequence[Hashable],
-    unknown: ArrayLike,
-    unknown_subjects: Sequence[Hashable],
-    gallery: ArrayLike,
-    gallery_subjects: Sequence[Hashable],
-    fpir: float,
-    *,
-    ranks: Sequence[int] = RANKS,
-    seed: int = 0,
-) -> OpenSet:
-    """Detection and identification rates at a false positive identification rate.
-
-    Args:
-        probes: (P, D) of people in the gallery.
-        probe_subjects: The person of each.
-        unknown: (U, D) of people who are not in it.
-        unknown_subjects: The person of each.
-        gallery: (G, D).
-        gallery_subjects: The person of each gallery image.
-        fpir: False positive identification rate.
-        ranks: Which N.
-        seed: Of the intervals.
-
-    Raises:
-        UsageError: when there are fewer than 30 / FPIR unknown probes, one of them is in the gallery, a probe's
-            person is not, or shapes disagree.
-    """
-    strangers = checked_embeddings(unknown)
-    refuse_few(len(strangers), fpir, "probes of people who are not in the gallery")
-    enrolled = set(gallery_subjects)
-    known = [person for person in unknown_subjects if person in enrolled]
-    if known or len(unknown_subjects) != len(strangers):
-        raise UsageError(
-            f"{len(known)} of {len(unknown_subjects)} unknown probes are of people in the gallery"
-            f"{f', such as {known[0]!r}' if known else ''}.",
-            hint="Split people into known and unknown ones, and name the person of each probe.",
-        )
-    limit = metrics.threshold_at_fmr(search(strangers, gallery, 1)[1], fpir)
-    found = _ranked(checked_embeddings(probes), probe_subjects, checked_embeddings(gallery), gallery_subjects)
-    alarm = found.score >= limit
-    rates = {
-        rank: metrics.bootstrap_by_subject(alarm & (found.rank <= rank), probe_subjects, seed=seed) for rank in ranks
-    }
-    return OpenSet(fpir, limit, len(strangers), rates)
-
-
-@dataclass(frozen=True)
-class ProtectionRates:
-    """How often identification fails to find the person, and how often it finds a target (TIP-IM, section 5.1).
-
-    Attributes:
-        untargeted: At each rank N, the share of probes without an image of their person among the top N (Rank-N-UT).
-        targeted: At each rank N, the share of probes with an image of any target among the top N (Rank-N-T); empty
-            without targets.
-    """
-
-    untargeted: Mapping[int, Interval]
-    targeted: Mapping[int, Interval]
-
-
 @dataclass(frozen=True, eq=False)
 class Ranks:
     """At which place of the gallery each probe finds its person, and a target; from 1.
@@ -283,50 +202,6 @@ def identification_ranks(
         )
         result[cell] = Ranks(person.rank, target[0].rank if target else None)
     return result
-
-
-def identification_cells(
-    clean: ArrayLike,
-    protected: ArrayLike,
-    subjects: Sequence[Hashable],
-    probes: ArrayLike,
-    gallery: ArrayLike,
-    *,
-    targets: ArrayLike | None = None,
-    distractors: ArrayLike | None = None,
-    everyone: bool = False,
-    ranks: Sequence[int] = RANKS,
-    seed: int = 0,
-) -> dict[Cell, ProtectionRates]:
-    """Untargeted and targeted success in each cell, from `identification_ranks`, which see for the rest.
-
-    Args:
-        clean: As there.
-        protected: As there.
-        subjects: As there.
-        probes: As there.
-        gallery: As there.
-        targets: As there.
-        distractors: As there.
-        everyone: As there.
-        ranks: Which N.
-        seed: Of the intervals.
-    """
-    found = identification_ranks(
-        clean, protected, subjects, probes, gallery, targets=targets, distractors=distractors, everyone=everyone
-    )
-    people = [subjects[place] for place in np.asarray(probes, np.int64).tolist()]
-
-    def rate(success: Floats) -> Interval:
-        return metrics.bootstrap_by_subject(success, people, seed=seed)
-
-    return {
-        cell: ProtectionRates(
-            {rank: rate(one.person > rank) for rank in ranks},
-            {} if one.target is None else {rank: rate(one.target <= rank) for rank in ranks},
-        )
-        for cell, one in found.items()
-    }
 
 
 @dataclass(frozen=True)

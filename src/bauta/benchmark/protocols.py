@@ -1,4 +1,4 @@
-"""What is asked of embeddings and scores: thresholds, verification, dodging, impersonation, with intervals.
+"""What is asked of embeddings and scores: thresholds and verification, with intervals.
 
 Nothing here sees an image. Embeddings are float arrays (N, D) of unit norm, scores their cosines; a pair matches when
 its score is at least the threshold, as everywhere in Bauta. Rates carry 95 % intervals that resample subjects; the
@@ -258,31 +258,6 @@ def det_curve(genuine_scores: ArrayLike, impostor_scores: ArrayLike, *, points: 
 
 
 # Success at a threshold
-
-
-def dodging_success(scores: ArrayLike, subjects: Sequence[Hashable], threshold: float, *, seed: int = 0) -> Interval:
-    """Share of protected images that do not match another image of the same person: score < threshold.
-
-    Args:
-        scores: (N,), or (N, J) for the mean over J recognisers or targets; no missing values.
-        subjects: The person of each of the N.
-        threshold: From impostor pairs of a calibration set, never from these probes.
-        seed: Of the interval.
-
-    Raises:
-        UsageError: when a score is missing, or lengths differ.
-    """
-    return metrics.bootstrap_by_subject(checked_scores(scores) < threshold, subjects, seed=seed)
-
-
-def impersonation_success(
-    scores: ArrayLike, subjects: Sequence[Hashable], threshold: float, *, seed: int = 0
-) -> Interval:
-    """Share of protected images that match the target's test image: score >= threshold; else as `dodging_success`.
-
-    The test image must be another one than that the method saw.
-    """
-    return metrics.bootstrap_by_subject(checked_scores(scores) >= threshold, subjects, seed=seed)
 
 
 class Cell(StrEnum):

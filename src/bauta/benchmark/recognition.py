@@ -170,7 +170,7 @@ def run_recognizers(
         raise UsageError("There is no recogniser to measure.", hint="Add one, or name some.")
     sets = {protocol: read_set(data, protocol) for protocol in protocol_names}
     chosen = [replace(find_card(name), roles=ROLES) for name in names]
-    found = []
+    found: list[dict[str, Any]] = []
     for card in chosen:
         judge, steps = load_judge(card), steps_of(progress, card.name)
         found.append(

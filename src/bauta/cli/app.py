@@ -171,7 +171,7 @@ def methods(
 @recognizers.command("list")
 def list_(as_json: Json = False) -> None:
     """List the recognisers on this machine: what they may do, and whether they are ready."""
-    from bauta.recognizers.catalog import SHIPPED, list_recognizers
+    from bauta.recognizers.catalog import SHIPPED, list_missing, list_recognizers
 
     cards = [(card, _thresholds(card), card.weights.is_file()) for card in list_recognizers()]
     if as_json:
@@ -191,7 +191,11 @@ def list_(as_json: Json = False) -> None:
             }
             for card, found, present in cards
         ]
-        print(json.dumps(entries, indent=2))
+        absent = [
+            {"name": card.name, "roles": sorted(card.roles), "weights_present": False, "install": error.hint}
+            for card, error in list_missing()
+        ]
+        print(json.dumps(entries + absent, indent=2))
         return
     rows = [
         (
@@ -203,6 +207,17 @@ def list_(as_json: Json = False) -> None:
             card.terms,
         )
         for card, found, present in cards
+    ]
+    rows += [
+        (
+            card.name,
+            ", ".join(sorted(card.roles, reverse=True)),
+            "yes" if _thresholds(card) else "no",
+            f"not installed: {error.hint}",
+            card.architecture,
+            card.terms,
+        )
+        for card, error in list_missing()
     ]
     show_table(("RECOGNISER", "ROLES", "CALIBRATED", "WEIGHTS", "NETWORK", "TERMS"), rows)
 

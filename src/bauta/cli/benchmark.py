@@ -48,7 +48,7 @@ def run(
     rows: Rows = None,
     pairs: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Run on the first so many pairs only."),
+        typer.Option(help="Run on this many pairs only, the first ones."),
     ] = None,
     work: Work = None,
     jobs: Jobs = 1,
@@ -152,7 +152,7 @@ def folder(
         raise UsageError(f"A method cannot be called {called!r}.", hint="Give --name; it names a file.")
     named, attacked = values.chosen(judges), values.chosen(surrogates)
     if surrogates is not None and attacked is None:
-        raise UsageError("Nobody here knows what the outputs were made against.", hint="Name the --surrogates.")
+        raise UsageError("What the outputs were made against is not known here.", hint="Name the --surrogates.")
     path = output / f"folder-{called}.json"
     with ProgressBar(1) as bar:
         card = run_folders(
@@ -229,7 +229,7 @@ def report(
     if output is not None:
         make_folder(output.parent)
         if output.suffix.lower() not in (".html", ".htm"):  # rather than replace a card by a slip of the hand
-            raise UsageError(f"{output} is no HTML file.", hint="Give -o FILE.html.")
+            raise UsageError(f"{output} is not an HTML file.", hint="Give -o FILE.html.")
         write_atomically(output, page.to_html(read).encode(), overwrite=True)
         print(clean(output))
     if markdown:

@@ -172,7 +172,7 @@ def rotate(
         bool, typer.Option("--ask-new-passphrase", help="Ask for the passphrase from now on.")
     ] = False,
 ) -> None:
-    """Seal a gallery with another key, in place. Nobody is enrolled again."""
+    """Seal a gallery with another key, in place. No one has to be enrolled again."""
     from bauta.gallery.files import rotate_gallery
 
     old = _secret(key, passphrase_file, ask_passphrase)

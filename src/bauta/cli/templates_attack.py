@@ -78,7 +78,7 @@ def report(
     read = [read_card(path, TEMPLATES) for path in cards]
     if output is not None:
         if output.suffix.lower() not in (".html", ".htm"):  # rather than replace a card by a slip of the hand
-            raise UsageError(f"{output} is no HTML file.", hint="Give -o FILE.html.")
+            raise UsageError(f"{output} is not an HTML file.", hint="Give -o FILE.html.")
         make_folder(output.parent)
         write_atomically(output, template_report.to_html(read).encode(), overwrite=True)
         print(clean(output))

@@ -22,7 +22,7 @@ def seconds(text: str) -> float:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([a-z]*)\s*", text)
     if match is None or match[2] not in _UNITS or float(match[1]) == 0:
-        raise UsageError(f"{text!r} is no duration.", hint="Write it as 10s, 500ms or 2m.")
+        raise UsageError(f"{text!r} is not a duration.", hint="Write it as 10s, 500ms or 2m.")
     return float(match[1]) * _UNITS[match[2]]
 
 
@@ -36,7 +36,7 @@ def box(text: str) -> tuple[float, float, float, float]:
         x, y, width, height = (float(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(
-            f"{text!r} is no box.", hint="Write --box x,y,width,height in pixels, such as 120,80,200,240."
+            f"{text!r} is not a box.", hint="Write --box x,y,width,height in pixels, such as 120,80,200,240."
         ) from error
     return x, y, width, height
 
@@ -82,7 +82,7 @@ def setting_pairs(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
-            raise UsageError(f"{text!r} is no setting.", hint="Write --set epsilon=0.5.")
+            raise UsageError(f"{text!r} is not a setting.", hint="Write --set epsilon=0.5.")
         whole = plain(value)
         found[name] = listed(value) if isinstance(whole, str) and "," in value else whole
     return found

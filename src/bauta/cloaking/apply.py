@@ -27,6 +27,7 @@ from bauta.cloaks.base import Cloak, Edit, Need, Reading, Reads, Restores, Work,
 from bauta.cloaks.view import FaceView, Placement, cut_view
 from bauta.errors import BautaError, InvalidEdit, UsageError
 from bauta.faces.faces import Faces
+from bauta.judging.visibility import Visibility, measure
 from bauta.photo import Photo
 from bauta.progress import Steps
 from bauta.settings import Settings
@@ -57,6 +58,33 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False)
+class Movement:
+    """Where the pixels of a window of a picture are fetched from.
+
+    Attributes:
+        field: (2, h, w), x and y in pixels: from where each pixel is fetched, less where it is.
+        top: First row of the window.
+        left: First column.
+    """
+
+    field: FloatArray
+    top: int
+    left: int
+
+    def over(self, rows: slice, columns: slice) -> FloatArray:
+        """The field (2, height, width) over another window, 0 where nothing moves."""
+        found = np.zeros((2, rows.stop - rows.start, columns.stop - columns.start), np.float32)
+        height, width = self.field.shape[1:]
+        top, bottom = max(rows.start, self.top), min(rows.stop, self.top + height)
+        left, right = max(columns.start, self.left), min(columns.stop, self.left + width)
+        if top < bottom and left < right:
+            found[:, top - rows.start : bottom - rows.start, left - columns.start : right - columns.start] = self.field[
+                :, top - self.top : bottom - self.top, left - self.left : right - self.left
+            ]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
 class Change:
     """What becomes of one picture.
 
@@ -77,15 +105,44 @@ class Change:
     seconds: tuple[float, ...]
 
     @cached_property
+    def _merged(self) -> tuple[FloatArray, Movement | None]:
+        return merged(self.pixels, list(zip(self.edits, self.placements, strict=True)))
+
+    @property
     def delta(self) -> FloatArray:
         """(H, W, 3) float32 in [-1, 1] to be added to the picture; what a warp does is in it. Exactly 0 where no edit
         reaches."""
-        return merged(self.pixels, list(zip(self.edits, self.placements, strict=True)))
+        return self._merged[0]
+
+    @property
+    def movement(self) -> Movement | None:
+        """What moved, of all faces; None when nothing did."""
+        return self._merged[1]
 
     @property
     def payloads(self) -> tuple[bytes, ...]:
         """What must be known to take the edits off again, b"" for nothing."""
         return tuple(edit.payload for edit in self.edits)
+
+
+def seen_of(picture: FloatArray, landmarks: NDArray[np.floating], change: Change) -> Visibility:
+    """What people see of the change of one face.
+
+    Args:
+        picture: (H, W, 3) in [0, 1], before.
+        landmarks: (5, 2) in its pixels.
+        change: Of the whole picture.
+    """
+    points = np.asarray(landmarks, dtype=np.float64)
+    reach = 3 * float(np.hypot(*(points[1] - points[0]))) + 16  # the crop reaches 1.7 eye distances from the nose
+    centre = points.mean(0)
+    (left, top), (right, bottom) = (
+        np.clip(centre + side * reach, 0, [picture.shape[1], picture.shape[0]]).astype(int) for side in (-1, 1)
+    )
+    rows, columns = slice(int(top), int(bottom)), slice(int(left), int(right))
+    before = picture[rows, columns]
+    field = None if change.movement is None else change.movement.over(rows, columns)
+    return measure(before, (before + change.delta[rows, columns]).clip(0, 1), points - [left, top], field)
 
 
 @dataclass(frozen=True, eq=False)
@@ -328,13 +385,17 @@ def _asked(
 # Putting edits together
 
 
-def merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> FloatArray:
-    """What to add to a picture (H, W, 3) for all its edits; the first ones hold their ground where faces meet."""
+def merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> tuple[FloatArray, Movement | None]:
+    """What to add to a picture (H, W, 3) for all its edits, and what of it is movement.
+
+    The first edits hold their ground where faces meet.
+    """
     delta = np.zeros(pixels.shape, pixels.dtype)  # whose pages take no memory until an edit reaches them
     for edit, placement in placed:
         patch, there = placement.patch(edit.delta).clip(-1, 1), delta[placement.rows, placement.columns]
         np.copyto(there, patch, where=np.abs(patch) > np.abs(there))
     warps = [(edit.warp, placement) for edit, placement in placed if edit.warp is not None]
+    movement = None
     if warps:
         top, left = (min(getattr(place, side) for _, place in warps) for side in ("top", "left"))
         bottom = max(place.top + place.height for _, place in warps)
@@ -347,12 +408,13 @@ def merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> Floa
                 slice(placement.left - left, placement.left - left + placement.width),
             )
             field[window] = _joined(field[window], placement.displacement(warp))
+        movement = Movement(field, top, left)
         moved = resample(pixels, field, top, left)
         window_of_photo = delta[top:bottom, left:right]
         still = (field == 0).all(axis=0, keepdims=True).transpose(1, 2, 0)
         change = np.where(still, np.float32(0), moved - pixels[top:bottom, left:right])
         np.clip(window_of_photo + change, -1, 1, out=window_of_photo)
-    return delta
+    return delta, movement
 
 
 def _joined(held: FloatArray, added: FloatArray) -> FloatArray:

@@ -14,7 +14,7 @@ from bauta.cloaking.report import Report
 from bauta.cloaking.report_files import write_report
 from bauta.cloaking.report_page import amplification, amplified
 from bauta.cloaking.settings import ProtectSettings
-from bauta.errors import OutputError, OutputExists, UsageError
+from bauta.errors import OutputError, OutputExists, missing_extra
 from bauta.files import write_atomically
 from bauta.photo import read_photo
 from bauta.progress import Progress
@@ -32,16 +32,14 @@ def demonstrate(directory: Path, *, progress: Progress = lambda stage, done, tot
         report.html and report.json.
 
     Raises:
-        UsageError: when scikit-image is not installed.
+        MissingExtra: when scikit-image, which brings the portrait, is not installed.
         OutputExists: when the folder holds files of these names that are no earlier demonstration.
         OutputError: when the folder cannot be written.
     """
     try:
         from skimage import data
     except ImportError as error:
-        raise UsageError(
-            "The demonstration's portrait comes with scikit-image.", hint='pip install "bauta[demo]"'
-        ) from error
+        raise missing_extra("skimage", what="The demonstration's portrait") from error
     stream = io.BytesIO()
     Image.fromarray(data.astronaut()).save(stream, "JPEG", quality=92)
     try:

@@ -26,8 +26,9 @@ COVERS: dict[Cover, tuple[dict[str, Any], ...]] = {
     "blur": ({"sigma": 20.0}, {"sigma": 50.0}),
     "pixelate": ({"cells": 5}, {"cells": 2}),
 }
-"""Settings of the cloaks that cover a face, the later ones for faces that are matched even so: of a face of 20 pixels little
-is there to take away. docs/protecting.md says how they were chosen."""
+"""Settings of the cloaks that cover a face; docs/protecting.md says how they were chosen.
+
+The later ones are for faces that are matched even so, as those of 20 pixels may be."""
 
 _LEAST = 32
 """Pixels a side of what is covered of a face that is too small for a view of its own."""
@@ -109,7 +110,7 @@ class Making:
     def product(self) -> Photo:
         """The photo as it is now. A face that cannot be covered loses its cover, and is bare."""
         placed = [(mask.edit, mask.placement) for _, mask in sorted(self.masks.items())]
-        photo = self.photo.with_perturbation(merged(self.photo.pixels, placed)) if placed else self.photo
+        photo = self.photo.with_perturbation(merged(self.photo.pixels, placed)[0]) if placed else self.photo
         for how, settings in sorted({(how, self._thickness[number]) for number, (how, _) in self.covers.items()}):
             numbers = [
                 number

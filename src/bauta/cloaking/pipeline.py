@@ -335,18 +335,18 @@ class Pipeline:
         for path in (*self.settings.selection.only, *self.settings.selection.keep):
             self._selected(path)
 
-    def _selected(self, path: Path) -> dict[str, FloatArray]:
+    def _selected(self, path: Path | Photo) -> dict[str, FloatArray]:
         """(K, D) embeddings by each judge of everybody in a photo that selects people."""
-        seen: dict[Path, dict[str, FloatArray]] = self.__dict__.setdefault("_seen", {})
+        seen: dict[Path | Photo, dict[str, FloatArray]] = self.__dict__.setdefault("_seen", {})
         if path not in seen:
             photo, faces = _faces_of(path)
             seen[path] = self._embed(photo, faces)
         return seen[path]
 
-    def _see(self, path: Path) -> Reference:
+    def _see(self, path: Path | Photo) -> Reference:
         photo, faces = _faces_of(path)
         embeddings = {name: found[0] for name, found in self._embed(photo, faces.largest()).items()}
-        return Reference(printable(path.name), photo.sha256, embeddings)
+        return Reference(printable(photo.path.name if photo.path else "photo in memory"), photo.sha256, embeddings)
 
     def _embed(self, photo: Photo, faces: Faces) -> dict[str, FloatArray]:
         return {
@@ -354,7 +354,7 @@ class Pipeline:
             for member in self.judges
         }
 
-    def _matches(self, photo: Photo, faces: Faces, paths: Sequence[Path]) -> NDArray[np.bool_]:
+    def _matches(self, photo: Photo, faces: Faces, paths: Sequence[Path | Photo]) -> NDArray[np.bool_]:
         """(N,) whether a face is somebody in one of the photos, by the first calibrated judge."""
         member = next((member for member in self.judges if SELECTION_FMR in member.thresholds), None)
         if member is None:
@@ -434,12 +434,12 @@ def _numbers(asked: Iterable[int], treated: Collection[int]) -> NDArray[np.int64
     return np.array(sorted(set(asked) - set(treated)), dtype=np.int64)
 
 
-def _faces_of(path: Path) -> tuple[Photo, Faces]:
+def _faces_of(path: Path | Photo) -> tuple[Photo, Faces]:
     photo = read_photo(path)
     faces = detect_faces(photo.pixels)
     if not len(faces):
         raise UsageError(
-            f"No face was found in the reference photo {path}.",
+            f"No face was found in the reference photo {photo.path or 'in memory'}.",
             hint="Give a photo that shows the person large and from the front.",
         )
     return photo, faces

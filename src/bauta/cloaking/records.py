@@ -20,6 +20,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from bauta.photo import Photo
+
 RECORDS = ".bauta"
 
 SCHEMA = "bauta.record/3"
@@ -35,8 +37,10 @@ def digest_of_path(path: Path) -> str:
     return hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
 
 
-def digest_of_file(path: Path) -> str:
-    """SHA-256, hexadecimal."""
+def digest_of_file(path: Path | Photo) -> str:
+    """SHA-256 of a file, or of what a photo in memory was read from, in hexadecimal."""
+    if isinstance(path, Photo):
+        return path.sha256
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -86,7 +86,10 @@ class FaceResult:
         return replace(self, verification=replace(self.verification, findings=findings))
 
 
-@dataclass(frozen=True, eq=False)
+_FRAME = 'style="width:100%;height:720px;border:0"'
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Report:
     """Everything a person should know of one protected photo.
 
@@ -245,6 +248,16 @@ class Report:
             return "original"
         rows = (row for face in self.faces for row in face.verification.comparisons if row.limit is not None)
         return "both" if any(row.counts and row.before is None for row in rows) else "references"
+
+    def __repr__(self) -> str:
+        margin = "no margin" if self.margin is None else f"margin {self.margin:+.2f}"
+        return f"<Report {self.verdict}: {len(self.faces)} faces, {len(self.judges)} judges, {margin}>"
+
+    def _repr_html_(self) -> str:
+        """The page, framed so that its styles do not touch the notebook."""
+        from markupsafe import escape
+
+        return f'<iframe srcdoc="{escape(self.to_html())}" sandbox="allow-scripts" {_FRAME}></iframe>'
 
     def with_seconds(self, seconds: dict[str, float], content: bytes | None) -> Report:
         """The same report, with the time it took and the bytes it is about."""

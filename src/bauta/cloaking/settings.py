@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from bauta.errors import UsageError
-from bauta.photo import MetadataPolicy
+from bauta.photo import MetadataPolicy, Photo
 from bauta.rates import FMRS
 
 Strength = Literal["low", "medium", "high"]
@@ -31,8 +31,8 @@ class Selection:
     """
 
     largest: bool = False
-    only: tuple[Path, ...] = ()
-    keep: tuple[Path, ...] = ()
+    only: tuple[Path | Photo, ...] = ()
+    keep: tuple[Path | Photo, ...] = ()
     boxes: tuple[Box, ...] = ()
 
     def __post_init__(self) -> None:
@@ -86,11 +86,11 @@ class ProtectSettings:
     selection: Selection = field(default_factory=Selection)
     fallback: Fallback = "none"
     others: Others = "leave"
-    references: tuple[Path, ...] = ()
+    references: tuple[Path | Photo, ...] = ()
     fitted: tuple[Path, ...] = ()
     key: Path | None = None
     message: str | None = None
-    like: tuple[Path, ...] = ()
+    like: tuple[Path | Photo, ...] = ()
     budget: float | None = None
     fmr: float = FMRS[0]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
 
+from bauta.calls import checked
 from bauta.cloaking import apply
 from bauta.cloaking.pipeline import Pipeline, read_secret, view_of
 from bauta.cloaking.report import Report
@@ -21,23 +23,27 @@ from bauta.cloaks.base import Cloak, FitsPerson, Reading, Work, load_cloak
 from bauta.errors import NoFaceFound, UsageError
 from bauta.faces.detection import detect_faces
 from bauta.faces.faces import Faces
-from bauta.files import write_atomically
+from bauta.files import PathLike, write_atomically
 from bauta.judging.findings import Verdict
 from bauta.learning.fitted import Fitted
-from bauta.photo import MetadataPolicy, Photo, read_photo
+from bauta.photo import MetadataPolicy, Photo, PhotoSource, read_photo
+from bauta.photo.files import SUFFIXES
 from bauta.progress import Progress, silent, steps_of
 from bauta.recognizers.calibration import calibrated
 from bauta.recognizers.ensemble import Ensemble
 from bauta.recognizers.surrogates import load_surrogate
 
 FloatArray = NDArray[np.float32]
-Source = str | Path | Photo
-_FRAME = 'style="width:100%;height:720px;border:0"'
+Landmarks = FloatArray | Sequence[Sequence[Sequence[float]]]
+Paths = PathLike | Sequence[PathLike]
+Photos = PhotoSource | Sequence[PhotoSource]
+Names = str | Sequence[str]
+Options = Mapping[str, object]
+"""Settings by name; the method's own `Settings` say what each may be."""
+Policy = MetadataPolicy | Literal["private", "keep", "strip"]
 
-Names = Sequence[str] | Literal["auto"]
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Protected:
     """A protected photo and the answer to whether it worked; a notebook shows both.
 
@@ -71,23 +77,31 @@ class Protected:
         """The protected photo, upright, 8 bits per channel."""
         return Image.fromarray((self.report.saved * 255).round().clip(0, 255).astype(np.uint8))
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+    @checked
+    def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
         """Write the protected photo, byte for byte what was judged.
 
         Raises:
+            UsageError: when the ending belongs to another format than the photo's.
             OutputExists: when the file exists and may not be overwritten.
             OutputError: when it cannot be written.
         """
+        path, format_name = Path(path), self.report.output.format
+        if path.suffix.lower() not in SUFFIXES[format_name]:
+            raise UsageError(
+                f"{path} would hold a {format_name} photo under another format's ending.",
+                hint=f"Use the ending {SUFFIXES[format_name][0]}.",
+            )
         like = next((original for original in self.originals if original.exists()), None)
-        write_atomically(Path(path), self.content, overwrite=overwrite, originals=self.originals, like=like)
-        return Path(path)
+        write_atomically(path, self.content, overwrite=overwrite, originals=self.originals, like=like)
+        return path
+
+    def __repr__(self) -> str:
+        return f"<Protected {self.report.output.format}, {len(self.content):,} bytes: {self.report!r}>"
 
     def _repr_html_(self) -> str:
-        """The report, framed so that its styles do not touch the notebook."""
-        from markupsafe import escape
-
-        page = escape(self.report.to_html())
-        return f'<iframe srcdoc="{page}" sandbox="allow-scripts" {_FRAME}></iframe>'
+        """The report, for a notebook."""
+        return self.report._repr_html_()
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -95,28 +109,29 @@ class Protected:
         return buffer.getvalue()
 
 
+@checked
 def protect(
-    photo: Source,
+    photo: PhotoSource,
     *,
     method: str = "tip-im",
     strength: Strength = "medium",
-    options: Mapping[str, Any] | None = None,
+    options: Options | None = None,
     surrogates: Names = "auto",
     judges: Names = "auto",
-    references: Sequence[str | Path] = (),
+    references: Photos = (),
     largest: bool = False,
-    only: Sequence[str | Path] = (),
-    keep: Sequence[str | Path] = (),
+    only: Photos = (),
+    keep: Photos = (),
     boxes: Sequence[Box] = (),
     fallback: Fallback = "none",
     others: Others = "leave",
-    fitted: Sequence[str | Path] = (),
-    key: str | Path | None = None,
+    fitted: Paths = (),
+    key: PathLike | None = None,
     message: str | None = None,
-    like: Sequence[str | Path] = (),
+    like: Photos = (),
     budget: float | None = None,
     seed: int = 0,
-    metadata: MetadataPolicy = MetadataPolicy.PRIVATE,
+    metadata: Policy = MetadataPolicy.PRIVATE,
     progress: Progress = silent,
 ) -> Protected:
     """Protect the faces of one photo and judge the result; nothing is written until `Protected.save`.
@@ -125,7 +140,8 @@ def protect(
     >>> result.verdict, result.save("protected.jpg")  # doctest: +SKIP
 
     Args:
-        photo: A file, or a photo read by `bauta.read_photo`.
+        photo: A path, the bytes of a file, a Pillow image, a uint8 array (H, W), (H, W, 3) or (H, W, 4), or what
+            `bauta.read_photo` gave; so are all photos below. Pillow images and arrays become PNG files.
         method: Name of the method; `bauta.list_methods` shows them.
         strength: How visible the mask may be.
         options: Settings of the method by name, such as ``{"mode": "combined", "iterations": 30}``.
@@ -156,29 +172,30 @@ def protect(
         strength=strength,
         surrogates=_names(surrogates),
         judges=_names(judges),
-        seed=seed,
-        metadata=metadata,
-        selection=Selection(largest, _paths(only), _paths(keep), tuple(boxes)),
+        seed=int(seed),
+        metadata=MetadataPolicy(metadata),
+        selection=Selection(largest, _photos(only), _photos(keep), tuple(map(_box, boxes))),
         fallback=fallback,
         others=others,
-        references=_paths(references),
+        references=_photos(references),
         fitted=_paths(fitted),
         key=None if key is None else Path(key),
         message=message,
-        like=_paths(like),
-        budget=budget,
+        like=_photos(like),
+        budget=None if budget is None else float(budget),
     )
-    source = _read(photo)
+    source = read_photo(photo)
     report = Pipeline(settings).protect(source, progress=progress)
     assert report.content is not None
     return Protected(report, report.content, (source.path,) if source.path else ())
 
 
+@checked
 def verify(
-    original: Source,
-    protected: Source,
+    original: PhotoSource,
+    protected: PhotoSource,
     *,
-    references: Sequence[str | Path] = (),
+    references: Photos = (),
     surrogates: Names = "auto",
     judges: Names = "auto",
     progress: Progress = silent,
@@ -196,15 +213,16 @@ def verify(
     Raises:
         BautaError: see `bauta.errors` for what can be wrong.
     """
-    settings = ProtectSettings(surrogates=_names(surrogates), judges=_names(judges), references=_paths(references))
-    return Pipeline(settings).verify(_read(original), _read(protected), progress=progress)
+    settings = ProtectSettings(surrogates=_names(surrogates), judges=_names(judges), references=_photos(references))
+    return Pipeline(settings).verify(read_photo(original), read_photo(protected), progress=progress)
 
 
+@checked
 def fit(
     method: str,
-    photos: Sequence[Source],
+    photos: Photos,
     *,
-    options: Mapping[str, Any] | None = None,
+    options: Options | None = None,
     strength: Strength = "medium",
     surrogates: Names = "auto",
     judges: Names = "auto",
@@ -232,14 +250,15 @@ def fit(
         BautaError: see `bauta.errors` for what else can be wrong.
     """
     made = require_fitting(method)
-    if not photos:
+    given = _photos(photos)
+    if not given:
         raise UsageError("There are no photos to learn from.", hint="Give a few photos of one person.")
     settings = ProtectSettings(surrogates=_names(surrogates), judges=_names(judges), seed=seed)
     roles = choose_roles(settings)
     views = []
-    for done, photo in enumerate(photos):
-        progress("looking for faces", done, len(photos))
-        views.append(view_of(_read(photo), made.view))
+    for done, photo in enumerate(given):
+        progress("looking for faces", done, len(given))
+        views.append(view_of(read_photo(photo), made.view))
     ensemble = Ensemble([load_surrogate(card) for card in roles.surrogates])
     work = Work.seeded(
         seed,
@@ -268,15 +287,16 @@ def require_fitting(method: str) -> Any:
     return made
 
 
+@checked
 def restore(
-    photo: Source,
+    photo: PhotoSource,
     *,
     method: str | None = None,
-    fitted: Sequence[str | Path] = (),
-    key: str | Path | None = None,
-    landmarks: ArrayLike | None = None,
+    fitted: Paths = (),
+    key: PathLike | None = None,
+    landmarks: Landmarks | None = None,
     payloads: Sequence[bytes] = (),
-    options: Mapping[str, Any] | None = None,
+    options: Options | None = None,
 ) -> Photo:
     """Take a mask off a protected photo; nothing is written until `Photo.save`.
 
@@ -297,18 +317,19 @@ def restore(
         NoFaceFound: when the photo shows no face.
     """
     cloak, work = _holder(method, fitted, key, options)
-    source = _read(photo)
+    source = read_photo(photo)
     return apply.restore(cloak, source, _places(source, landmarks), payloads, work).photo
 
 
+@checked
 def read(
-    photo: Source,
+    photo: PhotoSource,
     *,
     method: str | None = None,
-    fitted: Sequence[str | Path] = (),
-    key: str | Path | None = None,
-    landmarks: ArrayLike | None = None,
-    options: Mapping[str, Any] | None = None,
+    fitted: Paths = (),
+    key: PathLike | None = None,
+    landmarks: Landmarks | None = None,
+    options: Options | None = None,
 ) -> list[Reading]:
     """What a method's edits of the faces in a photo say, a `Reading` for each face.
 
@@ -325,12 +346,12 @@ def read(
         NoFaceFound: when the photo shows no face.
     """
     cloak, work = _holder(method, fitted, key, options)
-    source = _read(photo)
+    source = read_photo(photo)
     return apply.read(cloak, source, _places(source, landmarks), work)
 
 
 def _holder(
-    method: str | None, fitted: Sequence[str | Path], key: str | Path | None, options: Mapping[str, Any] | None
+    method: str | None, fitted: Paths, key: PathLike | None, options: Options | None
 ) -> tuple[Cloak[Any], Work]:
     """A cloak, and work with what its owner holds."""
     learned = [Fitted.load(path) for path in _paths(fitted)]
@@ -343,10 +364,10 @@ def _holder(
     return made(made.configured(options or {})), work
 
 
-def _places(photo: Photo, landmarks: ArrayLike | None) -> Faces:
+def _places(photo: Photo, landmarks: Landmarks | None) -> Faces:
     """The faces of a photo, where they are known to be or where they are found."""
     if landmarks is not None:
-        points = np.asarray(landmarks, dtype=np.float32).reshape(-1, 5, 2)
+        points = _points(landmarks)
         boxes = np.concatenate([points.min(1), points.max(1)], axis=1)
         return Faces(boxes, points, np.ones(len(points), np.float32))
     faces = detect_faces(photo.pixels)
@@ -355,13 +376,35 @@ def _places(photo: Photo, landmarks: ArrayLike | None) -> Faces:
     return faces[np.argsort(-faces.areas, kind="stable")]
 
 
-def _read(photo: Source) -> Photo:
-    return photo if isinstance(photo, Photo) else read_photo(Path(photo))
+def _points(landmarks: Landmarks) -> FloatArray:
+    try:
+        points = np.asarray(landmarks, dtype=np.float32)
+    except (TypeError, ValueError):  # rows of different lengths
+        points = np.empty(0, np.float32)
+    if points.ndim != 3 or points.shape[1:] != (5, 2) or not len(points) or not np.isfinite(points).all():
+        raise UsageError(
+            f"The landmarks have the shape {list(points.shape)}, or are not numbers.",
+            hint="Give (N, 5, 2), five points x, y of each face, as `Protected.landmarks`.",
+        )
+    return points
 
 
-def _paths(paths: Sequence[str | Path]) -> tuple[Path, ...]:
-    return tuple(Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths))
+def _box(box: Box) -> Box:
+    left, top, width, height = map(float, box)
+    return left, top, width, height
+
+
+def _paths(paths: Paths) -> tuple[Path, ...]:
+    return tuple(map(Path, [paths] if isinstance(paths, str | os.PathLike) else paths))
+
+
+def _photos(photos: Photos) -> tuple[Path | Photo, ...]:
+    """Files as their paths, and what is in memory already as photos."""
+    many = photos if isinstance(photos, Sequence) and not isinstance(photos, str | bytes) else [photos]
+    return tuple(Path(one) if isinstance(one, str | os.PathLike) else read_photo(one) for one in many)
 
 
 def _names(names: Names) -> tuple[str, ...] | Literal["auto"]:
-    return "auto" if names == "auto" else tuple([names] if isinstance(names, str) else names)
+    if names == "auto":
+        return "auto"
+    return (names,) if isinstance(names, str) else tuple(names)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from bauta.cloaks.album import Album
     from bauta.cloaks.view import FaceView
     from bauta.learning.fitted import Fitted
     from bauta.recognizers.ensemble import Ensemble
@@ -56,6 +57,9 @@ taken off again."""
 Need = Literal["surrogates", "key", "message", "fitted", "reference"]
 """What a cloak must be given: recognisers to attack, a secret, a text to carry, what it learned of the person, another
 face."""
+
+Mode = Literal["dodge", "impersonate", "combined"]
+"""Away from the person, towards the best of several targets, or both (the loss of TIP-IM)."""
 
 Strength = Literal["low", "medium", "high"]
 Scalar = str | int | float | bool
@@ -175,6 +179,7 @@ class Work:
         key: The secret of a cloak that needs one.
         message: The text that an edit carries.
         references: Other faces, for methods that need one to go by.
+        album: What earlier photos of the same run look like to surrogates once protected; None to forget them.
         deadline: `time.monotonic` value after which no new iteration starts; one always runs.
         progress: Called with (steps done, steps there are).
         device: Where to compute, such as "cpu".
@@ -187,6 +192,7 @@ class Work:
     key: bytes | None = field(default=None, repr=False)
     message: str | None = None
     references: tuple[FaceView, ...] = ()
+    album: Album | None = None
     deadline: float | None = None
     progress: Steps = silent
     device: str = "cpu"

@@ -27,7 +27,7 @@ from torch.nn import functional
 from bauta.cloaks.base import Cloak, Edit, Need, Scalar, Work
 from bauta.cloaks.view import FaceView
 from bauta.errors import NumericalFailure, UsageError
-from bauta.objectives.descent import Step, project, projected_momentum
+from bauta.objectives.descent import Pixels, Step, Values, descend, project
 from bauta.objectives.transports import gaussian_blur
 from bauta.recognizers.ensemble import Ensemble
 from bauta.registry import register
@@ -76,14 +76,18 @@ class Pgd(Cloak[PgdConfig]):
             shape = (1, 1 if view.grey else 3, *view.pixels.shape[1:])
             start = (2 * torch.rand(shape, generator=work.generator) - 1).expand_as(images) * epsilon * region
             start = project(start, images, region.sum((1, 2, 3)) * 3, step)
-            run = projected_momentum(
-                problem, images, region, step, self.config.iterations, start=start, deadline=work.deadline,
+            run = descend(
+                problem,
+                [Pixels(images, region, step, start)],
+                self.config.iterations,
+                deadline=work.deadline,
                 progress=work.progress,
-            )  # fmt: skip
-            if not torch.isfinite(run.delta).all():
+            )
+            (delta,) = run.values
+            if not torch.isfinite(delta).all():
                 raise NumericalFailure("The mask holds NaN or infinity.", hint="Leave out the surrogate at fault.")
             facts: dict[str, Scalar] = {"iterations": run.iterations[0], "stopped": run.stopped[0]}
-            edits.append(Edit(view, run.delta[0] * (view.region > 0), facts=facts))
+            edits.append(Edit(view, delta[0] * (view.region > 0), facts=facts))
         return edits
 
 
@@ -129,8 +133,9 @@ class _Away:
             functional.pad(grown, sides), (height, width), mode="bilinear", align_corners=False
         )
 
-    def gradients(self, delta: Tensor) -> Tensor:
+    def gradients(self, values: Values) -> Values:
         """(1, 1, 3, H, W)."""
+        (delta,) = values
         photo = (self.view.pixels[None] + delta).requires_grad_()
         through = self._diversify if self.diverse else None
         with torch.enable_grad():
@@ -142,11 +147,11 @@ class _Away:
         gradient = torch.autograd.grad(loss, photo)[0]
         if self.view.grey:
             gradient = gradient.mean(1, keepdim=True).expand_as(gradient)
-        return (gaussian_blur(gradient, self.sigma) if self.sigma else gradient)[None]
+        return ((gaussian_blur(gradient, self.sigma) if self.sigma else gradient)[None],)
 
-    def best(self, candidates: Tensor) -> Tensor:
+    def best(self, candidates: Values) -> Tensor:
         """There is one candidate."""
-        return torch.zeros(candidates.shape[1], dtype=torch.long)
+        return torch.zeros(candidates[0].shape[1], dtype=torch.long)
 
-    def finished(self, delta: Tensor, iteration: int) -> None:
+    def finished(self, values: Values, iteration: int) -> None:
         """Never before the last iteration."""

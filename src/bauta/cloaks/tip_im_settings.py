@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
+from bauta.cloaks.base import Mode
 from bauta.settings import Flag, Range, Settings
 
-Mode = Literal["dodge", "impersonate", "combined"]
 Gain = Literal["gain1", "gain2", "gain3"]
 
 

@@ -34,7 +34,7 @@ def decode(content: bytes, origin: str) -> ByteArray:
             return np.asarray(picture.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadablePhoto(
-            f"{origin} is no readable JPEG, PNG or WebP image.", hint="Take it out, or fetch the set again."
+            f"{origin} is not a readable JPEG, PNG or WebP image.", hint="Take it out, or fetch the set again."
         ) from error
 
 

@@ -134,5 +134,5 @@ def lines_of(path: Path) -> list[str]:
 def _some(names: Iterable[str], path: Path) -> frozenset[str]:
     found = frozenset(names)
     if not found:
-        raise UsageError(f"{path} names nobody.", hint="Check the name of the list.")
+        raise UsageError(f"{path} names no one.", hint="Check the name of the list.")
     return found

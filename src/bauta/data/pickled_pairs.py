@@ -51,7 +51,7 @@ def read_pairs(path: Path) -> EncodedPairs:
             raise ValueError(f"it has {len(contents)} images for {len(same)} pairs")
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise UsageError(
-            f"{path} is no file of verification pairs: {error}.",
+            f"{path} is not a file of verification pairs: {error}.",
             hint="A pickle with a list of encoded images and a list of truth values is wanted.",
         ) from error
     return EncodedPairs(contents[0::2], contents[1::2], np.array(truth))
@@ -224,7 +224,7 @@ class _Machine:
 
 def _list(value: object) -> list[object]:
     if not isinstance(value, list):
-        raise TypeError("it appends to what is no list")
+        raise TypeError("it appends to what is not a list")
     return value
 
 

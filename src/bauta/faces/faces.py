@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -106,36 +106,6 @@ class Faces:
     def overlap(self, box: ArrayLike) -> NDArray[np.float32]:
         """(N,) intersection over union of each face's box with `box` (x1, y1, x2, y2)."""
         return overlaps(self.boxes, np.asarray(box, dtype=np.float32))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists for a JSON report; `from_dict` reads them back."""
-        return {
-            "boxes": self.boxes.tolist(),
-            "landmarks": self.landmarks.tolist(),
-            "scores": self.scores.tolist(),
-            "limits": list(self.limits),
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Faces:
-        """Faces from the lists of `to_dict`.
-
-        Raises:
-            UsageError: when an entry is missing or misshapen.
-        """
-        try:
-            scores = np.asarray(values["scores"], dtype=np.float32).reshape(-1)
-            boxes = np.asarray(values["boxes"], dtype=np.float32).reshape(-1, 4)
-            landmarks = np.asarray(values["landmarks"], dtype=np.float32).reshape(-1, 5, 2)
-            limits: tuple[SearchLimit, ...] = tuple(values.get("limits", ()))
-            if not set(limits) <= set(get_args(SearchLimit)):
-                raise ValueError(f"limits {limits}")
-        except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(
-                f"Faces cannot be read from this entry: {error}.",
-                hint="It needs boxes (N, 4), landmarks (N, 5, 2) and scores (N,).",
-            ) from error
-        return cls(boxes, landmarks, scores, limits)
 
 
 # Two boxes show one face when they share this much of their union, or, being of similar size, this much of the smaller

@@ -1,4 +1,4 @@
-"""Differentiable affine warps between a photo and its aligned crops, and their adjoint.
+"""Differentiable affine warps between a photo and its aligned crops.
 
 Coordinates are pixel centres: pixel (0, 0) is at (0, 0). What lies outside an image is black. The numpy
 twin for judges is `bauta.faces.alignment.extract_crops`.
@@ -76,27 +76,6 @@ def warp(images: Tensor, matrices: Tensor, size: tuple[int, int]) -> Tensor:
         part = images if len(images) == 1 else images[chosen]
         crops = crops.index_copy(0, chosen, _sample(part, to_image[chosen], size, factor))
     return crops
-
-
-def warp_adjoint(crops: Tensor, matrices: Tensor, size: tuple[int, int]) -> Tensor:
-    """The exact adjoint of `warp`: <warp(x), y> = <x, warp_adjoint(y)> for every x and y.
-
-    Args:
-        crops: (N, C, height, width).
-        matrices: (N, 2, 3) or (2, 3), the same as for `warp`.
-        size: (H, W) of the images.
-
-    Returns:
-        (N, C, H, W), detached from the graph.
-
-    Raises:
-        UsageError: as `warp`.
-    """
-    with torch.enable_grad():
-        images = crops.new_zeros(*crops.shape[:2], *size).requires_grad_()
-        forward = warp(images, matrices.detach(), (crops.shape[2], crops.shape[3]))
-        (result,) = torch.autograd.grad(forward, images, crops.detach())
-    return result
 
 
 def _sample(images: Tensor, to_image: Tensor, size: tuple[int, int], factor: int) -> Tensor:

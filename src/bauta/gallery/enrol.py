@@ -10,17 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bauta.calls import checked
 from bauta.errors import NoFaceFound, UsageError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.detection import detect_faces
 from bauta.gallery.sealing import ID, encode_name, new_id
-from bauta.photo import read_photo
+from bauta.photo import PhotoSource, read_photo
 from bauta.templates.base import SIDE, Protector
 from bauta.templates.representation import Representation
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Gallery:
     """Protected faces, and what each is called. `bauta.gallery.files` keeps it, sealed.
 
@@ -56,6 +57,9 @@ class Gallery:
                 hint="Protect them without it; the gallery is sealed.",
             )
 
+    def __repr__(self) -> str:
+        return f"<Gallery {self.id.hex()[:12]}: {self.representation!r}>"
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -66,11 +70,12 @@ def names_of_photos(photos: Sequence[Path]) -> tuple[str, ...]:
     return names if len(set(names)) == len(names) else tuple(map(str, photos))
 
 
-def read_faces(photos: Sequence[Path], *, aligned: bool = False) -> Tensor:
+@checked
+def read_faces(photos: Sequence[PhotoSource], *, aligned: bool = False) -> Tensor:
     """The largest face of each photo, (N, 3, 112, 112) float32 in [0, 1], aligned to the ArcFace template.
 
     Args:
-        photos: Files.
+        photos: Files, or anything else that `bauta.read_photo` takes.
         aligned: The photos are aligned crops of 112x112 pixels already.
 
     Raises:
@@ -81,8 +86,8 @@ def read_faces(photos: Sequence[Path], *, aligned: bool = False) -> Tensor:
     if not photos:
         raise UsageError("There are no photos.", hint="Name photos or folders.")
     crops = []
-    for path in photos:
-        pixels = read_photo(path).pixels
+    for photo in map(read_photo, photos):
+        pixels, path = photo.pixels, photo.path or "the photo"
         if aligned:
             if pixels.shape[:2] != (SIDE, SIDE):
                 raise UsageError(
@@ -98,6 +103,7 @@ def read_faces(photos: Sequence[Path], *, aligned: bool = False) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.stack(crops), dtype=np.float32)).clamp(0, 1)
 
 
+@checked
 def enrol_faces(protector: Protector, images: Tensor, names: Sequence[str], *, seed: int | None = None) -> Gallery:
     """Protect faces, for a gallery.
 
@@ -111,7 +117,7 @@ def enrol_faces(protector: Protector, images: Tensor, names: Sequence[str], *, s
     Raises:
         UsageError: when the images have another form.
     """
-    made = protector.protect_anew(images) if seed is None else protector.protect(images, _generator(seed))
+    made = protector.protect_anew(images) if seed is None else protector.protect(images, _generator(int(seed)))
     return Gallery(made, tuple(names))
 
 

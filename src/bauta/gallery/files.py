@@ -27,6 +27,7 @@ from typing import Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from bauta.calls import checked
 from bauta.errors import (
     BautaError,
     GalleryDamaged,
@@ -36,7 +37,7 @@ from bauta.errors import (
     OutputExists,
     UsageError,
 )
-from bauta.files import write_atomically
+from bauta.files import PathLike, write_atomically
 from bauta.gallery.enrol import Gallery
 from bauta.gallery.keys import DeploymentKey, ScryptCost
 from bauta.gallery.sealing import (
@@ -164,8 +165,9 @@ def is_gallery(path: Path) -> bool:
     return begin.startswith(MAGIC) or begin[8:] == _UNSEALED
 
 
+@checked
 def write_gallery(
-    path: Path, gallery: Gallery, key: DeploymentKey, *, overwrite: bool = False, cost: ScryptCost | None = None
+    path: PathLike, gallery: Gallery, key: DeploymentKey, *, overwrite: bool = False, cost: ScryptCost | None = None
 ) -> str:
     """Seal a gallery under a deployment key and write it as one file, whole or not at all.
 
@@ -183,13 +185,15 @@ def write_gallery(
         OutputExists: when the file is there already, or is not a gallery.
         OutputError: when it cannot be written; the gallery that was there is untouched.
     """
+    path = Path(path)
     require_free(path, overwrite=overwrite)
     content = seal_gallery(gallery, key, cost)
     write_atomically(path, content, overwrite=overwrite)
     return key_id(content)
 
 
-def read_gallery(path: Path, key: DeploymentKey) -> Gallery:
+@checked
+def read_gallery(path: PathLike, key: DeploymentKey) -> Gallery:
     """The gallery in a file: all of it, or an error.
 
     Raises:
@@ -198,10 +202,13 @@ def read_gallery(path: Path, key: DeploymentKey) -> Gallery:
         GalleryVersion: when another version wrote it, or one from before galleries were sealed.
         GalleryError: when it cannot be read.
     """
-    return open_gallery(_read(path), key, str(path))
+    return open_gallery(_read(Path(path)), key, str(path))
 
 
-def rotate_gallery(path: Path, key: DeploymentKey, new_key: DeploymentKey, *, cost: ScryptCost | None = None) -> str:
+@checked
+def rotate_gallery(
+    path: PathLike, key: DeploymentKey, new_key: DeploymentKey, *, cost: ScryptCost | None = None
+) -> str:
     """Seal a gallery under another key, in place: a fresh data key, every record sealed again, nobody enrolled again.
 
     The new file is opened and compared before it takes the old one's place. Copies of the old file still open under the
@@ -231,7 +238,7 @@ def rotate_gallery(path: Path, key: DeploymentKey, new_key: DeploymentKey, *, co
     again = open_gallery(content, new_key, str(path))
     if (again.names, again.representation.rows()) != (gallery.names, gallery.representation.rows()):
         raise GalleryError(f"What was sealed again differs from {path}, which is untouched.", hint="Check the memory.")
-    write_atomically(path, content, overwrite=True)
+    write_atomically(Path(path), content, overwrite=True)
     return key_id(content)
 
 

@@ -22,8 +22,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from bauta.calls import checked
 from bauta.errors import GalleryDamaged, GalleryError, OutputExists, UsageError
-from bauta.files import write_atomically
+from bauta.files import PathLike, write_atomically
 
 Way = Literal["file", "passphrase"]
 
@@ -86,6 +87,7 @@ class DeploymentKey:
         return cls("file", secrets.token_bytes(KEY_BYTES), "The new key")
 
     @classmethod
+    @checked
     def from_passphrase(cls, text: str, origin: str = "The passphrase") -> Self:
         """A passphrase as it is typed; accents and compatible forms are brought to one form (NFKC).
 
@@ -95,7 +97,8 @@ class DeploymentKey:
         return cls("passphrase", unicodedata.normalize("NFKC", text).encode("utf-8", "surrogatepass"), origin)
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    @checked
+    def read(cls, path: PathLike) -> Self:
         """A key from its file, which nobody but its owner, and a group that may only read it, can open.
 
         Others are refused, and not warned about: whoever reads the key opens every copy of the gallery, and a
@@ -104,16 +107,17 @@ class DeploymentKey:
         Raises:
             UsageError: when it cannot be read, others can read it, or it is weak.
         """
-        return cls("file", _read_private(path, "key"), str(path))
+        return cls("file", _read_private(Path(path), "key"), str(path))
 
     @classmethod
-    def read_passphrase(cls, path: Path) -> Self:
+    @checked
+    def read_passphrase(cls, path: PathLike) -> Self:
         """A passphrase from the only line of a text file; see `read`.
 
         Raises:
             UsageError: when it cannot be read, others can read it, it is not one line of UTF-8, or it is weak.
         """
-        content = _read_private(path, "passphrase")
+        content = _read_private(Path(path), "passphrase")
         try:
             text = content.decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
@@ -151,7 +155,8 @@ class DeploymentKey:
         return self.way == other.way and hmac.compare_digest(self.secret, other.secret)
 
 
-def create_key_file(path: Path) -> None:
+@checked
+def create_key_file(path: PathLike) -> None:
     """Write a new key, 32 bytes from the operating system that only the owner can read; nothing is overwritten.
 
     Raises:
@@ -163,7 +168,7 @@ def create_key_file(path: Path) -> None:
             f"{path} exists already, and a key is never overwritten: galleries sealed under it would be lost.",
             hint="Give another name with -o.",
         )
-    write_atomically(path, DeploymentKey.generate().secret, mode=0o600)
+    write_atomically(Path(path), DeploymentKey.generate().secret, mode=0o600)
 
 
 def _read_private(path: Path, what: str) -> bytes:

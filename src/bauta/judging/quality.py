@@ -3,6 +3,8 @@
 - Of the face, the bounding box of the ArcFace crop: ``psnr`` and ``ssim`` of the mask on the pixels; with ``_saved`` of
   the written file, where ``ms_ssim``, ``flip`` and ``lpips`` are measured too.
 - Of the whole photo as written, with ``_photo``.
+- Of the edit on the pixels, what people see (`SEEN`): movement, and what remains once it is undone; see
+  `bauta.judging.visibility`.
 - Of the set of aligned faces before and after: ``mmd`` as TIP-IM prints it, and ``frechet_onet``, the Fréchet distance
   of FID on the 256 features of MTCNN's output network. That network tells faces from other things and finds landmarks;
   it is not the Inception network of FID, and the two figures have nothing to do with each other.
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from bauta import metrics
 from bauta.judging.lpips import SMALLEST, Lpips
 from bauta.judging.verification import cut
+from bauta.judging.visibility import Visibility
 
 FloatArray = NDArray[np.float32]
 
@@ -29,7 +32,18 @@ DIGITS = 6
 
 MASK = ("psnr", "ssim")
 FILE = ("psnr", "ssim", "ms_ssim", "flip", "lpips")
-MEASURES = (*MASK, *(f"{name}_saved" for name in FILE), *(f"{name}_photo" for name in FILE))
+SEEN = {
+    "displacement": "displacement",
+    "strain": "strain",
+    "lightness_psnr": "psnr",
+    "lightness_ssim": "ssim",
+    "chroma": "chroma",
+    "colour": "colour",
+    "irises": "irises",
+    "lips": "lips",
+}
+"""Names on cards of the fields of `bauta.judging.visibility.Visibility`."""
+MEASURES = (*MASK, *(f"{name}_saved" for name in FILE), *(f"{name}_photo" for name in FILE), *SEEN)
 """In the order of cards."""
 
 MMD_BATCH = 50
@@ -37,7 +51,12 @@ MMD_BATCH = 50
 
 
 def photo_quality(
-    original: FloatArray, masked: FloatArray, saved: FloatArray, box: FloatArray, lpips: Lpips | None
+    original: FloatArray,
+    masked: FloatArray,
+    saved: FloatArray,
+    box: FloatArray,
+    lpips: Lpips | None,
+    seen: Visibility | None = None,
 ) -> dict[str, float | None]:
     """`MEASURES` of one photo; all None for another size.
 
@@ -47,6 +66,7 @@ def photo_quality(
         saved: As read back from the file.
         box: (4,) x1, y1, x2, y2 of the face.
         lpips: For LPIPS.
+        seen: What people see of the mask on its pixels, where it is known.
     """
     found: dict[str, float | None] = dict.fromkeys(MEASURES)
     for names, ending, changed, region in (
@@ -59,6 +79,10 @@ def photo_quality(
         one, other = (pixels if region is None else cut(pixels, region) for pixels in (original, changed))
         for name in names:
             found[name + ending] = _measure(name, one, other, lpips)
+    if seen is not None:
+        for name, measured in SEEN.items():
+            value = getattr(seen, measured)
+            found[name] = None if value is None else round(value, DIGITS)
     return found
 
 

@@ -14,8 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bauta.calls import checked
 from bauta.errors import UsageError, WeightsCorrupt, WeightsMissing
-from bauta.files import write_atomically
+from bauta.files import PathLike, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +45,7 @@ class Provenance:
     training: tuple[tuple[str, str | int | float | bool], ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Fitted:
     """What a cloak learned from a few photos of one person; for some methods this is the key that takes masks off.
 
@@ -64,7 +65,7 @@ class Fitted:
     """
 
     method: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     parts: Mapping[str, Tensor]
     teachers: tuple[str, ...] = ()
     provenance: Provenance = field(default_factory=Provenance)
@@ -73,6 +74,9 @@ class Fitted:
     def __post_init__(self) -> None:
         if not self.parts:
             raise UsageError(f"{self.method} learned nothing that could be kept.", hint="Give at least one tensor.")
+
+    def __repr__(self) -> str:
+        return f"<Fitted {self.method} {self.sha256[:12]}: {', '.join(sorted(self.parts))}>"
 
     @cached_property
     def sha256(self) -> str:
@@ -146,17 +150,19 @@ class Fitted:
             )
         return fitted
 
-    def save(self, path: Path, *, overwrite: bool = False) -> None:
+    @checked
+    def save(self, path: PathLike, *, overwrite: bool = False) -> None:
         """Write the file.
 
         Raises:
             OutputExists: when there is one already.
             OutputError: when it cannot be written.
         """
-        write_atomically(path, self.to_bytes(), overwrite=overwrite)
+        write_atomically(Path(path), self.to_bytes(), overwrite=overwrite)
 
     @classmethod
-    def load(cls, path: Path, *, method: str | None = None, version: int | None = None) -> Fitted:
+    @checked
+    def load(cls, path: PathLike, *, method: str | None = None, version: int | None = None) -> Fitted:
         """Read a file that `save` wrote.
 
         Raises:
@@ -164,7 +170,7 @@ class Fitted:
             UsageError: as `from_bytes`.
             WeightsCorrupt: as `from_bytes`.
         """
-        content = read_content(path, "The fitted file")
+        content = read_content(Path(path), "The fitted file")
         return cls.from_bytes(content, method=method, version=version, name=str(path))
 
 

@@ -192,7 +192,7 @@ def weights_of(learner: Learner) -> dict[str, Tensor]:
 def _require_good(learner: Learner) -> None:
     for name, value in weights_of(learner).items():
         if not bool(value.isfinite().all()):
-            raise NumericalFailure(f"The weights {name} are no numbers.", hint="Lower the rate.")
+            raise NumericalFailure(f"The weights {name} are not numbers.", hint="Lower the rate.")
 
 
 def _write(path: Path, learner: Learner, about: Mapping[str, Any]) -> None:

@@ -136,7 +136,9 @@ def draw_transport(generator: torch.Generator) -> Transport:
     return lambda images: brightness_contrast(images, brightness, contrast)
 
 
-def draw_movement(generator: torch.Generator, size: tuple[int, int], *, spread: float, turn: float) -> Tensor:
+def draw_movement(
+    generator: torch.Generator, size: tuple[int, int], *, spread: float, turn: float, scale: float = 0.0
+) -> Tensor:
     """A random affine map (2, 3) in crop pixels about the crop's centre: input diversity.
 
     The official TIP-IM code perturbs all six entries of an affine matrix by N(0, spread) and turns by an angle
@@ -147,6 +149,7 @@ def draw_movement(generator: torch.Generator, size: tuple[int, int], *, spread: 
         size: (height, width) of the crop.
         spread: Standard deviation of the entries.
         turn: Standard deviation of the angle.
+        scale: Largest share by which the crop is made wider or tighter, for recognisers with another detector.
     """
     noise = torch.randn(2, 3, generator=generator, dtype=torch.float64) * spread
     angle = float(torch.randn((), generator=generator)) * turn
@@ -154,6 +157,8 @@ def draw_movement(generator: torch.Generator, size: tuple[int, int], *, spread: 
         [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64
     )
     linear = rotation @ (torch.eye(2, dtype=torch.float64) + noise[:, :2])
+    if scale:
+        linear = linear * _uniform(generator, 1 - scale, 1 + scale)
     centre = torch.tensor([(size[1] - 1) / 2, (size[0] - 1) / 2], dtype=torch.float64)
     offset = centre + noise[:, 2] * torch.tensor([size[1] / 2, size[0] / 2]) - linear @ centre
     return torch.cat([linear, offset[:, None]], 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,7 @@ def ssim_map(first: Tensor, second: Tensor) -> Tensor:
     return (luminance_term * (2 * covariance + 9e-4) / (variance + 9e-4)).mean(1, keepdim=True)
 
 
-def just_noticeable(images: Tensor) -> Tensor:
+def just_noticeable(images: Tensor, scale: Sequence[float] | None = None) -> Tensor:
     """Just-noticeable difference of every pixel, (N, 1, H, W) in [0, 1] units.
 
     Luminance adaptation as in Chou and Li (1995), equation for the background luminance on the 0..255 scale,
@@ -46,11 +48,41 @@ def just_noticeable(images: Tensor) -> Tensor:
 
     Args:
         images: (N, 3, H, W) in [0, 1].
+        scale: For each face by how much the windows are widened, so that a large picture of it is judged by the detail
+            that a small one shows too; 1 when None.
     """
+    if scale is not None:
+        return torch.cat([_just_noticeable(image[None], factor) for image, factor in zip(images, scale, strict=True)])
+    return _just_noticeable(images, 1.0)
+
+
+def _just_noticeable(images: Tensor, scale: float) -> Tensor:
     grey = luminance(images) * 255
-    background = gaussian_blur(grey, 2.0)
+    background = gaussian_blur(grey, 2.0 * scale)
     dark = 17 * (1 - (background.clamp(0, 127) / 127).sqrt()) + 3
     bright = 3 / 128 * (background - 127) + 3
     adaptation = torch.where(background <= 127, dark, bright)
-    texture = (gaussian_blur(grey.square(), 1.5) - gaussian_blur(grey, 1.5).square()).clamp_min(0).sqrt()
-    return (adaptation + texture) / 255
+    mean, square = gaussian_blur(grey, 1.5 * scale), gaussian_blur(grey.square(), 1.5 * scale)
+    return (adaptation + (square - mean.square()).clamp_min(0).sqrt()) / 255
+
+
+def softness(images: Tensor, inside: Tensor) -> Tensor:
+    """How far out of focus each face is: the standard deviation of its blur in pixels, (N,); 0 where it is sharp.
+
+    Along an edge that was blurred by s, the energy of the gradient falls as 1/s. So blurring once more by 1 leaves
+    s / sqrt(s^2 + 1) of it, from which s follows. Fine texture makes a face sharper than its edges are, and noise
+    does.
+
+    Args:
+        images: (N, 3, H, W) in [0, 1].
+        inside: (N, 1, H, W), 1 on the face and 0 elsewhere.
+    """
+    grey = luminance(images)
+    within = inside[..., 1:, 1:]
+
+    def energy(pictures: Tensor) -> Tensor:
+        across, down = pictures.diff(dim=-1)[..., 1:, :], pictures.diff(dim=-2)[..., :, 1:]
+        return ((across.square() + down.square()) * within).sum((1, 2, 3))
+
+    ratio = (energy(gaussian_blur(grey, 1.0)) / energy(grey).clamp_min(1e-12)).clamp(0, 0.99)
+    return (ratio.square() / (1 - ratio.square())).sqrt()

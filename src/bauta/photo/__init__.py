@@ -2,7 +2,7 @@
 
 from bauta.photo.files import FoundPhotos, find_photos, why_passed_over
 from bauta.photo.metadata import MetadataPolicy
-from bauta.photo.photo import MAX_PIXELS, Photo, read_photo
+from bauta.photo.photo import MAX_PIXELS, Photo, PhotoSource, read_photo
 from bauta.photo.readback import embedded_pictures
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "FoundPhotos",
     "MetadataPolicy",
     "Photo",
+    "PhotoSource",
     "embedded_pictures",
     "find_photos",
     "read_photo",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,12 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bauta.calls import checked
 from bauta.errors import OutputError, PhotoError, PhotoTooLarge, UnreadablePhoto, UsageError
-from bauta.files import write_atomically
+from bauta.files import PathLike, write_atomically
 from bauta.photo.cleaning import Removed
 from bauta.photo.codec import Decoded, Source
 from bauta.photo.files import SUFFIXES, kind_by_name
 from bauta.photo.metadata import Metadata, MetadataPolicy
+from bauta.photo.pictures import Picture, as_png
 from bauta.photo.raster import Raster
 from bauta.photo.readback import embedded_pictures
 
@@ -155,22 +158,19 @@ class Photo:
         found = self._metadata.cleaned(metadata)[1]
         return {kind.value: found[kind] for kind in Removed if found[kind]}
 
+    @checked
     def save(
         self,
-        destination: Path,
+        destination: PathLike,
         *,
         metadata: MetadataPolicy = MetadataPolicy.PRIVATE,
         overwrite: bool = False,
     ) -> None:
-        """Write the photo, as `encode` codes it and `store` puts it in its place; see there."""
-        self.store(self.encode(metadata=metadata), destination, overwrite=overwrite)
-
-    def store(self, content: bytes, destination: Path, *, overwrite: bool = False) -> None:
-        """Write what `encode` made atomically, closed to whom the original is closed; that is never replaced.
+        """Writes the photo atomically, readable for no one to whom the original is closed; that is never replaced.
 
         Args:
-            content: The file.
             destination: A file name with an ending of this format, in a folder that exists.
+            metadata: What is kept.
             overwrite: Whether another file of that name may be replaced.
 
         Raises:
@@ -178,6 +178,10 @@ class Photo:
             OutputExists: The name is taken, or is the original under any name.
             OutputError: It could not be written; nothing has changed on disk.
         """
+        self.store(self.encode(metadata=metadata), Path(destination), overwrite=overwrite)
+
+    def store(self, content: bytes, destination: Path, *, overwrite: bool = False) -> None:
+        """Write what `encode` made, as `save` does and with its errors."""
         if destination.suffix.lower() not in SUFFIXES[self.format]:
             raise UsageError(
                 f"{destination} would hold a {self.format} photo under another format's ending.",
@@ -188,11 +192,17 @@ class Photo:
         write_atomically(destination, content, overwrite=overwrite, originals=originals, like=like)
 
 
-def read_photo(source: Path | str | bytes, *, max_pixels: int = MAX_PIXELS) -> Photo:
+PhotoSource = PathLike | bytes | Picture | Photo
+"""What a photo can be given as: a path, the bytes of a file, a Pillow image, a uint8 array, or a photo."""
+
+
+@checked
+def read_photo(source: PhotoSource, *, max_pixels: int = MAX_PIXELS) -> Photo:
     """Reads a photo, by what the file holds.
 
     Args:
-        source: A path, or the bytes of a file.
+        source: A path; the bytes of a file; a Pillow image or a uint8 array (H, W), (H, W, 3) or (H, W, 4), which are
+            written back as PNG; or a photo, which is given back.
         max_pixels: Photos with more pixels are refused before they are decoded.
 
     Raises:
@@ -200,9 +210,15 @@ def read_photo(source: Path | str | bytes, *, max_pixels: int = MAX_PIXELS) -> P
         UnsupportedPhoto: Animated, several pages, raw, or a colour mode that is not for photos.
         PhotoTooLarge: Over the limit.
     """
-    path = None if isinstance(source, bytes) else Path(source)
+    if isinstance(source, Photo):
+        return source
+    path = None
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        data = _read(path, max_pixels)
+    else:
+        data = source if isinstance(source, bytes) else as_png(source)
     name = _name(path)
-    data = source if isinstance(source, bytes) else _read(Path(source), max_pixels)
     opened = Source(name, data, max_pixels)
     format_name = _format_of(opened, path)
     try:
@@ -236,7 +252,7 @@ def _read(path: Path, max_pixels: int) -> bytes:
         if path.is_dir():
             raise UnreadablePhoto(f"{path} is a folder.", hint="Name a file, or search it with find_photos.")
         if path.exists() and not path.is_file():
-            raise UnreadablePhoto(f"{path} is no ordinary file.", hint="Name a photo.")
+            raise UnreadablePhoto(f"{path} is not an ordinary file.", hint="Name a photo.")
         if path.stat().st_size > _LARGEST_PIXEL * max_pixels + _ROOM_FOR_METADATA:
             raise PhotoTooLarge(
                 f"{path} is larger than any photo of {max_pixels:,} pixels.",
@@ -298,4 +314,4 @@ def _format_of(source: Source, path: Path | None) -> str:
             raise source.unsupported(kind, hint=frame if kind == "a film" else hint)
     if path is not None and (named := kind_by_name(path)):
         raise source.unsupported(named, hint=frame if named == "a film" else hint)
-    raise source.unreadable("it is no image")
+    raise source.unreadable("it is not an image")

@@ -13,12 +13,12 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bauta.errors import BautaError, UnknownRecognizer, UsageError, WeightsMissing
+from bauta.errors import BautaError, MissingExtra, UnknownRecognizer, UsageError, WeightsMissing, missing_extra
 from bauta.faces.crop_template import ARCFACE_112, ARCFACE_112X96, DLIB_150, CropTemplate
 from bauta.recognizers.cards import RecognizerCard, read_card
 from bauta.tables import shown
@@ -61,11 +61,15 @@ def find_card(name: str) -> RecognizerCard:
 
     Raises:
         UnknownRecognizer: when there is none; the message lists those there are.
+        MissingExtra: when it comes with a package that is not installed.
         UsageError: when the user's card of that name does not follow the schema.
     """
     cards = {card.name: card for card in list_recognizers()}
     if name in cards:
         return cards[name]
+    for card, error in list_missing():
+        if card.name == name:
+            raise error
     path = home() / "recognizers" / name / CARD_FILE
     if Path(name).name == name and path.is_file():
         return read_card(path)
@@ -74,6 +78,12 @@ def find_card(name: str) -> RecognizerCard:
         f"No recogniser is called {name!r}.",
         hint=f"There is: {', '.join(sorted(cards))}. `bauta recognizers {adds}",
     )
+
+
+def list_missing() -> list[tuple[RecognizerCard, MissingExtra]]:
+    """Recognisers of packages that are not installed, and what to install."""
+    found = [(card, _missing(modules)) for card, modules in _optional()]
+    return [(card, missing_extra(*missing, what=card.name)) for card, missing in found if missing]
 
 
 def list_pullable() -> list[RecognizerCard]:
@@ -101,11 +111,19 @@ def _pullable() -> list[Path]:
 
 
 def _packaged() -> Iterator[RecognizerCard]:
+    yield from (card for card, modules in _optional() if not _missing(modules))
+
+
+def _missing(modules: Sequence[str]) -> list[str]:
+    return [module for module in modules if find_spec(module) is None]
+
+
+def _optional() -> Iterator[tuple[RecognizerCard, tuple[str, ...]]]:
+    """Recognisers of packages that may be installed, and their modules."""
     # The package's own __init__ needs pkg_resources, so it is located but never imported.
     package = find_spec("face_recognition_models")
-    if package is None or package.origin is None:
-        return
-    yield RecognizerCard(
+    folder = Path() if package is None or package.origin is None else Path(package.origin).parent / "models"
+    card = RecognizerCard(
         name="dlib_resnet",
         architecture="ResNet of 29 convolutions, 5.6M",
         template=DLIB_150,
@@ -117,10 +135,11 @@ def _packaged() -> Iterator[RecognizerCard]:
         terms="CC0-1.0",
         source="dlib_face_recognition_resnet_model_v1.dat, in the package face_recognition_models",
         sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
-        weights=Path(package.origin).parent / "models" / "dlib_face_recognition_resnet_model_v1.dat",
+        weights=folder / "dlib_face_recognition_resnet_model_v1.dat",
         format="dlib",
         roles=frozenset({"surrogate", "judge"}),
     )
+    yield card, ("dlib", "face_recognition_models")
 
 
 def _shipped() -> Iterator[RecognizerCard]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bauta.calls import checked
 from bauta.errors import NumericalFailure, UsageError
 from bauta.recognizers.cards import RecognizerCard, require_role
 from bauta.recognizers.catalog import find_card
@@ -81,6 +82,7 @@ def _all_finite(values: Tensor) -> bool:
         return True
 
 
+@checked
 def load_surrogate(recognizer: str | RecognizerCard) -> Surrogate:
     """A recogniser, by name or card, as a differentiable module on the CPU.
 

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bauta.calls import checked
 from bauta.errors import UsageError, WeightsCorrupt, WeightsMissing
 from bauta.faces.crops import retemplate
-from bauta.files import make_folder, write_atomically
+from bauta.files import PathLike, make_folder, write_atomically
 from bauta.learning.fitted import Provenance, digest, read_content, read_parts, write_parts
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import MethodCard, load_method
@@ -96,7 +97,7 @@ class Protector(ABC):
         """
 
     @classmethod
-    def fit_with(cls, images: Tensor, options: Mapping[str, Any], work: FitWork) -> Self:
+    def fit_with(cls, images: Tensor, options: Mapping[str, object], work: FitWork) -> Self:
         """`fit` with settings by name, as recipes and the command line have them.
 
         Args:
@@ -404,7 +405,8 @@ def shipped_protectors() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD_FILE}"))
 
 
-def load_protector(folder: Path, recognizer: Surrogate | None = None) -> Any:
+@checked
+def load_protector(folder: PathLike, recognizer: Surrogate | None = None) -> Protector:
     """The protector that `Protector.save` wrote.
 
     Args:
@@ -417,6 +419,7 @@ def load_protector(folder: Path, recognizer: Surrogate | None = None) -> Any:
         UsageError: when the card does not follow the schema, or the recogniser is another than the card's.
         RecognizerError: when the recogniser cannot be loaded.
     """
+    folder = Path(folder)
     if folder.name == str(folder) and not folder.exists() and (SHIPPED / folder).is_dir():
         folder = SHIPPED / folder
     path = folder / CARD_FILE
@@ -438,7 +441,7 @@ def load_protector(folder: Path, recognizer: Surrogate | None = None) -> Any:
     provenance = Provenance(about.data, about.licence, about.seed, tuple(about.training.items()))
     made = load_method(about.method, kind="protector")
     try:
-        protector = made.restore(surrogate, about.settings, parts, provenance)
+        protector: Protector = made.restore(surrogate, about.settings, parts, provenance)
         require_parts(parts, protector.parts())
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError, AssertionError) as error:
         raise WeightsCorrupt(

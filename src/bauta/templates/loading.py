@@ -143,7 +143,7 @@ def require_order(parts: Mapping[str, Tensor], name: str, count: int) -> None:
         WeightsCorrupt: when a number is missing or appears twice.
     """
     if name in parts and not bool((parts[name].sort(-1).values == torch.arange(count)).all()):
-        raise WeightsCorrupt(f"The learned part {shown(name)} is no order of {count} things.", hint=_AGAIN)
+        raise WeightsCorrupt(f"The learned part {shown(name)} is not an order of {count} things.", hint=_AGAIN)
 
 
 def _type(tensor: Tensor) -> str:

@@ -111,7 +111,7 @@ class RowFormat:
         return cls(**about)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Representation:
     """The protected form of N faces.
 
@@ -154,7 +154,7 @@ class Representation:
             )
         for text in (self.recognizer_sha256, self.protector_sha256):
             if not _SHA256.fullmatch(text):
-                raise UsageError(f"{text!r} is no SHA-256.", hint="It has 64 lower-case hexadecimal digits.")
+                raise UsageError(f"{text!r} is not a SHA-256.", hint="It has 64 lower-case hexadecimal digits.")
         ranges = (self.low, self.step)
         channels = (self.tensor.shape[1],)
         if self.storage != "uint8":
@@ -167,6 +167,10 @@ class Representation:
         for tensor in (self.tensor, *ranges):
             if tensor is not None and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise NumericalFailure("A representation holds NaN or infinity.", hint="Check the faces and networks.")
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.tensor.shape[1:]))
+        return f"<Representation of {len(self)} faces: {self.kind} {shape} {self.storage}, by {self.protector}>"
 
     def __len__(self) -> int:
         return len(self.tensor)

@@ -55,7 +55,7 @@ def descend(
             variable = found.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(loss(variable, iteration), variable)
         if not bool(gradient.isfinite().all()):
-            raise NumericalFailure("A recogniser's gradient is no number.", hint="Check its weights.")
+            raise NumericalFailure("A recogniser's gradient is not a number.", hint="Check its weights.")
         if smooth is not None:
             gradient = smooth(gradient)
         momentum = decay * momentum + gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-20)

@@ -181,7 +181,7 @@ class FaceSet:
         if self.sources and len(self.sources) != len(self.people):
             raise UsageError(f"{len(self.people)} faces have {len(self.sources)} sources.", hint="Name one for each.")
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise UsageError(f"{self.sha256!r} is no SHA-256 digest.", hint="FaceSet.of computes it.")
+            raise UsageError(f"{self.sha256!r} is not a SHA-256 digest.", hint="FaceSet.of computes it.")
 
     @classmethod
     def of(cls, pixels: ByteArray, people: Sequence[str], sources: Sequence[str] = ()) -> FaceSet:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bauta.data.people import assert_disjoint, excluded_names
-from bauta.errors import UsageError
+from bauta.errors import UsageError, missing_extra
 from bauta.progress import Progress
 from bauta.recognizers.cards import RecognizerCard
 from bauta.training.distillation import distil, populate
@@ -44,12 +44,13 @@ def train_recognizer(
         The card of the trained network.
 
     Raises:
-        UsageError: when a package, a source or a list is missing, or `work` belongs to another recipe.
+        MissingExtra: when a package is missing.
+        UsageError: when a source or a list is missing, or `work` belongs to another recipe.
         RecognizerError: when a teacher cannot be used.
         OutputError: when a file cannot be written.
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:  # said now, and not after hours
-        raise UsageError(f"Training needs {' and '.join(missing)}.", hint='`pip install "bauta[train]"` installs it.')
+        raise missing_extra(*missing, what="Training")
     import torch
 
     torch.set_num_threads(threads)

@@ -32,7 +32,7 @@ from bauta.benchmark.engine import cards
 from bauta.benchmark.photos.recipe import Face, Pair
 from bauta.benchmark.photos.transports import LOSSLESS, carry
 from bauta.benchmark.protocols import Cell
-from bauta.cloaking.apply import Change, Picture, edit_pictures, refused
+from bauta.cloaking.apply import Change, Picture, edit_pictures, refused, seen_of
 from bauta.cloaks.base import Cloak, Edit, FitsPerson, Work, load_cloak
 from bauta.cloaks.targets import composite_faces
 from bauta.cloaks.tip_im_settings import TipImConfig
@@ -48,6 +48,7 @@ from bauta.files import make_folder, write_atomically
 from bauta.judging.lpips import Lpips
 from bauta.judging.quality import DIGITS, photo_quality
 from bauta.judging.verification import cut, find_again, footprint
+from bauta.judging.visibility import Visibility
 from bauta.learning.fitted import Fitted
 from bauta.pages import picture
 from bauta.photo import Photo, read_photo
@@ -264,7 +265,8 @@ class Bench:
             if record["failure"]:
                 continue
             given, made = seen[number], {side: pixels for (of, side), pixels in protected.items() if of == number}
-            record |= self._judge(given, made, {name: values[number] for name, values in arrays.items()})
+            visible = record.pop("seen", None)
+            record |= self._judge(given, made, {name: values[number] for name, values in arrays.items()}, visible)
             mask = masks.get((number, PROBE))
             record["iterations"] = None if mask is None else mask[0].facts.get("iterations", 0)
             if self.plan.examples:
@@ -335,6 +337,9 @@ class Bench:
             masked = seen[number][side][0].with_perturbation(change.delta)
             protected[number, side] = (masked.pixels, read_photo(masked.encode()).pixels)
             masks[number, side] = (change.edits[0], change.seconds[0])
+            if side == PROBE:
+                photo, face = seen[number][side]
+                records[number]["seen"] = seen_of(photo.pixels, face.landmarks[0], change)
         return protected, masks, {"forward": passes.forward, "backward": passes.backward}
 
     def _learned(
@@ -376,11 +381,12 @@ class Bench:
         seen: tuple[Seen, Seen],
         protected: Mapping[int, tuple[FloatArray, FloatArray]],
         arrays: Mapping[str, NDArray[Any]],
+        visible: Visibility | None,
     ) -> Record:
         """What is kept of one pair; fills its part of the arrays of `Outcome`."""
         (photo, face), (masked, saved) = seen[PROBE], protected[PROBE]
         record: Record = {
-            "quality": photo_quality(photo.pixels, masked, saved, footprint(face.landmarks[0]), self.lpips),
+            "quality": photo_quality(photo.pixels, masked, saved, footprint(face.landmarks[0]), self.lpips, visible),
             "largest_difference": None,
             "iterations": None,
             **{key: {} for key in ("before", "self", "after", "target_before", "target_after", "detected")},

@@ -19,13 +19,13 @@ from bauta.benchmark.engine.recipe_files import build, carried_in, chosen_rows, 
 from bauta.benchmark.photos.toys import toy_people
 from bauta.benchmark.photos.transports import transports
 from bauta.data.datasets import PairSet, read_counterparts, read_lfw, read_people
-from bauta.data.images import FaceImage
+from bauta.data.images import FaceImage, is_image
 from bauta.errors import UsageError
 
-Kind = Literal["toy", "lfw", "people", "counterparts"]
+Kind = Literal["toy", "lfw", "people", "counterparts", "originals"]
 Face = Literal["central", "largest", "aligned"]
 
-KINDS: tuple[Kind, ...] = ("toy", "lfw", "people", "counterparts")
+KINDS: tuple[Kind, ...] = ("toy", "lfw", "people", "counterparts", "originals")
 FACES: tuple[Face, ...] = ("central", "largest", "aligned")
 
 
@@ -53,7 +53,8 @@ class Dataset:
     Attributes:
         kind: ``lfw`` (people's folders and a list of pairs, of which the genuine ones count), ``people`` (a folder
             for each person; the first photo is protected, the second is the reference), ``counterparts`` (two
-            folders with one photo of each person under one name), or ``toy``, which needs no data.
+            folders with one photo of each person under one name), ``originals`` (a folder of photos, each compared
+            with itself before protection: the strictest case), or ``toy``, which needs no data.
         path: The folder, below the data folder.
         pairs: The list of pairs of ``lfw``.
         references: The folder of other photos of ``counterparts``, below the data folder.
@@ -88,6 +89,8 @@ class Dataset:
         folder = data / self.path
         if self.kind == "people":
             return self._first_two(folder)
+        if self.kind == "originals":
+            return folder.name, _each_alone(folder)
         found = (
             read_lfw(folder, pairs=self.pairs)
             if self.kind == "lfw"
@@ -108,6 +111,14 @@ class Dataset:
         if not pairs:
             raise UsageError(f"Nobody in {folder} has two photos.", hint="One is protected, one recognises.")
         return people.name, pairs
+
+
+def _each_alone(folder: Path) -> list[Pair]:
+    files = sorted(path for path in folder.rglob("*") if is_image(path)) if folder.is_dir() else []
+    if not files:
+        raise UsageError(f"There is no photo in {folder}.", hint="Give a folder of photos.")
+    images = [FaceImage(path.relative_to(folder).as_posix(), path) for path in files]
+    return [Pair(path.stem, image, image) for path, image in zip(files, images, strict=True)]
 
 
 @dataclass(frozen=True)

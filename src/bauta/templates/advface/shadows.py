@@ -62,7 +62,7 @@ class Shadow(Settings):
         """
         parts = _SHADOW.fullmatch(text)
         if parts is None:
-            raise UsageError(f"{text!r} is no shadow decoder.", hint="Write residual, unet-48 or unet-32-noise-0.5.")
+            raise UsageError(f"{text!r} is not a shadow decoder.", hint="Write residual, unet-48 or unet-32-noise-0.5.")
         name, channels, noise = parts.groups()
         return cls(cast(Any, name), int(channels or cls.channels), float(noise or 0))
 

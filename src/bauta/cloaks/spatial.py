@@ -1,0 +1,68 @@
+"""A mask that moves the face a little and changes its lightness a little, and its colours not at all. Our design.
+
+A smooth field of displacements, in the frame of the aligned crop, and a mask on lightness, equal in red, green and
+blue, are optimised together by the same gradient passes. People notice colour on skin, in irises and on lips first,
+and a smooth movement of a fiftieth of the eye distance last; recognisers react to both. The photo is resampled from
+its own pixels at its own resolution (`bauta.cloaking.apply`), so that it stays as sharp as it was.
+
+Moving pixels instead of painting them is the idea of stAdv (Xiao et al., ICLR 2018), which attacks classifiers by a
+free flow of single pixels; the spline, its bounds, and the union with lightness are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bauta.cloaks.base import Aim, Cloak, Edit, Need, Strength, Work
+from bauta.cloaks.spatial_settings import SpatialConfig
+from bauta.registry import register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bauta.cloaks.view import FaceView
+
+_STRENGTHS: dict[Strength, dict[str, Any]] = {
+    "low": {"displacement": 2.0, "psnr": 38.0},
+    "medium": {},
+    "high": {"displacement": 4.2, "strain": 0.18, "psnr": 32.5},
+}
+
+
+@register("spatial", kind="cloak")
+class Spatial(Cloak[SpatialConfig]):
+    """The cloak.
+
+    >>> from bauta.cloaks.base import Work
+    >>> edits = Spatial(SpatialConfig(iterations=30)).edit(views, Work.seeded(0, ensemble))  # doctest: +SKIP
+
+    Args:
+        config: Settings.
+        targets: (K, 3, 112, 112) faces aligned to the ArcFace template, in [0, 1], for the modes that have some; None
+            takes the shipped composites.
+    """
+
+    Config = SpatialConfig
+    needs: ClassVar[frozenset[Need]] = frozenset({"surrogates"})
+    aims: ClassVar[tuple[Aim, ...]] = ("dodge", "impersonate")
+
+    def __init__(self, config: SpatialConfig | None = None, *, targets: Tensor | None = None) -> None:
+        super().__init__(config)
+        self._targets = targets
+
+    def edit(self, views: Sequence[FaceView], work: Work) -> list[Edit]:
+        """Optimise one edit for each view, all in one batch; see `Cloak.edit`.
+
+        Raises:
+            UsageError: when there is no view or no surrogate.
+            NumericalFailure: when a surrogate answers with NaN or infinity.
+        """
+        from bauta.cloaks.spatial_objective import optimise
+
+        return optimise(views, self.config, self._targets, work)
+
+    @classmethod
+    def at_strength(cls, strength: Strength, chosen: Collection[str] = ()) -> Mapping[str, Any]:
+        """How far it moves, and floors of what is seen."""
+        return _STRENGTHS[strength]

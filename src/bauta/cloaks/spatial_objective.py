@@ -1,0 +1,226 @@
+"""The objective and the run of the mask that moves; see `bauta.cloaks.spatial`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bauta.cloaks.base import Edit, Scalar, Work
+from bauta.cloaks.identity import IdentityLoss, stacked
+from bauta.cloaks.spatial_settings import SpatialConfig
+from bauta.cloaks.targets import composite_faces
+from bauta.cloaks.view import FaceView
+from bauta.errors import NumericalFailure, UsageError
+from bauta.faces.crop_template import ARCFACE_112
+from bauta.faces.crops import alignments
+from bauta.objectives.descent import Values, descend
+from bauta.objectives.displacement import ControlPoints, carried, moved, within
+from bauta.objectives.transports import Transport, gaussian_blur, jpeg, resize
+from bauta.objectives.visibility import just_noticeable, ssim_map
+
+EYES = 35.2378
+"""Distance between the eyes in the ArcFace crop, in its pixels."""
+
+
+def optimise(views: Sequence[FaceView], config: SpatialConfig, targets: Tensor | None, work: Work) -> list[Edit]:
+    """One edit for each view, all in one batch; see `bauta.cloaks.spatial.Spatial.edit`."""
+    if not views:
+        raise UsageError("The mask needs at least one face.", hint="Give a view.")
+    wanted = None
+    if config.mode != "dodge":
+        wanted = (composite_faces() if targets is None else targets)[: config.targets]
+    problem = Problem(views, wanted, config, work)
+    if work.deadline is not None:
+        # Steps are sized for as many iterations as there is time for; fewer of the size for all would end half way.
+        affordable = min(config.iterations, problem.affordable(work.deadline))
+        problem = Problem(views, wanted, replace(config, iterations=affordable), work)
+        config = problem.config
+    run = descend(problem, problem.variables, config.iterations, deadline=work.deadline, progress=work.progress)
+    if not all(torch.isfinite(value).all() for value in run.values):
+        raise NumericalFailure("The mask holds NaN or infinity.", hint="Leave out the surrogate that caused it.")
+    problem.loss.remember(problem.shown(run.values)[1])
+    return problem.edits(run.values, run.iterations, run.stopped)
+
+
+TYPICAL = 0.08
+"""Just-noticeable difference of a typical face, by which budgets in dB are meant."""
+_MOST = 2.0  # times the face's mean
+_IRIS = 3.5  # radius, in crop pixels
+_FACE = ((56.0, 72.0), (32.0, 38.0))  # centre and half axes of the inner face, in crop pixels
+_RECEIVED: tuple[Transport, ...] = (lambda photos: jpeg(photos, 75), lambda photos: resize(photos, 0.45))
+
+
+class Problem:
+    """Where a batch of views, an ensemble, a field and a lightness mask meet."""
+
+    def __init__(self, views: Sequence[FaceView], targets: Tensor | None, config: SpatialConfig, work: Work) -> None:
+        self.views, self.config = views, config
+        self.images = stacked([view.pixels for view in views])
+        self.region = stacked([view.region for view in views])
+        self.loss = IdentityLoss(
+            views,
+            self.images,
+            work.attacked,
+            targets,
+            work.generator,
+            mode=config.mode,
+            away=config.away,
+            movement=config.movement,
+            scale=config.scale,
+            transports=True,
+            limits=[work.thresholds.get(name) for name in work.attacked.names],
+            album=work.album,
+        )
+        self.to_crop = torch.cat([alignments(view.landmarks.numpy(), ARCFACE_112) for view in views])
+        self.sigmas = [config.smoothing * view.crop_pixel for view in views]
+        self.inside = (self.region > 0).to(self.images.dtype)
+        self.multiplier = torch.zeros(len(views))
+        self.penalty = torch.zeros_like(self.region)
+        self.iteration = 0
+        self.level = torch.full((len(views),), 1.0 if config.margin is None else config.least)
+        self.limits = [work.thresholds.get(name) for name in work.attacked.names]
+        noticed = just_noticeable(self.images, [view.crop_pixel for view in views])
+        face = within(self.to_crop, (self.images.shape[2], self.images.shape[3]), *_FACE) * self.inside
+        mean = (noticed * face).sum((1, 2, 3), keepdim=True) / face.sum((1, 2, 3), keepdim=True)
+        # Hair and background would take the whole budget otherwise.
+        noticed = noticed.minimum(_MOST * mean)
+        for eye in ARCFACE_112.points[:2]:  # the colour of eyes is noticed first
+            iris = within(self.to_crop, (self.images.shape[2], self.images.shape[3]), eye, (_IRIS, _IRIS))
+            noticed = torch.where(iris > 0, noticed / 2, noticed)
+        self.weight = (noticed / mean) ** config.texture
+        amplitude = config.displacement / 100 * EYES
+        rms = 10 ** (-config.psnr / 20)
+        self.field = ControlPoints(
+            self.images.new_zeros(len(views), 2, config.controls, config.controls),
+            size=config.pace * amplitude / 2 / config.iterations,
+            decay=config.decay,
+            amplitude=amplitude,
+            strain=config.strain,
+            level=self.level,
+        )
+        self.lightness = Lightness(
+            self.region,
+            noticed / TYPICAL,
+            size=config.pace * rms / config.iterations,
+            decay=config.decay,
+            rms=rms,
+            level=self.level,
+        )
+        self.variables = (self.field, self.lightness)
+
+    def shown(self, values: Values) -> tuple[Tensor, Tensor]:
+        """The moved pictures, and with the lightness mask on them; both differentiable."""
+        control, lightness = values
+        fields = carried(control, self.to_crop, (self.images.shape[2], self.images.shape[3])) * self.inside
+        there = moved(self.images, fields) if self.config.displacement else self.images
+        return there, (there + lightness).clamp(0, 1)
+
+    def affordable(self, deadline: float) -> int:
+        """How many iterations end before a `time.monotonic` value, by the time that one takes; at least one."""
+        began = time.monotonic()
+        self.gradients(tuple(variable.start for variable in self.variables))
+        now = time.monotonic()
+        return max(1, int((deadline - now) / (1.15 * (now - began))))
+
+    def gradients(self, values: Values) -> Values:
+        """(1, N, 2, G, G) and (1, N, 1, H, W)."""
+        control, lightness = (value.detach().requires_grad_() for value in values)
+        # First away from oneself; photos that protect each other are moved apart once they have left.
+        progress = self.iteration / self.config.iterations
+        self.loss.apart = self.config.apart * min(1.0, max(0.0, (progress - 0.3) / 0.5))
+        self.iteration += 1
+        with torch.enable_grad():
+            there, pictures = self.shown((control, lightness))
+        (toward,) = self.loss.gradients(pictures)
+        field, light = torch.autograd.grad(pictures, (control, lightness), toward, allow_unused=True)
+        if field is None:
+            field = torch.zeros_like(control)
+        light = torch.stack([gaussian_blur(one[None], s)[0] for one, s in zip(light, self.sigmas, strict=True)])
+        light = light * self.weight
+        if self.config.ssim is not None:
+            light = self._keep_structure(light, there.detach(), lightness.detach(), self.config.ssim)
+        return field[None], light[None]
+
+    def _keep_structure(self, gradients: Tensor, there: Tensor, lightness: Tensor, floor: float) -> Tensor:
+        """As TIP-IM's: dual ascent on the constraint SSIM >= floor, at every other iteration."""
+        if self.iteration % 2:
+            variable = lightness.requires_grad_()
+            with torch.enable_grad():
+                similarity = ssim_map(there.mean(1, keepdim=True) + variable, there.mean(1, keepdim=True))
+                similarity = (similarity * self.inside).sum((1, 2, 3)) / self.inside.sum((1, 2, 3))
+            loss = torch.autograd.grad(-similarity.sum(), variable)[0] * self.inside
+            self.multiplier = (self.multiplier + 40 * (floor - similarity.detach())).clamp(0, 10)
+            scale = self.multiplier[:, None, None, None] / loss.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-20)
+            self.penalty = loss * scale
+        return gradients / gradients.abs().mean((-3, -2, -1), keepdim=True).clamp_min(1e-20) + self.penalty
+
+    def best(self, candidates: Values) -> Tensor:
+        """There is one candidate."""
+        return torch.zeros(len(self.views), dtype=torch.long)
+
+    def finished(self, values: Values, iteration: int) -> Tensor | None:
+        """Past every surrogate's threshold by the margin, whatever happens on the way; otherwise more is allowed.
+
+        Looked at after every tenth iteration, on transports that the descent does not draw from.
+        """
+        margin = self.config.margin
+        if margin is None or (iteration + 1) % 10 or None in self.limits:
+            return None
+        past = self.loss.closest(self.shown(values)[1], _RECEIVED, self.limits) > margin
+        self.level += torch.where(past, 0.0, (1 - self.config.least) / 4).minimum(1 - self.level)
+        return past
+
+    def edits(self, values: Values, iterations: Sequence[int], stopped: Sequence[str]) -> list[Edit]:
+        """What the values are as edits of the views."""
+        control, lightness = values
+        edits = []
+        for row, view in enumerate(self.views):
+            height, width = view.pixels.shape[1:]
+            warp = carried(control[row, None], self.to_crop[row, None], (height, width))[0] * (view.region > 0)
+            delta = (lightness[row, :, :height, :width] * (view.region > 0)).expand(3, -1, -1)
+            facts: dict[str, Scalar] = {
+                "iterations": iterations[row],
+                "stopped": stopped[row],
+                "level": round(float(self.level[row]), 3),
+            }
+            edits.append(Edit(view, delta, warp if self.config.displacement else None, facts=facts))
+        return edits
+
+
+class Lightness:
+    """A mask on lightness as a variable of `bauta.objectives.descent`, in a ball of what is noticed of it.
+
+    Args:
+        region: (N, 1, H, W) in [0, 1].
+        noticed: (N, 1, H, W), the just-noticeable difference of each place, as a multiple of a typical face's.
+        size: Root-mean-square length of a step, of what is noticed.
+        decay: Momentum decay.
+        rms: Largest root mean square of what is noticed.
+        level: (N,) in [0, 1], by which the ball is multiplied; its numbers may change between steps.
+    """
+
+    def __init__(
+        self, region: Tensor, noticed: Tensor, *, size: float, decay: float, rms: float, level: Tensor
+    ) -> None:
+        self.region, self.noticed, self.size, self.decay, self.rms = region, noticed, size, decay, rms
+        self.level = level[:, None, None, None]
+        self.area = region.sum((1, 2, 3))[:, None, None, None]
+        self.start = torch.zeros_like(region)
+
+    def normalised(self, gradients: Tensor) -> Tensor:
+        """Of unit mean absolute value over the region."""
+        gradients = gradients * (self.region > 0)
+        return gradients / (gradients.abs().sum((-3, -2, -1), keepdim=True) / self.area).clamp_min(1e-20)
+
+    def moved(self, value: Tensor, momentum: Tensor) -> Tensor:
+        """Along the momentum, and back into the ball."""
+        delta = value - self.size * self.region * momentum / self._noticed(momentum)
+        return delta * (self.rms * self.level / self._noticed(delta)).clamp_max(1)
+
+    def _noticed(self, values: Tensor) -> Tensor:
+        squares = (values / self.noticed).square().sum((-3, -2, -1), keepdim=True)
+        return (squares / self.area).sqrt().clamp_min(1e-12)
