@@ -71,6 +71,9 @@ class MethodCard:
         return self.name if self.package == "bauta" else f"{self.name} (of the package {self.package})"
 
 
+DEFAULT_CLOAK = "spatial"
+"""The method that photos are protected by when none is named."""
+
 METHODS: dict[str, MethodCard] = {
     card.name: card
     for card in (

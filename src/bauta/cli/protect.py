@@ -15,13 +15,13 @@ from bauta.cli.console import ProgressBar, clean, show_error, show_notes, show_o
 from bauta.cli.method_options import named_by, with_method_options
 from bauta.cli.options import EPILOG, Fitted, Judges, Key, References, Seed, Strength, Surrogates
 from bauta.errors import UsageError
+from bauta.registry import DEFAULT_CLOAK
 
 if TYPE_CHECKING:
     from bauta.cloaking.outcomes import Outcome
     from bauta.cloaking.rehearsal import Plan
     from bauta.cloaking.settings import ProtectSettings
 
-DEFAULT = "tip-im"
 OUTPUT = Path("protected")
 STREAM = Path("-")
 
@@ -46,7 +46,7 @@ def protect(
             show_default="protected, and stdout for stdin",
         ),
     ] = None,
-    method: Annotated[str, typer.Option(help="Method; see `bauta methods`.", autocompletion=_methods)] = DEFAULT,
+    method: Annotated[str, typer.Option(help="Method; see `bauta methods`.", autocompletion=_methods)] = DEFAULT_CLOAK,
     strength: Strength = "medium",
     budget: Annotated[
         Optional[str],  # noqa: UP045
@@ -81,6 +81,14 @@ def protect(
         Literal["leave", "blur", "pixelate"],
         typer.Option(help="What is done to faces that these options leave out.", rich_help_panel="Which faces"),
     ] = "leave",
+    unlinkable: Annotated[
+        bool,
+        typer.Option(
+            "--unlinkable",
+            help="Keep protected photos of one person from matching each other; one photo at a time.",
+            rich_help_panel="Method",
+        ),
+    ] = False,
     reference: References = None,
     surrogates: Surrogates = None,
     judges: Judges = None,
@@ -154,6 +162,7 @@ def protect(
         ),
         fallback=fallback,
         others=others,
+        unlinkable=unlinkable,
         references=tuple(reference or ()),
         fitted=tuple(fitted or ()),
         key=key,
@@ -316,4 +325,4 @@ def _duration(seconds: float) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    with_method_options(app, named_by("--method", DEFAULT), epilog=EPILOG)(protect)
+    with_method_options(app, named_by("--method", DEFAULT_CLOAK), epilog=EPILOG)(protect)

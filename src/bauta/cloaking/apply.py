@@ -58,33 +58,6 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False)
-class Movement:
-    """Where the pixels of a window of a picture are fetched from.
-
-    Attributes:
-        field: (2, h, w), x and y in pixels: from where each pixel is fetched, less where it is.
-        top: First row of the window.
-        left: First column.
-    """
-
-    field: FloatArray
-    top: int
-    left: int
-
-    def over(self, rows: slice, columns: slice) -> FloatArray:
-        """The field (2, height, width) over another window, 0 where nothing moves."""
-        found = np.zeros((2, rows.stop - rows.start, columns.stop - columns.start), np.float32)
-        height, width = self.field.shape[1:]
-        top, bottom = max(rows.start, self.top), min(rows.stop, self.top + height)
-        left, right = max(columns.start, self.left), min(columns.stop, self.left + width)
-        if top < bottom and left < right:
-            found[:, top - rows.start : bottom - rows.start, left - columns.start : right - columns.start] = self.field[
-                :, top - self.top : bottom - self.top, left - self.left : right - self.left
-            ]
-        return found
-
-
-@dataclass(frozen=True, eq=False)
 class Change:
     """What becomes of one picture.
 
@@ -105,19 +78,10 @@ class Change:
     seconds: tuple[float, ...]
 
     @cached_property
-    def _merged(self) -> tuple[FloatArray, Movement | None]:
-        return merged(self.pixels, list(zip(self.edits, self.placements, strict=True)))
-
-    @property
     def delta(self) -> FloatArray:
         """(H, W, 3) float32 in [-1, 1] to be added to the picture; what a warp does is in it. Exactly 0 where no edit
         reaches."""
-        return self._merged[0]
-
-    @property
-    def movement(self) -> Movement | None:
-        """What moved, of all faces; None when nothing did."""
-        return self._merged[1]
+        return merged(self.pixels, list(zip(self.edits, self.placements, strict=True)))
 
     @property
     def payloads(self) -> tuple[bytes, ...]:
@@ -125,24 +89,20 @@ class Change:
         return tuple(edit.payload for edit in self.edits)
 
 
-def seen_of(picture: FloatArray, landmarks: NDArray[np.floating], change: Change) -> Visibility:
-    """What people see of the change of one face.
+def seen_of(pixels: FloatArray, landmarks: NDArray[np.floating], edit: Edit, placement: Placement) -> Visibility:
+    """What people see of the edit of one face.
 
     Args:
-        picture: (H, W, 3) in [0, 1], before.
+        pixels: (H, W, 3) in [0, 1], of the picture before.
         landmarks: (5, 2) in its pixels.
-        change: Of the whole picture.
+        edit: Of the face.
+        placement: Where the view of the edit lies.
     """
-    points = np.asarray(landmarks, dtype=np.float64)
-    reach = 3 * float(np.hypot(*(points[1] - points[0]))) + 16  # the crop reaches 1.7 eye distances from the nose
-    centre = points.mean(0)
-    (left, top), (right, bottom) = (
-        np.clip(centre + side * reach, 0, [picture.shape[1], picture.shape[0]]).astype(int) for side in (-1, 1)
-    )
-    rows, columns = slice(int(top), int(bottom)), slice(int(left), int(right))
-    before = picture[rows, columns]
-    field = None if change.movement is None else change.movement.over(rows, columns)
-    return measure(before, (before + change.delta[rows, columns]).clip(0, 1), points - [left, top], field)
+    before = pixels[placement.rows, placement.columns]
+    field = None if edit.warp is None else placement.displacement(edit.warp)
+    moved = before if field is None else resample(pixels, field, placement.top, placement.left)
+    edited = (moved + placement.patch(edit.delta)).clip(0, 1)
+    return measure(before, edited, landmarks - np.array([placement.left, placement.top]), field)
 
 
 @dataclass(frozen=True, eq=False)
@@ -385,8 +345,8 @@ def _asked(
 # Putting edits together
 
 
-def merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> tuple[FloatArray, Movement | None]:
-    """What to add to a picture (H, W, 3) for all its edits, and what of it is movement.
+def merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> FloatArray:
+    """What to add to a picture (H, W, 3) for all its edits.
 
     The first edits hold their ground where faces meet.
     """
@@ -395,7 +355,6 @@ def merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> tupl
         patch, there = placement.patch(edit.delta).clip(-1, 1), delta[placement.rows, placement.columns]
         np.copyto(there, patch, where=np.abs(patch) > np.abs(there))
     warps = [(edit.warp, placement) for edit, placement in placed if edit.warp is not None]
-    movement = None
     if warps:
         top, left = (min(getattr(place, side) for _, place in warps) for side in ("top", "left"))
         bottom = max(place.top + place.height for _, place in warps)
@@ -408,13 +367,12 @@ def merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> tupl
                 slice(placement.left - left, placement.left - left + placement.width),
             )
             field[window] = _joined(field[window], placement.displacement(warp))
-        movement = Movement(field, top, left)
         moved = resample(pixels, field, top, left)
         window_of_photo = delta[top:bottom, left:right]
         still = (field == 0).all(axis=0, keepdims=True).transpose(1, 2, 0)
         change = np.where(still, np.float32(0), moved - pixels[top:bottom, left:right])
         np.clip(window_of_photo + change, -1, 1, out=window_of_photo)
-    return delta, movement
+    return delta
 
 
 def _joined(held: FloatArray, added: FloatArray) -> FloatArray:

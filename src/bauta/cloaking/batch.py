@@ -269,6 +269,10 @@ def protect_photos(
         )
     if jobs < 1:
         raise UsageError(f"{jobs} jobs do nothing.", hint="Give --jobs 1 or more.")
+    if jobs > 1 and settings.unlinkable:
+        raise UsageError(
+            "Photos that are to be unlinkable are protected one after the other.", hint="Leave --jobs out."
+        )
     photo, refused = read_first(tasks)
     for outcome in refused:
         finished(outcome)

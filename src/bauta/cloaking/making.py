@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bauta.cloaking.apply import BATCH, Picture, apply, edit_pictures, merged
+from bauta.cloaking.apply import BATCH, Picture, apply, edit_pictures, merged, seen_of
 from bauta.cloaking.report_data import MaskFacts
 from bauta.cloaks.base import Cloak, Edit, Work, load_cloak
 from bauta.cloaks.view import Placement
@@ -183,6 +183,7 @@ class Making:
             seconds=self._spent(number),
             attempts=self._attempts(number),
             settings={name: value for name, value in now.items() if value != first[name]},
+            visibility=seen_of(self.photo.pixels, self.faces.landmarks[number], mask.edit, mask.placement),
         )
 
     def _attempts(self, number: int) -> int:

@@ -17,6 +17,7 @@ from bauta.cloaking.report import FaceResult, Report, environment
 from bauta.cloaking.report_data import FileFacts, MaskFacts, printable
 from bauta.cloaking.roles import choose_roles
 from bauta.cloaking.settings import ProtectSettings
+from bauta.cloaks.album import Album
 from bauta.cloaks.base import Need, Work, load_cloak
 from bauta.cloaks.view import FaceView, ViewSpec, cut_view
 from bauta.errors import NoFaceFound, NotCalibrated, UsageError
@@ -79,6 +80,7 @@ class Pipeline:
         self.roles = choose_roles(settings, attacks="surrogates" in method.needs, fitted_against=teachers)
         self.config = method.configured(dict(settings.options), strength=settings.strength)
         self.cloak = method(self.config)
+        self.album = Album() if settings.unlinkable else None
         self._cloaks = [self.cloak, *map(method, method.escalations(self.config))]
 
     def protect(
@@ -249,7 +251,7 @@ class Pipeline:
                 faces,
                 number,
                 answers[number],
-                MaskFacts(**record["mask"]) if record["mask"] else None,
+                MaskFacts.of(record["mask"]) if record["mask"] else None,
                 record["treatment"],
                 record["cause"],
             )
@@ -376,6 +378,7 @@ class Pipeline:
             fitted=self.fitted,
             key=self.key,
             message=self.settings.message,
+            album=self.album,
             references=tuple(view_of(read_photo(path), self.cloak.view) for path in self.settings.like),
             progress=steps_of(progress, "making the mask"),
         )

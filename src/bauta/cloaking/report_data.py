@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ from bauta.cloaking.settings import Fallback, Others
 from bauta.faces.faces import SearchLimit
 from bauta.judging.findings import Box, Finding, Verdict
 from bauta.judging.verification import Comparison, Quality
+from bauta.judging.visibility import Visibility
 from bauta.photo import Photo
 from bauta.recognizers.calibration import Threshold
 from bauta.schema import SHA256, json_schema
@@ -56,6 +58,7 @@ class MaskFacts:
         seconds: Wall time, of all attempts.
         attempts: Masks that were tried, with ever stronger settings; 1 when the first one was enough.
         settings: What differs from the method's settings in the mask that was taken.
+        visibility: What people see of it.
     """
 
     iterations: Annotated[int, Range(at=0)]
@@ -63,6 +66,13 @@ class MaskFacts:
     seconds: Annotated[float, Range(at=0)]
     attempts: Annotated[int, Range(at=1)] = 1
     settings: dict[str, Any] = field(default_factory=dict)
+    visibility: Visibility | None = None
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> MaskFacts:
+        """The facts in a report that was written before."""
+        seen = record.get("visibility")
+        return cls(**{**record, "visibility": None if seen is None else Visibility(**seen)})
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from bauta.errors import UsageError
 from bauta.photo import MetadataPolicy, Photo
 from bauta.rates import FMRS
+from bauta.registry import DEFAULT_CLOAK
 
 Strength = Literal["low", "medium", "high"]
 Fallback = Literal["none", "blur", "pixelate"]
@@ -67,6 +68,8 @@ class ProtectSettings:
         fallback: What covers a face of which, after every mask that the method knows, judges do not say that it is
             protected; or for which no mask can be made.
         others: What is done to faces that the selection leaves out.
+        unlinkable: Whether photos of one person that one run protects are kept from matching each other, as far as the
+            method can. A photo's mask then depends on those before it.
         references: Other photos of the person, against which the result is judged.
         fitted: What the method learned of people, files of `bauta fit`.
         key: File with the secret of a method that needs one.
@@ -76,7 +79,7 @@ class ProtectSettings:
         fmr: False match rate of the verdict, one of `FMRS`.
     """
 
-    method: str = "tip-im"
+    method: str = DEFAULT_CLOAK
     options: tuple[tuple[str, Any], ...] = ()
     strength: Strength = "medium"
     surrogates: tuple[str, ...] | Literal["auto"] = "auto"
@@ -86,6 +89,7 @@ class ProtectSettings:
     selection: Selection = field(default_factory=Selection)
     fallback: Fallback = "none"
     others: Others = "leave"
+    unlinkable: bool = False
     references: tuple[Path | Photo, ...] = ()
     fitted: tuple[Path, ...] = ()
     key: Path | None = None

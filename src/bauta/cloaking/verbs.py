@@ -32,6 +32,7 @@ from bauta.progress import Progress, silent, steps_of
 from bauta.recognizers.calibration import calibrated
 from bauta.recognizers.ensemble import Ensemble
 from bauta.recognizers.surrogates import load_surrogate
+from bauta.registry import DEFAULT_CLOAK
 
 FloatArray = NDArray[np.float32]
 Landmarks = FloatArray | Sequence[Sequence[Sequence[float]]]
@@ -113,7 +114,7 @@ class Protected:
 def protect(
     photo: PhotoSource,
     *,
-    method: str = "tip-im",
+    method: str = DEFAULT_CLOAK,
     strength: Strength = "medium",
     options: Options | None = None,
     surrogates: Names = "auto",

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 LONGEST = 500
 """Faces that an `Album` remembers."""
+SAME_PHOTO = 0.9999
+"""Cosine from which on two faces before protection are one and the same picture."""
 
 
 @dataclass
@@ -27,8 +29,14 @@ class Album:
     protected: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, name: str, sources: Tensor, protected: Tensor) -> None:
-        """Remember faces, as one surrogate sees them; the last `LONGEST` are kept."""
+        """Remember faces, as one surrogate sees them; the last `LONGEST` are kept.
+
+        A photo that is protected anew takes the place of itself.
+        """
         import torch
 
+        for kept in (self.sources, self.protected):
+            kept.setdefault(name, sources[:0])
+        fresh = ~(self.sources[name] @ sources.T >= SAME_PHOTO).any(1)
         for kept, new in ((self.sources, sources), (self.protected, protected)):
-            kept[name] = torch.cat([kept.get(name, new[:0]), new.detach()])[-LONGEST:]
+            kept[name] = torch.cat([kept[name][fresh], new.detach()])[-LONGEST:]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from bauta.cloaks.album import Album
+from bauta.cloaks.album import SAME_PHOTO, Album
 from bauta.cloaks.base import Mode
 from bauta.cloaks.view import FaceView
 from bauta.objectives.transports import Transport, draw_movement, draw_transport
@@ -157,7 +157,8 @@ class IdentityLoss:
         queue = present
         if self.album is not None and self.names[index] in self.album.sources:
             name = self.names[index]
-            same = torch.cat([same, source @ self.album.sources[name].T >= limit], 1)
+            alike = source @ self.album.sources[name].T
+            same = torch.cat([same, (alike >= limit) & (alike < SAME_PHOTO)], 1)
             queue = torch.cat([queue, self.album.protected[name]])
         excess = embedding @ queue.T - limit + _REACH
         weights = (excess / _TEMPERATURE).masked_fill(~same | (excess <= 0), -torch.inf).softmax(1).nan_to_num(0.0)

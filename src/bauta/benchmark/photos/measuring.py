@@ -339,7 +339,9 @@ class Bench:
             masks[number, side] = (change.edits[0], change.seconds[0])
             if side == PROBE:
                 photo, face = seen[number][side]
-                records[number]["seen"] = seen_of(photo.pixels, face.landmarks[0], change)
+                records[number]["seen"] = seen_of(
+                    photo.pixels, face.landmarks[0], change.edits[0], change.placements[0]
+                )
         return protected, masks, {"forward": passes.forward, "backward": passes.backward}
 
     def _learned(
