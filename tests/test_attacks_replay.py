@@ -34,7 +34,7 @@ def test_a_perfect_recovery_is_the_person_and_a_grey_one_is_nobody(victims: Vict
 def test_other_faces_than_the_victims_are_refused(victims: Victims) -> None:
     with pytest.raises(UsageError, match="not those of 6 victims"):
         Replay(victims, {"toy": ToyJudge()}).scores(victims.enrolled[:5])
-    with pytest.raises(UsageError, match="no victims"):
+    with pytest.raises(UsageError, match="not enough to attack"):
         Victims(victims.enrolled, victims.others[:2], victims.subjects)
 
 

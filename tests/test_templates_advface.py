@@ -496,7 +496,7 @@ def test_the_commands_refuse_bad_input(place: Path, capsys: pytest.CaptureFixtur
     for arguments, code, words in (
         (["fit", str(place / "alone"), *FIT, "-o", made], 2, "one person"),
         (["fit", people, *FIT, "--set", "epsilon=-1", "-o", made], 2, "epsilon=-1"),
-        (["fit", people, *FIT, "--set", "nonsense", "-o", made], 2, "no setting"),
+        (["fit", people, *FIT, "--set", "nonsense", "-o", made], 2, "not a setting"),
         (["fit", str(place / "nowhere"), *FIT, "-o", made], 2, "missing"),
         (["fit", people, *FIT, "--method", "tip-im", "-o", made], 2, "No protector"),
         (["protect", made, people, "--aligned", *key], 6, "holds no protector"),

@@ -94,9 +94,9 @@ def test_images_of_another_size_or_kind_are_refused(tmp_path):
     (tmp_path / "a").mkdir()
     for content, error, words in (
         (encoded(0, side=111), UsageError, "111x111"),
-        (encoded(0)[:-40], UnreadablePhoto, "no readable"),
-        (encoded(0, "GIF"), UnreadablePhoto, "no readable"),
-        (b"", UnreadablePhoto, "no readable"),
+        (encoded(0)[:-40], UnreadablePhoto, "not a readable"),
+        (encoded(0, "GIF"), UnreadablePhoto, "not a readable"),
+        (b"", UnreadablePhoto, "not a readable"),
     ):
         (tmp_path / "a" / "b.png").write_bytes(content)
         with pytest.raises(error, match=rf"b\.png.*{words}"):

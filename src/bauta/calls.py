@@ -77,11 +77,7 @@ def _fits(value: object, hint: Any) -> bool:
     if hint in (Any, object):
         return True
     if origin in (Union, types.UnionType):
-        if isinstance(value, str) and any(get_origin(one) is os.PathLike for one in inner):
-            return "\0" not in value  # which no file's name holds
         return any(_fits(value, one) for one in inner)
-    if origin is os.PathLike:
-        return isinstance(value, os.PathLike) and "\0" not in str(os.fspath(value))
     if origin is Literal:
         return any(type(value) is type(one) and value == one for one in inner)
     if origin is tuple:

@@ -246,6 +246,8 @@ def as_bauta_error(error: Exception) -> BautaError:
         return error
     if isinstance(error, ModuleNotFoundError) and (module := (error.name or "").partition(".")[0]) in EXTRAS:
         return missing_extra(module)
+    if isinstance(error, ValueError) and str(error).startswith("embedded null"):
+        return UsageError("A file's name holds a zero byte.", hint="Check the name.")
     if isinstance(error, MemoryError):
         return BautaError("Memory ran out.", hint="Make the photo smaller, or close other programs.")
     if isinstance(error, OSError) and error.strerror:
