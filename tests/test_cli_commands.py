@@ -15,9 +15,11 @@ from PIL import Image
 from bauta import __version__
 from bauta.cli import main, run
 from bauta.cli.values import box, chosen, names, seconds
+from bauta.cloaking.outcomes import outcome_schema
 from bauta.cloaking.settings import ProtectSettings
 from bauta.cloaks.base import Edit
 from bauta.errors import UsageError
+from bauta.schema import check
 from protection_fakes import Negative, build_stage, write_photo
 
 stage = pytest.fixture(build_stage)
@@ -58,11 +60,17 @@ class TestProtect:
         write_photo(Path("a.png"), "anna")
         Path("b.png").touch()
         assert run(["protect", ".", "-o", "out", "--json", "--no-report", *NEGATIVE]) == 4
-        bad, good = sorted(json.loads(capsys.readouterr().out), key=lambda entry: entry["exit_code"] == 0)
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        for line in lines:
+            check(line, outcome_schema(), "outcome")
+        bad, good = sorted(lines, key=lambda entry: entry["exit_code"] == 0)
         assert (good["verdict"], good["output"], good["report"]) == ("protected", "out/a.png", None)
-        assert (bad["verdict"], bad["exit_code"]) == (None, 4)
+        assert [(face["number"], face["treatment"], face["verdict"]) for face in good["per_face"]] == [
+            (1, "mask", "protected")
+        ]
+        assert (bad["verdict"], bad["exit_code"], bad["code"]) == (None, 4, "photo.unreadable")
         assert run(["protect", "nowhere.png", "-o", "out", "--json", *NEGATIVE]) == 4
-        assert [entry["exit_code"] for entry in json.loads(capsys.readouterr().out)] == [4]
+        assert json.loads(capsys.readouterr().out)["exit_code"] == 4
 
     def test_weak_photos_leave_with_seven(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from bauta.cloaking.apply import Picture, edit_pictures, seen_of
+from bauta.cloaks.album import LONGEST, Album
 from bauta.cloaks.base import Work, least_jacobian
+from bauta.cloaks.identity import IdentityLoss
 from bauta.cloaks.spatial import Spatial
 from bauta.cloaks.spatial_settings import SpatialConfig
 from bauta.errors import UsageError
@@ -204,3 +206,44 @@ def test_colour_differences_are_those_of_scikit_image():
     lab = color.rgb2lab(first), color.rgb2lab(second)
     assert np.abs(to_lab(first.astype(np.float32)) - lab[0]).max() < 0.01
     assert np.abs(ciede2000(*lab) - color.deltaE_ciede2000(*lab)).max() < 1e-6
+
+
+# Photos of one person
+
+
+def losses(views, album=None, limit=0.9):
+    return IdentityLoss(
+        views,
+        torch.stack([view.pixels for view in views]),
+        Ensemble([toy_surrogate()]),
+        None,
+        torch.Generator().manual_seed(0),
+        limits=[limit],
+        album=album,
+    )
+
+
+def test_only_photos_of_the_same_person_push_each_other_away():
+    loss = losses([toy_view(3), toy_view(4), toy_view(5)])
+    first, second = torch.eye(3, 32)[:2]
+    loss.sources[0] = torch.stack([first, first, second])
+    loss.present[0] = loss.sources[0].clone()
+    pushed = loss._others(0, loss.sources[0])
+    assert torch.allclose(pushed[0], first, atol=1e-5)  # away from the other photo of that person
+    assert pushed[2].abs().max() == 0  # nobody else is there of that one
+    loss.limits[0] = None
+    assert loss._others(0, loss.sources[0]).abs().max() == 0
+
+
+def test_an_album_is_remembered_from_one_photo_to_the_next():
+    album, view = Album(), toy_view(3)
+    ensemble = Ensemble([toy_surrogate()])
+    work = Work.seeded(0, ensemble, thresholds={"toy": 0.5}, album=album)
+    Spatial(SpatialConfig(iterations=3)).edit([view], work)
+    assert album.sources["toy"].shape == album.protected["toy"].shape == (1, 32)
+    alone, beside = losses([view], None), losses([view], album)
+    assert alone._others(0, alone.sources[0]).abs().max() == 0
+    assert beside._others(0, beside.sources[0]).abs().max() > 0
+    for _ in range(LONGEST + 5):
+        album.add("toy", album.sources["toy"][:1], album.protected["toy"][:1])
+    assert len(album.sources["toy"]) == LONGEST

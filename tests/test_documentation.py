@@ -23,8 +23,9 @@ from typer.exceptions import TyperException
 from bauta import errors
 from bauta.cli import run
 from bauta.cli.app import EPILOG, app
+from bauta.cli.configuration import defaults
 from bauta.cli.run import INTERRUPTED
-from bauta.cloaking.outcomes import FRAGILE, SERIOUSNESS, WEAK, verdict_code
+from bauta.cloaking.outcomes import FRAGILE, SERIOUSNESS, WEAK, outcome_schema, verdict_code
 from bauta.cloaking.report_data import SCHEMA, report_schema
 from bauta.cloaks.tip_im import TipIm
 from bauta.judging.conditions import CONDITIONS
@@ -100,7 +101,11 @@ def test_the_reports_that_documents_name_are_written(furnished: Path) -> None:
 def test_cards_in_a_document_are_cards(document: Path, tmp_path: Path) -> None:
     filled_in = {"schema": 1, "format": "onnx", "weights": "model.onnx", "sha256": "0" * 64}
     for text in blocks(document, "toml"):
-        parse_card(text, folder=tmp_path, origin=document.name, defaults=filled_in)
+        if "[protect]" in text:
+            (tmp_path / "bauta.toml").write_text(text, encoding="utf-8")
+            assert defaults(typer.main.get_command(app), tmp_path / "bauta.toml", {})
+        else:
+            parse_card(text, folder=tmp_path, origin=document.name, defaults=filled_in)
 
 
 # Commands
@@ -297,6 +302,13 @@ def test_verdicts_are_documented_with_their_exit_codes() -> None:
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| (\d+) \|$", guide, re.MULTILINE)
     verdicts = report_schema()["properties"]["verdict"]["enum"]
     assert {verdict: int(code) for verdict, code in rows} == {verdict: verdict_code(verdict) for verdict in verdicts}
+
+
+def test_what_protect_prints_is_documented() -> None:
+    guide = (ROOT / "docs/protecting.md").read_text(encoding="utf-8").partition("## For programs")[2]
+    rows = re.findall(r"^\| (`[^|]+`) \|", guide.partition("## Defaults")[0], re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert named == set(outcome_schema()["properties"])
 
 
 def test_kinds_of_finding_are_documented_with_what_they_force() -> None:

@@ -70,7 +70,7 @@ class TestJson:
 
     def test_each_photo_carries_its_code(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["protect", "a.png", "empty.png", "broken.png", "gone.png", "--json", "--method", "negative"]) == 4
-        entries = json.loads(capsys.readouterr().out)
+        entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         codes = {Path(entry["source"]).name: entry["code"] for entry in entries}
         assert codes == {
             "a.png": "", "empty.png": "no-face", "broken.png": "photo.unreadable", "": "photo.unreadable",

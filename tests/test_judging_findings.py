@@ -13,13 +13,16 @@ import pytest
 
 import bauta
 from bauta.cloaking.outcomes import verdict_code
+from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.report import Report
 from bauta.cloaking.report_data import report_schema
+from bauta.cloaking.settings import ProtectSettings
 from bauta.cloaking.verbs import protect
 from bauta.judging import words
 from bauta.judging.conditions import CONDITIONS
 from bauta.judging.findings import VERDICTS, Finding, FindingKind, Verdict, decide
 from bauta.judging.verification import Comparison, JudgeWithThresholds, find, weigh
+from bauta.photo import read_photo
 from protection_fakes import Stage, build_stage, write_photo
 
 stage = pytest.fixture(build_stage)
@@ -161,12 +164,15 @@ class TestReports:
         assert left_alone.warnings[1] == "Face 3 (top right) was left as it is."
 
     def test_advice_is_given_where_it_can_help(self, tmp_path: Path, report: Report) -> None:
-        def advice(strength: str) -> str:
-            photo = write_photo(tmp_path / "a.png", "anna")
-            return protect(photo, method="negative", options={"amount": 0.01}, strength=strength).report.summary  # type: ignore[arg-type]
+        def advice(**asked: str) -> str:
+            photo = read_photo(write_photo(tmp_path / "a.png", "anna"))
+            faint = ProtectSettings(method="negative", options=(("amount", 0.01),), **asked)  # type: ignore[arg-type]
+            return replace(Pipeline(replace(faint, fallback="none")).protect(photo), settings=faint).summary
 
-        assert advice("medium").endswith("Try a higher strength, or do not share this photo.")
-        assert advice("high").endswith("photo. Do not share this photo.")
+        better = "a fallback (blur or pixelate)"
+        assert advice().endswith(f"Try a higher strength or {better}, or do not share this photo.")
+        assert advice(strength="high").endswith(f"Try {better}, or do not share this photo.")
+        assert advice(strength="high", fallback="blur").endswith("photo. Do not share this photo.")
 
 
 def _with(report: Report, index: int, finding: Finding) -> Report:

@@ -33,11 +33,13 @@ def page_template(room: str, name: str) -> jinja2.Template:
 
 def picture(pixels: NDArray[np.float32], long_side: int) -> str:
     """A data URI of an image (H, W, 3) in [0, 1], reduced to a long side and coded as JPEG; it carries no metadata."""
-    from PIL import Image
+    import cv2
 
-    image = _image(pixels)
-    image.thumbnail((long_side, long_side), Image.Resampling.LANCZOS)
-    return _data_uri(image, "JPEG", quality=90, subsampling=0)
+    factor = long_side / max(pixels.shape[:2])
+    if factor < 1:  # before it becomes bytes, so that nothing as large as the photo is made of it
+        size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return _data_uri(_image(pixels), "JPEG", quality=90, subsampling=0)
 
 
 def exact_picture(pixels: NDArray[np.float32]) -> str:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
@@ -29,3 +30,22 @@ def steps_of(progress: Progress, name: str) -> Steps:
         progress(name, done, total)
 
     return said
+
+
+class Clock:
+    """Wall time by part."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.monotonic()
+        self._seconds: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """Count the time since the last call to a part."""
+        now = time.monotonic()
+        self._seconds[name] = self._seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+    @property
+    def total(self) -> dict[str, float]:
+        """The parts, and ``total``."""
+        return {**self._seconds, "total": time.monotonic() - self._began}

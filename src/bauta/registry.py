@@ -271,6 +271,19 @@ METHODS: dict[str, MethodCard] = {
 }
 
 
+_SIDES = {
+    "cloak": (
+        "changes photos; it protects nothing that a face service stores.",
+        "Try `bauta protect --method {name}`.",
+    ),
+    "protector": (
+        "protects what a face service stores; it changes no photos.",
+        "Try `bauta templates fit --method {name}`, and for photos one of the cloaks of `bauta methods`.",
+    ),
+}
+"""Of the two sides that are taken for each other: what a method of it does, and where it can be used."""
+
+
 @cache
 def _others() -> tuple[dict[str, MethodCard], dict[str, str]]:
     """Cards that other packages bring, and what is wrong with those that they should, both by name."""
@@ -350,6 +363,8 @@ def load_method(name: str, *, kind: str | None = None, base: type[T] | None = No
     if card is None or kind not in (None, card.kind):
         if card is None and name in _others()[1]:
             raise UsageError(_others()[1][name], hint="Correct the package, or remove it.")
+        if card is not None and {card.kind, kind} == {"cloak", "protector"}:
+            raise UsageError(f"{card.called} {_SIDES[card.kind][0]}", hint=_SIDES[card.kind][1].format(name=name))
         there = ", ".join(card.name for card in list_methods(kind=kind))
         raise UsageError(f"No {kind or 'method'} is called {name!r}.", hint=f"There is: {there}.")
     module, _, attribute = card.target.partition(":")

@@ -34,7 +34,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from bauta.errors import UsageError
 from bauta.settings import Range, attribute_texts
 
-_SCALARS = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+_SCALARS = {str: "string", Path: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 _TYPES: dict[str, Any] = {
     "object": dict,
     "array": list,

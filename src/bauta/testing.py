@@ -166,12 +166,13 @@ class CloakContract:
             raise AssertionError(f"{option.name} can be set")
 
     def test_every_strength_and_preset_is_allowed(self) -> None:
-        """`at_strength` may only name fields that there are, with values that they may have."""
+        """`at_strength` may only name fields that there are, with values that they may have; so may `escalations`."""
         made = load_cloak(self.method)
         assert made.configured({}, strength="medium") == made.configured({}), "benchmarks measure medium"
         for preset in ("default", *made.Config.presets):
             for strength in ("low", "medium", "high"):
-                made.configured({"preset": preset}, strength=strength)
+                config = made.configured({"preset": preset}, strength=strength)
+                assert all(isinstance(stronger, made.Config) for stronger in made.escalations(config))
 
     # Edits
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from bauta.cli import photos, values
+from bauta.cli import configuration, photos, protect, values
 from bauta.cli.benchmark import bench
-from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_report, show_table
+from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_note, show_report, show_table
+from bauta.cli.doctor import doctor
 from bauta.cli.galleries import galleries
 from bauta.cli.methods import show_method
 from bauta.cli.options import EPILOG, Json, Judges, References
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from bauta.recognizers.cards import RecognizerCard
 
 app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Protect faces in photos from recognition, and check honestly whether it worked.",
     epilog=EPILOG,
@@ -49,16 +49,42 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+_WELCOME = """\
+Bauta protects faces in photos from recognition, and checks honestly whether it worked.
+
+  bauta demo                        see what it does, on a portrait in the public domain
+  bauta protect photo.jpg -o out    protect a photo, or a folder of photos
+  bauta verify ORIGINAL PROTECTED   check a protected photo
+  bauta doctor                      check this installation
+  bauta --help                      every command"""
+
+
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
+    config: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            metavar="FILE.toml",
+            envvar="BAUTA_CONFIG",
+            help="Defaults of options, instead of bauta.toml here or in your configuration folder.",
+        ),
+    ] = None,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        print(_WELCOME)
+        raise typer.Exit
+    context.default_map = configuration.defaults(context.command, config, os.environ)
+    if config is None and Path(configuration.NAME).is_file():
+        show_note(f"Defaults are taken from {configuration.NAME} in this folder.")
 
 
+protect.register(app)
 photos.register(app)
+app.command()(doctor)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -34,6 +34,11 @@ def show_warning(message: str) -> None:
     print(f"warning: {clean(message)}", file=sys.stderr)
 
 
+def show_note(message: str) -> None:
+    """One line on stderr for what is good to know, and nothing is wrong with."""
+    print(f"note: {clean(message)}", file=sys.stderr)
+
+
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Aligned columns on stdout, readable by people and by `cut` and `awk` alike."""
     lines = [list(header), *([clean(cell) for cell in row] for row in rows)]
@@ -49,8 +54,8 @@ def show_facts(facts: Sequence[tuple[str, object]]) -> None:
         print(f"{clean(name).ljust(width)}  {clean(value)}".rstrip())
 
 
-def show_outcomes(outcomes: Sequence[Outcome], directory: Path) -> None:
-    """A short table of what became of the photos, and one line that sums it up."""
+def show_outcomes(outcomes: Sequence[Outcome], directory: Path, *, verbose: bool = False) -> None:
+    """A short table of what became of the photos, or of each of their faces, and one line that sums it up."""
     from bauta.judging.words import CHIPS
 
     made = [outcome for outcome in outcomes if outcome.verdict is not None]
@@ -71,14 +76,32 @@ def show_outcomes(outcomes: Sequence[Outcome], directory: Path) -> None:
             ],
         )
         print()
-        if len(made) == 1:
-            print(clean(made[0].message))
-            show_notes(made[0].warnings)
+        if verbose:
+            show_table(
+                ("PHOTO", "FACE", "WHAT WAS DONE", "VERDICT", "MARGIN"),
+                [
+                    (
+                        outcome.source.name,
+                        face.name,
+                        face.treatment,
+                        CHIPS[face.verdict] if face.verdict else "",
+                        margin(face.margin),
+                    )
+                    for outcome in made
+                    for face in outcome.per_face
+                ],
+            )
+            print()
+        if len(made) == 1 or verbose:
+            for outcome in made:
+                print(clean(outcome.message if len(made) == 1 else f"{outcome.source}: {outcome.message}"))
+                show_notes(outcome.warnings)
         elif noted := sum(bool(outcome.warnings) for outcome in made):
             print(f"{noted} of them with notes on what may undo the protection: see the reports, or --json.")
     if removed := sum((Counter(outcome.removed) for outcome in made), Counter()):
         print(f"Left out of the metadata: {', '.join(f'{kind} ({count})' for kind, count in removed.items())}.")
-    print(f"{_counts(outcomes)}. Output in {clean(directory)}.")
+    where = f" Output in {clean(directory)}." if made else ""
+    print(f"{_counts(outcomes)}.{where}")
     if again := sum(outcome.judged_again for outcome in made):
         print(f"{again} of them {'was' if again == 1 else 'were'} protected before and only judged again.")
     if any(outcome.verdict in ("weak", "partial") for outcome in made):
@@ -126,10 +149,10 @@ def margin(value: float | None) -> str:
     return "" if value is None else f"{'' if value < 0 else '+'}{number(value)}"
 
 
-def show_notes(warnings: Sequence[str]) -> None:
-    """What a verdict alone does not tell, a line each."""
+def show_notes(warnings: Sequence[str], *, file: TextIO | None = None) -> None:
+    """What a verdict alone does not tell, a line each, on stdout unless another stream is given."""
     for warning in warnings:
-        print(f"Note: {clean(warning)}")
+        print(f"Note: {clean(warning)}", file=file)
 
 
 def _counts(outcomes: Sequence[Outcome]) -> str:
@@ -145,19 +168,29 @@ def _counts(outcomes: Sequence[Outcome]) -> str:
     return f"{total} photo{'' if total == 1 else 's'}: {parts}"
 
 
+LINES_EVERY = 10.0
+"""Seconds between lines of progress where there is no terminal to draw on."""
+
+
 class ProgressBar:
-    """Progress with the time that is left, on stderr; silent when that is no terminal.
+    """Progress with the time that is left, on stderr.
+
+    Where that is no terminal, it is a line every ten seconds at most, and one for each of several photos.
 
     Args:
         photos: How many there are.
+        quiet: Whether to show nothing but errors.
     """
 
-    def __init__(self, photos: int) -> None:
+    def __init__(self, photos: int, *, quiet: bool = False) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         console = Console(stderr=True)
         self._photos = photos
+        self._finished = 0
+        self._lines = not quiet and not console.is_terminal
+        self._said = time.monotonic()
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -166,7 +199,7 @@ class ProgressBar:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=quiet or not console.is_terminal,
             transient=True,
         )
         self._whole: TaskID | None = None
@@ -186,6 +219,10 @@ class ProgressBar:
 
     def stage(self, name: str, done: int, total: int) -> None:
         """Show how far the present photo is."""
+        if self._lines:
+            if time.monotonic() - self._said >= LINES_EVERY:
+                self._say(f"{name}, {done} of {total}")
+            return
         if self._stage is None:
             self._stage = self._progress.add_task(name, total=total)
         now = time.monotonic()
@@ -198,9 +235,17 @@ class ProgressBar:
 
     def finished(self, outcome: Outcome) -> None:
         """Count a photo, and say at once what went wrong with it."""
+        self._finished += 1
         if self._whole is not None:
             self._progress.advance(self._whole)
         if outcome.verdict is None:
             self._progress.stop()
             show_error(outcome.message, outcome.hint)
             self._progress.start()
+        elif self._lines and self._photos > 1:
+            self._say(f"{outcome.source.name}: {outcome.verdict}")
+
+    def _say(self, what: str) -> None:
+        at = f"{min(self._finished, self._photos)} of {self._photos} photos done, " if self._photos > 1 else ""
+        print(f"{at}{clean(what)}", file=sys.stderr, flush=True)
+        self._said = time.monotonic()

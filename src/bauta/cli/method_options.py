@@ -8,7 +8,7 @@ options there are is known only once the method is: the command is built anew fo
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Optional, TypeVar, get_origin
 
 import typer
@@ -24,12 +24,16 @@ F = TypeVar("F", bound=Callable[..., int])
 _MARK = "setting_of_the_method_"  # of parameters, so that a field may be called as an option of ours
 
 
-def with_method_options(app: typer.Typer, asked: Callable[[Sequence[str]], str | None], **declared: Any) -> Any:
+Asked = Callable[[Sequence[str], Mapping[str, Any]], str | None]
+
+
+def with_method_options(app: typer.Typer, asked: Asked, **declared: Any) -> Any:
     """Register a function as a command that also takes the options of a method.
 
     Args:
         app: Where.
-        asked: From the command line to the method that is meant, or None while that is not known.
+        asked: From the command line, and the defaults of its options, to the method that is meant; None while that is
+            not known.
         declared: For `typer.Typer.command`.
 
     The function has a parameter ``options``, which gets what was chosen, by name of the field.
@@ -37,8 +41,10 @@ def with_method_options(app: typer.Typer, asked: Callable[[Sequence[str]], str |
 
     def register(function: F) -> F:
         class MethodCommand(TyperCommand):
+            settings = f"{_MARK}set"  # the parameter that takes any setting of a method by its name
+
             def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-                method = asked(args)
+                method = asked(args, (getattr(parent, "default_map", None) or {}).get(info_name) or {})
                 command = _command(function, method, declared)
                 try:
                     return command.make_context(info_name, args, parent, **extra)
@@ -50,7 +56,7 @@ def with_method_options(app: typer.Typer, asked: Callable[[Sequence[str]], str |
 
             def of_method(self, method: str | None = None) -> Any:
                 """The command with the options of a method; without one, of that which an empty command line means."""
-                return _command(function, method or asked([]), declared)
+                return _command(function, method or asked([], {}), declared)
 
         app.command(cls=MethodCommand, **declared)(_typed(function, []))
         return function
@@ -155,11 +161,11 @@ def _another_methods(method: str, flag: str) -> UsageError | None:
     )
 
 
-def named_by(option: str, default: str) -> Callable[[Sequence[str]], str | None]:
+def named_by(option: str, default: str) -> Asked:
     """Finds the method that a command line names by an option, the last one that it gives."""
 
-    def asked(arguments: Sequence[str]) -> str | None:
-        found = default
+    def asked(arguments: Sequence[str], defaults: Mapping[str, Any]) -> str | None:
+        found = str(defaults.get(option.lstrip("-"), default))
         for place, text in enumerate(arguments):
             if text == "--":
                 break
@@ -172,6 +178,6 @@ def named_by(option: str, default: str) -> Callable[[Sequence[str]], str | None]
     return asked
 
 
-def named_first(arguments: Sequence[str]) -> str | None:
+def named_first(arguments: Sequence[str], defaults: Mapping[str, Any]) -> str | None:
     """Finds the method that a command line begins with."""
     return arguments[0] if arguments and not arguments[0].startswith("-") else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -33,3 +33,20 @@ Judges = Annotated[
     Optional[list[str]],  # noqa: UP045
     values.names_option("Recognisers that check the result and are never attacked.", default="auto"),
 ]
+Fitted = Annotated[
+    Optional[list[Path]],  # noqa: UP045
+    typer.Option(
+        metavar="FILE",
+        help="What the method learned of a person, from `bauta fit`. May be repeated.",
+        rich_help_panel="Method",
+    ),
+]
+Key = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(metavar="FILE", help="The secret of a method that needs one.", rich_help_panel="Method"),
+]
+Strength = Annotated[
+    Literal["low", "medium", "high"],
+    typer.Option(help="How strong, and so how visible, the mask may be."),
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel="Method")]

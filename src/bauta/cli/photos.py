@@ -1,41 +1,19 @@
-"""What is done to photos: ``bauta protect``, ``fit``, ``restore`` and ``read``; options are the method's own."""
+"""``bauta fit``, ``restore`` and ``read``: what methods do beside protecting."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from bauta.cli import values
-from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_outcomes, show_table
-from bauta.cli.method_options import named_by, named_first, with_method_options
-from bauta.cli.options import EPILOG, Json, Judges, References, Surrogates
+from bauta.cli.console import ProgressBar, clean, show_facts, show_table
+from bauta.cli.method_options import named_first, with_method_options
+from bauta.cli.options import Fitted, Json, Judges, Key, Seed, Strength, Surrogates
 from bauta.errors import OutputError, UsageError
 
-if TYPE_CHECKING:
-    from bauta.cloaking.settings import ProtectSettings
-
-DEFAULT = "tip-im"
-
-Fitted = Annotated[
-    Optional[list[Path]],  # noqa: UP045
-    typer.Option(
-        metavar="FILE",
-        help="What the method learned of a person, from `bauta fit`. May be repeated.",
-        rich_help_panel="Method",
-    ),
-]
-Key = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(metavar="FILE", help="The secret of a method that needs one.", rich_help_panel="Method"),
-]
-Strength = Annotated[
-    Literal["low", "medium", "high"],
-    typer.Option(help="How strong, and so how visible, the mask may be."),
-]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel="Method")]
 Holder = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--method", help="Method that protected it; a fitted file names its own.", show_default=False),
@@ -48,142 +26,6 @@ Where = Annotated[
         help="Report of the protection, which says where the faces were; otherwise they are looked for.",
     ),
 ]
-
-
-def protect(
-    paths: Annotated[list[Path], typer.Argument(help="Photos, folders or quoted globs.", show_default=False)],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder for the protected photos and reports."),
-    ] = Path("protected"),
-    method: Annotated[str, typer.Option(help="Method; see `bauta methods`.")] = "tip-im",
-    strength: Annotated[
-        Literal["low", "medium", "high"],
-        typer.Option(help="How strong, and so how visible, the mask may be."),
-    ] = "medium",
-    budget: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="TIME", help="Time that one face may take, such as 10s."),
-    ] = None,
-    only: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option(help="Protect only the people in this photo. May be repeated.", rich_help_panel="Which faces"),
-    ] = None,
-    keep: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option(
-            metavar="PHOTO", help="Leave the people in this photo as they are.", rich_help_panel="Which faces"
-        ),
-    ] = None,
-    largest: Annotated[
-        bool, typer.Option("--largest", help="Protect the largest face only.", rich_help_panel="Which faces")
-    ] = False,
-    box: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            metavar="X,Y,W,H",
-            help="Protect the face in this rectangle only, in pixels; for one that is not found by itself.",
-            rich_help_panel="Which faces",
-        ),
-    ] = None,
-    reference: References = None,
-    surrogates: Surrogates = None,
-    judges: Judges = None,
-    fitted: Fitted = None,
-    key: Key = None,
-    message: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="TEXT", help="What a method hides in the face.", rich_help_panel="Method"),
-    ] = None,
-    like: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option(metavar="PHOTO", help="A face that a method goes by.", rich_help_panel="Method"),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel="Method")] = 0,
-    keep_metadata: Annotated[
-        bool,
-        typer.Option("--keep-metadata", help="Keep metadata, GPS too; embedded pictures go.", rich_help_panel="Files"),
-    ] = False,
-    strip_metadata: Annotated[
-        bool,
-        typer.Option(
-            "--strip-metadata",
-            help="Remove all metadata. By default what is known to be harmless stays.",
-            rich_help_panel="Files",
-        ),
-    ] = False,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Photos at a time.", rich_help_panel="Files")] = 1,
-    no_report: Annotated[
-        bool, typer.Option("--no-report", help="Write the photos only.", rich_help_panel="Files")
-    ] = False,
-    as_json: Json = False,
-    options: dict[str, Any] | None = None,
-) -> int:
-    """Protect the faces in photos. Originals are never changed; finished photos are not done again."""
-    from bauta.cloaking.settings import ProtectSettings, Selection
-    from bauta.photo import MetadataPolicy
-
-    if keep_metadata and strip_metadata:
-        raise UsageError("Metadata is either kept or stripped.", hint="Give only one of the two options.")
-    policy = MetadataPolicy.PRIVATE
-    if keep_metadata or strip_metadata:
-        policy = MetadataPolicy.KEEP if keep_metadata else MetadataPolicy.STRIP
-    settings = ProtectSettings(
-        method=method,
-        options=tuple((options or {}).items()),
-        strength=strength,
-        surrogates=values.names(surrogates),
-        judges=values.names(judges),
-        seed=seed,
-        metadata=policy,
-        selection=Selection(
-            largest, tuple(only or ()), tuple(keep or ()), tuple(values.box(text) for text in box or ())
-        ),
-        references=tuple(reference or ()),
-        fitted=tuple(fitted or ()),
-        key=key,
-        message=message,
-        like=tuple(like or ()),
-        budget=None if budget is None else values.seconds(budget),
-    )
-    return _protect(paths, output, settings, jobs, not no_report, as_json)
-
-
-def _protect(
-    paths: list[Path], output: Path, settings: ProtectSettings, jobs: int, reports: bool, as_json: bool
-) -> int:
-    from bauta.cloaking.batch import protect_photos
-    from bauta.cloaking.outcomes import Outcome, exit_code
-    from bauta.cloaking.places import collect
-
-    sources, failures = collect(paths, output)
-    for failure in failures:
-        show_error(failure.message, failure.hint)
-    if not sources and failures:
-        if as_json:
-            print(json.dumps([failure.to_dict() for failure in failures], indent=2))
-        return exit_code(failures)
-    outcomes: list[Outcome] = list(failures)
-
-    def show() -> None:
-        if as_json:
-            print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
-        elif len(outcomes) > len(failures):
-            show_outcomes(outcomes, output)
-
-    try:
-        with ProgressBar(len(sources)) as bar:
-
-            def finished(outcome: Outcome) -> None:
-                outcomes.append(outcome)
-                bar.finished(outcome)
-
-            protect_photos(sources, output, settings, jobs=jobs, reports=reports, finished=finished, progress=bar.stage)
-    except KeyboardInterrupt:
-        show()
-        raise
-    show()
-    return exit_code(outcomes)
 
 
 def fit(
@@ -299,7 +141,6 @@ def _landmarks(report: Path) -> list[Any]:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    with_method_options(app, named_by("--method", DEFAULT), epilog=EPILOG)(protect)
     with_method_options(app, named_first)(fit)
     app.command()(restore)
     app.command()(read)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import json
 import os
@@ -40,15 +41,14 @@ def _run(arguments: Sequence[str]) -> int:
 
     _print_anything()
     try:
-        code = typer.main.get_command(app).main(list(arguments), prog_name="bauta", standalone_mode=False)
+        code = typer.main.get_command(app).main(_hoisted(arguments), prog_name="bauta", standalone_mode=False)
         sys.stdout.flush()
     except BautaError as error:
         if _debugging():
             traceback.print_exc()
         return _fail(error, arguments)
     except TyperException as error:
-        wrong = UsageError(error.format_message(), hint="Run the command with --help to see what it takes.")
-        return _fail(wrong, arguments)
+        return _fail(_wrong_usage(error), arguments)
     except Abort:
         code = INTERRUPTED
     except BrokenPipeError:
@@ -64,11 +64,33 @@ def _run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _hoisted(arguments: Sequence[str]) -> list[str]:
+    """The command line with ``--config FILE`` before the command, wherever it was typed."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    for place, text in enumerate(arguments[:end]):
+        if text == "--config" or text.startswith("--config="):
+            behind = place + (2 if text == "--config" else 1)
+            return [*arguments[place:behind], *arguments[:place], *arguments[behind:]]
+    return list(arguments)
+
+
+def _wrong_usage(error: TyperException) -> UsageError:
+    """What Typer says of a command line, with the one option that was probably meant."""
+    hint = "Run the command with --help to see what it takes."
+    name = getattr(error, "option_name", None)
+    if name is None or not hasattr(error, "possibilities"):  # Typer does not export the class
+        return UsageError(error.format_message(), hint=hint)
+    near = difflib.get_close_matches(name, error.possibilities or (), 1, cutoff=0.5)
+    if name == "--method":
+        hint = "A fitted protector says which method it is; `bauta templates fit --method NAME` makes one."
+    return UsageError(f"There is no option {name} here.", hint=f"Did you mean {near[0]}?" if near else hint)
+
+
 def _fail(error: BautaError, arguments: Sequence[str]) -> int:
     show_error(error.message, error.hint)
     if "--json" in arguments:
         told = {"code": error.code, "exit_code": error.exit_code, "message": error.message, "hint": error.hint}
-        print(json.dumps({"error": told}, indent=2))
+        print(json.dumps({"error": told}))
     return error.exit_code
 
 

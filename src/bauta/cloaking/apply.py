@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import cv2
@@ -88,21 +89,35 @@ class Change:
     """What becomes of one picture.
 
     Attributes:
-        delta: (H, W, 3) float32 in [-1, 1] to be added to the picture; what a warp does is in it. Exactly 0 where no
-            edit reaches.
+        pixels: (H, W, 3) of the picture.
         edits: One for each face that has one, in the order of the faces.
+        placements: Where the view of each edit lies.
         kept: Numbers of those faces.
         left: Numbers of the faces for which no view could be cut: too small, cut off, or without an orientation.
         seconds: Wall time of each edit: of its batch, divided by the faces in it.
-        movement: What moved, of all faces; None when nothing did.
     """
 
-    delta: FloatArray
+    pixels: FloatArray = field(repr=False)
     edits: tuple[Edit, ...]
+    placements: tuple[Placement, ...]
     kept: tuple[int, ...]
     left: tuple[int, ...]
     seconds: tuple[float, ...]
-    movement: Movement | None = None
+
+    @cached_property
+    def _merged(self) -> tuple[FloatArray, Movement | None]:
+        return merged(self.pixels, list(zip(self.edits, self.placements, strict=True)))
+
+    @property
+    def delta(self) -> FloatArray:
+        """(H, W, 3) float32 in [-1, 1] to be added to the picture; what a warp does is in it. Exactly 0 where no edit
+        reaches."""
+        return self._merged[0]
+
+    @property
+    def movement(self) -> Movement | None:
+        """What moved, of all faces; None when nothing did."""
+        return self._merged[1]
 
     @property
     def payloads(self) -> tuple[bytes, ...]:
@@ -284,15 +299,14 @@ def edit_pictures(
             for (of, face, _, placement), (edit, seconds) in zip(cuts, answers, strict=True)
             if of == number
         ]
-        delta, movement = _merged(picture.pixels, [(edit, placement) for _, edit, placement, _ in mine])
         changes.append(
             Change(
-                delta=delta,
+                pixels=picture.pixels,
                 edits=tuple(edit for _, edit, _, _ in mine),
+                placements=tuple(placement for _, _, placement, _ in mine),
                 kept=tuple(face for face, _, _, _ in mine),
                 left=tuple(left[number]),
                 seconds=tuple(seconds for _, _, _, seconds in mine),
-                movement=movement,
             )
         )
     return changes
@@ -371,13 +385,15 @@ def _asked(
 # Putting edits together
 
 
-def _merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> tuple[FloatArray, Movement | None]:
-    """What to add to a picture for all its edits, and what of it is movement."""
-    delta = np.zeros_like(pixels)
+def merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> tuple[FloatArray, Movement | None]:
+    """What to add to a picture (H, W, 3) for all its edits, and what of it is movement.
+
+    The first edits hold their ground where faces meet.
+    """
+    delta = np.zeros(pixels.shape, pixels.dtype)  # whose pages take no memory until an edit reaches them
     for edit, placement in placed:
-        patch, there = placement.patch(edit.delta), delta[placement.rows, placement.columns]
+        patch, there = placement.patch(edit.delta).clip(-1, 1), delta[placement.rows, placement.columns]
         np.copyto(there, patch, where=np.abs(patch) > np.abs(there))
-    delta = delta.clip(-1, 1)
     warps = [(edit.warp, placement) for edit, placement in placed if edit.warp is not None]
     movement = None
     if warps:

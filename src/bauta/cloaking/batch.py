@@ -10,7 +10,6 @@ This module imports torch only while it protects, so that worker processes can s
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import multiprocessing
 import os
 import shutil
@@ -25,7 +24,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bauta.cloaking.outcomes import WEAK, Outcome, verdict_code
+from bauta.cloaking.fingerprints import judging_fingerprint, mask_fingerprint
+from bauta.cloaking.outcomes import WEAK, FaceOutcome, Outcome, verdict_code
 from bauta.cloaking.places import WEAK_FOLDER, Task, make_parents, plan, report_places
 from bauta.cloaking.records import (
     RECORDS,
@@ -39,10 +39,18 @@ from bauta.cloaking.records import (
     scratch_folder,
 )
 from bauta.cloaking.report_files import narrow
-from bauta.errors import BautaError, InternalError, OutputError, OutputExists, UsageError, as_bauta_error
+from bauta.errors import (
+    BautaError,
+    InternalError,
+    OutputError,
+    OutputExists,
+    PhotoError,
+    UsageError,
+    as_bauta_error,
+)
 from bauta.files import make_folder
-from bauta.rates import SELECTION_FMR
-from bauta.version import __version__
+from bauta.photo import read_photo
+from bauta.progress import silent
 
 if TYPE_CHECKING:
     from bauta.cloaking.pipeline import Pipeline
@@ -63,6 +71,7 @@ class FolderRun:
         mask: Fingerprint of everything but the photo that makes the product.
         judging: Fingerprint of everything that judges it.
         originals: Real paths of all sources, none of which may be written to.
+        force: Whether to make finished photos anew, and to replace what others put in a product's place.
     """
 
     directory: Path
@@ -71,6 +80,7 @@ class FolderRun:
     mask: str
     judging: str
     originals: frozenset[str]
+    force: bool = False
     _pipeline: Pipeline | None = field(default=None, repr=False)
 
     @property
@@ -82,10 +92,10 @@ class FolderRun:
             self._pipeline = Pipeline(self.settings)
         return self._pipeline
 
-    def protect(self, task: Task, progress: Progress = lambda stage, done, total: None) -> Outcome:
-        """Protect one photo; whatever goes wrong is the outcome and no exception."""
+    def protect(self, task: Task, progress: Progress = silent, photo: Photo | None = None) -> Outcome:
+        """Protect one photo, which may have been read already; whatever goes wrong is the outcome and no exception."""
         try:
-            return self._protect(task, progress)
+            return self._protect(task, progress, photo or read_photo(task.source))
         except BautaError as error:
             return Outcome.failed(task.source, error)
         except OSError as error:
@@ -102,13 +112,10 @@ class FolderRun:
                 traceback.print_exc()
             return Outcome.failed(task.source, as_bauta_error(error))
 
-    def _protect(self, task: Task, progress: Progress) -> Outcome:
-        from bauta.photo import read_photo
-
-        photo = read_photo(task.source)
+    def _protect(self, task: Task, progress: Progress, photo: Photo) -> Outcome:
         place, known = self._place(task, photo)
         ours = known.unchanged(self.directory) if known else {}
-        product = self._finished_product(photo, known, ours)
+        product = None if self.force else self._finished_product(photo, known, ours)
         if known and product and ours == known.files and self._as_asked(known):
             return _again(task.source, self.directory, known)
         pages = report_places(task, place, self.directory, ours) if self.reports else ()
@@ -140,7 +147,15 @@ class FolderRun:
                 product=target.as_posix(),
                 files={path.as_posix(): digest_of_file(made) for path, made in drafts.items()},
                 earlier=known.unchanged(self.directory) if known else {},  # asked again: the mask took its time
-                faces=[{"box": face.box, "mask": face.mask and asdict(face.mask)} for face in report.faces],
+                faces=[
+                    {
+                        "box": face.box,
+                        "mask": face.mask and asdict(face.mask),
+                        "treatment": face.treatment,
+                        "cause": face.cause,
+                    }
+                    for face in report.faces
+                ],
                 outcome=outcome.to_dict(),
                 report=pages[0].as_posix() if pages else None,
             )
@@ -155,7 +170,7 @@ class FolderRun:
         """
         ours = record.earlier
         taken = next((p for p in drafts if p.as_posix() not in ours and os.path.lexists(self.directory / p)), None)
-        if taken is not None:
+        if taken is not None and not self.force:
             raise OutputExists(
                 f"{self.directory / taken} appeared or changed while its photo was being protected; "
                 "it was left as it is.",
@@ -209,7 +224,7 @@ class FolderRun:
             if known and known.source != digest_of_path(task.source) and known.source_sha256 != photo.sha256:
                 known = None
             there = [path.as_posix() for path in both if os.path.lexists(self.directory / path)]
-            if not there or (known and known.unchanged(self.directory).keys() >= set(there)):
+            if self.force or not there or (known and known.unchanged(self.directory).keys() >= set(there)):
                 return place, known
             number += 1
             place = first.with_name(fitting_name(f"{first.stem}-{number}", first.suffix))
@@ -222,8 +237,9 @@ def protect_photos(
     *,
     jobs: int = 1,
     reports: bool = True,
+    force: bool = False,
     finished: Callable[[Outcome], None] = lambda outcome: None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> list[Outcome]:
     """Protect many photos into one folder.
 
@@ -233,6 +249,7 @@ def protect_photos(
         settings: What to do.
         jobs: Worker processes; each gets its share of the cores.
         reports: Whether to write a report beside each photo.
+        force: Whether to make finished photos anew, and to replace files of other makers; originals never.
         finished: Called with each outcome as it comes.
         progress: Called as one photo advances; only with one job.
 
@@ -252,6 +269,13 @@ def protect_photos(
         )
     if jobs < 1:
         raise UsageError(f"{jobs} jobs do nothing.", hint="Give --jobs 1 or more.")
+    photo, refused = read_first(tasks)
+    for outcome in refused:
+        finished(outcome)
+    if photo is None:
+        return refused
+    originals = frozenset(os.path.realpath(task.source) for task in tasks)
+    tasks = tasks[len(refused) :]
     _make_folder(directory, [task.source.parent for task in tasks])
     remove_orphans(directory)
     from bauta.cloaking.pipeline import Pipeline
@@ -264,16 +288,29 @@ def protect_photos(
         reports,
         mask=mask_fingerprint(pipeline),
         judging=judging_fingerprint(pipeline),
-        originals=frozenset(os.path.realpath(task.source) for task in tasks),
+        originals=originals,
+        force=force,
     )
     if jobs == 1 or len(tasks) < 2:
         run._pipeline = pipeline
-        outcomes = []
+        outcomes = refused
         for task in tasks:
-            outcomes.append(run.protect(task, progress))
+            outcomes.append(run.protect(task, progress, photo))
             finished(outcomes[-1])
+            photo = None
         return outcomes
-    return _in_processes(run, tasks, min(jobs, len(tasks)), finished)
+    return refused + _in_processes(run, tasks, min(jobs, len(tasks)), finished)
+
+
+def read_first(tasks: Sequence[Task]) -> tuple[Photo | None, list[Outcome]]:
+    """The first photo that can be read, and what became of those before it: without any, nothing needs to be loaded."""
+    refused: list[Outcome] = []
+    for task in tasks:
+        try:
+            return read_photo(task.source), refused
+        except PhotoError as error:
+            refused.append(Outcome.failed(task.source, error))
+    return None, refused
 
 
 def _in_processes(
@@ -401,6 +438,7 @@ def _outcome(source: Path, report: Report, target: Path, judged_again: bool) -> 
         message=report.summary,
         warnings=tuple(report.warnings),
         faces=len(report.faces),
+        per_face=report.per_face,
         psnr=min(ratios, default=None),
         margin=report.margin,
         matching=len(report.recognised_by),
@@ -417,8 +455,10 @@ def _placed(outcome: Outcome, directory: Path, record: Record) -> Outcome:
 def _again(source: Path, directory: Path, known: Record) -> Outcome:
     """The recorded outcome of a photo that is finished."""
     recorded = {one.name: known.outcome[one.name] for one in fields(Outcome) if one.name in known.outcome}
+    faces = [{**one, "box": tuple(one["box"])} for one in known.outcome.get("per_face", ())]
     values = {
         "source": source,
+        "per_face": tuple(FaceOutcome(**one) for one in faces),
         "output": directory / known.product,
         "warnings": tuple(known.outcome.get("warnings", ())),
         "skipped": True,
@@ -426,53 +466,3 @@ def _again(source: Path, directory: Path, known: Record) -> Outcome:
         "seconds": 0.0,
     }
     return _placed(Outcome(**{**recorded, **values}), directory, known)
-
-
-def mask_fingerprint(pipeline: Pipeline) -> str:
-    """Hash of everything but the photo that makes a product: method, settings, attacked networks, faces, version.
-
-    The version is among them because it stands for what is cleaned from the file, not for the mask alone.
-    """
-    from bauta.recognizers.calibration import calibrated
-
-    settings, selection = pipeline.settings, pipeline.settings.selection
-    limits = calibrated(pipeline.roles.surrogates, settings.fmr)  # a mask may stop at them
-    parts = [
-        __version__,
-        settings.method,
-        repr(pipeline.config),
-        repr((settings.seed, settings.metadata.name, settings.budget, settings.fmr)),
-        repr((selection.largest, selection.boxes, settings.message)),
-        *(f"fitted {one.sha256}" for one in pipeline.fitted),
-        *(f"key {digest_of_file(path)}" for path in (settings.key,) if path),
-        *(f"like {digest_of_file(path)}" for path in settings.like),
-        *(f"attacked {card.digest} {limits.get(card.name)}" for card in pipeline.roles.surrogates),
-        *(f"only {digest_of_file(path)}" for path in selection.only),
-        *(f"keep {digest_of_file(path)}" for path in selection.keep),
-    ]
-    if selection.only or selection.keep:  # the judge that tells faces apart decides which get a mask
-        limits_of = pipeline.roles.thresholds
-        judge = next((card for card in pipeline.roles.judges if SELECTION_FMR in limits_of[card.name]), None)
-        if judge is not None:
-            parts.append(f"selects {judge.digest} {limits_of[judge.name][SELECTION_FMR].cosine}")
-    return _hash(parts)
-
-
-def judging_fingerprint(pipeline: Pipeline) -> str:
-    """Hash of everything that judges a product: judges, thresholds, references, version."""
-    settings, roles = pipeline.settings, pipeline.roles
-    return _hash(
-        [
-            __version__,
-            repr(settings.fmr),
-            *(
-                f"judge {card.digest} {card.name in roles.attacked} {roles.thresholds[card.name]}"
-                for card in roles.judges
-            ),
-            *(f"reference {digest_of_file(path)}" for path in settings.references),
-        ]
-    )
-
-
-def _hash(parts: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

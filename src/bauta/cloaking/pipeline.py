@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bauta.cloaking.apply import Change, apply, refused, require
+from bauta.cloaking.apply import require
+from bauta.cloaking.making import Making
 from bauta.cloaking.report import FaceResult, Report, environment
 from bauta.cloaking.report_data import FileFacts, MaskFacts, printable
 from bauta.cloaking.roles import choose_roles
@@ -22,13 +22,20 @@ from bauta.cloaks.view import FaceView, ViewSpec, cut_view
 from bauta.errors import NoFaceFound, NotCalibrated, UsageError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.detection import detect_faces, face_from_box
-from bauta.faces.faces import Faces
+from bauta.faces.faces import Faces, SearchLimit
 from bauta.judging.conditions import CONDITIONS
+from bauta.judging.elsewhere import find_elsewhere, search_embedded
 from bauta.judging.findings import ORIGINAL
-from bauta.judging.verification import JudgeWithThresholds, Reference, refuse_another_photo, verify_faces
+from bauta.judging.verification import (
+    FaceVerification,
+    JudgeWithThresholds,
+    Reference,
+    refuse_another_photo,
+    verify_faces,
+)
 from bauta.learning.fitted import Fitted
 from bauta.photo import Photo, read_photo
-from bauta.progress import Progress, silent, steps_of
+from bauta.progress import Clock, Progress, silent, steps_of
 from bauta.rates import SELECTION_FMR
 from bauta.recognizers.calibration import calibrated
 from bauta.recognizers.ensemble import Ensemble
@@ -72,6 +79,7 @@ class Pipeline:
         self.roles = choose_roles(settings, attacks="surrogates" in method.needs, fitted_against=teachers)
         self.config = method.configured(dict(settings.options), strength=settings.strength)
         self.cloak = method(self.config)
+        self._cloaks = [self.cloak, *map(method, method.escalations(self.config))]
 
     def protect(
         self,
@@ -93,46 +101,99 @@ class Pipeline:
             NoFaceFound: when there is nothing to protect.
             OutputError: when the destination cannot be written.
         """
-        began = time.monotonic()
+        clock = Clock()
         photo = photo.cleared()
         progress("looking for faces", 0, 1)
-        faces, spared = self.select(photo)
-        detected = time.monotonic()
-        applied = apply(self.cloak, photo, faces, self._work(progress), budget=self.settings.budget)
-        masked = time.monotonic()
-        protected, change = applied.photo, applied.change
-        if destination is not None and any(change.payloads):
-            raise UsageError(
-                f"To take what {self.settings.method} does off again, something must be kept that a folder has no "
-                "place for.",
-                hint="Protect the photo from Python: `bauta.protect` hands it over.",
-            )
-        faces, unprotected = _divided(photo, faces, change.left)
-        if destination is None:
-            content = protected.encode(metadata=self.settings.metadata)
+        chosen, others = self.select(photo)
+        faces = Faces.join([chosen, others])
+        clock.lap("detection")
+        making = Making(photo, faces, self._cloaks, lambda: self.work(progress), self.settings.budget)
+        content, saved = self._make(making, len(chosen), clock, progress)
+        payloads = [making.masks[number].edit.payload if number in making.masks else b"" for number in making.treated]
+        if destination is not None:
+            if any(payloads):
+                raise UsageError(
+                    f"To take what {self.settings.method} does off again, something must be kept that a folder has no "
+                    "place for.",
+                    hint="Protect the photo from Python: `bauta.protect` hands it over.",
+                )
+            photo.store(content, destination, overwrite=overwrite)
+            saved = replace(saved, path=destination)
+        treated = making.treated
+        report = self._report(
+            photo,
+            saved,
+            faces.limits,
+            [self._result(making, number) for number in treated],
+            bare=faces[_numbers(set(range(len(chosen))) | making.uncovered, treated)],
+            spared=faces[_numbers(set(range(len(chosen), len(faces))) - making.uncovered, treated)],
+            made=True,
+        )
+        report = replace(report, payloads=tuple(payloads), removed=photo.removed(self.settings.metadata))
+        return report.with_seconds(clock.total, content if destination is None else None)
+
+    def _make(self, making: Making, chosen: int, clock: Clock, progress: Progress) -> tuple[bytes, Photo]:
+        """Mask, judge, strengthen and cover, until judges are satisfied or nothing is left to try.
+
+        Returns:
+            The file, and the photo as read from it; what judges say of every face in it is in `making`.
+
+        Raises:
+            NoFaceFound: when nothing can be done to any face.
+        """
+        settings, whole = self.settings, range(len(making.faces))
+        making.mask(whole[:chosen])
+        if settings.fallback != "none":
+            making.cover(set(whole[:chosen]) - making.masks.keys(), settings.fallback, "no-mask")
+        if settings.others != "leave":
+            making.cover(whole[chosen:], settings.others, "not-chosen")
+        changed = making.treated
+        while True:
+            product = making.product()
+            if not making.treated:
+                raise NoFaceFound(
+                    f"Every face in {_name(making.photo)} is too small to be protected.",
+                    hint="Use a larger version of the photo, or cover such faces with --fallback blur.",
+                )
+            clock.lap("mask")
+            content = product.encode(metadata=settings.metadata)
             saved = read_photo(content)
-        else:
-            protected.save(destination, metadata=self.settings.metadata, overwrite=overwrite)
-            saved = read_photo(destination)
-            content = None
-        report = self._judge(photo, saved, faces, _facts(change), spared, unprotected, progress)
-        report = replace(report, payloads=change.payloads, removed=photo.removed(self.settings.metadata))
-        seconds = {
-            "detection": detected - began,
-            "mask": masked - detected,
-            "verification": time.monotonic() - masked,
-            "total": time.monotonic() - began,
-        }
-        return report.with_seconds(seconds, content)
+            changed = [number for number in changed if number in making.treated]
+            making.judged(self._answers(making.photo, saved, making.faces, changed, progress))
+            clock.lap("verification")
+            again = making.stronger()
+            if not again and settings.fallback != "none":
+                again = making.failing()
+                making.cover(again, settings.fallback, "mask-failed")
+            again = again or making.thicker() or making.settle()
+            if not again:
+                break
+            changed = again
+        # Faces that were judged in an earlier version of the file may have changed with their neighbours.
+        rest = [number for number in making.treated if number not in changed]
+        making.judged(self._answers(making.photo, saved, making.faces, rest, progress))
+        clock.lap("verification")
+        return content, saved
+
+    def _result(self, making: Making, number: int) -> FaceResult:
+        cover = making.covers.get(number)
+        return FaceResult.of(
+            making.faces,
+            number,
+            making.answers[number],
+            making.facts(number),
+            treatment=cover[0] if cover else "mask",
+            cause=cover[1] if cover else None,
+        )
 
     def verify(self, original: Photo, protected: Photo, *, progress: Progress = silent) -> Report:
-        """Judge a photo that was protected before, here or elsewhere.
+        """Judge a photo that was protected before, here or elsewhere, and whatever else its file shows.
 
         Raises:
             NoFaceFound: when the original shows no face.
             UsageError: when the two are not the same photo.
         """
-        began = time.monotonic()
+        clock = Clock()
         original = original.cleared()
         (height, width), (other_height, other_width) = original.pixels.shape[:2], protected.pixels.shape[:2]
         if abs(other_width / width * height / other_height - 1) > 0.02:
@@ -142,23 +203,22 @@ class Pipeline:
                 hint="Give the original of the same photo, not cropped.",
             )
         progress("looking for faces", 0, 1)
-        faces, spared = self.select(original)
+        faces, others = self.select(original)
         refuse_another_photo(original.pixels, protected.pixels, faces)
-        detected = time.monotonic()
-        faces, unprotected = _divided(original, faces, refused(self.cloak, original, faces))
-        report = self._judge(original, protected, faces, [None] * len(faces), spared, unprotected, progress)
-        seconds = {
-            "detection": detected - began,
-            "verification": time.monotonic() - detected,
-            "total": time.monotonic() - began,
-        }
-        return report.with_seconds(seconds, None)
+        elsewhere = find_elsewhere(protected.pixels, Faces.join([faces, others]), original.pixels.shape)
+        clock.lap("detection")
+        answers = self._answers(original, protected, faces, range(len(faces)), progress)
+        embedded = search_embedded(protected.content, original.pixels, faces, self.judges, fmr=self.settings.fmr)
+        results = [FaceResult.of(faces, number, answer) for number, answer in answers.items()]
+        report = self._report(original, protected, faces.limits, results, bare=Faces.none(), spared=others, made=False)
+        clock.lap("verification")
+        return replace(report, further=(*embedded, *elsewhere)).with_seconds(clock.total, None)
 
     def judge_again(
         self,
         original: Photo,
         protected: Photo,
-        masks: Sequence[Mapping[str, Any]],
+        made: Sequence[Mapping[str, Any]],
         *,
         progress: Progress = silent,
     ) -> Report | None:
@@ -167,37 +227,59 @@ class Pipeline:
         Args:
             original: The photo before protection.
             protected: The photo that was saved.
-            masks: Of each masked face its ``box``, and what its ``mask`` took, as the earlier run recorded them.
+            made: As the earlier run recorded them: of each face that was masked or covered its ``box``, ``treatment``
+                and ``cause``, and what its ``mask`` took.
             progress: Called as work advances.
         """
-        began = time.monotonic()
+        clock = Clock()
         original = original.cleared()
         progress("looking for faces", 0, 1)
-        faces, spared = self.select(original)
-        detected = time.monotonic()
-        faces, unprotected = _divided(original, faces, refused(self.cloak, original, faces))
-        boxes = np.array([face["box"] for face in masks])
-        if boxes.shape != faces.boxes.shape or not np.allclose(boxes, faces.boxes, atol=1):
-            return None
-        facts = [MaskFacts(**face["mask"]) if face["mask"] else None for face in masks]
-        report = self._judge(original, protected, faces, facts, spared, unprotected, progress)
-        seconds = {
-            "detection": detected - began,
-            "verification": time.monotonic() - detected,
-            "total": time.monotonic() - began,
-        }
-        return report.with_seconds(seconds, None)
+        chosen, others = self.select(original)
+        faces = Faces.join([chosen, others])
+        clock.lap("detection")
+        treated = []
+        for record in made:
+            here = np.flatnonzero(np.isclose(faces.boxes, record["box"], atol=1).all(axis=1))
+            if len(here) != 1:
+                return None
+            treated.append(int(here[0]))
+        answers = self._answers(original, protected, faces, treated, progress)
+        results = [
+            FaceResult.of(
+                faces,
+                number,
+                answers[number],
+                MaskFacts(**record["mask"]) if record["mask"] else None,
+                record["treatment"],
+                record["cause"],
+            )
+            for number, record in zip(treated, made, strict=True)
+        ]
+        asked = range(len(chosen) if self.settings.others == "leave" else len(faces))
+        report = self._report(
+            original,
+            protected,
+            faces.limits,
+            results,
+            bare=faces[_numbers(asked, treated)],
+            spared=faces[_numbers(range(len(asked), len(faces)), treated)],
+            made=True,
+        )
+        clock.lap("verification")
+        return report.with_seconds(clock.total, None)
 
-    def select(self, photo: Photo) -> tuple[Faces, list[list[float]]]:
-        """The faces to protect, largest first, and the boxes of those that are left as they are.
+    def select(self, photo: Photo) -> tuple[Faces, Faces]:
+        """The faces to protect, largest first, and the others.
 
         Raises:
-            NoFaceFound: when none is found or none is selected.
+            NoFaceFound: when none is found, or none is selected and the others are to be left as they are.
         """
         selection = self.settings.selection
         if selection.boxes:
             given = Faces.join([face_from_box(photo.pixels, box) for box in selection.boxes])
-            return given, given.elsewhere(detect_faces(photo.pixels)).boxes.tolist()
+            found = detect_faces(photo.pixels)
+            others = given.elsewhere(found)
+            return given, others if self.settings.others != "leave" else replace(others, limits=())
         faces = detect_faces(photo.pixels)
         if not len(faces):
             raise NoFaceFound(
@@ -212,12 +294,12 @@ class Pipeline:
             chosen = self._matches(photo, faces, selection.only)
         elif selection.keep:
             chosen = ~self._matches(photo, faces, selection.keep)
-        if not chosen.any():
+        if not chosen.any() and self.settings.others == "leave":
             raise NoFaceFound(
                 f"None of the {len(faces)} faces in {_name(photo)} is selected.",
                 hint="Check the reference photos, or leave out --only and --keep to protect every face.",
             )
-        return faces[chosen], faces[~chosen].boxes.tolist()
+        return faces[chosen], faces[~chosen]
 
     @cached_property
     def surrogates(self) -> list[Surrogate]:
@@ -285,7 +367,7 @@ class Pipeline:
         similarity = member.judge.embed(crops) @ people.T
         return np.asarray(similarity.max(1) >= member.thresholds[SELECTION_FMR].cosine)
 
-    def _work(self, progress: Progress) -> Work:
+    def work(self, progress: Progress) -> Work:
         """What the cloak is given."""
         return Work.seeded(
             self.settings.seed,
@@ -298,81 +380,58 @@ class Pipeline:
             progress=steps_of(progress, "making the mask"),
         )
 
-    def _judge(
-        self,
-        original: Photo,
-        saved: Photo,
-        faces: Faces,
-        masks: Sequence[MaskFacts | None],
-        spared: list[list[float]],
-        unprotected: list[list[float]],
-        progress: Progress,
-    ) -> Report:
-        done = 0
-
-        def advance() -> None:
-            nonlocal done
-            done += 1
-            progress("judging the result", done, len(CONDITIONS))
-
-        progress("judging the result", 0, len(CONDITIONS))
+    def _answers(
+        self, original: Photo, saved: Photo, faces: Faces, numbers: Sequence[int], progress: Progress
+    ) -> dict[int, FaceVerification]:
+        """What judges say of some of the faces."""
+        if not len(numbers):
+            return {}
+        steps = steps_of(progress, "judging the result")
+        steps(0, len(CONDITIONS))
         answers = verify_faces(
             original.pixels,
             saved.pixels,
-            faces,
+            faces[np.array(numbers, dtype=np.int64)],
             self.judges,
             self.references,
             fmr=self.settings.fmr,
-            advance=advance,
+            progress=steps,
         )
+        return dict(zip(numbers, answers, strict=True))
+
+    def _report(
+        self,
+        original: Photo,
+        saved: Photo,
+        limits: tuple[SearchLimit, ...],
+        results: Sequence[FaceResult],
+        *,
+        bare: Faces,
+        spared: Faces,
+        made: bool,
+    ) -> Report:
         return Report(
             source=FileFacts.of(original),
             output=FileFacts.of(saved),
-            faces=tuple(
-                FaceResult(
-                    faces.boxes[index].tolist(),
-                    faces.landmarks[index].tolist(),
-                    float(faces.scores[index]),
-                    *pair,
-                )
-                for index, pair in enumerate(zip(answers, masks, strict=True))
-            ),
-            spared=spared,
-            unprotected=unprotected,
+            faces=tuple(result.numbered(number) for number, result in enumerate(results, 1)),
+            spared=spared.boxes.tolist(),
+            unprotected=bare.boxes.tolist(),
             roles=self.roles,
             references=tuple((reference.name, reference.sha256) for reference in self.references),
             settings=self.settings,
             config=self.config.to_dict(),
-            made=any(mask is not None for mask in masks),
+            made=made,
             environment=environment(),
             original=original.pixels,
             saved=saved.pixels,
             fitted=tuple(one.sha256 for one in self.fitted),
-            limits=faces.limits,
+            limits=limits,
         )
 
 
-def _divided(photo: Photo, faces: Faces, left: Collection[int]) -> tuple[Faces, list[list[float]]]:
-    """The faces that an edit can be made for, and the boxes of those that stay unprotected.
-
-    Raises:
-        NoFaceFound: when no face can be given an edit.
-    """
-    if len(left) == len(faces):
-        raise NoFaceFound(
-            f"Every face in {_name(photo)} is too small to be protected.",
-            hint="Use a larger version of the photo.",
-        )
-    fit = np.ones(len(faces), dtype=np.bool_)
-    fit[list(left)] = False
-    return faces[fit], faces[~fit].boxes.tolist()
-
-
-def _facts(change: Change) -> list[MaskFacts | None]:
-    return [
-        MaskFacts(int(edit.facts.get("iterations", 0)), str(edit.facts.get("stopped", "converged")), seconds)
-        for edit, seconds in zip(change.edits, change.seconds, strict=True)
-    ]
+def _numbers(asked: Iterable[int], treated: Collection[int]) -> NDArray[np.int64]:
+    """Which of the faces asked for were not treated."""
+    return np.array(sorted(set(asked) - set(treated)), dtype=np.int64)
 
 
 def _faces_of(path: Path | Photo) -> tuple[Photo, Faces]:

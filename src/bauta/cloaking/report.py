@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bauta.cloaking.outcomes import FaceOutcome
 from bauta.cloaking.report_data import (
     SCHEMA,
     ConditionRecord,
@@ -25,14 +26,16 @@ from bauta.cloaking.report_data import (
     RecognizerRecord,
     ReferenceRecord,
     ReportRecord,
+    Treatment,
 )
 from bauta.cloaking.report_page import render
 from bauta.cloaking.roles import Roles
 from bauta.cloaking.settings import ProtectSettings
-from bauta.faces.faces import SearchLimit
+from bauta.faces.detection import smallest_face
+from bauta.faces.faces import Faces, SearchLimit
 from bauta.judging import words
 from bauta.judging.conditions import CONDITIONS
-from bauta.judging.findings import Box, Finding, Verdict, decide
+from bauta.judging.findings import Box, Cause, Finding, Verdict, decide
 from bauta.judging.verification import FaceVerification
 from bauta.recognizers.cards import RecognizerCard
 from bauta.schema import plain
@@ -50,7 +53,9 @@ class FaceResult:
         landmarks: Five (x, y).
         score: The detector's confidence.
         verification: What the judges say.
-        mask: What the mask took; None when the photo was only verified.
+        mask: What the mask took; None when the photo was only verified, or the face is covered.
+        treatment: What was done to it; None when the photo was only verified.
+        cause: Of a covered face, why.
     """
 
     box: list[float]
@@ -58,6 +63,27 @@ class FaceResult:
     score: float
     verification: FaceVerification
     mask: MaskFacts | None
+    treatment: Treatment | None = None
+    cause: Cause | None = None
+
+    @classmethod
+    def of(
+        cls,
+        faces: Faces,
+        number: int,
+        verification: FaceVerification,
+        mask: MaskFacts | None = None,
+        treatment: Treatment | None = None,
+        cause: Cause | None = None,
+    ) -> FaceResult:
+        """The result of one of the faces of a photo."""
+        box, landmarks, score = faces.boxes[number], faces.landmarks[number], faces.scores[number]
+        return cls(box.tolist(), landmarks.tolist(), float(score), verification, mask, treatment, cause)
+
+    def numbered(self, number: int) -> FaceResult:
+        """The same, with findings that name the face by its number, from 1."""
+        findings = tuple(replace(finding, face=number) for finding in self.verification.findings)
+        return replace(self, verification=replace(self.verification, findings=findings))
 
 
 _FRAME = 'style="width:100%;height:720px;border:0"'
@@ -70,9 +96,9 @@ class Report:
     Attributes:
         source: The original.
         output: The protected photo.
-        faces: The protected faces, largest first.
+        faces: The protected faces, largest first; then those that were covered without being chosen.
         spared: Boxes of faces that were left as they are because nobody asked for their protection.
-        unprotected: Boxes of faces that should have been protected and that no mask could be made for.
+        unprotected: Boxes of faces that should have been protected or covered, and could not be.
         roles: Who was attacked and who judged.
         references: Other photos of the person, by name and SHA-256.
         settings: What was asked for.
@@ -121,6 +147,11 @@ class Report:
             *(Finding("face-without-mask", face=bare + at, box=_box(box)) for at, box in enumerate(self.unprotected)),
             *(Finding("search-limited", reason=limit) for limit in self.limits),
             *(finding for face in self.faces for finding in face.verification.findings),
+            *(
+                Finding("face-covered", face=number, box=_box(face.box), cover=face.treatment, cause=face.cause)
+                for number, face in enumerate(self.faces, 1)
+                if face.treatment in ("blur", "pixelate")
+            ),
             *(Finding("face-left-alone", face=spared + at, box=_box(box)) for at, box in enumerate(self.spared)),
             *(
                 Finding("not-calibrated", judge=card.name)
@@ -169,6 +200,30 @@ class Report:
         return words.warnings(self.findings, self.names)
 
     @property
+    def per_face(self) -> tuple[FaceOutcome, ...]:
+        """What became of every face, by number."""
+        treated = [
+            FaceOutcome(
+                number,
+                self.names[number],
+                _box(face.box),
+                face.treatment or "none",
+                face.verification.verdict,
+                face.verification.margin,
+            )
+            for number, face in enumerate(self.faces, 1)
+        ]
+        others: list[tuple[list[float], Literal["none", "left"]]] = [(box, "none") for box in self.unprotected]
+        others += [(box, "left") for box in self.spared]
+        return (
+            *treated,
+            *(
+                FaceOutcome(number, self.names[number], _box(box), treatment)
+                for number, (box, treatment) in enumerate(others, len(treated) + 1)
+            ),
+        )
+
+    @property
     def _circumstances(self) -> words.Circumstances:
         return words.Circumstances(
             faces=len(self.faces),
@@ -176,8 +231,10 @@ class Report:
             independent=len(self._independent),
             made=self.made,
             compared_with=self._compared_with,
-            stronger=self.settings.strength != "high",
+            stronger=self.settings.strength != "high"
+            and any(face.treatment == "mask" and face.verification.verdict != "protected" for face in self.faces),
             longer=any(face.mask is not None and face.mask.stopped == "deadline" for face in self.faces),
+            coverable=self.settings.fallback == "none",
         )
 
     @property
@@ -227,6 +284,8 @@ class Report:
                 seed=self.settings.seed,
                 budget_seconds=self.settings.budget,
                 config=self.config,
+                fallback=self.settings.fallback,
+                others=self.settings.others,
                 fitted=list(self.fitted),
             ),
             metadata_policy=self.settings.metadata.name.lower(),  # type: ignore[arg-type]
@@ -239,10 +298,11 @@ class Report:
             unprotected_boxes=[_box(box) for box in self.unprotected],
             spared_boxes=[_box(box) for box in self.spared],
             search_limits=list(self.limits),
+            smallest_face=smallest_face(self.original.shape),
             seconds=self.seconds,
             environment=self.environment,
             protects_against=self._protects_against(),
-            does_not_protect_against=words.does_not_protect_against(self.findings),
+            does_not_protect_against=words.does_not_protect_against(self.findings, smallest_face(self.original.shape)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -303,6 +363,7 @@ class Report:
             warnings=words.warnings(answer.findings, self.names),
             found=answer.found,
             quality=QualityRecord(answer.footprint, answer.box),
+            treatment=face.treatment,
             mask=face.mask,
             comparisons=list(answer.comparisons),
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from bauta.cloaking.settings import Fallback, Others
 from bauta.faces.faces import SearchLimit
 from bauta.judging.findings import Box, Finding, Verdict
 from bauta.judging.verification import Comparison, Quality
@@ -12,6 +13,9 @@ from bauta.photo import Photo
 from bauta.recognizers.calibration import Threshold
 from bauta.schema import SHA256, json_schema
 from bauta.settings import Range
+
+Treatment = Literal["mask", "blur", "pixelate"]
+"""What was done to a face."""
 
 SCHEMA: Literal["bauta.report/2"] = "bauta.report/2"
 
@@ -49,12 +53,16 @@ class MaskFacts:
     Attributes:
         iterations: Steps of the optimisation.
         stopped: Why it ended, such as ``converged``, ``iterations`` or ``deadline``.
-        seconds: Wall time.
+        seconds: Wall time, of all attempts.
+        attempts: Masks that were tried, with ever stronger settings; 1 when the first one was enough.
+        settings: What differs from the method's settings in the mask that was taken.
     """
 
     iterations: Annotated[int, Range(at=0)]
     stopped: str
     seconds: Annotated[float, Range(at=0)]
+    attempts: Annotated[int, Range(at=1)] = 1
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,9 @@ class MethodRecord:
         strength: How strong, and so how visible, the mask might be.
         seed: Of everything random.
         budget_seconds: Time that one face was allowed.
-        config: The method's own settings by name.
+        config: The method's own settings by name, from which a face's mask may differ.
+        fallback: What covers faces that no mask protects.
+        others: What is done to faces that were not chosen.
         fitted: SHA-256 of what it had learned of people before, as `bauta fit` says it.
     """
 
@@ -77,6 +87,8 @@ class MethodRecord:
     seed: Annotated[int, Range(at=0)]
     budget_seconds: float | None
     config: dict[str, Any]
+    fallback: Fallback
+    others: Others
     fitted: list[Annotated[str, SHA256]]
 
 
@@ -164,7 +176,8 @@ class FaceRecord:
         warnings: Other findings, one sentence each.
         found: By condition, whether the detector still finds the face; one it misses is judged where it was.
         quality: Original against the saved file.
-        mask: What it took; null when the photo was only verified.
+        treatment: ``mask``, ``blur`` or ``pixelate``; null when the photo was only verified.
+        mask: What it took; null when the photo was only verified, or the face is covered.
         comparisons: Every judge, against everything, under every condition.
     """
 
@@ -179,6 +192,7 @@ class FaceRecord:
     warnings: list[str]
     found: dict[str, bool]
     quality: QualityRecord
+    treatment: Treatment | None
     mask: MaskFacts | None
     comparisons: list[Comparison]
 
@@ -206,9 +220,10 @@ class ReportRecord:
         references: Other photos of the person.
         conditions: What was done to the saved file before judging, in order; ``saved``, nothing, is the first.
         faces: Largest first; faces given by hand in the order given.
-        unprotected_boxes: x1, y1, x2, y2 of faces that no mask could be made for; their numbers follow the faces'.
+        unprotected_boxes: x1, y1, x2, y2 of faces neither masked nor covered; their numbers follow the faces'.
         spared_boxes: The same of faces that nobody asked to protect; their numbers follow those.
         search_limits: What stopped the search for faces, if anything.
+        smallest_face: Height in pixels of the smallest face that was looked for.
         seconds: Wall time by part.
         environment: Versions and machine.
         protects_against: What was measured to help on this photo, one sentence each.
@@ -236,6 +251,7 @@ class ReportRecord:
     unprotected_boxes: list[Box]
     spared_boxes: list[Box]
     search_limits: list[SearchLimit]
+    smallest_face: float
     seconds: dict[str, float]
     environment: dict[str, str]
     protects_against: list[str]

@@ -13,6 +13,8 @@ from bauta.photo import MetadataPolicy, Photo
 from bauta.rates import FMRS
 
 Strength = Literal["low", "medium", "high"]
+Fallback = Literal["none", "blur", "pixelate"]
+Others = Literal["leave", "blur", "pixelate"]
 Box = tuple[float, float, float, float]
 
 
@@ -62,6 +64,9 @@ class ProtectSettings:
         seed: Seed of everything random.
         metadata: What happens to EXIF, XMP and thumbnails.
         selection: Which faces are protected.
+        fallback: What covers a face of which, after every mask that the method knows, judges do not say that it is
+            protected; or for which no mask can be made.
+        others: What is done to faces that the selection leaves out.
         references: Other photos of the person, against which the result is judged.
         fitted: What the method learned of people, files of `bauta fit`.
         key: File with the secret of a method that needs one.
@@ -79,6 +84,8 @@ class ProtectSettings:
     seed: int = 0
     metadata: MetadataPolicy = MetadataPolicy.PRIVATE
     selection: Selection = field(default_factory=Selection)
+    fallback: Fallback = "none"
+    others: Others = "leave"
     references: tuple[Path | Photo, ...] = ()
     fitted: tuple[Path, ...] = ()
     key: Path | None = None
@@ -91,6 +98,15 @@ class ProtectSettings:
         object.__setattr__(self, "options", tuple(sorted(dict(self.options).items())))
         if self.strength not in get_args(Strength):
             raise UsageError(f"There is no strength {self.strength!r}.", hint="Choose low, medium or high.")
+        if self.fallback not in get_args(Fallback):
+            raise UsageError(f"There is no fallback {self.fallback!r}.", hint="Choose none, blur or pixelate.")
+        if self.others not in get_args(Others):
+            raise UsageError(f"Others cannot be given {self.others!r}.", hint="Choose leave, blur or pixelate.")
+        if self.others != "leave" and self.selection.keep:
+            raise UsageError(
+                "Faces that are to be kept as they are cannot be covered too.",
+                hint="Leave out --others or --keep, or choose the faces to protect with --only.",
+            )
         if self.budget is not None and not 0 < self.budget < math.inf:
             raise UsageError(
                 f"A budget of {self.budget:g} seconds is no time.",

@@ -18,7 +18,7 @@ from bauta.cloaking import apply
 from bauta.cloaking.pipeline import Pipeline, read_secret, view_of
 from bauta.cloaking.report import Report
 from bauta.cloaking.roles import choose_roles
-from bauta.cloaking.settings import Box, ProtectSettings, Selection, Strength
+from bauta.cloaking.settings import Box, Fallback, Others, ProtectSettings, Selection, Strength
 from bauta.cloaks.base import Cloak, FitsPerson, Reading, Work, load_cloak
 from bauta.errors import NoFaceFound, UsageError
 from bauta.faces.detection import detect_faces
@@ -123,6 +123,8 @@ def protect(
     only: Photos = (),
     keep: Photos = (),
     boxes: Sequence[Box] = (),
+    fallback: Fallback = "none",
+    others: Others = "leave",
     fitted: Paths = (),
     key: PathLike | None = None,
     message: str | None = None,
@@ -150,6 +152,8 @@ def protect(
         only: Protect only the faces of the people in these photos.
         keep: Protect all faces but those of the people in these photos.
         boxes: Faces given by hand, (x, y, width, height) in pixels of the upright photo.
+        fallback: What covers a face that no mask protects.
+        others: What is done to faces that the selection leaves out.
         fitted: What the method learned of people, files that `fit` gave.
         key: File with the secret of a method that needs one.
         message: Text that a method hides in the face.
@@ -171,6 +175,8 @@ def protect(
         seed=int(seed),
         metadata=MetadataPolicy(metadata),
         selection=Selection(largest, _photos(only), _photos(keep), tuple(map(_box, boxes))),
+        fallback=fallback,
+        others=others,
         references=_photos(references),
         fitted=_paths(fitted),
         key=None if key is None else Path(key),

@@ -265,6 +265,17 @@ class Cloak(ABC, Generic[C]):
         return {}
 
     @classmethod
+    def escalations(cls, config: C) -> Sequence[C]:
+        """Settings to try one after the other while judges still match a face; none by default.
+
+        Each keeps to what may be seen at the strength that `config` stands for.
+
+        Args:
+            config: What was tried first.
+        """
+        return ()
+
+    @classmethod
     def configured(cls, options: Mapping[str, Any], *, strength: Strength | None = None) -> C:
         """Settings from options by name, of which ``preset`` chooses among `Settings.presets`.
 

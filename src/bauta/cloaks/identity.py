@@ -6,7 +6,7 @@ random movement of the crop for each (expectation over transformations, Athalye 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ class IdentityLoss:
         greedy: One gradient for each of the targets in `tried`, instead of one towards the nearest.
         movement: Range of the standard deviations of the random movement of the crop; (0, 0) for none.
         scale: Largest share by which a crop is made wider or tighter.
+        mirror: Probability that a crop is seen in a mirror.
+        noise: Greatest standard deviation of the noise on a crop, in [0, 1] units.
         transports: Whether a transport is drawn.
         limits: Cosine from which on each surrogate takes two faces for one person; None where it is not known.
         album: Photos protected before.
@@ -53,12 +55,15 @@ class IdentityLoss:
         greedy: bool = False,
         movement: tuple[float, float] = (0.0, 0.0),
         scale: float = 0.0,
+        mirror: float = 0.0,
+        noise: float = 0.0,
         transports: bool = False,
         limits: Sequence[float | None] = (),
         album: Album | None = None,
     ) -> None:
         self.faces = ensemble.looking_at([view.landmarks for view in views])
         self.generator, self.movement, self.scale = generator, movement, scale
+        self.mirror, self.noise = mirror, noise
         self.transports, self.greedy = transports, greedy
         self.away = 0.0 if mode == "impersonate" else away
         self.apart = 0.0
@@ -85,7 +90,7 @@ class IdentityLoss:
         total: Tensor | None = None
         for index in range(len(self.faces)):
             with torch.enable_grad():
-                embedding = self.faces.embed(index, leaf, movement=self._movement(index))
+                embedding = self.faces.embed(index, leaf, movement=self._movement(index), through=self._seen())
             seen = embedding.detach()
             cotangents = self._cotangents(index, seen)
             if self.apart:
@@ -116,6 +121,19 @@ class IdentityLoss:
                     if self.targets is not None:
                         least = least.minimum((embedding @ self.targets[index].T).amax(1) - limit)
         return least
+
+    def _seen(self) -> Callable[[Tensor], Tensor] | None:
+        """What happens to the crops of one surrogate: recognisers know a face in a mirror, and through some noise."""
+        if not self.mirror and not self.noise:
+            return None
+        mirrored, strength = torch.rand(2, generator=self.generator).tolist()
+
+        def through(crops: Tensor) -> Tensor:
+            noise = torch.randn(crops.shape[1:], generator=self.generator) * self.noise * strength
+            crops = crops + noise  # the same for all faces, so that none depends on its company
+            return crops.flip(3) if mirrored < self.mirror else crops
+
+        return through
 
     def _movement(self, index: int) -> Tensor | None:
         low, high = self.movement

@@ -46,7 +46,7 @@ def optimise(views: Sequence[FaceView], config: SpatialConfig, targets: Tensor |
     return problem.edits(run.values, run.iterations, run.stopped)
 
 
-TYPICAL = 0.08
+TYPICAL = 0.066
 """Just-noticeable difference of a typical face, by which budgets in dB are meant."""
 _MOST = 2.0  # times the face's mean
 _IRIS = 3.5  # radius, in crop pixels
@@ -71,6 +71,8 @@ class Problem:
             away=config.away,
             movement=config.movement,
             scale=config.scale,
+            mirror=config.mirror,
+            noise=config.noise / 255,
             transports=True,
             limits=[work.thresholds.get(name) for name in work.attacked.names],
             album=work.album,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from bauta.cloaks.base import Mode
-from bauta.settings import Flag, Range, Settings
+from bauta.settings import Flag, Range, Settings, Share
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class SpatialConfig(Settings):
         least: Share of the bounds that it begins with.
         movement: Range of the standard deviations of the random affine movement of the crop; (0, 0) for none.
         scale: Largest share by which a surrogate's crop is made wider or tighter.
+        mirror: Probability that a surrogate sees a crop in a mirror.
+        noise: Greatest standard deviation of the noise on a surrogate's crop, in 1/255.
     """
 
     title: ClassVar[str] = "The mask that moves"
@@ -48,7 +50,7 @@ class SpatialConfig(Settings):
     psnr: Annotated[float, Range(at=20, to=60)] = 36.0
     ssim: Annotated[float, Range(above=0, below=1)] | None = None
     texture: Annotated[float, Range(at=0, to=4)] = 1.0
-    smoothing: Annotated[float, Range(at=0, to=20)] = 1.5
+    smoothing: Annotated[float, Range(at=0, to=20)] = 1.2
     pace: Annotated[float, Range(above=0, to=1000)] = 8.0
     decay: Annotated[float, Range(at=0, to=1)] = 0.8
     away: Annotated[float, Range(above=0, to=100)] = 0.8
@@ -58,6 +60,8 @@ class SpatialConfig(Settings):
     least: Annotated[float, Range(above=0, to=1)] = 0.6
     movement: Annotated[tuple[float, float], Range(at=0, to=1)] = (0.01, 0.06)
     scale: Annotated[float, Range(at=0, to=0.5)] = 0.15
+    mirror: Share = 0.5
+    noise: Annotated[float, Range(at=0, to=255)] = 12.0
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """A range begins below where it ends."""

@@ -17,10 +17,18 @@ Box = tuple[float, float, float, float]
 ORIGINAL = "original"
 """What a face is compared with when it is compared with itself before protection."""
 
+Cover = Literal["blur", "pixelate"]
+"""What a face is covered with where a mask will not do."""
+
+Cause = Literal["mask-failed", "no-mask", "not-chosen"]
+"""Why a face is covered: judges were not satisfied with its masks, none could be made, or it was not among the faces to
+be protected and others were to be covered."""
+
 FindingKind = Literal[
     "match",
     "match-under-condition",
     "embedded-picture-match",
+    "embedded-picture-unseen",
     "face-without-mask",
     "unprotected-face-elsewhere",
     "search-limited",
@@ -28,6 +36,7 @@ FindingKind = Literal[
     "not-calibrated",
     "face-not-found-again",
     "face-left-alone",
+    "face-covered",
 ]
 """What can be found.
 
@@ -37,8 +46,10 @@ FindingKind = Literal[
     A judge matches the face once something has happened to the saved file, though not in the file itself.
 ``embedded-picture-match``
     A judge matches the face to a picture that is embedded in the saved file.
+``embedded-picture-unseen``
+    The saved file holds another picture or film that could not be looked at.
 ``face-without-mask``
-    A face that was to be protected could not be given a mask.
+    A face that was to be protected or covered could not be.
 ``unprotected-face-elsewhere``
     The saved photo shows a face that was neither protected nor left alone on purpose.
 ``search-limited``
@@ -51,6 +62,8 @@ FindingKind = Literal[
     The detector does not find the face in the saved photo; it was judged where it was.
 ``face-left-alone``
     A face that was not to be protected.
+``face-covered``
+    The face is blurred or pixelated; `Finding.cover` says which, `Finding.cause` why.
 """
 
 Verdict = Literal["protected", "unconfirmed", "fragile", "partial", "weak"]
@@ -64,7 +77,8 @@ Verdict = Literal["protected", "unconfirmed", "fragile", "partial", "weak"]
 ``fragile``
     No judge matches in the saved file, but one does once the photo is saved again, made smaller or screenshotted.
 ``partial``
-    Not every face is known to be covered: one could not be given a mask, or the search for faces was limited.
+    Not every face is known to be covered: one could not be given a mask, the saved photo shows one more, the search for
+    faces was limited, or the file holds a picture that could not be looked at.
 ``weak``
     A judge matches a face in the saved file, or finds it in a picture embedded there.
 """
@@ -80,6 +94,7 @@ JPEG 95 is milder than JPEG 75. Under the others, JPEG 50 and a blur, a match is
 _FORCES: dict[FindingKind, Verdict] = {
     "match": "weak",
     "embedded-picture-match": "weak",
+    "embedded-picture-unseen": "partial",
     "face-without-mask": "partial",
     "unprotected-face-elsewhere": "partial",
     "search-limited": "partial",
@@ -104,6 +119,8 @@ class Finding:
         matches_at: Strictest FMR at which the judge still matches.
         box: x1, y1, x2, y2 in pixels of the upright photo, of a face that has no record of its own.
         reason: Of a limited search, one of `SearchLimit`.
+        cover: Of a covered face, what covers it.
+        cause: Of a covered face, why.
     """
 
     kind: FindingKind
@@ -118,6 +135,8 @@ class Finding:
     matches_at: float | None = None
     box: Box | None = None
     reason: SearchLimit | None = None
+    cover: Cover | None = None
+    cause: Cause | None = None
 
     @property
     def forces(self) -> Verdict:

@@ -37,6 +37,7 @@ SEEN = {
     "strain": "strain",
     "lightness_psnr": "psnr",
     "lightness_ssim": "ssim",
+    "noticed": "noticed",
     "chroma": "chroma",
     "colour": "colour",
     "irises": "irises",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from bauta.errors import UsageError
 from bauta.faces.alignment import extract_crops, similarity_matrix
@@ -18,7 +19,9 @@ from bauta.faces.detection import detect_faces
 from bauta.faces.faces import Faces
 from bauta.judging.conditions import CONDITIONS, SAVED, Condition
 from bauta.judging.findings import ORIGINAL, Finding, Verdict, decide
+from bauta.judging.windows import Window, windows_around
 from bauta.metrics import linf, psnr, ssim
+from bauta.progress import Steps, silent
 from bauta.rates import FMRS
 from bauta.recognizers.calibration import Threshold
 from bauta.recognizers.judges import Judge
@@ -156,13 +159,15 @@ def verify_faces(
     *,
     conditions: Sequence[Condition] = CONDITIONS,
     fmr: float = FMRS[0],
-    advance: Callable[[], None] = lambda: None,
+    progress: Steps = silent,
 ) -> list[FaceVerification]:
     """Judge every face of a photo.
 
     With references, a face is weak when a judge matches it to a reference that it matched before; a judge
     that recognised the person in none of them, or a run without references, compares the face with itself
     before protection, which is the strictest case.
+
+    Conditions are applied to windows around the faces, which shows them what the whole photo would.
 
     Args:
         original: (H, W, 3) in [0, 1].
@@ -172,7 +177,7 @@ def verify_faces(
         references: Other photos of the person.
         conditions: `SAVED` first.
         fmr: False match rate of the verdict.
-        advance: Called after every condition.
+        progress: Called after every condition.
 
     Returns:
         N answers, in the order of `faces`.
@@ -180,17 +185,21 @@ def verify_faces(
     identity = {member.name: _embed(member, original, faces.landmarks) for member in judges}
     comparisons: list[list[Comparison]] = [[] for _ in range(len(faces))]
     found: list[dict[str, bool]] = [{} for _ in range(len(faces))]
-    for condition in conditions:
-        received = condition.apply(saved)
-        present, landmarks = find_again(received, faces, original.shape, thorough=condition is SAVED)
+    expected = rescaled(faces, original.shape, saved.shape)
+    windows = windows_around(expected.boxes, saved.shape)
+    for at, (window, condition) in enumerate(itertools.product(windows, conditions), 1):
+        received = condition.apply(window.of(saved))
+        there = _seen_from(window, expected)
+        shape = (window.bottom - window.top, window.right - window.left)
+        present, landmarks = find_again(received, there, shape, thorough=condition is SAVED)
         for member in judges:
             protected = _embed(member, received, landmarks)
-            for index in range(len(faces)):
+            for index, embedding in zip(window.faces, protected, strict=True):
                 before = identity[member.name][index]
-                comparisons[index] += _compare(member, condition, fmr, before, protected[index], references)
-        for index in range(len(faces)):
-            found[index][condition.name] = bool(present[index])
-        advance()
+                comparisons[index] += _compare(member, condition, fmr, before, embedding, references)
+        for index, here in zip(window.faces, present, strict=True):
+            found[index][condition.name] = bool(here)
+        progress(at, len(windows) * len(conditions))
     same_size = original.shape == saved.shape
     answers = []
     for index in range(len(faces)):
@@ -269,16 +278,15 @@ def find_again(
     Args:
         received: (H', W', 3) in [0, 1].
         faces: N faces in pixels of the original.
-        shape: (H, W, 3) of the original.
+        shape: (H, W, ...) of the original.
         thorough: Whether to look again, rotated and enlarged, when nothing is found.
 
     Returns:
         (N,) whether the detector still finds the face, and (N, 5, 2) landmarks in pixels of the received
         photo. A face that is not found is judged where it was, since another detector may find it.
     """
-    scale = np.array([received.shape[1] / shape[1], received.shape[0] / shape[0]], dtype=np.float32)
-    landmarks = (faces.landmarks + 0.5) * scale - 0.5
-    boxes = faces.boxes * np.tile(scale, 2)
+    expected = rescaled(faces, shape, received.shape)
+    landmarks, boxes = expected.landmarks.copy(), expected.boxes
     present = np.zeros(len(faces), dtype=np.bool_)
     # Nothing smaller than the smallest face is of interest, and small faces are what detection costs.
     side = float(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)).min(initial=math.inf))
@@ -289,6 +297,19 @@ def find_again(
             present[index] = True
             landmarks[index] = seen.landmarks[overlap.argmax()]
     return present, landmarks
+
+
+def rescaled(faces: Faces, shape: tuple[int, ...], other: tuple[int, ...]) -> Faces:
+    """The faces of a photo (H, W, ...) in a copy of another size."""
+    scale = np.array([other[1] / shape[1], other[0] / shape[0]], dtype=np.float32)
+    return replace(faces, landmarks=(faces.landmarks + 0.5) * scale - 0.5, boxes=faces.boxes * np.tile(scale, 2))
+
+
+def _seen_from(window: Window, faces: Faces) -> Faces:
+    """The faces of a window, in its own pixels."""
+    inside = faces[np.array(window.faces, dtype=np.int64)]
+    corner = np.array([window.left, window.top], dtype=np.float32)
+    return replace(inside, landmarks=inside.landmarks - corner, boxes=inside.boxes - np.tile(corner, 2))
 
 
 def refuse_another_photo(original: FloatArray, saved: FloatArray, faces: Faces) -> None:
@@ -324,9 +345,8 @@ def refuse_another_photo(original: FloatArray, saved: FloatArray, faces: Faces) 
 
 def _thumbnail(pixels: FloatArray) -> FloatArray:
     """Luminance (64, 64) in [0, 1]."""
-    image = Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8)).convert("L")
-    small = image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
-    return np.asarray(small, dtype=np.float32) / np.float32(255)
+    small = cv2.resize(pixels, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), dtype=np.float32)
 
 
 def footprint(landmarks: FloatArray) -> FloatArray:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _SEEN_TOGETHER = 0.04  # standard deviation of the blur before colours are compared, in eye distances
+_CROP_EYES = 35.2  # distance of the eyes in the aligned crop, in its pixels
 _IRIS = 0.09  # its radius, in eye distances: 12 of 63 millimetres across
 _LIPS = (0.62, 0.24)  # half width and half height of the mouth, in distances between its corners
 
@@ -37,6 +38,8 @@ class Visibility:
         strain: Greatest stretch, squeeze or shear, as a share.
         psnr: Of lightness over the face's crop once the movement is undone, in dB; None when nothing differs.
         ssim: Of the same; None for a face under 11 pixels.
+        noticed: Root mean square of the same, in just-noticeable differences of each place: what PSNR would say if all
+            faces were of one texture.
         chroma: Root mean square of what is not the same in red, green and blue, in 1/255.
         colour: 95th percentile of CIEDE2000 over the crop, both pictures blurred a little.
         irises: Mean CIEDE2000 inside them, likewise.
@@ -47,6 +50,7 @@ class Visibility:
     strain: float
     psnr: float | None
     ssim: float | None
+    noticed: float
     chroma: float
     colour: float
     irises: float
@@ -76,7 +80,7 @@ def measure(
     there, edited = there[rows, columns], edited[rows, columns]
     shift = np.array([columns.start, rows.start])
     difference = edited - there
-    light = difference @ _LUMA
+    light: NDArray[np.floating] = difference @ _LUMA
     error = float(np.square(light[crop]).mean(dtype=np.float64))
     seen = [cv2.GaussianBlur(one, (0, 0), max(0.5, _SEEN_TOGETHER * eyes)) for one in (there, edited)]
     colours = ciede2000(*(to_lab(one) for one in seen))
@@ -88,6 +92,7 @@ def measure(
         ssim=ssim(*(np.repeat((one @ _LUMA)[..., None], 3, 2) for one in (there, edited)))
         if min(crop.shape) >= 11
         else None,
+        noticed=_noticed(there, light, crop, eyes),
         chroma=math.sqrt(float(np.square(difference - difference.mean(2, keepdims=True))[crop].mean())) * 255,
         colour=float(np.percentile(colours[crop], 95)),
         irises=float(colours[irises].mean()) if irises.any() else 0.0,
@@ -101,6 +106,16 @@ def _greatest_strain(field: FloatArray) -> float:
     from bauta.objectives.displacement import strain
 
     return float(strain(torch.from_numpy(np.ascontiguousarray(field))).max())
+
+
+def _noticed(there: FloatArray, light: NDArray[np.floating], crop: NDArray[np.bool_], eyes: float) -> float:
+    import torch
+
+    from bauta.objectives.visibility import just_noticeable
+
+    pixels = torch.from_numpy(np.ascontiguousarray(there.transpose(2, 0, 1)))[None]
+    least = just_noticeable(pixels, [max(1.0, eyes / _CROP_EYES)])[0, 0].numpy()
+    return math.sqrt(float(np.square(light / least)[crop].mean(dtype=np.float64)))
 
 
 def _fetched(original: FloatArray, field: FloatArray) -> FloatArray:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bauta.judging.conditions import CONDITIONS
-from bauta.judging.findings import ORIGINAL, Finding, FindingKind, Verdict
+from bauta.judging.findings import ORIGINAL, Cause, Finding, FindingKind, Verdict
 
 _NAMED_FACES = 6  # in one sentence; a group photo may leave hundreds alone
 
@@ -62,6 +62,7 @@ class Circumstances:
         compared_with: What the verdict rests on: the original, reference photos, or some of each.
         stronger: Whether a stronger mask could be asked for.
         longer: Whether a time budget ended the work on a mask.
+        coverable: Whether a face that no mask protects could be blurred or pixelated instead.
     """
 
     faces: int
@@ -71,6 +72,7 @@ class Circumstances:
     compared_with: Literal["original", "references", "both"]
     stronger: bool = False
     longer: bool = False
+    coverable: bool = False
 
 
 def number(value: float) -> str:
@@ -131,12 +133,12 @@ def _group(finding: Finding) -> tuple[object, ...]:
         return finding.kind, finding.condition, finding.face
     if finding.kind in ("match", "embedded-picture-match", "unprotected-face-elsewhere", "search-limited"):
         return (finding,)
-    return (finding.kind,)
+    return finding.kind, finding.cover, finding.cause
 
 
 def _sentence(group: Sequence[Finding], names: Mapping[int, str]) -> str:
     first = group[0]
-    faces = _listed([_name(finding, names) for finding in group])
+    faces = _listed(list(dict.fromkeys(_name(finding, names) for finding in group)))
     judges = _judges(group)
     several = len(group) > 1
     match first.kind:
@@ -149,6 +151,8 @@ def _sentence(group: Sequence[Finding], names: Mapping[int, str]) -> str:
             return f"Once the photo is {_phrase(first.condition)}, {faces} is recognised again by {judges}."
         case "embedded-picture-match":
             return f"A picture embedded in the file still shows {faces}: {judges} matches it."
+        case "embedded-picture-unseen":
+            return "The file holds another picture or film that could not be looked at, and may show a bare face."
         case "face-without-mask":
             why = "stay bare: they are" if several else "stays bare: it is"
             return f"{_capital(faces)} could not be given a mask and {why} too small or cut off."
@@ -164,8 +168,22 @@ def _sentence(group: Sequence[Finding], names: Mapping[int, str]) -> str:
         case "face-not-found-again":
             where = "they were judged where they were" if several else "it was judged where it was"
             return f"The detector no longer finds {faces} in the protected photo; {where} before."
+        case "face-covered":
+            done = {"blur": "blurred", "pixelate": "pixelated"}[first.cover or "blur"]
+            why = _covered(first.cause, several)
+            return f"{_capital(faces)} {'are' if several else 'is'} {done}, {why}."
         case "face-left-alone":
             return f"{_capital(faces)} {'were left as they are' if several else 'was left as it is'}."
+
+
+def _covered(cause: Cause | None, several: bool) -> str:
+    match cause:
+        case "no-mask":
+            return f"being too small or cut off for {'masks' if several else 'a mask'}"
+        case "not-chosen":
+            return "as asked for faces that were not chosen"
+        case _:
+            return f"since no mask that was tried protects {'them' if several else 'it'}"
 
 
 def _capital(text: str) -> str:
@@ -218,13 +236,15 @@ def summary(verdict: Verdict, findings: Sequence[Finding], names: Mapping[int, s
     but = [finding for finding in findings if finding.forces in ("partial", "fragile")]
     partial = [finding for finding in but if finding.forces == "partial"]
     if partial:
-        return f"{said} But: {' '.join(sentences(partial, names))}"
+        bare = any(finding.kind == "face-without-mask" for finding in partial)
+        cover = " A fallback (blur or pixelate) would cover what is bare." if bare and about.coverable else ""
+        return f"{said} But: {' '.join(sentences(partial, names))}{cover}"
     if but:
         ways = _listed(list(dict.fromkeys(_phrase(finding.condition) for finding in but)), "or")
         who = list(dict.fromkeys(_name(finding, names) for finding in but))
         again = f"{_listed(who)} {'is' if len(who) == 1 else 'are'} recognised again."
-        better = " A higher strength may hold better." if about.made and about.stronger else ""
-        return f"{said} But once it is {ways}, {again}{better}"
+        better = _better(about)
+        return f"{said} But once it is {ways}, {again}{f' {_capital(better)} may hold better.' if better else ''}"
     return said
 
 
@@ -240,10 +260,18 @@ def _recognised(findings: Sequence[Finding], names: Mapping[int, str]) -> str:
 
 
 def _advice(about: Circumstances) -> str:
-    ways = [way for way, there in (("a higher strength", about.stronger), ("a longer budget", about.longer)) if there]
-    return (
-        f"Try {' or '.join(ways)}, or do not share this photo." if about.made and ways else "Do not share this photo."
+    better = _better(about)
+    return f"Try {better}, or do not share this photo." if better else "Do not share this photo."
+
+
+def _better(about: Circumstances) -> str:
+    """What could be asked for and was not."""
+    ways = (
+        ("a higher strength", about.stronger),
+        ("a longer budget", about.longer),
+        ("a fallback (blur or pixelate)", about.coverable),
     )
+    return _listed([way for way, there in ways if there and about.made], "or")
 
 
 def _confirmed(about: Circumstances) -> str:
@@ -288,14 +316,20 @@ def protects_against(judges: Sequence[str], held: Sequence[str], margin: float |
     return said
 
 
-def does_not_protect_against(findings: Sequence[Finding]) -> list[str]:
-    """What was measured to fail on this photo, then what no mask helps against."""
+def does_not_protect_against(findings: Sequence[Finding], smallest: float) -> list[str]:
+    """What was measured to fail on this photo, then what no mask helps against.
+
+    Args:
+        findings: Of the photo.
+        smallest: Height in pixels of the smallest face that was looked for.
+    """
     undone = [finding for finding in findings if finding.kind == "match-under-condition"]
     said = []
     if undone:
         ways = _listed(list(dict.fromkeys(_phrase(finding.condition) for finding in undone)), "or")
         said.append(f"Matching by {_judges(undone)} once this photo is {ways}.")
-    return [*said, *DOES_NOT_PROTECT_AGAINST]
+    small = f"Faces of less than {smallest:.0f} pixels in height, which are not looked for, though some are found."
+    return [*said, *DOES_NOT_PROTECT_AGAINST, small]
 
 
 def _judges(findings: Sequence[Finding]) -> str:

@@ -91,9 +91,14 @@ def find_photos(paths: Sequence[Path | str]) -> FoundPhotos:
     return FoundPhotos(tuple(sorted(photos.values(), key=_natural)), tuple(problems), tuple(passed_over))
 
 
+def kind_by_name(path: Path) -> str | None:
+    """What a file that is not supported is by its ending, such as "a film"."""
+    return _OTHER_SUFFIXES.get(path.suffix.lower())
+
+
 def why_passed_over(path: Path) -> UnsupportedPhoto:
     """The error that names a picture or film that a search did not take."""
-    kind = _OTHER_SUFFIXES.get(path.suffix.lower())
+    kind = kind_by_name(path)
     if kind is None:
         return UnsupportedPhoto(
             f"{path} looks like a photo by its content, not by its name, and was passed over.",
@@ -111,6 +116,9 @@ def _named(given: Path, entered: set[str], problems: list[PhotoError], others: d
         yield given
     elif glob.has_magic(str(given)):
         yield from _expand(given, entered, problems, others)
+    elif address := re.match(r"([a-z]+):/+(.+)", str(given)):  # a path keeps one of two slashes
+        where = f"{address[1]}://{address[2]}"
+        problems.append(_problem(f"{where} is an address, not a file", "Download the photo first."))
     else:
         what = "is a link to nothing" if given.is_symlink() else "does not exist"
         problems.append(_problem(f"{given} {what}", "Check the spelling."))
@@ -137,7 +145,7 @@ def _search(folder: Path, entered: set[str], problems: list[PhotoError], others:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in sorted(files):
             path = Path(root, name)
-            if _is_photo_name(name):
+            if is_photo_name(name):
                 yield path
             elif _is_other_picture(path):
                 others.setdefault(os.path.realpath(path), path)
@@ -162,11 +170,12 @@ def _expand(pattern: Path, entered: set[str], problems: list[PhotoError], others
         match = Path(name)
         if match.is_dir():
             yield from _search(match, entered, problems, others)
-        elif _is_photo_name(match.name):
+        elif is_photo_name(match.name):
             yield match
 
 
-def _is_photo_name(name: str) -> bool:
+def is_photo_name(name: str) -> bool:
+    """Whether a file name has the ending of a photo that is read, and is not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in _PHOTO_SUFFIXES  # noqa: PTH122
 
 

@@ -19,7 +19,7 @@ from bauta.errors import OutputError, PhotoError, PhotoTooLarge, UnreadablePhoto
 from bauta.files import PathLike, write_atomically
 from bauta.photo.cleaning import Removed
 from bauta.photo.codec import Decoded, Source
-from bauta.photo.files import SUFFIXES
+from bauta.photo.files import SUFFIXES, kind_by_name
 from bauta.photo.metadata import Metadata, MetadataPolicy
 from bauta.photo.pictures import Picture, as_png
 from bauta.photo.raster import Raster
@@ -41,11 +41,13 @@ class Photo:
         path: Where it was read from; None for bytes.
         format: ``JPEG``, ``PNG``, ``WEBP``, ``TIFF``, ``HEIF`` or ``AVIF``.
         sha256: Hash of the bytes it was read from, in hexadecimal.
+        content: Those bytes.
     """
 
     path: Path | None
     format: str
     sha256: str
+    content: bytes = field(repr=False)
     _raster: Raster = field(repr=False)
     _metadata: Metadata = field(repr=False)
     _encode: Callable[[Raster, Metadata], bytes] = field(repr=False)
@@ -176,7 +178,10 @@ class Photo:
             OutputExists: The name is taken, or is the original under any name.
             OutputError: It could not be written; nothing has changed on disk.
         """
-        destination = Path(destination)
+        self.store(self.encode(metadata=metadata), Path(destination), overwrite=overwrite)
+
+    def store(self, content: bytes, destination: Path, *, overwrite: bool = False) -> None:
+        """Write what `encode` made, as `save` does and with its errors."""
         if destination.suffix.lower() not in SUFFIXES[self.format]:
             raise UsageError(
                 f"{destination} would hold a {self.format} photo under another format's ending.",
@@ -184,7 +189,6 @@ class Photo:
             )
         originals = [self.path] if self.path else []
         like = self.path if self.path and self.path.exists() else None
-        content = self.encode(metadata=metadata)
         write_atomically(destination, content, overwrite=overwrite, originals=originals, like=like)
 
 
@@ -216,7 +220,7 @@ def read_photo(source: PhotoSource, *, max_pixels: int = MAX_PIXELS) -> Photo:
         data = source if isinstance(source, bytes) else as_png(source)
     name = _name(path)
     opened = Source(name, data, max_pixels)
-    format_name = _format_of(opened)
+    format_name = _format_of(opened, path)
     try:
         decoded: Decoded = import_module(f"bauta.photo.formats.{format_name.lower()}").decode(opened)
     except PhotoError:
@@ -228,7 +232,7 @@ def read_photo(source: PhotoSource, *, max_pixels: int = MAX_PIXELS) -> Photo:
     except Exception as error:  # decoders answer hostile bytes with exceptions of every type
         raise opened.unreadable(_reason(error, format_name)) from error
     digest = hashlib.sha256(data).hexdigest()
-    return Photo(path, format_name, digest, decoded.raster, decoded.metadata, decoded.encode)
+    return Photo(path, format_name, digest, data, decoded.raster, decoded.metadata, decoded.encode)
 
 
 def _reason(error: Exception, format_name: str) -> str:
@@ -283,11 +287,13 @@ _OTHER_KINDS = (
     (b"<svg", "an SVG drawing"),
     (b"IIU\0", "a raw camera file"),
     (b"IIRO", "a raw camera file"),
+    (b"\x1a\x45\xdf\xa3", "a film"),
+    (b"\0\0\1\xba", "a film"),
     (b"FUJIFILMCCD-RAW", "a raw camera file"),
 )
 
 
-def _format_of(source: Source) -> str:
+def _format_of(source: Source, path: Path | None) -> str:
     head = source.data[:64]
     if not head:
         raise source.unreadable("it is empty")
@@ -296,14 +302,16 @@ def _format_of(source: Source) -> str:
             return format_name
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
-    hint = "Convert it to JPEG, PNG, WebP, TIFF, HEIC or AVIF."
+    hint, frame = "Convert it to JPEG, PNG, WebP, TIFF, HEIC or AVIF.", "Save the frame you want as a photo."
     if head[4:8] == b"ftyp":
         if b"avif" in head or b"avis" in head:
             return "AVIF"
         if head[8:12] in _HEIF_BRANDS:
             return "HEIF"
-        raise source.unsupported("a film", hint="Save the frame you want as a photo.")
+        raise source.unsupported("a film", hint=frame)
     for magic, kind in _OTHER_KINDS:
         if head.startswith(magic):
-            raise source.unsupported(kind, hint=hint)
+            raise source.unsupported(kind, hint=frame if kind == "a film" else hint)
+    if path is not None and (named := kind_by_name(path)):
+        raise source.unsupported(named, hint=frame if named == "a film" else hint)
     raise source.unreadable("it is not an image")

@@ -30,6 +30,7 @@ _SEEN_FORMS = {
     "strain": "{:.3f}",
     "lightness_psnr": "{:.1f} dB",
     "lightness_ssim": "{:.3f}",
+    "noticed": "{:.2f}",
     "chroma": "{:.2f}",
     "colour": "{:.1f}",
     "irises": "{:.1f}",
@@ -256,7 +257,7 @@ def _seen(cards: Sequence[Card]) -> Table | None:
         return None
     return Table(
         "What people see",
-        ("row", "displacement", "strain", "PSNR", "SSIM", "chroma", "colour", "irises", "lips"),
+        ("row", "displacement", "strain", "PSNR", "SSIM", "noticed", "chroma", "colour", "irises", "lips"),
         tuple(
             (
                 label(card, cards),
@@ -268,8 +269,9 @@ def _seen(cards: Sequence[Card]) -> Table | None:
             for card in rows
         ),
         "Means over photos of the edit of the face, before it is saved. Displacement in percent of the distance of "
-        "the eyes, and strain: the largest of a face. PSNR and SSIM of lightness once the movement is undone; chroma: "
-        "root mean square in 1/255; colours: CIEDE2000 after a slight blur, 95th percentile over the face, and means "
+        "the eyes, and strain: the largest of a face. PSNR and SSIM of lightness once the movement is undone; noticed: "
+        "its root mean square in just-noticeable differences of each place; chroma: root mean square in 1/255; "
+        "colours: CIEDE2000 after a slight blur, 95th percentile over the face, and means "
         "inside irises and lips. About 1 is just seen side by side.",
     )
 
