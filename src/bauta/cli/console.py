@@ -61,7 +61,7 @@ def show_outcomes(outcomes: Sequence[Outcome], directory: Path, *, verbose: bool
     made = [outcome for outcome in outcomes if outcome.verdict is not None]
     if made:
         show_table(
-            ("PHOTO", "VERDICT", "FACES", "STILL MATCH", "MARGIN", "QUALITY", "SECONDS"),
+            ("PHOTO", "VERDICT", "FACES", "STILL MATCH", "MARGIN", "SEEN", "SECONDS"),
             [
                 (
                     str(outcome.output.relative_to(directory)) if outcome.output else "",
@@ -69,7 +69,7 @@ def show_outcomes(outcomes: Sequence[Outcome], directory: Path, *, verbose: bool
                     str(outcome.faces),
                     f"{outcome.matching} of {outcome.judges} judges",
                     margin(outcome.margin),
-                    "same" if outcome.psnr is None else f"{outcome.psnr:.1f} dB",
+                    outcome.seen or ("same" if outcome.psnr is None else f"{outcome.psnr:.1f} dB"),
                     "done before" if outcome.skipped else f"{outcome.seconds:.1f}",
                 )
                 for outcome in made

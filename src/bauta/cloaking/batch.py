@@ -49,6 +49,7 @@ from bauta.errors import (
     as_bauta_error,
 )
 from bauta.files import make_folder
+from bauta.judging.words import most_visible
 from bauta.photo import read_photo
 from bauta.progress import silent
 
@@ -444,6 +445,7 @@ def _outcome(source: Path, report: Report, target: Path, judged_again: bool) -> 
         faces=len(report.faces),
         per_face=report.per_face,
         psnr=min(ratios, default=None),
+        seen=most_visible([face.mask.visibility for face in report.faces if face.mask]),
         margin=report.margin,
         matching=len(report.recognised_by),
         judges=len(report.judges),

@@ -110,7 +110,7 @@ class Making:
     def product(self) -> Photo:
         """The photo as it is now. A face that cannot be covered loses its cover, and is bare."""
         placed = [(mask.edit, mask.placement) for _, mask in sorted(self.masks.items())]
-        photo = self.photo.with_perturbation(merged(self.photo.pixels, placed)[0]) if placed else self.photo
+        photo = self.photo.with_perturbation(merged(self.photo.pixels, placed)) if placed else self.photo
         for how, settings in sorted({(how, self._thickness[number]) for number, (how, _) in self.covers.items()}):
             numbers = [
                 number

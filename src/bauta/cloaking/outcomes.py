@@ -66,6 +66,7 @@ class Outcome:
         faces: Number of protected faces.
         per_face: What became of each face, those left alone too.
         psnr: Lowest PSNR of a face, in dB.
+        seen: How much of the masks a viewer sees, of the face where it is most; None without masks.
         margin: By how much the nearest judge is below its threshold, in cosine similarity.
         matching: Number of judges that still match a face.
         judges: Number of judges asked.
@@ -88,6 +89,7 @@ class Outcome:
     faces: int = 0
     per_face: tuple[FaceOutcome, ...] = ()
     psnr: float | None = None
+    seen: Literal["hardly", "beside the original", "at normal size"] | None = None
     margin: float | None = None
     matching: int = 0
     judges: int = 0

@@ -99,6 +99,8 @@ def render(record: ReportRecord, original: FloatArray, saved: FloatArray) -> str
         faces=[_face(record, face, original, saved, factor) for face in record.faces],
         headlines=words.HEADLINES,
         number=words.number,
+        noticed=words.noticed,
+        seen=words.most_visible([face.mask.visibility for face in record.faces if face.mask]),
         saved=SAVED.name,
         original=ORIGINAL,
         factor=factor,

@@ -6,12 +6,13 @@ or a field of a report other than the texts themselves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from bauta.judging.conditions import CONDITIONS
 from bauta.judging.findings import ORIGINAL, Cause, Finding, FindingKind, Verdict
+from bauta.judging.visibility import Visibility
 
 _NAMED_FACES = 6  # in one sentence; a group photo may leave hundreds alone
 
@@ -340,3 +341,41 @@ def _listed(names: Sequence[str], last: str = "and") -> str:
     if len(names) > _NAMED_FACES:
         names = [*names[:_NAMED_FACES], f"{len(names) - _NAMED_FACES} more"]
     return f" {last} ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+Seen = Literal["hardly", "beside the original", "at normal size"]
+
+
+def how_visible(seen: Visibility) -> Seen:
+    """How much of an edit is seen: without the original beside it, only next to it, or at once.
+
+    The limits are ours, by looking at faces of all kinds at 100 and 200 percent.
+    """
+    if seen.chroma > 2 or seen.noticed > 0.45 or seen.displacement > 6 or seen.irises > 6:
+        return "at normal size"
+    if seen.noticed > 0.27 or seen.displacement > 3.2 or max(seen.irises, seen.lips) > 3:
+        return "beside the original"
+    return "hardly"
+
+
+def most_visible(faces: Iterable[Visibility | None]) -> Seen | None:
+    """`how_visible` of the edit that is seen most; None where nothing was measured."""
+    order: tuple[Seen, ...] = get_args(Seen)
+    return max((how_visible(seen) for seen in faces if seen is not None), key=order.index, default=None)
+
+
+def noticed(seen: Visibility) -> list[str]:
+    """What a viewer may notice of an edit, one sentence each."""
+    said = []
+    if seen.displacement >= 0.5:
+        shape = "The face has a slightly different shape" if seen.displacement > 4 else "The face is moved a little"
+        said.append(f"{shape}: by up to {seen.displacement:.1f} % of the distance between the eyes.")
+    if seen.noticed > 0.1:
+        light = "clearly" if seen.noticed > 0.45 else "a little" if seen.noticed > 0.27 else "hardly"
+        said.append(f"Light and shade on the skin differ {light}.")
+    if seen.chroma > 2:
+        said.append("The skin has coloured blotches.")
+    for part, value in (("eyes", seen.irises), ("lips", seen.lips)):
+        if value > 3:
+            said.append(f"The {part} look a little different.")
+    return said or ["Nothing that measurements tell."]
