@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PICTURE_FOLDER = ROOT / "docs" / "images"
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-RECIPES = ("lfw", "surrogates", "robustness", "visibility")
+RECIPES = ("unnoticed", "portraits", "lfw", "surrogates", "robustness", "visibility")
 LABELS = {
     "default": "**default: what a fresh install does**",
     "combined": "the same, `--mode combined`",
@@ -140,22 +140,41 @@ def sets_table() -> str:
 def readme_table() -> str:
     """What a newcomer wants to know: how often, how it holds, and what it costs the picture."""
     rows = {
-        "lfw-default": "**default**",
-        "lfw-combined": "`--mode combined`",
-        "visibility-37-dB": "`--psnr 37`",
+        "unnoticed-default": "**default**",
+        "unnoticed-high": "`--strength high`",
+        "lfw-default": "`--method tip-im`",
         "lfw-blur": "for comparison: a blurred face",
         "lfw-pixelate": "for comparison: a pixelated face",
     }
-    lines = ["| | not matched; worst judge | half size, then JPEG 75 | PSNR of the face |", "|---|---|---|---|"]
+    lines = ["| | not matched; worst judge | half size, then JPEG 75 | moved; lightness |", "|---|---|---|---|"]
     for name, label in rows.items():
         results = cards.read_card(RESULTS / f"{name}.json", PhotoCard)["results"]
         dodging = results["dodging"]
         _, least = worst_judge(dodging)
         saved, shared = (100 * dodging[at]["mean"]["mean"] for at in ("saved", "half-size+jpeg-75"))
         lines.append(
-            f"| {label} | {saved:.0f} %; {100 * least['mean']:.0f} % | {shared:.0f} % "
-            f"| {results['quality']['psnr']['mean']:.0f} dB |"
+            f"| {label} | {saved:.0f} %; {100 * least['mean']:.0f} % | {shared:.0f} % | {_seen(results['quality'])} |"
         )
+    return "\n".join(lines)
+
+
+def _seen(quality: dict[str, Any]) -> str:
+    if moved := quality.get("displacement"):
+        return f"{moved['mean']:.1f} %; {quality['lightness_psnr']['mean']:.0f} dB"
+    return f"-; {quality['psnr']['mean']:.0f} dB, with its colours"
+
+
+def both_table() -> str:
+    """What becomes of the match when one photo of a pair is protected, the other, or both."""
+    labels = {"probe-protected": "one", "gallery-protected": "the other", "both-protected": "both, in one run"}
+    lines = ["| protected | `spatial`, default | `tip-im`, default |", "|---|---|---|"]
+    found = [
+        cards.read_card(RESULTS / f"{name}.json", PhotoCard)["results"]["cells"]
+        for name in ("unnoticed-default", "lfw-default")
+    ]
+    lines += [
+        f"| {label} | {' | '.join(percent(one[cell]['mean']) for one in found)} |" for cell, label in labels.items()
+    ]
     return "\n".join(lines)
 
 
@@ -389,6 +408,7 @@ TABLES = {
     "sets": sets_table,
     **{f"recipe-{name}": lambda name=name: recipe_tables(name) for name in RECIPES},
     "curve": curve_table,
+    "both": both_table,
     "speed": speed_table,
     "adaptive": lambda: adaptive_table(adaptive_page.main_table),
     "purifiers": lambda: adaptive_table(adaptive_page.purifier_table),

@@ -171,8 +171,8 @@ def test_movement_is_undone_before_the_rest_is_measured():
     (change,) = edit_pictures(Spatial(SpatialConfig(iterations=8, psnr=60)), [picture], Work.seeded(0, ensemble))
     seen = seen_of(picture.pixels, picture.landmarks[0], change.edits[0], change.placements[0])
     assert seen.psnr > 45
-    assert 0 < seen.displacement <= 2.81
-    assert 0 < seen.strain <= 0.125
+    assert 0 < seen.displacement <= 4.21
+    assert 0 < seen.strain <= 0.19
     bare = measure(picture.pixels, (picture.pixels + change.delta).clip(0, 1), picture.landmarks[0])
     assert bare.psnr < seen.psnr - 10
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from bauta.cloaks.view import FaceView
 
 _STRENGTHS: dict[Strength, dict[str, Any]] = {
-    "low": {"displacement": 2.0, "psnr": 38.0},
+    "low": {"displacement": 2.8, "strain": 0.12, "psnr": 36.0},
     "medium": {},
-    "high": {"displacement": 4.2, "strain": 0.18, "psnr": 34.0},
+    "high": {"displacement": 5.2, "strain": 0.22, "psnr": 32.5},
 }
 
 

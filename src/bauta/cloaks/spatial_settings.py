@@ -44,10 +44,10 @@ class SpatialConfig(Settings):
 
     mode: Mode = "dodge"
     iterations: Annotated[int, Range(at=1, to=10_000), Flag("steps")] = 50
-    displacement: Annotated[float, Range(at=0, to=10)] = 2.8
-    strain: Annotated[float, Range(above=0, to=0.5)] = 0.12
+    displacement: Annotated[float, Range(at=0, to=10)] = 4.2
+    strain: Annotated[float, Range(above=0, to=0.5)] = 0.18
     controls: Annotated[int, Range(at=4, to=25)] = 11
-    psnr: Annotated[float, Range(at=20, to=60)] = 36.0
+    psnr: Annotated[float, Range(at=20, to=60)] = 34.0
     ssim: Annotated[float, Range(above=0, below=1)] | None = None
     texture: Annotated[float, Range(at=0, to=4)] = 1.0
     smoothing: Annotated[float, Range(at=0, to=20)] = 1.2
@@ -56,7 +56,7 @@ class SpatialConfig(Settings):
     away: Annotated[float, Range(above=0, to=100)] = 0.8
     apart: Annotated[float, Range(at=0, to=10)] = 1.0
     targets: Annotated[int, Range(at=1, to=1000)] = 10
-    margin: Annotated[float, Range(at=-1, to=1)] | None = 0.25
+    margin: Annotated[float, Range(at=-1, to=1)] | None = 0.4
     least: Annotated[float, Range(above=0, to=1)] = 0.6
     movement: Annotated[tuple[float, float], Range(at=0, to=1)] = (0.01, 0.06)
     scale: Annotated[float, Range(at=0, to=0.5)] = 0.15

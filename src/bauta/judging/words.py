@@ -38,7 +38,7 @@ DOES_NOT_PROTECT_AGAINST = (
     "Recognisers that are newer or much larger than those that judged.",
     "Recognisers trained on photos protected this way: such training undoes most masks.",
     "Other photos of the person that are already online without protection.",
-    "Being linked from one protected photo to another: they often match each other.",
+    "Being linked from one protected photo to another, above all if they were protected in different runs.",
     "People: a human who knows the face recognises it.",
     "Names, places, clothes and company: everything else a photo tells.",
 )
