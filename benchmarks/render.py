@@ -33,7 +33,7 @@ PICTURE_FOLDER = ROOT / "docs" / "images"
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 RECIPES = ("unnoticed", "portraits", "lfw", "surrogates", "robustness", "visibility")
 LABELS = {
-    "default": "**default: what a fresh install does**",
+    "default": "**`tip-im`, as it is installed**",
     "combined": "the same, `--mode combined`",
     "public": "four public surrogates",
 }

@@ -49,7 +49,7 @@ class TestProtect:
         write_photo(Path("a.png"), "anna")
         assert run(["protect", "a.png", *NEGATIVE]) == 0
         shown = capsys.readouterr()
-        assert "PHOTO  VERDICT    FACES  STILL MATCH    MARGIN  QUALITY" in shown.out
+        assert "PHOTO  VERDICT    FACES  STILL MATCH    MARGIN  NOTICED" in shown.out
         assert "a.png  protected  1      0 of 2 judges" in shown.out
         assert "1 photo: 1 protected. Output in protected." in shown.out
         assert "share the protected photos only" in shown.out

@@ -61,7 +61,7 @@ def show_outcomes(outcomes: Sequence[Outcome], directory: Path, *, verbose: bool
     made = [outcome for outcome in outcomes if outcome.verdict is not None]
     if made:
         show_table(
-            ("PHOTO", "VERDICT", "FACES", "STILL MATCH", "MARGIN", "SEEN", "SECONDS"),
+            ("PHOTO", "VERDICT", "FACES", "STILL MATCH", "MARGIN", "NOTICED", "SECONDS"),
             [
                 (
                     str(outcome.output.relative_to(directory)) if outcome.output else "",
