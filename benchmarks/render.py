@@ -39,7 +39,7 @@ LABELS = {
 }
 OLD_ROWS = (
     ("default", "four public surrogates, all pairs, an earlier version"),
-    ("paper", "`--preset paper`, one surrogate, an earlier version"),
+    ("paper", "`preset=paper`, one surrogate, an earlier version"),
 )
 
 

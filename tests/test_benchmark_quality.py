@@ -14,6 +14,7 @@ from bauta import metrics
 from bauta.errors import UsageError
 from bauta.judging.lpips import Lpips
 from bauta.judging.quality import MEASURES, photo_quality, set_quality
+from bauta.judging.visibility import Visibility
 
 SHAPES = ((64, 3, 11), (192, 64, 5), (384, 192, 3), (256, 384, 3), (256, 256, 3))
 
@@ -95,8 +96,11 @@ class TestPhotoQuality:
     def test_all_measures(self, file: Path) -> None:
         (original,) = images(1, 200)
         changed = (original + np.float32(0.1)).clip(0, 1)
-        found = photo_quality(original, original, changed, self.box, Lpips(file))
+        seen = Visibility(2.5, 0.1, 36.0, 0.97, 0.2, 0.1, 1.5, 1.0, 0.9)
+        found = photo_quality(original, original, changed, self.box, Lpips(file), seen)
         assert tuple(found) == MEASURES
+        assert found["displacement"] == 2.5
+        assert found["lightness_psnr"] == 36.0
         assert found["psnr"] is None  # of equal pictures
         assert found["ssim"] == 1
         assert None not in [value for name, value in found.items() if name != "psnr"]

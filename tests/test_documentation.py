@@ -9,8 +9,9 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -27,6 +28,7 @@ from bauta.cli.configuration import defaults
 from bauta.cli.run import INTERRUPTED
 from bauta.cloaking.outcomes import FRAGILE, SERIOUSNESS, WEAK, outcome_schema, verdict_code
 from bauta.cloaking.report_data import SCHEMA, report_schema
+from bauta.cloaks.spatial import Spatial
 from bauta.cloaks.tip_im import TipIm
 from bauta.judging.conditions import CONDITIONS
 from bauta.judging.findings import FRAGILE_CONDITIONS, Finding, FindingKind
@@ -58,6 +60,10 @@ def named(documents: list[Path]) -> list[Any]:
 # Snippets
 
 
+def few_steps(configured: Callable[..., Any], *given: Any, **by: Any) -> Any:
+    return replace(configured(*given, **by), iterations=STEPS)
+
+
 @pytest.fixture(scope="module")
 def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the files that snippets speak of, and a fresh install's recognisers; masks take few steps."""
@@ -69,11 +75,12 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     portrait.crop((0, 0, 192, 192)).save(folder / "holidays" / "beach.jpg", quality=92)
     for name in ("me.jpg", "another_photo_of_me.jpg"):
         ImageOps.mirror(portrait).save(folder / name, quality=92)
-    configured = TipIm.configured
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BAUTA_MODELS", raising=False)
         patch.setenv("BAUTA_HOME", str(folder / "home"))
-        patch.setattr(TipIm, "configured", lambda *given, **by: replace(configured(*given, **by), iterations=STEPS))
+        for cloak in (Spatial, TipIm):
+            few = partial(few_steps, cloak.configured)
+            patch.setattr(cloak, "configured", few)
         patch.chdir(folder)
         assert run(["protect", "photo.jpg", "-o", "protected"]) in (0, WEAK, FRAGILE)
         yield folder

@@ -111,7 +111,7 @@ def test_names_that_are_no_list_of_strings_are_refused(tmp_path: Path, names: An
     [({"schema": True}, "'schema' that is int"), ({"schema": 2}, "schema is 2"), ({"key": None}, "'key' that is str"),
      ({"kind": ["template"]}, "'kind' that is str"), ({"kind": "voice"}, "cannot be a 'voice'"),
      ({"storage": "int4"}, "cannot be stored as 'int4'"), ({"storage": "uint8"}, "other tensors"),
-     ({"more": 1}, "unknown field: 'more'"), ({"protector_sha256": "x"}, "no SHA-256")],
+     ({"more": 1}, "unknown field: 'more'"), ({"protector_sha256": "x"}, "not a SHA-256")],
 )  # fmt: skip
 def test_old_galleries_of_another_form_are_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     path = tmp_path / "old.safetensors"

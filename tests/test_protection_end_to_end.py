@@ -42,7 +42,11 @@ def test_the_default_install_protects_and_asks_its_judge(portrait: Path) -> None
     rows = [row for row in face["comparisons"] if row["condition"] == "saved"]
     assert rows[0]["after"] < 0.95
     assert all(face["found"].values())
-    assert face["quality"]["footprint"]["psnr"] > 29
+    seen = face["mask"]["visibility"]
+    assert 0 < seen["displacement"] <= 5.3
+    assert 0 < seen["strain"] <= 0.23
+    assert seen["psnr"] > 29
+    assert seen["chroma"] < 1
     assert portrait.read_bytes() == original
     (made,) = Path("out").rglob("portrait.jpg")
     assert (made.parent.name == "weak") == (report["verdict"] == "weak")

@@ -498,7 +498,7 @@ def test_the_commands_refuse_bad_input(place: Path, capsys: pytest.CaptureFixtur
         (["fit", people, *FIT, "--set", "epsilon=-1", "-o", made], 2, "epsilon=-1"),
         (["fit", people, *FIT, "--set", "nonsense", "-o", made], 2, "not a setting"),
         (["fit", str(place / "nowhere"), *FIT, "-o", made], 2, "missing"),
-        (["fit", people, *FIT, "--method", "tip-im", "-o", made], 2, "No protector"),
+        (["fit", people, *FIT, "--method", "tip-im", "-o", made], 2, "tip-im changes photos"),
         (["protect", made, people, "--aligned", *key], 6, "holds no protector"),
         (["match", made, str(place / "none"), people, *key], 9, "cannot be read"),
         (["protect", made, people, "-o", "gallery.safetensors", *key], 2, "galleries are sealed"),

@@ -231,7 +231,7 @@ def test_whatever_the_folder_there_is_one_plain_error(
     [("schema = 1", "schema = true", "does not have schema"), ("seed", "seed = true", "seed is true"),
      ("seed", f"seed = {10**30}", "seed is a number of 31 digits"), ("seed", "seed = -1", "seed is -1"),
      ("method", "method = 3", "method is 3"), ("method", 'method = "nothing"', "No protector is called"),
-     ("method", 'method = "tip-im"', "No protector is called"), ("data", 'data = "a\\nb"', "data is"),
+     ("method", 'method = "tip-im"', "tip-im changes photos"), ("data", 'data = "a\\nb"', "data is"),
      ("recognizer =", "recognizer = { a = 1 }", "recognizer is a table"),
      ("parts_sha256", 'parts_sha256 = "../x"', "parts_sha256 is"),
      ("epsilon", "epsilon = true", "epsilon=true"), ("epsilon", 'epsilon = "0.6"', "epsilon='0.6'"),

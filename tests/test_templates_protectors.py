@@ -218,7 +218,7 @@ def test_a_seed_that_is_out_of_range_is_refused() -> None:
 
 
 def test_kinds_of_methods_are_not_mixed_up() -> None:
-    with pytest.raises(UsageError, match="No cloak is called 'advface'"):
+    with pytest.raises(UsageError, match="advface protects what a face service stores"):
         load_method("advface", kind="cloak")
 
 
@@ -326,7 +326,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "unknown kind": (crafted(kind="voice"), "cannot be a 'voice'"),
     "unknown storage": (crafted(storage="int4"), "cannot be stored as 'int4'"),
     "another storage": (crafted(storage="float16"), "given torch.float32"),
-    "no digest": (crafted(protector_sha256="x"), "no SHA-256"),
+    "no digest": (crafted(protector_sha256="x"), "not a SHA-256"),
     "a tensor too many": (
         crafted(tensors={"values": VALUES, "more": VALUES[:1].clone()}),
         "other tensors than values: more, values",
