@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,13 @@ def test_settings_that_do_not_go_together_are_refused():
         SpatialConfig(movement=(0.2, 0.1))
     with pytest.raises(UsageError, match="at least one face"):
         Spatial().edit([], Work.seeded(0, Ensemble([toy_surrogate()])))
+
+
+def test_a_budget_of_time_shortens_the_descent_and_is_told():
+    work = Work.seeded(0, Ensemble([toy_surrogate()]), deadline=time.monotonic() + 0.2)
+    (edit,) = Spatial(SpatialConfig(iterations=10_000)).edit([toy_view(3)], work)
+    assert 1 <= edit.facts["iterations"] < 10_000
+    assert edit.facts["stopped"] == "deadline"
 
 
 # Fields

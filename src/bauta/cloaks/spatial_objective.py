@@ -33,6 +33,7 @@ def optimise(views: Sequence[FaceView], config: SpatialConfig, targets: Tensor |
     wanted = None
     if config.mode != "dodge":
         wanted = (composite_faces() if targets is None else targets)[: config.targets]
+    asked = config.iterations
     problem = Problem(views, wanted, config, work)
     if work.deadline is not None:
         # Steps are sized for as many iterations as there is time for; fewer of the size for all would end half way.
@@ -43,7 +44,9 @@ def optimise(views: Sequence[FaceView], config: SpatialConfig, targets: Tensor |
     if not all(torch.isfinite(value).all() for value in run.values):
         raise NumericalFailure("The mask holds NaN or infinity.", hint="Leave out the surrogate that caused it.")
     problem.loss.remember(problem.shown(run.values)[1])
-    return problem.edits(run.values, run.iterations, run.stopped)
+    short = config.iterations < asked  # what ends them all is then the time
+    stopped = ["deadline" if short and reason == "iterations" else reason for reason in run.stopped]
+    return problem.edits(run.values, run.iterations, stopped)
 
 
 TYPICAL = 0.066
