@@ -161,7 +161,7 @@ def readme_table() -> str:
 def _seen(quality: dict[str, Any]) -> str:
     if moved := quality.get("displacement"):
         return f"{moved['mean']:.1f} %; {quality['lightness_psnr']['mean']:.0f} dB"
-    return f"-; {quality['psnr']['mean']:.0f} dB, with its colours"
+    return f"-; {quality['psnr']['mean']:.0f} dB, all colours"
 
 
 def both_table() -> str:
