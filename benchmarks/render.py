@@ -178,6 +178,35 @@ def both_table() -> str:
     return "\n".join(lines)
 
 
+GROUPS = {
+    "ma": "men", "wo": "women", "B": "Black", "E": "East Asian", "I": "Indian", "L": "Latino", "M": "Middle Eastern",
+    "P": "Pacific islander", "S": "Southeast Asian", "W": "white",
+}  # fmt: skip
+"""What the names of the synthetic portraits begin with: ``maS-120_13`` shows a Southeast Asian man."""
+
+
+def portrait_groups_table() -> str:
+    """Dodging against the own original, by group."""
+    found = cards.read_card(RESULTS / "portraits-default.json", PhotoCard)
+    limits = {judge["name"]: judge["threshold"]["cosine"] for judge in found["judges"]}
+    shares: dict[str, list[float]] = {}
+    for record in found["records"]:
+        name, cosines = Path(record["protected"]).name, record["after"]["saved"]
+        dodged = [cosines[judge] < limit for judge, limit in limits.items()]
+        for group in (name[:2], name[2]):
+            shares.setdefault(GROUPS[group], []).append(sum(dodged) / len(dodged))
+    lines = ["| | portraits | default |", "|---|---|---|"]
+    return "\n".join(
+        [
+            *lines,
+            *(
+                f"| {name} | {len(shares[name])} | {100 * sum(shares[name]) / len(shares[name]):.0f} |"
+                for name in GROUPS.values()
+            ),
+        ]
+    )
+
+
 def curve_table() -> str:
     """Success against visibility."""
     lines = [
@@ -409,6 +438,7 @@ TABLES = {
     **{f"recipe-{name}": lambda name=name: recipe_tables(name) for name in RECIPES},
     "curve": curve_table,
     "both": both_table,
+    "portrait-groups": portrait_groups_table,
     "speed": speed_table,
     "adaptive": lambda: adaptive_table(adaptive_page.main_table),
     "purifiers": lambda: adaptive_table(adaptive_page.purifier_table),
