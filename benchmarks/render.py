@@ -346,9 +346,9 @@ def template_cards(name: str) -> list[dict[str, Any]]:
     return [cards.read_card(path, StoreCard) for path in paths if path.exists()]
 
 
-def adaptive_table(table: Callable[[list[dict[str, Any]]], Table]) -> str:
-    """One of the tables of the adaptive cards, in the order of the recipe's rows."""
-    paths = [RESULTS / f"adaptive-lfw-{row.name}.json" for row in read_recipe("lfw").rows]
+def adaptive_table(table: Callable[[list[dict[str, Any]]], Table], *, but: tuple[str, ...] = ()) -> str:
+    """One of the tables of the adaptive cards, in the order of the recipe's rows, but for some of them."""
+    paths = [RESULTS / f"adaptive-lfw-{row.name}.json" for row in read_recipe("lfw").rows if row.name not in but]
     if missing := [path.name for path in paths if not path.exists()]:
         return f"Not measured yet: {', '.join(missing)}."
     return spaced(table([cards.read_card(path, AdaptiveCard) for path in paths]))
@@ -442,7 +442,7 @@ TABLES = {
     "speed": speed_table,
     "adaptive": lambda: adaptive_table(adaptive_page.main_table),
     "purifiers": lambda: adaptive_table(adaptive_page.purifier_table),
-    "attackers": lambda: adaptive_table(adaptive_page.attacker_table),
+    "attackers": lambda: adaptive_table(adaptive_page.attacker_table, but=("spatial",)),
     "templates": lambda: template_tables("advface-small"),
     "template-settings": lambda: template_tables("advface-settings"),
     "template-accuracy": lambda: template_tables("advface-accuracy"),
