@@ -354,25 +354,37 @@ def merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> Floa
     for edit, placement in placed:
         patch, there = placement.patch(edit.delta).clip(-1, 1), delta[placement.rows, placement.columns]
         np.copyto(there, patch, where=np.abs(patch) > np.abs(there))
-    warps = [(edit.warp, placement) for edit, placement in placed if edit.warp is not None]
-    if warps:
-        top, left = (min(getattr(place, side) for _, place in warps) for side in ("top", "left"))
-        bottom = max(place.top + place.height for _, place in warps)
-        right = max(place.left + place.width for _, place in warps)
-        field = np.zeros((2, bottom - top, right - left), np.float32)
-        for warp, placement in warps:
-            window = (
-                slice(None),
-                slice(placement.top - top, placement.top - top + placement.height),
-                slice(placement.left - left, placement.left - left + placement.width),
-            )
-            field[window] = _joined(field[window], placement.displacement(warp))
-        moved = resample(pixels, field, top, left)
-        window_of_photo = delta[top:bottom, left:right]
-        still = (field == 0).all(axis=0, keepdims=True).transpose(1, 2, 0)
-        change = np.where(still, np.float32(0), moved - pixels[top:bottom, left:right])
-        np.clip(window_of_photo + change, -1, 1, out=window_of_photo)
+    fields: list[tuple[FloatArray, Placement]] = []
+    for edit, placement in placed:
+        if edit.warp is not None:
+            held = _over(fields, placement)
+            fields.append((_joined(held, placement.displacement(edit.warp)) - held, placement))
+    # Window by window: one around all faces could be the whole photo.
+    shifts = np.zeros(pixels.shape, pixels.dtype)
+    for _, placement in fields:
+        field = _over(fields, placement)
+        still = (field == 0).all(axis=0)[..., None]
+        before = pixels[placement.rows, placement.columns]
+        shift = resample(pixels, field, placement.top, placement.left) - before
+        shifts[placement.rows, placement.columns] = np.where(still, np.float32(0), shift)
+    for _, placement in fields:
+        there, shift = (whole[placement.rows, placement.columns] for whole in (delta, shifts))
+        np.clip(there + shift, -1, 1, out=there)
+        shift[:] = 0  # where windows overlap, once
     return delta
+
+
+def _over(fields: Sequence[tuple[FloatArray, Placement]], window: Placement) -> FloatArray:
+    """The sum (2, height, width) of fields over a window."""
+    total = np.zeros((2, window.height, window.width), np.float32)
+    for moved, place in fields:
+        top, bottom = max(window.top, place.top), min(window.top + window.height, place.top + place.height)
+        left, right = max(window.left, place.left), min(window.left + window.width, place.left + place.width)
+        if top < bottom and left < right:
+            total[:, top - window.top : bottom - window.top, left - window.left : right - window.left] += moved[
+                :, top - place.top : bottom - place.top, left - place.left : right - place.left
+            ]
+    return total
 
 
 def _joined(held: FloatArray, added: FloatArray) -> FloatArray:

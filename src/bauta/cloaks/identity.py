@@ -100,19 +100,20 @@ class IdentityLoss:
         assert total is not None
         return total if shared is photos else _vector_jacobian(shared, photos, total)
 
-    def closest(self, pictures: Tensor, received: Sequence[Transport], limits: Sequence[float | None]) -> Tensor:
+    def closest(self, pictures: Tensor, received: Sequence[Transport]) -> Tensor:
         """By how much the worst surrogate, on the worst way, is past its limit for each face: (N,), positive is past.
+
+        The person must be below the limit, a target above it; a surrogate without one has no say.
 
         Args:
             pictures: (N, 3, H, W) in [0, 1].
             received: What may happen to them on the way.
-            limits: Cosine of each surrogate: the person must be below it, a target above it. None has no say.
         """
         least = torch.full((len(pictures),), torch.inf)
         with torch.no_grad():
             for through in received:
                 shared = through(pictures)
-                for index, limit in enumerate(limits):
+                for index, limit in enumerate(self.limits):
                     if limit is None:
                         continue
                     embedding = self.faces.embed(index, shared)

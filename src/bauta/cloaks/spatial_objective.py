@@ -20,7 +20,7 @@ from bauta.faces.crops import alignments
 from bauta.objectives.descent import Values, descend
 from bauta.objectives.displacement import ControlPoints, carried, moved, within
 from bauta.objectives.transports import Transport, gaussian_blur, jpeg, resize
-from bauta.objectives.visibility import just_noticeable, ssim_map
+from bauta.objectives.visibility import just_noticeable
 
 EYES = 35.2378
 """Distance between the eyes in the ArcFace crop, in its pixels."""
@@ -37,13 +37,14 @@ def optimise(views: Sequence[FaceView], config: SpatialConfig, targets: Tensor |
     problem = Problem(views, wanted, config, work)
     if work.deadline is not None:
         # Steps are sized for as many iterations as there is time for; fewer of the size for all would end half way.
-        affordable = min(config.iterations, problem.affordable(work.deadline))
-        problem = Problem(views, wanted, replace(config, iterations=affordable), work)
-        config = problem.config
+        # Nor is there time then to find out how little is enough.
+        if (affordable := problem.affordable(work.deadline)) < config.iterations:
+            config = replace(config, iterations=affordable, margin=None)
+        problem = Problem(views, wanted, config, work)
     run = descend(problem, problem.variables, config.iterations, deadline=work.deadline, progress=work.progress)
     if not all(torch.isfinite(value).all() for value in run.values):
         raise NumericalFailure("The mask holds NaN or infinity.", hint="Leave out the surrogate that caused it.")
-    problem.loss.remember(problem.shown(run.values)[1])
+    problem.loss.remember(problem.shown(run.values))
     short = config.iterations < asked  # what ends them all is then the time
     stopped = ["deadline" if short and reason == "iterations" else reason for reason in run.stopped]
     return problem.edits(run.values, run.iterations, stopped)
@@ -83,13 +84,14 @@ class Problem:
         self.to_crop = torch.cat([alignments(view.landmarks.numpy(), ARCFACE_112) for view in views])
         self.sigmas = [config.smoothing * view.crop_pixel for view in views]
         self.inside = (self.region > 0).to(self.images.dtype)
-        self.multiplier = torch.zeros(len(views))
-        self.penalty = torch.zeros_like(self.region)
         self.iteration = 0
-        self.level = torch.full((len(views),), 1.0 if config.margin is None else config.least)
-        self.limits = [work.thresholds.get(name) for name in work.attacked.names]
+        # Without thresholds none can tell what is enough.
+        self.margin = None if None in self.loss.limits else config.margin
+        self.level = torch.full((len(views),), 1.0 if self.margin is None else config.least)
         noticed = just_noticeable(self.images, [view.crop_pixel for view in views])
         face = within(self.to_crop, (self.images.shape[2], self.images.shape[3]), *_FACE) * self.inside
+        # Of a face that is cut off by the border there may be hair alone.
+        face = torch.where(face.sum((1, 2, 3), keepdim=True) > 0, face, self.inside)
         mean = (noticed * face).sum((1, 2, 3), keepdim=True) / face.sum((1, 2, 3), keepdim=True)
         # Hair and background would take the whole budget otherwise.
         noticed = noticed.minimum(_MOST * mean)
@@ -117,12 +119,12 @@ class Problem:
         )
         self.variables = (self.field, self.lightness)
 
-    def shown(self, values: Values) -> tuple[Tensor, Tensor]:
-        """The moved pictures, and with the lightness mask on them; both differentiable."""
+    def shown(self, values: Values) -> Tensor:
+        """The pictures, moved and with the lightness mask on them; differentiable in both."""
         control, lightness = values
         fields = carried(control, self.to_crop, (self.images.shape[2], self.images.shape[3])) * self.inside
         there = moved(self.images, fields) if self.config.displacement else self.images
-        return there, (there + lightness).clamp(0, 1)
+        return (there + lightness).clamp(0, 1)
 
     def affordable(self, deadline: float) -> int:
         """How many iterations end before a `time.monotonic` value, by the time that one takes; at least one."""
@@ -139,43 +141,26 @@ class Problem:
         self.loss.apart = self.config.apart * min(1.0, max(0.0, (progress - 0.3) / 0.5))
         self.iteration += 1
         with torch.enable_grad():
-            there, pictures = self.shown((control, lightness))
+            pictures = self.shown((control, lightness))
         (toward,) = self.loss.gradients(pictures)
         field, light = torch.autograd.grad(pictures, (control, lightness), toward, allow_unused=True)
         if field is None:
             field = torch.zeros_like(control)
         light = torch.stack([gaussian_blur(one[None], s)[0] for one, s in zip(light, self.sigmas, strict=True)])
-        light = light * self.weight
-        if self.config.ssim is not None:
-            light = self._keep_structure(light, there.detach(), lightness.detach(), self.config.ssim)
-        return field[None], light[None]
-
-    def _keep_structure(self, gradients: Tensor, there: Tensor, lightness: Tensor, floor: float) -> Tensor:
-        """As TIP-IM's: dual ascent on the constraint SSIM >= floor, at every other iteration."""
-        if self.iteration % 2:
-            variable = lightness.requires_grad_()
-            with torch.enable_grad():
-                similarity = ssim_map(there.mean(1, keepdim=True) + variable, there.mean(1, keepdim=True))
-                similarity = (similarity * self.inside).sum((1, 2, 3)) / self.inside.sum((1, 2, 3))
-            loss = torch.autograd.grad(-similarity.sum(), variable)[0] * self.inside
-            self.multiplier = (self.multiplier + 40 * (floor - similarity.detach())).clamp(0, 10)
-            scale = self.multiplier[:, None, None, None] / loss.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-20)
-            self.penalty = loss * scale
-        return gradients / gradients.abs().mean((-3, -2, -1), keepdim=True).clamp_min(1e-20) + self.penalty
+        return field[None], (light * self.weight)[None]
 
     def best(self, candidates: Values) -> Tensor:
         """There is one candidate."""
         return torch.zeros(len(self.views), dtype=torch.long)
 
     def finished(self, values: Values, iteration: int) -> Tensor | None:
-        """Past every surrogate's threshold by the margin, whatever happens on the way; otherwise more is allowed.
+        """Past every surrogate's threshold by the margin, as JPEG and made smaller; otherwise more is allowed.
 
-        Looked at after every tenth iteration, on transports that the descent does not draw from.
+        Looked at after every fifth of the iterations.
         """
-        margin = self.config.margin
-        if margin is None or (iteration + 1) % 10 or None in self.limits:
+        if self.margin is None or (iteration + 1) % max(1, self.config.iterations // 5):
             return None
-        past = self.loss.closest(self.shown(values)[1], _RECEIVED, self.limits) > margin
+        past = self.loss.closest(self.shown(values), _RECEIVED) > self.margin
         self.level += torch.where(past, 0.0, (1 - self.config.least) / 4).minimum(1 - self.level)
         return past
 

@@ -22,7 +22,6 @@ class SpatialConfig(Settings):
         strain: Greatest stretch, squeeze or shear of the face, as a share.
         controls: Control points along a side of the crop; more of them make a finer field.
         psnr: Floor of the PSNR of the lightness mask over the face, in dB, when the movement is undone.
-        ssim: Floor of its SSIM, held by a penalty with a multiplier for each face; None for no such floor.
         texture: Exponent of the just-noticeable-difference map by which the lightness mask is distributed.
         smoothing: Standard deviation of the Gaussian that smooths gradients, in pixels of a 112-pixel crop.
         pace: How far the steps of all iterations would lead in a straight line, in budgets.
@@ -48,7 +47,6 @@ class SpatialConfig(Settings):
     strain: Annotated[float, Range(above=0, to=0.5)] = 0.18
     controls: Annotated[int, Range(at=4, to=25)] = 11
     psnr: Annotated[float, Range(at=20, to=60)] = 34.0
-    ssim: Annotated[float, Range(above=0, below=1)] | None = None
     texture: Annotated[float, Range(at=0, to=4)] = 1.0
     smoothing: Annotated[float, Range(at=0, to=20)] = 1.2
     pace: Annotated[float, Range(above=0, to=1000)] = 8.0

@@ -83,7 +83,6 @@ class Identity:
     ) -> None:
         self.images, self.region = images, region
         self.config = config
-        self.thresholds = [work.thresholds.get(name) for name in ensemble.names]
         self.loss = IdentityLoss(
             views,
             images,
@@ -95,6 +94,7 @@ class Identity:
             greedy=config.greedy,
             movement=config.movement,
             transports=config.transports,
+            limits=[work.thresholds.get(name) for name in ensemble.names],
         )
         self.grey = torch.tensor([view.grey for view in views])[:, None, None, None]
         self.sigmas = [config.smoothing * view.crop_pixel for view in views]  # each face has its own
@@ -189,9 +189,9 @@ class Identity:
         """
         (delta,) = values
         margin = self.config.margin
-        if margin is None or (iteration + 1) % 10 or None in self.thresholds:
+        if margin is None or (iteration + 1) % 10 or None in self.loss.limits:
             return None
-        return self.loss.closest(self.images + delta, _RECEIVED, self.thresholds) > margin
+        return self.loss.closest(self.images + delta, _RECEIVED) > margin
 
 
 def _reduce(values: Tensor, gain: Gain) -> Tensor:

@@ -64,25 +64,3 @@ def _just_noticeable(images: Tensor, scale: float) -> Tensor:
     adaptation = torch.where(background <= 127, dark, bright)
     mean, square = gaussian_blur(grey, 1.5 * scale), gaussian_blur(grey.square(), 1.5 * scale)
     return (adaptation + (square - mean.square()).clamp_min(0).sqrt()) / 255
-
-
-def softness(images: Tensor, inside: Tensor) -> Tensor:
-    """How far out of focus each face is: the standard deviation of its blur in pixels, (N,); 0 where it is sharp.
-
-    Along an edge that was blurred by s, the energy of the gradient falls as 1/s. So blurring once more by 1 leaves
-    s / sqrt(s^2 + 1) of it, from which s follows. Fine texture makes a face sharper than its edges are, and noise
-    does.
-
-    Args:
-        images: (N, 3, H, W) in [0, 1].
-        inside: (N, 1, H, W), 1 on the face and 0 elsewhere.
-    """
-    grey = luminance(images)
-    within = inside[..., 1:, 1:]
-
-    def energy(pictures: Tensor) -> Tensor:
-        across, down = pictures.diff(dim=-1)[..., 1:, :], pictures.diff(dim=-2)[..., :, 1:]
-        return ((across.square() + down.square()) * within).sum((1, 2, 3))
-
-    ratio = (energy(gaussian_blur(grey, 1.0)) / energy(grey).clamp_min(1e-12)).clamp(0, 0.99)
-    return (ratio.square() / (1 - ratio.square())).sqrt()
