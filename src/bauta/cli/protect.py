@@ -85,7 +85,7 @@ def protect(
         bool,
         typer.Option(
             "--unlinkable",
-            help="Keep protected photos of one person from matching each other; one photo at a time.",
+            help="Move protected photos of one person apart, so that fewer match each other; one photo at a time.",
             rich_help_panel="Method",
         ),
     ] = False,

@@ -68,8 +68,8 @@ class ProtectSettings:
         fallback: What covers a face of which, after every mask that the method knows, judges do not say that it is
             protected; or for which no mask can be made.
         others: What is done to faces that the selection leaves out.
-        unlinkable: Whether photos of one person that one run protects are kept from matching each other, as far as the
-            method can. A photo's mask then depends on those before it.
+        unlinkable: Whether photos of one person that one run protects are moved apart, so that fewer match each other,
+            as far as the method can. A photo's mask then depends on those before it.
         references: Other photos of the person, against which the result is judged.
         fitted: What the method learned of people, files of `bauta fit`.
         key: File with the secret of a method that needs one.
