@@ -77,6 +77,14 @@ def protect(
             rich_help_panel="Which faces",
         ),
     ] = None,
+    face: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="N=WHAT",
+            help="Protect, blur, pixelate or leave face N of one photo, as --dry-run numbers them.",
+            rich_help_panel="Which faces",
+        ),
+    ] = None,
     others: Annotated[
         Literal["leave", "blur", "pixelate"],
         typer.Option(help="What is done to faces that these options leave out.", rich_help_panel="Which faces"),
@@ -158,7 +166,11 @@ def protect(
         seed=seed,
         metadata=policy,
         selection=Selection(
-            largest, tuple(only or ()), tuple(keep or ()), tuple(values.box(text) for text in box or ())
+            largest,
+            tuple(only or ()),
+            tuple(keep or ()),
+            tuple(values.box(text) for text in box or ()),
+            tuple(values.face(text) for text in face or ()),
         ),
         fallback=fallback,
         others=others,

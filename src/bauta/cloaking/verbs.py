@@ -15,9 +15,10 @@ from PIL import Image
 
 from bauta.calls import checked
 from bauta.cloaking import apply
-from bauta.cloaking.pipeline import Pipeline, read_secret, view_of
+from bauta.cloaking.pipeline import Pipeline, view_of
 from bauta.cloaking.report import Report
 from bauta.cloaking.roles import choose_roles
+from bauta.cloaking.secret import read_secret
 from bauta.cloaking.settings import Box, Fallback, Others, ProtectSettings, Selection, Strength
 from bauta.cloaks.base import Cloak, FitsPerson, Reading, Work, load_cloak
 from bauta.errors import NoFaceFound, UsageError
@@ -124,6 +125,7 @@ def protect(
     only: Photos = (),
     keep: Photos = (),
     boxes: Sequence[Box] = (),
+    faces: Mapping[int, str] | None = None,
     fallback: Fallback = "none",
     others: Others = "leave",
     fitted: Paths = (),
@@ -153,6 +155,8 @@ def protect(
         only: Protect only the faces of the people in these photos.
         keep: Protect all faces but those of the people in these photos.
         boxes: Faces given by hand, (x, y, width, height) in pixels of the upright photo.
+        faces: What is done to faces by number, such as ``{2: "blur", 3: "leave"}``: ``protect``, ``blur``, ``pixelate``
+            or ``leave``. The largest face is 1; those that are not named are protected.
         fallback: What covers a face that no mask protects.
         others: What is done to faces that the selection leaves out.
         fitted: What the method learned of people, files that `fit` gave.
@@ -175,7 +179,13 @@ def protect(
         judges=_names(judges),
         seed=int(seed),
         metadata=MetadataPolicy(metadata),
-        selection=Selection(largest, _photos(only), _photos(keep), tuple(map(_box, boxes))),
+        selection=Selection(
+            largest,
+            _photos(only),
+            _photos(keep),
+            tuple(map(_box, boxes)),
+            tuple((faces or {}).items()),  # type: ignore[arg-type]  # the selection checks the words
+        ),
         fallback=fallback,
         others=others,
         references=_photos(references),
