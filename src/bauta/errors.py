@@ -217,6 +217,8 @@ EXTRAS = {
     "lightning_fabric": "train",
     "onnxscript": "train",
     "skimage": "demo",
+    "starlette": "web",
+    "uvicorn": "web",
 }
 """The extra in pyproject.toml that brings a module."""
 

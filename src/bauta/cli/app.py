@@ -19,6 +19,7 @@ from bauta.cli.options import EPILOG, Json, Judges, References
 from bauta.cli.templates import templates_fit
 from bauta.cli.templates_attack import templates_attack
 from bauta.cli.training import train
+from bauta.cli.web import web
 from bauta.errors import OutputExists, UsageError
 from bauta.progress import steps_of
 from bauta.version import __version__
@@ -53,6 +54,7 @@ _WELCOME = """\
 Bauta protects faces in photos from recognition, and checks honestly whether it worked.
 
   bauta demo                        see what it does, on a portrait in the public domain
+  bauta web                         the same and more in a browser page; nothing leaves this machine
   bauta protect photo.jpg -o out    protect a photo, or a folder of photos
   bauta verify ORIGINAL PROTECTED   check a protected photo
   bauta doctor                      check this installation
@@ -84,6 +86,7 @@ def _root(
 
 protect.register(app)
 photos.register(app)
+app.command()(web)
 app.command()(doctor)
 
 
@@ -102,6 +105,7 @@ def demo(
     print()
     for path in files:
         print(clean(path))
+    print("\nTo do this to your own photos in a browser page: bauta web")
 
 
 @app.command(epilog=EPILOG)
