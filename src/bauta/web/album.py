@@ -483,6 +483,7 @@ class Album:
                 "order": list(self.entries),
                 "album": {
                     "wishes": vars(self.wishes),
+                    "picked": self._embedding is not None,
                     "person": self.person and {"photo": self.person[0], "face": self.person[1]},
                     "abilities": self.abilities,
                     "trouble": self.trouble,

@@ -59,7 +59,7 @@ class Site:
         self.limits = limits
         self.end = end
         self.pages = 0  # that wait for news right now
-        self.seen = asyncio.Event()
+        self.closing = False
         self._waiting: set[Callable[[], None]] = set()
         self._incoming = 0
         album.changed = self._changed
@@ -68,6 +68,11 @@ class Site:
         for wake in tuple(self._waiting):
             with suppress(RuntimeError):  # a loop that has ended
                 wake()
+
+    def close(self) -> None:
+        """Answer pages that wait for news at once: the server is about to end."""
+        self.closing = True
+        self._changed()
 
     # The page
 
@@ -106,7 +111,7 @@ class Site:
         self.pages += 1
         self._waiting.add(wake)
         try:
-            if since >= self.album.version:
+            if since >= self.album.version and not self.closing:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), _PATIENCE)
                 await asyncio.sleep(0.05)  # changes come in swarms

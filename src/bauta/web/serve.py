@@ -127,6 +127,11 @@ class _Server(uvicorn.Server):
         """End soon."""
         self.should_exit = True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does, without pages that wait in vain."""
+        self._site.close()
+        await super().shutdown(sockets)
+
     async def serve_here(self) -> None:
         """Until it is ended."""
         watch = asyncio.create_task(self._watch())
