@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Awaitable, Callable
@@ -153,7 +154,7 @@ class Site:
             raise Refused(413, "album-full")
         size = 0
         try:
-            with place.open("xb") as stream:
+            with open(place, "xb", opener=_private) as stream:
                 async for part in request.stream():
                     size += len(part)
                     if size > min(most, left):
@@ -398,6 +399,10 @@ class Site:
     async def finish(self, request: Request) -> Response:
         """End the program; all photos in it are removed."""
         return JSONResponse({}, background=BackgroundTask(self.end))
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 async def _json(request: Request) -> dict[str, Any]:

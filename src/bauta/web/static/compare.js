@@ -1,6 +1,6 @@
 // Before and after of one photo: by slider, by blinking, at 100 and 200 % of a face.
 
-import { byId, h, say, write } from "./dom.js";
+import { h, say, write } from "./dom.js";
 
 const BLINK = 900; // milliseconds
 

@@ -1,6 +1,6 @@
 // Methods, and what some of them need beside a photo: a fitted file, a key, a text, a likeness; and taking masks off.
 
-import { byId, doing, errorText, h, note, post, say, send, Trouble, write } from "./dom.js";
+import { byId, doing, errorText, h, post, say, send, write } from "./dom.js";
 import { photos, store } from "./store.js";
 
 let built = "";

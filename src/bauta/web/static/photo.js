@@ -1,9 +1,9 @@
 // The photo in the middle: its faces, what is done to each, before and after, and what came of it.
 
-import { byId, doing, errorText, h, note, post, say, write } from "./dom.js";
+import { byId, doing, errorText, h, post, say, write } from "./dom.js";
 import { Compare } from "./compare.js";
 import { plain, removed, sentences } from "./sentences.js";
-import { select, selected, store } from "./store.js";
+import { selected, store } from "./store.js";
 
 const CHOICES = ["protect", "blur", "leave"];
 const SETTLE = 500; // milliseconds without a change, after which a preview is worth while

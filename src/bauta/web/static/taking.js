@@ -4,7 +4,6 @@ import { byId, doing, errorText, note, say, send, Trouble } from "./dom.js";
 import { select, store } from "./store.js";
 
 const PHOTO = /\.(jpe?g|jpe|jfif|mpo|png|webp|tiff?|heic|heif|hif|avif)$/i;
-export const places = new Map(); // by id, the folder that a photo was dropped from, where the browser gives one
 
 const looksLike = (file) => file.type.startsWith("image/") || PHOTO.test(file.name);
 
@@ -33,7 +32,6 @@ export async function take(files) {
   const passed = files.length - wanted.length;
   if (wanted.length) note(say("uploading", { n: wanted.length }));
   let done = 0;
-  let first = null;
   const problems = [];
   const waiting = [...wanted];
   const one = async () => {
@@ -41,7 +39,6 @@ export async function take(files) {
       const file = waiting.shift();
       try {
         const { id } = await send("photos", file);
-        first ??= id;
         done += 1;
         if (!store.selected) select(id);
       } catch (error) {
