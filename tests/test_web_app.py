@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -38,7 +39,9 @@ from bauta.web.limits import Limits
 from bauta.web.saving import save_beside
 from bauta.web.serve import running, serve
 from bauta.web.texts import LANGUAGES, texts
-from protection_fakes import Stage, build_stage, write_photo
+from conftest import toy_surrogate
+from protection_fakes import Negative, Stage, build_stage, write_photo
+from toy_veil import CARD, declare
 from web_toys import HOST, TOKEN, Toy, album, photo
 
 with warnings.catch_warnings():
@@ -569,3 +572,39 @@ def test_hands_refuse_large_photos_before_they_decode_them(stage: Stage, tmp_pat
         Hands(1000).do("look", asked, lambda word, values: None)
     assert caught.value.code == "photo.too-large"
     assert not (tmp_path / "shown.jpg").exists()
+
+
+def test_hands_are_warm_after_a_first_step(stage: Stage) -> None:
+    hands = Hands(10**6, ProtectSettings(method="negative"))
+    assert [one["name"] for one in hands.do("methods", {}, lambda word, values: None)["methods"]]
+    assert Negative.calls == []
+    hands.do("warm", {}, lambda word, values: None)
+    assert Negative.calls == [1]
+
+
+def test_hands_learn_a_person_and_take_the_mask_off(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(monkeypatch)
+    monkeypatch.setattr("bauta.cloaking.verbs.detect_faces", stage.detect)
+    monkeypatch.setattr("bauta.cloaking.verbs.load_surrogate", lambda card: toy_surrogate(seed=len(card.name)))
+    hands, silent = Hands(10**6, ProtectSettings(method="toy-veil")), lambda word, values: None
+    able = {one["name"]: one for one in Hands(10**6).do("methods", {}, silent)["methods"]}
+    assert able["toy-veil"] == {
+        "name": "toy-veil", "summary": CARD.summary, "needs": ["fitted"],
+        "fits": True, "reads": False, "restores": True,
+    }  # fmt: skip
+    files = [str(write_photo(tmp_path / f"{n}.png", "anna")) for n in range(2)]
+    mask = str(tmp_path / "me.mask")
+    learned = hands.do("fit", {"method": "toy-veil", "files": files, "strength": "medium", "to": mask}, silent)
+    assert learned["photos"] == 2
+    (tmp_path / "p1").mkdir()
+    asked = about(tmp_path / "p1", "anna", choices={"1": "protect"}, fitted=[mask])
+    Hands(10**6).do("look", asked, silent)
+    result = hands.do("protect", asked, silent)
+    protected = {**asked, "file": str(tmp_path / "p1" / result["file"]), "method": "toy-veil"}
+    restored = hands.do("restore", protected, silent)
+    with Image.open(tmp_path / "p1" / "original") as one, Image.open(tmp_path / "p1" / restored["file"]) as other:
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 2
+    with Image.open(tmp_path / "p1" / "original") as one, Image.open(protected["file"]) as other:
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() > 2

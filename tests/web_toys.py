@@ -40,6 +40,8 @@ class Toy:
             ]
             names.append({**veil, "fits": True, "reads": True, "restores": True})
             return {"methods": names, "default": "toy", "attacked": ["one"], "judges": ["two"]}
+        if kind == "warm":
+            return {}
         if kind == "fit":
             Path(about["to"]).write_bytes(b"fitted")
             return {"method": about["method"], "photos": len(about["files"]), "attacked": []}

@@ -157,8 +157,9 @@ class Album:
         self._count = 0
 
     def open(self) -> None:
-        """Ask the worker what it can do; that it answers shows that it can start."""
+        """Ask the worker what it can do; that it answers shows that it can start. Then it loads what it will need."""
         self.worker.ask("methods", {}, self._able)
+        self.worker.ask("warm", {}, lambda word, values: None)
 
     def _able(self, word: str, values: dict[str, Any]) -> None:
         with self.lock:

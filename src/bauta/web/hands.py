@@ -36,6 +36,7 @@ Tell = Callable[[str, Any], None]
 """Called with a word and plain values while work goes on."""
 
 _SHOWN, _THUMBNAIL = 1600, 320  # long sides of what the page shows of a whole photo, in pixels
+_LARGE = 4_000_000  # pixels, from which on a reduced photo is looked at first
 _WINDOW = 720  # side of what it shows of a face, pixel by pixel
 _AROUND = 1.7  # how much wider than the detector's box that is
 _PICTURED = 40  # faces of one photo that are shown by themselves
@@ -59,7 +60,7 @@ class Hands:
         """Do one job.
 
         Args:
-            kind: ``methods``, ``look``, ``sketch``, ``protect``, ``fit``, ``restore`` or ``read``.
+            kind: ``methods``, ``warm``, ``look``, ``sketch``, ``protect``, ``fit``, ``restore`` or ``read``.
             about: What it needs, see the methods of these names.
             tell: Hears of what is done before the job is.
 
@@ -68,6 +69,7 @@ class Hands:
         """
         jobs: dict[str, Callable[[Mapping[str, Any], Tell], dict[str, Any]]] = {
             "methods": self.methods,
+            "warm": self.warm,
             "look": self.look,
             "sketch": self.sketch,
             "protect": self.protect,
@@ -105,11 +107,31 @@ class Hands:
             "judges": [card.name for card in pipeline.roles.judges],
         }
 
+    def warm(self, about: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
+        """Load everything and take a first step, which is slow, so that the first photo need not wait for it."""
+        import numpy as np
+
+        from bauta.faces.crop_template import ARCFACE_112
+        from bauta.faces.detection import detect_faces
+        from bauta.faces.faces import Faces
+
+        photo = read_photo(np.random.default_rng(0).integers(0, 255, (160, 160, 3), dtype=np.uint8))
+        detect_faces(photo.pixels)
+        tell("progress", None)
+        pipeline = self._pipeline(self.base)
+        _ = pipeline.judges
+        tell("progress", None)
+        points = np.array(ARCFACE_112.points, dtype=np.float32) + 24
+        found = Faces(np.array([[24, 24, 136, 136]], np.float32), points[None], np.ones(1, np.float32))
+        if not pipeline.cloak.needs - {"surrogates"}:
+            pipeline.sketch(photo, found=found, seconds=0.01)
+        return {}
+
     def look(self, about: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
         """Find the faces of a photo, and make the pictures of it that the page shows.
 
         ``folder`` is the photo's own, where it lies as ``file``. Tells of ``shown``, the size, as soon as there is a
-        picture.
+        picture, and of a large photo once more with the boxes that a reduced one gives, which are quick and rough.
         """
         import numpy as np
 
@@ -122,6 +144,9 @@ class Hands:
         _save(photo.pixels, folder / "thumb.jpg", _THUMBNAIL)
         size = {"width": photo.width, "height": photo.height, "format": photo.format, "suffix": photo.suffix}
         tell("shown", size)
+        if photo.width * photo.height > _LARGE:
+            reduced, factor = _reduced(photo.pixels, _SHOWN)
+            tell("shown", {**size, "rough": (detect_faces(reduced, thorough=False).boxes / factor).tolist()})
         found = detect_faces(photo.pixels)
         found = found[np.argsort(-found.areas, kind="stable")]
         np.savez(folder / "faces.npz", boxes=found.boxes, landmarks=found.landmarks, scores=found.scores)
@@ -344,13 +369,19 @@ def _save_faces(pixels: FloatArray, boxes: Sequence[Sequence[float]], folder: Pa
 
 def _save(pixels: FloatArray, path: Path, long_side: int) -> None:
     """A reduced picture without metadata."""
+    _write(_reduced(pixels, long_side)[0], path, "JPEG", quality=92, subsampling=0)
+
+
+def _reduced(pixels: FloatArray, long_side: int) -> tuple[FloatArray, float]:
+    """A picture that is no larger than that, and how much smaller it is."""
     import cv2
+    import numpy as np
 
     factor = long_side / max(pixels.shape[:2])
-    if factor < 1:
-        size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    _write(pixels, path, "JPEG", quality=92, subsampling=0)
+    if factor >= 1:
+        return pixels, 1.0
+    size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)), factor
 
 
 def _write(pixels: FloatArray, path: Path, format_name: str, **options: Any) -> None:

@@ -27,7 +27,7 @@ from bauta.errors import InternalError, as_bauta_error
 URGENT = frozenset({"look", "sketch"})
 """Kinds of jobs for which a long one pauses."""
 
-_ORDER = {"methods": 0, "look": 1, "sketch": 2, "read": 3, "restore": 3, "fit": 4, "protect": 5}
+_ORDER = {"methods": 0, "warm": 0, "look": 1, "sketch": 2, "read": 3, "restore": 3, "fit": 4, "protect": 5}
 _PATIENCE = 20.0  # seconds that a job has to notice that it was called off
 
 
@@ -228,8 +228,6 @@ class Cancelled(BaseException):
 def work(pipe: Connection, make: Callable[[], Doing]) -> None:
     """The process: jobs come through the pipe, and what is to be told of them goes back."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this process
-    with contextlib.suppress(OSError, AttributeError):
-        os.nice(5)  # the page stays quick
     sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115
     with contextlib.suppress(EOFError, OSError, BrokenPipeError):
         Loop(pipe, make()).run()

@@ -102,6 +102,7 @@ function updateFaces(view, photo) {
     view.outlines.replaceChildren(...view.faces.map((face) => face.outline));
     view.rows.replaceChildren(...view.faces.map((face) => face.row));
   }
+  if (photo.rough && !photo.faces.length && photo.state === "looking") view.outlines.replaceChildren(...photo.rough.map((box) => place(h("span", { className: "rough" }), box, photo)));
   const idle = ["ready", "done", "failed"].includes(photo.state);
   photo.faces.forEach((face, at) => {
     const { outline, row, radios, me, said } = view.faces[at];
@@ -130,13 +131,18 @@ function updateFaces(view, photo) {
   });
 }
 
-function buildFace(photo, face) {
-  const [left, top, right, bottom] = face.box;
-  const outline = h("button", { type: "button", onclick: doing(() => choose(photo.id, face.number, next(photo.id, face.number))) }, h("span", {}, String(face.number)));
+/** Puts an outline where a face is. */
+function place(outline, [left, top, right, bottom], photo) {
   outline.style.left = `${(100 * left) / photo.width}%`;
   outline.style.top = `${(100 * top) / photo.height}%`;
   outline.style.width = `${(100 * (right - left)) / photo.width}%`;
   outline.style.height = `${(100 * (bottom - top)) / photo.height}%`;
+  return outline;
+}
+
+function buildFace(photo, face) {
+  const outline = h("button", { type: "button", onclick: doing(() => choose(photo.id, face.number, next(photo.id, face.number))) }, h("span", {}, String(face.number)));
+  place(outline, face.box, photo);
   const group = h("div", { className: "segments", role: "radiogroup" });
   group.setAttribute("aria-label", say("face", { n: face.number }));
   const radios = CHOICES.map((choice) => {
