@@ -106,7 +106,7 @@ def test_a_photo_is_dropped_protected_compared_and_downloaded(browser: Any) -> N
         tab.drop("me.jpg", portrait())
         tab.page.wait_for_selector(".stage button")
         assert tab.page.locator(".stage button").count() == 1
-        tab.page.wait_for_selector(".glass:not([hidden])")
+        tab.page.wait_for_selector(".frame:not([hidden])")
         assert tab.page.inner_text(".badge") == "Preview, not checked"
         tab.page.click("#protect")
         tab.page.wait_for_selector(".verdict h3:visible")
@@ -142,7 +142,7 @@ def test_axe_finds_nothing_serious(browser: Any, scheme: str) -> None:
         tab.add(photo(faces=2), photo(faces=2, verdict="weak"), photo(bad=1))
         tab.until(["not yet protected", "not yet protected", "a problem"])
         tab.page.click("#more summary")
-        tab.page.wait_for_selector(".glass:not([hidden])")
+        tab.page.wait_for_selector(".frame:not([hidden])")
         assert serious(tab) == []
         tab.page.select_option("#method", "veil")
         tab.page.wait_for_selector("#method-needs .need")

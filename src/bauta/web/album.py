@@ -404,7 +404,7 @@ class Album:
         with self.lock:
             for entry in entries:
                 at = STRENGTHS.index(entry.strength or self.wishes.strength)
-                if entry.result and entry.result["verdict"] != "protected" and at + 1 < len(STRENGTHS):
+                if entry.result and entry.result["verdict"] in ("weak", "fragile") and at + 1 < len(STRENGTHS):
                     entry.strength = STRENGTHS[at + 1]
                     again.append(entry)
             return self.protect(again)
@@ -419,7 +419,8 @@ class Album:
                 bad = [
                     face["number"]
                     for face in entry.result["faces"]
-                    if face["treatment"] == "none" or face["verdict"] in ("weak", "fragile", "unconfirmed")
+                    if face["treatment"] == "none"
+                    or (face["treatment"] == "mask" and face["verdict"] in ("weak", "fragile"))
                 ]
                 if bad:
                     entry.choices |= dict.fromkeys(bad, "blur")

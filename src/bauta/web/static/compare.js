@@ -12,8 +12,7 @@ export class Compare {
     this.cut = 50;
     this.blinking = false;
     this.source = "";
-    this.what_ = h("div", { className: "segments", role: "group" });
-    this.what_.setAttribute("aria-label", say("compare.what"));
+    this.what_ = h("div");
     this.zoom_ = this.segments("zoom", [["1", "100 %"], ["2", "200 %"]], this.zoom, say("compare.zoom"), (value) => {
       this.zoom = value;
       this.size();
@@ -27,8 +26,9 @@ export class Compare {
     this.slider.addEventListener("input", () => this.slide(Number(this.slider.value)));
     this.one = h("span", { className: "tag one" }, say("before"));
     this.two = h("span", { className: "tag two" }, say("after"));
-    this.pair = h("div", { className: "pair" }, this.under, this.over, this.one, this.two, this.slider);
-    this.glass = h("div", { className: "glass", hidden: true }, this.pair);
+    this.pair = h("div", { className: "pair" }, this.under, this.over, this.slider);
+    this.glass = h("div", { className: "glass" }, this.pair);
+    this.frame = h("div", { className: "frame", hidden: true }, this.glass, this.one, this.two);
     this.empty = h("p", { className: "placeholder" }, say("compare.none"));
     this.badge = h("span", { className: "badge" });
     this.help = h("p", { className: "soft" });
@@ -38,7 +38,7 @@ export class Compare {
       h("div", { className: "row" }, h("h3", {}, say("compare")), this.badge),
       h("div", { className: "bar" }, this.what_, this.zoom_, this.blink_),
       this.empty,
-      this.glass,
+      this.frame,
       this.help,
     );
     this.under.addEventListener("load", () => this.size());
@@ -55,13 +55,22 @@ export class Compare {
     return group;
   }
 
+  /** Where there are many faces. */
+  menu(options) {
+    const menu = h("select", { className: "small", onchange: () => this.look(menu.value) }, ...options.map(([value, text]) => h("option", { value, selected: value === this.what }, text)));
+    menu.setAttribute("aria-label", say("compare.what"));
+    return menu;
+  }
+
   /** Shows a photo as it now is. */
   update(photo) {
     if (this.photo?.id !== photo.id || this.photo.faces.length !== photo.faces.length) {
       const faces = photo.faces.slice(0, 40);
-      this.what = faces.length ? "1" : "whole";
+      this.what = String((faces.find((face) => face.choice === "protect") ?? faces[0])?.number ?? "whole");
       const options = [...faces.map((face) => [String(face.number), say("face", { n: face.number })]), ["whole", say("compare.whole")]];
-      this.what_.replaceChildren(...this.segments("what", options, this.what, "", (value) => this.look(value)).children);
+      const made = faces.length > 3 ? this.menu(options) : this.segments("what", options, this.what, say("compare.what"), (value) => this.look(value));
+      this.what_.replaceWith(made);
+      this.what_ = made;
       this.blink(false);
     }
     this.photo = photo;
@@ -72,7 +81,7 @@ export class Compare {
     write(this.badge, photo.sketching && !done ? say("compare.drawing") : done ? say("compare.after") : say("compare.sketch"));
     write(this.empty, photo.sketching ? say("compare.drawing") : say("compare.none"));
     this.empty.hidden = Boolean(this.source);
-    this.glass.hidden = !this.source;
+    this.frame.hidden = !this.source;
     this.blink_.disabled = !this.source;
     this.show();
   }
@@ -80,6 +89,7 @@ export class Compare {
   look(what) {
     this.what = what;
     for (const input of this.what_.querySelectorAll("input")) input.checked = input.value === what;
+    if (this.what_.tagName === "SELECT") this.what_.value = what;
     this.show();
   }
 

@@ -3,7 +3,7 @@
 import { ask, byId, doing, errorText, h, loadTexts, note, post, say, write } from "./dom.js";
 import { setUpMethods, showMethods } from "./methods.js";
 import { setUpPanel, showPanel } from "./panel.js";
-import { progressOf, showPhoto } from "./photo.js";
+import { progressOf, showPhoto, stateOf } from "./photo.js";
 import { measured, never } from "./sentences.js";
 import { follow, listen, photos, select, selected, store } from "./store.js";
 import { setUpTaking } from "./taking.js";
@@ -28,7 +28,7 @@ function showStrip(changed) {
     } else if (!changed.has(photo.id) && card.selected === (store.selected === photo.id)) return;
     updateCard(card, photo);
   });
-  write(byId("count"), say("photos.count", { n: store.order.length }));
+  write(byId("count"), String(store.order.length));
 }
 
 function buildCard(photo) {
@@ -53,7 +53,7 @@ function updateCard(card, photo) {
   card.button.setAttribute("aria-current", String(card.selected));
   const verdict = photo.state === "done" ? photo.result.verdict : photo.state === "failed" ? "failed" : "";
   card.state.className = verdict ? `state tone-${verdict}` : "state";
-  write(card.state, photo.state === "done" ? say(`verdict.${verdict}`) : progressOf(photo) || say(`state.${photo.state}`));
+  write(card.state, photo.state === "done" ? say(`verdict.${verdict}`) : progressOf(photo) || stateOf(photo));
 }
 
 function showThreats() {

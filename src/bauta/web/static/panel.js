@@ -1,7 +1,7 @@
 // What is asked for the whole album, its progress, and what comes out of it.
 
 import { byId, doing, duration, h, note, post, say, write } from "./dom.js";
-import { photos, selected, store } from "./store.js";
+import { coverable, photos, retryable, store } from "./store.js";
 
 const busyStates = ["queued", "working"];
 
@@ -13,8 +13,8 @@ export function setUpPanel() {
   byId("everybody").addEventListener("click", doing(() => post("work", { do: "everybody" })));
   byId("protect").addEventListener("click", doing(() => post("work", { do: "protect", photos: open().map((photo) => photo.id) })));
   byId("cancel").addEventListener("click", doing(() => post("work", { do: "cancel" })));
-  byId("retry").addEventListener("click", doing(() => post("work", { do: "retry", photos: retryable().map((photo) => photo.id) })));
-  byId("coverup").addEventListener("click", doing(() => post("work", { do: "cover", photos: coverable().map((photo) => photo.id) })));
+  byId("retry").addEventListener("click", doing(() => post("work", { do: "retry", photos: weak().map((photo) => photo.id) })));
+  byId("coverup").addEventListener("click", doing(() => post("work", { do: "cover", photos: bare().map((photo) => photo.id) })));
   byId("beside").addEventListener("click", doing(async () => {
     const { saved, problems } = await post("work", { do: "save" });
     note([saved.length ? say("saved", { n: saved.length }) : "", ...problems.slice(0, 2).map((why) => say("saved.not", { why }))].filter(Boolean).join(" "));
@@ -27,8 +27,8 @@ const open = () => photos().filter((photo) => photo.state === "ready" && photo.f
 const done = () => photos().filter((photo) => photo.state === "done" && photo.result);
 const deliverable = () => photos().filter((photo) => photo.deliverable);
 const held = () => done().filter((photo) => photo.result.held && !photo.released);
-const retryable = () => done().filter((photo) => photo.result.verdict !== "protected" && (photo.strength ?? store.album.wishes.strength) !== "high");
-const coverable = () => done().filter((photo) => ["weak", "partial", "fragile"].includes(photo.result.verdict));
+const weak = () => done().filter(retryable);
+const bare = () => done().filter(coverable);
 
 export function showPanel() {
   const { album } = store;
@@ -53,11 +53,12 @@ export function showPanel() {
     bar.value = done().length + share(working.find((photo) => photo.state === "working"));
   }
   byId("results").hidden = !done().length;
+  byId("results-ready").hidden = !deliverable().length;
   write(byId("results-ready"), say("results.ready", { n: deliverable().length }));
   byId("results-held").hidden = !held().length;
   write(byId("results-held"), say("results.held", { n: held().length }));
-  offer(byId("retry"), "retry", retryable().length);
-  offer(byId("coverup"), "coverup", coverable().length);
+  offer(byId("retry"), "retry", weak().length);
+  offer(byId("coverup"), "coverup", bare().length);
   byId("zip").hidden = !deliverable().length;
   byId("zip").classList.toggle("main", !working.length && !todo);
   byId("beside").hidden = !deliverable().some((photo) => photo.beside && !photo.saved);

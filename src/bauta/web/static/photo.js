@@ -3,7 +3,7 @@
 import { byId, doing, errorText, h, post, say, write } from "./dom.js";
 import { Compare } from "./compare.js";
 import { plain, removed, sentences } from "./sentences.js";
-import { selected, store } from "./store.js";
+import { coverable, retryable, selected, store } from "./store.js";
 
 const CHOICES = ["protect", "blur", "leave"];
 const SETTLE = 500; // milliseconds without a change, after which a preview is worth while
@@ -63,7 +63,7 @@ async function protect(id) {
 function update(photo) {
   const view = shown;
   const size = photo.width ? `${photo.width} × ${photo.height}, ${photo.format}` : "";
-  write(view.facts, [size, progressOf(photo) || say(`state.${photo.state}`)].filter(Boolean).join(" · "));
+  write(view.facts, [size, progressOf(photo) || stateOf(photo)].filter(Boolean).join(" · "));
   const failed = photo.state === "failed" && photo.error;
   view.problem.hidden = !failed;
   if (failed) write(view.problem, errorText(photo.error));
@@ -85,6 +85,12 @@ function update(photo) {
   write(view.one, busy ? say("cancel") : photo.state === "done" ? say("protect.again") : say("protect.one"));
   view.one.disabled = !busy && photo.faces.every((face) => face.choice === "leave");
   wantSketch(view, photo);
+}
+
+/** Where a photo stands, in words. */
+export function stateOf(photo) {
+  const left = photo.state === "ready" && photo.faces.every((face) => face.choice === "leave");
+  return say(left ? "state.left" : `state.${photo.state}`);
 }
 
 export function progressOf(photo) {
@@ -180,9 +186,8 @@ function updateVerdict(view, photo) {
     parts.push(h("p", { className: "held" }, say(photo.released ? "taken" : "held")));
     buttons.append(h("button", { className: "small", type: "button", onclick: doing(() => post(`photos/${photo.id}`, { do: "release", taken: !photo.released })) }, say(photo.released ? "release.undo" : "release")));
   }
-  const stronger = (photo.strength ?? store.album.wishes.strength) !== "high";
-  if (result.verdict !== "protected" && stronger) buttons.prepend(h("button", { className: "small", type: "button", onclick: doing(() => post("work", { do: "retry", photos: [photo.id] })) }, say("retry", { n: 1 })));
-  if (["weak", "partial", "fragile"].includes(result.verdict)) buttons.prepend(h("button", { className: "small", type: "button", onclick: doing(() => post("work", { do: "cover", photos: [photo.id] })) }, say("coverup", { n: 1 })));
+  if (retryable(photo)) buttons.prepend(h("button", { className: "small", type: "button", onclick: doing(() => post("work", { do: "retry", photos: [photo.id] })) }, say("retry", { n: 1 })));
+  if (coverable(photo)) buttons.prepend(h("button", { className: "small", type: "button", onclick: doing(() => post("work", { do: "cover", photos: [photo.id] })) }, say("coverup", { n: 1 })));
   if (photo.deliverable) buttons.prepend(h("a", { className: result.held ? "button" : "button main", href: `photos/${photo.id}/result`, download: "" }, say("download")));
   buttons.append(h("button", { className: "small", type: "button", onclick: () => byId("open-threats").click() }, say("threats")));
   buttons.append(h("a", { href: `photos/${photo.id}/report`, download: "", title: say("report.help") }, say("report")));

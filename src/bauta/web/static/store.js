@@ -9,6 +9,10 @@ export const tell = (changed = new Set()) => listeners.forEach((heard) => heard(
 export const selected = () => store.photos.get(store.selected) ?? null;
 export const photos = () => store.order.map((id) => store.photos.get(id)).filter(Boolean);
 
+/** Whether a stronger mask could help, and whether a face could be blurred that is recognised or bare. */
+export const retryable = (photo) => ["weak", "fragile"].includes(photo.result.verdict) && (photo.strength ?? store.album.wishes.strength) !== "high";
+export const coverable = (photo) => photo.result.faces.some((face) => face.treatment === "none" || (face.treatment === "mask" && ["weak", "fragile"].includes(face.verdict)));
+
 export function select(id) {
   if (store.selected === id) return;
   store.selected = id;
