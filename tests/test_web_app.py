@@ -383,8 +383,12 @@ def test_methods_get_what_they_need_and_give_it_back(page: Page) -> None:
     assert page.post("fit", method="toy", photos=[one]).status_code == 400  # which learns nothing
     assert page.post("fit", method="veil", photos=[one]).json()["code"] == "few-photos"
     assert page.post("fit", method="veil", photos=page.state()["order"]).status_code == 200
-    page.wait(lambda state: state["album"]["files"].get("fitted") == "me.veil")
+    page.wait(lambda state: state["album"]["files"].get("fitted") == "me.veil.mask")
     assert page.client.get("files/fitted").content == b"fitted"
+    assert page.post("passphrase", text=["x"]).status_code == 400
+    assert page.post("passphrase", text="twelve letters").status_code == 200
+    assert page.state()["album"]["opens"] is True
+    assert "twelve" not in page.client.get("state").text
     key = page.client.post("files/key?new=1", headers={"X-Name": "bauta.key"})
     assert key.status_code == 200
     secret = page.client.get("files/key").content
@@ -395,7 +399,7 @@ def test_methods_get_what_they_need_and_give_it_back(page: Page) -> None:
     assert page.client.post("files/other", content=b"0").status_code == 404
     page.post("wishes", method="veil", message="mine")
     about = page.album.settings(page.album.entries[one])
-    assert (about["message"], len(about["fitted"])) == ("mine", 1)
+    assert (about["message"], len(about["fitted"]), about["passphrase"]) == ("mine", 1, "twelve letters")
     assert Path(about["key"]).stat().st_mode & 0o077 == 0
     page.client.post("undo/read?method=veil", content=photo(faces=1), headers={"X-Name": "p.jpg"})
     state = page.wait(lambda state: state["album"]["chore"]["state"] == "done")
@@ -586,13 +590,14 @@ def test_hands_learn_a_person_and_take_the_mask_off(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declare(monkeypatch)
-    monkeypatch.setattr("bauta.cloaking.verbs.detect_faces", stage.detect)
-    monkeypatch.setattr("bauta.cloaking.verbs.load_surrogate", lambda card: toy_surrogate(seed=len(card.name)))
+    for module in ("verbs", "fitting"):
+        monkeypatch.setattr(f"bauta.cloaking.{module}.detect_faces", stage.detect)
+    monkeypatch.setattr("bauta.cloaking.fitting.load_surrogate", lambda card: toy_surrogate(seed=len(card.name)))
     hands, silent = Hands(10**6, ProtectSettings(method="toy-veil")), lambda word, values: None
     able = {one["name"]: one for one in Hands(10**6).do("methods", {}, silent)["methods"]}
     assert able["toy-veil"] == {
         "name": "toy-veil", "summary": CARD.summary, "needs": ["fitted"],
-        "fits": True, "reads": False, "restores": True,
+        "fits": True, "reads": False, "restores": True, "sealed": False,
     }  # fmt: skip
     files = [str(write_photo(tmp_path / f"{n}.png", "anna")) for n in range(2)]
     mask = str(tmp_path / "me.mask")

@@ -38,7 +38,7 @@ class Toy:
             names = [
                 {"name": "toy", "summary": "A toy.", "needs": [], "fits": False, "reads": False, "restores": False}
             ]
-            names.append({**veil, "fits": True, "reads": True, "restores": True})
+            names.append({**veil, "fits": True, "reads": True, "restores": True, "sealed": True})
             return {"methods": names, "default": "toy", "attacked": ["one"], "judges": ["two"]}
         if kind == "warm":
             return {}

@@ -14,9 +14,13 @@ from bauta.errors import NoFaceFound, UsageError
 from bauta.faces.faces import Faces
 from bauta.judging.findings import Cause, Cover
 from bauta.photo import Photo
+from bauta.registry import DEFAULT_CLOAK
 
 Matches = Callable[[Faces, Sequence[Path | Photo]], NDArray[np.bool_]]
 """Of each face, whether it is somebody in one of the photos."""
+
+Owned = Callable[[Faces], NDArray[np.bool_] | None]
+"""Of each face, whether it is of somebody that a mask was fitted to; None when masks are made for any face."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +43,14 @@ class Chosen:
         return set(range(self.masked)) | self.covers.keys()
 
 
-def choose(found: Faces, settings: ProtectSettings, matches: Matches, name: str) -> Chosen:
+def choose(found: Faces, settings: ProtectSettings, matches: Matches, owned: Owned, name: str) -> Chosen:
     """What is asked for each of the faces that were found.
 
     Args:
         found: All faces of the photo.
         settings: Whose selection names no boxes.
         matches: Tells people apart.
+        owned: Tells whose masks there are; faces of others get none.
         name: Of the photo, for messages.
 
     Raises:
@@ -60,14 +65,19 @@ def choose(found: Faces, settings: ProtectSettings, matches: Matches, name: str)
     selection = settings.selection
     faces = found[np.argsort(-found.areas, kind="stable")]
     chosen = np.ones(len(faces), dtype=np.bool_)
+    mine = owned(faces)
     if selection.faces:
-        return _by_number(faces, settings, name)
+        return _by_number(faces, settings, mine, name)
     if selection.largest:
         chosen[1:] = False
     elif selection.only:
         chosen = matches(faces, selection.only)
     elif selection.keep:
         chosen = ~matches(faces, selection.keep)
+    if mine is not None:
+        if chosen.any() and not (chosen & mine).any() and settings.others == "leave":
+            raise _nobody(name)
+        chosen = chosen & mine
     if not chosen.any() and settings.others == "leave":
         raise NoFaceFound(
             f"None of the {len(faces)} faces in {name} is selected.",
@@ -84,7 +94,14 @@ def with_others(masked: Faces, others: Faces, settings: ProtectSettings) -> Chos
     return Chosen(faces, count, dict.fromkeys(range(count, len(faces)), (settings.others, "not-chosen")))
 
 
-def _by_number(faces: Faces, settings: ProtectSettings, name: str) -> Chosen:
+def _nobody(name: str) -> NoFaceFound:
+    return NoFaceFound(
+        f"No face in {name} is of the person that the mask was fitted to.",
+        hint=f"Fit a mask for whoever it shows, or protect it with --method {DEFAULT_CLOAK}.",
+    )
+
+
+def _by_number(faces: Faces, settings: ProtectSettings, mine: NDArray[np.bool_] | None, name: str) -> Chosen:
     asked = dict(settings.selection.faces)
     if beyond := sorted(number for number in asked if number > len(faces)):
         raise UsageError(
@@ -92,6 +109,11 @@ def _by_number(faces: Faces, settings: ProtectSettings, name: str) -> Chosen:
             hint="Run `bauta protect --dry-run` to see their numbers.",
         )
     what = [asked.get(number, "protect") for number in range(1, len(faces) + 1)]
+    if mine is not None:
+        wanted = what
+        what = ["leave" if one == "protect" and not here else one for one, here in zip(what, mine, strict=True)]
+        if set(what) == {"leave"} != set(wanted):
+            raise _nobody(name)
     order = [at for at, one in enumerate(what) if one == "protect"]
     count = len(order)
     order += [at for at, one in enumerate(what) if one != "protect"]

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from bauta.cloaking.apply import require
 from bauta.cloaking.choosing import Chosen, choose, with_others
+from bauta.cloaking.given import faces_of, read_secret, view_of
 from bauta.cloaking.making import Making
+from bauta.cloaking.people import People
 from bauta.cloaking.report import FaceResult, Report, environment
 from bauta.cloaking.report_data import FileFacts, MaskFacts, printable
 from bauta.cloaking.roles import choose_roles
-from bauta.cloaking.secret import read_secret
 from bauta.cloaking.settings import ProtectSettings
 from bauta.cloaks.album import Album
 from bauta.cloaks.base import Need, Work, load_cloak
-from bauta.cloaks.view import FaceView, ViewSpec, cut_view
 from bauta.errors import NoFaceFound, NotCalibrated, UsageError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.detection import detect_faces, face_from_box
@@ -63,7 +63,8 @@ class Pipeline:
         self.settings = settings
         method = load_cloak(settings.method)
         self.fitted = tuple(
-            Fitted.load(path, method=settings.method, version=method.version) for path in settings.fitted
+            Fitted.load(path, method=settings.method, version=method.version, key=settings.opens)
+            for path in settings.fitted
         )
         if "surrogates" not in method.needs and settings.surrogates != "auto":
             raise UsageError(
@@ -80,6 +81,7 @@ class Pipeline:
         self.key = None if settings.key is None else read_secret(settings.key)
         teachers = {teacher for one in self.fitted for teacher in one.teachers}
         self.roles = choose_roles(settings, attacks="surrogates" in method.needs, fitted_against=teachers)
+        self.people = People(self.fitted, lambda: self.judges)
         self.config = method.configured(dict(settings.options), strength=settings.strength)
         self.cloak = method(self.config)
         self.album = Album() if settings.unlinkable else None
@@ -113,11 +115,12 @@ class Pipeline:
         chosen = self.select(photo, found)
         faces = chosen.faces
         clock.lap("detection")
-        making = Making(photo, faces, self._cloaks, lambda: self.work(progress), self.settings.budget)
+        owners = self.people.owners(photo, faces, sure=True)
+        making = Making(photo, faces, self._cloaks, lambda: self.work(progress), self.settings.budget, owners)
         content, saved = self._make(making, chosen, clock, progress)
         payloads = [making.masks[number].edit.payload if number in making.masks else b"" for number in making.treated]
         if destination is not None:
-            if any(payloads):
+            if any(payloads) and not self.people.secrets:
                 raise UsageError(
                     f"To take what {self.settings.method} does off again, something must be kept that a folder has no "
                     "place for.",
@@ -151,7 +154,8 @@ class Pipeline:
         """
         photo = photo.cleared()
         chosen = self.select(photo, found)
-        making = Making(photo, chosen.faces, self._cloaks[:1], lambda: self.work(silent))
+        owners = self.people.owners(photo, chosen.faces, sure=True)
+        making = Making(photo, chosen.faces, self._cloaks[:1], lambda: self.work(silent), owners=owners)
         self._begin(making, chosen, seconds / max(1, chosen.masked))
         return making.product()
 
@@ -183,7 +187,7 @@ class Pipeline:
                     hint="Use a larger version of the photo, or cover such faces with --fallback blur.",
                 )
             clock.lap("mask")
-            content = product.encode(metadata=settings.metadata)
+            content = self.people.with_records(product.encode(metadata=settings.metadata), making, settings.metadata)
             saved = read_photo(content)
             changed = [number for number in changed if number in making.treated]
             making.judged(self._answers(making.photo, saved, making.faces, changed, progress))
@@ -313,7 +317,13 @@ class Pipeline:
             others = given.elsewhere(detect_faces(photo.pixels) if found is None else found)
             return with_others(given, others if settings.others != "leave" else replace(others, limits=()), settings)
         faces = detect_faces(photo.pixels) if found is None else found
-        return choose(faces, settings, lambda faces, paths: self._matches(photo, faces, paths), _name(photo))
+        return choose(
+            faces,
+            settings,
+            lambda faces, paths: self._matches(photo, faces, paths),
+            lambda faces: self.people.owners(photo, faces) >= 0 if self.people.known else None,
+            _name(photo),
+        )
 
     @cached_property
     def surrogates(self) -> list[Surrogate]:
@@ -353,12 +363,12 @@ class Pipeline:
         """(K, D) embeddings by each judge of everybody in a photo that selects people."""
         seen: dict[Path | Photo, dict[str, FloatArray]] = self.__dict__.setdefault("_seen", {})
         if path not in seen:
-            photo, faces = _faces_of(path)
+            photo, faces = faces_of(path)
             seen[path] = self._embed(photo, faces)
         return seen[path]
 
     def _see(self, path: Path | Photo) -> Reference:
-        photo, faces = _faces_of(path)
+        photo, faces = faces_of(path)
         embeddings = {name: found[0] for name, found in self._embed(photo, faces.largest()).items()}
         return Reference(printable(photo.path.name if photo.path else "photo in memory"), photo.sha256, embeddings)
 
@@ -368,7 +378,7 @@ class Pipeline:
             for member in self.judges
         }
 
-    def people(self, photo: Photo, faces: Faces) -> tuple[FloatArray, float]:
+    def tell_apart(self, photo: Photo, faces: Faces) -> tuple[FloatArray, float]:
         """What tells the people of photos apart: two faces are one person's from a cosine on.
 
         Args:
@@ -397,7 +407,7 @@ class Pipeline:
 
     def _matches(self, photo: Photo, faces: Faces, paths: Sequence[Path | Photo]) -> NDArray[np.bool_]:
         """(N,) whether a face is somebody in one of the photos."""
-        embeddings, limit = self.people(photo, faces)
+        embeddings, limit = self.tell_apart(photo, faces)
         people = np.concatenate([self._selected(path)[self._telling.name] for path in paths])
         return np.asarray((embeddings @ people.T).max(1) >= limit)
 
@@ -467,31 +477,6 @@ class Pipeline:
 def _numbers(asked: Iterable[int], treated: Collection[int]) -> NDArray[np.int64]:
     """Which of the faces asked for were not treated."""
     return np.array(sorted(set(asked) - set(treated)), dtype=np.int64)
-
-
-def _faces_of(path: Path | Photo) -> tuple[Photo, Faces]:
-    photo = read_photo(path)
-    faces = detect_faces(photo.pixels)
-    if not len(faces):
-        raise UsageError(
-            f"No face was found in the reference photo {photo.path or 'in memory'}.",
-            hint="Give a photo that shows the person large and from the front.",
-        )
-    return photo, faces
-
-
-def view_of(photo: Photo, spec: ViewSpec) -> FaceView:
-    """The view of the largest face in a photo.
-
-    Raises:
-        UsageError: when it shows no face that is large enough.
-    """
-    faces = detect_faces(photo.pixels)
-    if not len(faces):
-        raise UsageError(
-            f"No face was found in {_name(photo)}.", hint="Give a photo that shows the person large and from the front."
-        )
-    return cut_view(photo.pixels, faces.largest().landmarks[0], grey=photo.grey, spec=spec)[0]
 
 
 def _name(photo: Photo) -> str:

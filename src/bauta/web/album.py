@@ -151,6 +151,7 @@ class Album:
         self.trouble: dict[str, str] | None = None
         self.person: tuple[str, int] | None = None
         self.files: dict[str, tuple[str, Path]] = {}  # fitted file, key, likeness: name and place
+        self.passphrase = ""  # of a sealed fitted file; never told to a page
         self.chore: dict[str, Any] | None = None  # the last fit, restoring or reading
         self._embedding: tuple[list[float], float] | None = None
         self._pace: float | None = None
@@ -320,6 +321,7 @@ class Album:
             "message": wishes.message if "message" in needs else None,
             "fitted": kept.get("fitted", []) if "fitted" in needs else [],
             "like": kept.get("reference", []) if "reference" in needs else [],
+            "passphrase": self.passphrase if "fitted" in needs else None,
             "key": str(self.files["key"][1]) if "key" in needs and "key" in self.files else None,
         }
 
@@ -441,6 +443,12 @@ class Album:
             self.files[kind] = (name, path)
             self._touch()
 
+    def keep_passphrase(self, text: str) -> None:
+        """What fitted files are sealed under, for as long as the program runs."""
+        with self.lock:
+            self.passphrase = text
+            self._touch()
+
     def do_chore(self, kind: str, about: dict[str, Any], then: Callable[[dict[str, Any]], None]) -> None:
         """Fit, restore or read; one at a time.
 
@@ -489,6 +497,7 @@ class Album:
                     "person": self.person and {"photo": self.person[0], "face": self.person[1]},
                     "abilities": self.abilities,
                     "trouble": self.trouble,
+                    "opens": bool(self.passphrase),
                     "files": {kind: name for kind, (name, _) in self.files.items()},
                     "chore": self.chore,
                     "left": self.seconds_left(),

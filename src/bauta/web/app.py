@@ -335,6 +335,14 @@ class Site:
         self.album.keep_file(kind, name, place)
         return JSONResponse({"name": name})
 
+    async def passphrase(self, request: Request) -> Response:
+        """What fitted files are sealed under."""
+        text = (await _json(request)).get("text")
+        if not isinstance(text, str) or len(text) > 1000:
+            raise Refused(400, "usage")
+        self.album.keep_passphrase(text)
+        return JSONResponse({})
+
     async def kept_file(self, request: Request) -> Response:
         """A fitted file or key that was made here, for the person to keep."""
         kept = self.album.files.get(request.path_params["kind"])
@@ -354,8 +362,9 @@ class Site:
             "files": [str(entry.folder / "original") for entry in entries],
             "strength": self.album.wishes.strength,
             "to": str(place),
+            "passphrase": self.album.passphrase,
         }
-        self.album.do_chore("fit", about, lambda answer: self.album.keep_file("fitted", f"me.{method}", place))
+        self.album.do_chore("fit", about, lambda answer: self.album.keep_file("fitted", f"me.{method}.mask", place))
         return JSONResponse({})
 
     async def undo(self, request: Request) -> Response:
@@ -379,6 +388,7 @@ class Site:
         about["fitted"] = [files["fitted"]] if "fitted" in needs and "fitted" in files else []
         about["key"] = files["key"] if "key" in needs and "key" in files else None
         about["kept"] = files.get("restore")
+        about["passphrase"] = self.album.passphrase
 
         def then(answer: dict[str, Any]) -> None:
             if kind == "restore":
@@ -462,6 +472,7 @@ def make_app(site: Site, token: str, hosts: list[str]) -> Starlette:
         ("/wishes", site.wish),
         ("/work", site.work),
         ("/files/{kind}", site.keep),
+        ("/passphrase", site.passphrase),
         ("/fit", site.fit),
         ("/undo/{kind}", site.undo),
         ("/end", site.finish),

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from bauta.cloaking.settings import ProtectSettings, Selection
 from bauta.errors import NotCalibrated, UsageError
+from bauta.keys import DeploymentKey
 from bauta.photo import MetadataPolicy, read_photo
+from bauta.photo.attachment import attached
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +57,7 @@ class Hands:
         self.pixels = pixels
         self.base = base or ProtectSettings()
         self._pipelines: dict[ProtectSettings, Pipeline] = {}
+        self._keys: dict[str, DeploymentKey] = {}
 
     def do(self, kind: str, about: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
         """Do one job.
@@ -97,6 +100,7 @@ class Hands:
                     "fits": issubclass(made, FitsPerson),
                     "reads": issubclass(made, Reads),
                     "restores": issubclass(made, Restores),
+                    "sealed": made.sealed,
                 }
             )
         pipeline = self._pipeline(self.base)
@@ -155,7 +159,7 @@ class Hands:
         pipeline, people, limit = self._pipeline(self.base), [], None
         if len(found):
             with contextlib.suppress(NotCalibrated):  # then the page cannot offer to find a person again
-                embeddings, limit = pipeline.people(photo, found)
+                embeddings, limit = pipeline.tell_apart(photo, found)
                 people = np.round(embeddings.astype(float), 5).tolist()
         small = refused(pipeline.cloak, photo, found)
         faces = [
@@ -186,7 +190,8 @@ class Hands:
         self._picture(report.saved, found, folder, "after")
         (folder / "report.html").write_text(report.to_html(), encoding="utf-8")
         answer = result_of(report, found.boxes.tolist())
-        if any(report.payloads):
+        apart = any(report.payloads) and not attached(report.content)
+        if apart:  # the file itself does not say how to take its masks off
             kept = {
                 "schema": "bauta.restore/1",
                 "method": report.settings.method,
@@ -194,11 +199,11 @@ class Hands:
                 "payloads": [base64.b64encode(one).decode() for one in report.payloads],
             }
             (folder / "restore.json").write_text(json.dumps(kept), encoding="utf-8")
-        return {**answer, "file": name, "suffix": photo.suffix, "restorable": any(report.payloads)}
+        return {**answer, "file": name, "suffix": photo.suffix, "restorable": apart}
 
     def fit(self, about: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
         """Let a method learn a person from the photos ``files``; what it learned is written to ``to``."""
-        from bauta.cloaking.verbs import fit
+        from bauta.cloaking.fitting import fit
 
         fitted = fit(
             about["method"],
@@ -206,7 +211,7 @@ class Hands:
             strength=about["strength"],
             progress=lambda stage, done, total: tell("progress", {"stage": stage, "done": done, "total": total}),
         )
-        fitted.save(Path(about["to"]), overwrite=True)
+        fitted.save(Path(about["to"]), key=self._opens(about), overwrite=True)
         return {"method": fitted.method, "photos": len(about["files"]), "attacked": list(fitted.teachers)}
 
     def restore(self, about: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
@@ -221,6 +226,7 @@ class Hands:
             key=about.get("key"),
             landmarks=landmarks,
             payloads=payloads,
+            opens=self._opens(about),
         )
         name = f"restored{photo.suffix.lower()}"
         photo.save(Path(about["folder"]) / name, overwrite=True)
@@ -236,6 +242,7 @@ class Hands:
             fitted=list(about.get("fitted", ())),
             key=about.get("key"),
             landmarks=_kept(about.get("kept"))[0],
+            opens=self._opens(about),
         )
         return {"readings": [{"message": one.message, "chance": one.chance} for one in found]}
 
@@ -261,10 +268,20 @@ class Hands:
             **given,
             metadata=MetadataPolicy(about.get("metadata", "private")),
             fitted=tuple(map(Path, about.get("fitted", ()))),
+            opens=self._opens(about),
             key=Path(about["key"]) if about.get("key") else None,
             like=tuple(map(Path, about.get("like", ()))),
             selection=Selection(faces=tuple((int(number), what) for number, what in about["choices"].items())),
         )
+
+    def _opens(self, about: Mapping[str, Any]) -> DeploymentKey | None:
+        """What fitted files are sealed under; the same object for the same passphrase."""
+        text = about.get("passphrase")
+        if not text:
+            return None
+        if text not in self._keys:
+            self._keys = {text: DeploymentKey.from_passphrase(text)}
+        return self._keys[text]
 
     def _pipeline(self, settings: ProtectSettings) -> Pipeline:
         """A pipeline whose networks are loaded once; only the choice of faces differs from photo to photo."""

@@ -95,7 +95,8 @@ def _plan(recipe: Recipe, row: Row, job: Job) -> tuple[Plan, Card]:
         (row.surrogates or recipe.surrogates) if "surrogates" in method.needs or issubclass(method, FitsPerson) else ()
     )
     plan = Plan(
-        row.method, dict(row.options), surrogates, recipe.judges, recipe.transports, recipe.dataset.face, recipe.seed,
+        row.method, dict(row.options), surrogates, recipe.judges, row.transports or recipe.transports,
+        recipe.dataset.face, recipe.seed,
         recipe.fmr, recipe.cells if row.cells is None else row.cells, job.lpips, job.examples > 0,
     )  # fmt: skip
     about = {"name": row.method, "kind": kind, "origin": "bauta", "config": config}

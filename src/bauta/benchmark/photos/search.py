@@ -141,8 +141,8 @@ def embed_gallery(
 def add_ranks(records: Sequence[dict[str, Any]], arrays: Mapping[str, NDArray[Any]], gallery: Gallery) -> None:
     """Search for one photo of each person, and note in its record at which rank the person and a target are found.
 
-    The first pair of a person counts, whose photos are the probe and an image of the gallery; the records get
-    ``ranks``, by judge and cell.
+    A pair's photos are the probe and an image of the gallery; where people have several, the first of all people are
+    searched for together, then the second, and so on. The records get ``ranks``, by judge and cell.
 
     Args:
         records: N of them.
@@ -152,14 +152,26 @@ def add_ranks(records: Sequence[dict[str, Any]], arrays: Mapping[str, NDArray[An
     Raises:
         UsageError: when nobody can be searched for.
     """
-    first: dict[str, int] = {}
+    mine: dict[str, list[int]] = {}
     for number, record in enumerate(records):
         if not record["failure"] and record["sha256"][0] != record["sha256"][1]:
-            first.setdefault(record["subject"], number)
-    if not first:
+            mine.setdefault(record["subject"], []).append(number)
+    if not mine:
         raise UsageError(
             "There is nobody to search for.", hint="Give two photos of each person, or leave [gallery] out."
         )
+    for turn in range(max(map(len, mine.values()))):
+        first = {subject: numbers[turn] for subject, numbers in mine.items() if len(numbers) > turn}
+        _search(records, arrays, gallery, first)
+
+
+def _search(
+    records: Sequence[dict[str, Any]],
+    arrays: Mapping[str, NDArray[Any]],
+    gallery: Gallery,
+    first: Mapping[str, int],
+) -> None:
+    """Search for one pair of each person: by subject the number of its record."""
     places = list(first.values())
     cells = [Cell.NEITHER, Cell.PROBE, *((Cell.GALLERY, Cell.BOTH) if "cells" in records[places[0]] else ())]
     for number in places:

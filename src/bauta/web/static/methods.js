@@ -23,7 +23,7 @@ export function showMethods() {
   select.value = store.album.wishes.method;
   const method = current();
   write(byId("method-about"), method?.summary ?? "");
-  const state = JSON.stringify([method, store.album.files, store.album.chore?.state, photos().length]);
+  const state = JSON.stringify([method, store.album.files, store.album.chore?.state, store.album.opens, learnable().length]);
   if (state !== built) {
     built = state;
     byId("method-needs").replaceChildren(...(method ? needs(method) : []));
@@ -46,10 +46,12 @@ function needs(method) {
   const parts = method.needs.length || method.fits ? [h("p", {}, say("method.needs"))] : [];
   if (method.needs.includes("fitted") || method.fits) {
     const part = keeper("fitted", say("method.fitted"));
+    if (method.sealed) part.append(passphrase());
     if (method.fits) {
-      const n = photos().filter((photo) => photo.faces.length).length;
-      const button = h("button", { className: "small", type: "button", disabled: n < 2 || store.album.chore?.state === "working" }, say("method.fit"));
-      button.addEventListener("click", doing(() => post("fit", { method: method.name, photos: photos().filter((photo) => photo.faces.length).map((photo) => photo.id) })));
+      const mine = learnable();
+      const n = mine.length;
+      const button = h("button", { className: "small", type: "button", disabled: n < 2 || (method.sealed && !store.album.opens) || store.album.chore?.state === "working" }, say("method.fit"));
+      button.addEventListener("click", doing(() => post("fit", { method: method.name, photos: learnable().map((photo) => photo.id) })));
       part.append(h("p", { className: "soft" }, say("method.fit.help", { n })), button);
     }
     if (store.album.files.fitted) part.append(" ", h("a", { href: "files/fitted", download: "" }, say("method.keep")));
@@ -70,6 +72,15 @@ function needs(method) {
   return parts;
 }
 
+/** Photos to learn a person from: whose largest face is theirs, once somebody was picked. */
+const learnable = () => photos().filter((photo) => photo.faces.length && (!store.album.picked || photo.faces[0].choice === "protect"));
+
+function passphrase() {
+  const input = h("input", { type: "password", autocomplete: "off", placeholder: store.album.opens ? "••••••••••••" : "", onchange: doing(() => post("passphrase", { text: input.value })) });
+  input.setAttribute("aria-label", say("method.passphrase"));
+  return h("div", {}, h("p", {}, say("method.passphrase"), h("br"), input), h("p", { className: "soft" }, say("method.passphrase.help")));
+}
+
 function choreText() {
   const { chore } = store.album;
   if (chore.state === "working") return h("p", { role: "status" }, say("chore.working"));
@@ -83,7 +94,7 @@ let toolsBuilt = "";
 
 function showTools(anew) {
   const able = methods().filter((one) => one.restores || one.reads);
-  const state = JSON.stringify([able, store.album.files, store.album.chore]);
+  const state = JSON.stringify([able, store.album.files, store.album.chore, store.album.opens]);
   if (!anew && (state === toolsBuilt || !byId("tools").open)) return;
   toolsBuilt = state;
   const body = byId("tools-body");
@@ -102,6 +113,7 @@ function showTools(anew) {
       choose,
       h("div", { className: "need" }, h("label", { htmlFor: "tools-photo" }, h("b", {}, say("tools.photo"))), h("p", {}, photo)),
       method?.needs.includes("fitted") ? keeper("fitted", say("method.fitted")) : null,
+      method?.sealed ? passphrase() : null,
       method?.needs.includes("key") ? keeper("key", say("method.key")) : null,
       keeper("restore", say("tools.kept")),
       h("p", { className: "buttons" }, method?.restores ? h("button", { className: "main", type: "button", onclick: act("restore") }, say("tools.restore")) : null, method?.reads ? h("button", { className: "main", type: "button", onclick: act("read") }, say("tools.read")) : null),

@@ -204,7 +204,7 @@ function updateVerdict(view, photo) {
 function wantSketch(view, photo) {
   if (photo.state !== "ready" || !photo.faces.length || photo.faces.every((face) => face.choice === "leave")) return;
   const { wishes, files } = store.album;
-  const wanted = JSON.stringify([photo.faces.map((face) => face.choice), photo.strength ?? wishes.strength, wishes.method, wishes.cover, files]);
+  const wanted = JSON.stringify([photo.faces.map((face) => face.choice), photo.strength ?? wishes.strength, wishes.method, wishes.cover, files, store.album.opens]);
   if (view.wanted === wanted) return;
   const first = !view.wanted;
   view.wanted = wanted;
