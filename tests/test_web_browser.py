@@ -6,6 +6,7 @@ import base64
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,9 +84,11 @@ def served(make: Callable[[], Any] | None = Toy, **options: Any) -> Iterator[Run
     with running(make=make, **options) as run:
         thread = threading.Thread(target=serve, args=(run,), daemon=True)
         thread.start()
-        yield run
-        run.server.finish()
-        thread.join(20)
+        try:
+            yield run
+        finally:
+            run.server.finish()
+            thread.join(20)
 
 
 def serious(tab: Tab) -> list[str]:
@@ -249,5 +252,9 @@ def test_ending_from_the_page_ends_the_program(browser: Any) -> None:
         tab.page.click("#end")
         tab.page.click("#ask button[value=yes]")
         tab.page.get_by_text("Bauta has ended").wait_for()
+        for _ in range(200):  # the answer goes out before the program ends
+            if run.server.should_exit:
+                break
+            time.sleep(0.05)
         assert run.server.should_exit
         tab.context.close()
