@@ -30,8 +30,9 @@ from bauta.judging.conditions import CONDITIONS
 from bauta.judging.findings import Cause, FindingKind, Verdict
 from bauta.judging.words import DOES_NOT_PROTECT_AGAINST, Seen
 from bauta.photo.cleaning import Removed
-from bauta.web.album import Album, State
+from bauta.web.album import Album
 from bauta.web.app import Site, make_app
+from bauta.web.entries import State
 from bauta.web.folder import PrivateFolder, remove_abandoned
 from bauta.web.guard import HEADERS
 from bauta.web.hands import Hands

@@ -6,128 +6,15 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from operator import mul
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from bauta.cloaking.settings import Choice, Strength
+from bauta.cloaking.settings import Choice
 from bauta.errors import UsageError
+from bauta.web.entries import STRENGTHS, Entry, Wishes
 from bauta.web.worker import Job, Worker
-
-State = Literal["waiting", "looking", "ready", "queued", "working", "done", "failed"]
-"""Of a photo: its faces are to be looked for, are being looked for, are known; it is to be protected, is being
-protected, was; or something is wrong with it."""
-
-STRENGTHS: tuple[Strength, ...] = get_args(Strength)
-OTHERS = ("leave", "blur")
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What is asked for the whole album.
-
-    Attributes:
-        strength: How visible masks may be.
-        method: Name of the cloak.
-        cover: Whether a face that no mask protects is blurred.
-        metadata: What of it stays.
-        others: What becomes of the faces of others, once a person was picked.
-        message: For a method that hides one.
-    """
-
-    strength: Strength = "medium"
-    method: str = ""
-    cover: bool = False
-    metadata: Literal["private", "strip"] = "private"
-    others: Literal["leave", "blur"] = "leave"
-    message: str = ""
-
-
-@dataclass
-class Entry:
-    """One photo.
-
-    Attributes:
-        id: Of its folder.
-        name: Of the file, for people.
-        folder: Its own, below the private one.
-        source: Where it lies, when it was named on the command line.
-        state: See `State`.
-        version: Count of the album when it last changed.
-        size: Of the file, in bytes.
-        facts: Size in pixels, format and ending, once known.
-        faces: Number, box and whether it is too small for a mask, largest first.
-        people: An embedding for each face.
-        limit: Cosine from which on two embeddings are one person's.
-        choices: What is done to each face by number.
-        strength: Of its own, when it was retried.
-        sketched: Count of the sketches that were made.
-        sketching: A sketch is being made.
-        result: What became of it.
-        error: What is wrong with it.
-        progress: Stage and steps of what is being done.
-        released: A weak result is taken all the same.
-        saved: Where a result lies beside its original.
-        job: What is being done to it, or waits to be.
-        sketch: The sketch that is being made, or waits to be.
-    """
-
-    id: str
-    name: str
-    folder: Path
-    source: Path | None = None
-    state: State = "waiting"
-    version: int = 0
-    size: int = 0
-    facts: dict[str, Any] = field(default_factory=dict)
-    faces: list[dict[str, Any]] = field(default_factory=list)
-    people: list[list[float]] = field(default_factory=list)
-    limit: float | None = None
-    choices: dict[int, Choice] = field(default_factory=dict)
-    strength: Strength | None = None
-    sketched: int = 0
-    sketching: bool = False
-    result: dict[str, Any] | None = None
-    error: dict[str, str] | None = None
-    progress: dict[str, Any] | None = None
-    released: bool = False
-    saved: str | None = None
-    job: Job | None = None
-    sketch: Job | None = None
-    began: float = 0.0
-
-    @property
-    def masks(self) -> int:
-        """How many faces are to get a mask."""
-        return sum(choice == "protect" for choice in self.choices.values())
-
-    @property
-    def deliverable(self) -> bool:
-        """Whether there is a result that is handed out."""
-        return self.state == "done" and self.result is not None and (not self.result["held"] or self.released)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for the page."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "state": self.state,
-            "version": self.version,
-            **self.facts,
-            "faces": [{**face, "choice": self.choices.get(face["number"], "protect")} for face in self.faces],
-            "known": self.limit is not None,
-            "strength": self.strength,
-            "sketched": self.sketched,
-            "sketching": self.sketching,
-            "result": self.result,
-            "error": self.error,
-            "progress": self.progress,
-            "released": self.released,
-            "deliverable": self.deliverable,
-            "beside": self.source is not None,
-            "saved": self.saved,
-        }
 
 
 class Album:
@@ -170,9 +57,10 @@ class Album:
                     self.wishes = replace(self.wishes, method=values["default"])
             else:
                 self.trouble = values
-            self._touch()
+            self.touch()
 
-    def _touch(self, entry: Entry | None = None) -> None:
+    def touch(self, entry: Entry | None = None) -> None:
+        """Note that a photo, or what is asked for all, has changed; the lock is held."""
         self.version += 1
         if entry is not None:
             entry.version = self.version
@@ -192,7 +80,7 @@ class Album:
         """Take a photo in and look at it."""
         with self.lock:
             self.entries[entry.id] = entry
-            self._touch(entry)
+            self.touch(entry)
             about = {"folder": str(entry.folder), "file": str(entry.folder / "original"), "name": entry.name}
             entry.job = self.worker.ask(
                 "look",
@@ -204,7 +92,7 @@ class Album:
     def _shown(self, entry: Entry, facts: dict[str, Any]) -> None:
         with self.lock:
             entry.state, entry.facts = "looking", facts
-            self._touch(entry)
+            self.touch(entry)
 
     def _looked(self, entry: Entry, word: str, values: dict[str, Any]) -> None:
         with self.lock:
@@ -219,7 +107,7 @@ class Album:
                     entry.state, entry.error = "failed", {"code": "no-face", "message": "", "hint": ""}
             else:
                 entry.state, entry.error = "failed", values or {"code": "cancelled", "message": "", "hint": ""}
-            self._touch(entry)
+            self.touch(entry)
 
     def remove(self, entry: Entry) -> None:
         """Forget a photo, with its files."""
@@ -230,7 +118,7 @@ class Album:
             self.entries.pop(entry.id, None)
             if self.person is not None and self.person[0] == entry.id:
                 self.person = None  # who was picked stays known by the embedding
-            self._touch()
+            self.touch()
         shutil.rmtree(entry.folder, ignore_errors=True)
 
     # Wishes
@@ -242,11 +130,11 @@ class Album:
             if "others" in changes and self._embedding:
                 for entry in self.entries.values():
                     if self._choose_person(entry):
-                        self._touch(entry)
+                        self.touch(entry)
             if "strength" in changes or "method" in changes:
                 for entry in self.entries.values():
                     entry.strength = None
-            self._touch()
+            self.touch()
 
     def choose(self, entry: Entry, number: int, choice: Choice) -> None:
         """What is done to one face."""
@@ -256,7 +144,7 @@ class Album:
             self._require_idle(entry)
             entry.choices[number] = choice
             self._undo(entry)
-            self._touch(entry)
+            self.touch(entry)
 
     def pick(self, entry: Entry | None, number: int = 0) -> None:
         """Protect only the person with this face, in all photos; without one, everybody again."""
@@ -273,8 +161,8 @@ class Album:
                     self._undo(each)
                 elif not self._choose_person(each):
                     continue
-                self._touch(each)
-            self._touch()
+                self.touch(each)
+            self.touch()
 
     def _choose_person(self, entry: Entry) -> bool:
         """Choices as the picked person asks; whether they changed."""
@@ -307,7 +195,7 @@ class Album:
     def settings(self, entry: Entry) -> dict[str, Any]:
         """What the worker is told of a photo."""
         wishes = self.wishes
-        needs = self._needs(wishes.method)
+        needs = self.needs(wishes.method)
         kept = {kind: [str(self.files[kind][1])] for kind in ("fitted", "reference") if kind in self.files}
         return {
             "folder": str(entry.folder),
@@ -325,7 +213,8 @@ class Album:
             "key": str(self.files["key"][1]) if "key" in needs and "key" in self.files else None,
         }
 
-    def _needs(self, method: str) -> Sequence[str]:
+    def needs(self, method: str) -> Sequence[str]:
+        """What a method must be given."""
         known = (self.abilities or {}).get("methods", [])
         return next((one["needs"] for one in known if one["name"] == method), ())
 
@@ -342,7 +231,7 @@ class Album:
             entry.sketch = job = self.worker.ask(
                 "sketch", self.settings(entry), lambda word, values: self._drawn(entry, job, word)
             )
-            self._touch(entry)
+            self.touch(entry)
 
     def _drawn(self, entry: Entry, job: Job, word: str) -> None:
         with self.lock:
@@ -350,7 +239,7 @@ class Album:
                 entry.sketch, entry.sketching = None, False
             if word == "done":
                 entry.sketched += 1
-            self._touch(entry)
+            self.touch(entry)
 
     def protect(self, entries: Sequence[Entry]) -> int:
         """Queue those that can be protected, and return how many."""
@@ -370,7 +259,7 @@ class Album:
                     lambda word, values, entry=entry: self._advanced(entry, values),  # type: ignore[misc]
                 )
                 queued += 1
-                self._touch(entry)
+                self.touch(entry)
         return queued
 
     def _advanced(self, entry: Entry, values: dict[str, Any]) -> None:
@@ -378,7 +267,7 @@ class Album:
             if entry.state == "queued":
                 entry.state, entry.began = "working", time.monotonic()
             entry.progress = values
-            self._touch(entry)
+            self.touch(entry)
 
     def _protected(self, entry: Entry, word: str, values: dict[str, Any]) -> None:
         with self.lock:
@@ -391,7 +280,7 @@ class Album:
                 entry.state = "ready"
             else:
                 entry.state, entry.error = "failed", values
-            self._touch(entry)
+            self.touch(entry)
 
     def cancel(self, entries: Sequence[Entry]) -> None:
         """Call off what waits and what is being done."""
@@ -433,7 +322,7 @@ class Album:
         """Hand a weak result out all the same, or hold it back again."""
         with self.lock:
             entry.released = taken
-            self._touch(entry)
+            self.touch(entry)
 
     # What methods do beside protecting
 
@@ -441,13 +330,13 @@ class Album:
         """A fitted file, a key or a likeness, which lies in the private folder."""
         with self.lock:
             self.files[kind] = (name, path)
-            self._touch()
+            self.touch()
 
     def keep_passphrase(self, text: str) -> None:
         """What fitted files are sealed under, for as long as the program runs."""
         with self.lock:
             self.passphrase = text
-            self._touch()
+            self.touch()
 
     def do_chore(self, kind: str, about: dict[str, Any], then: Callable[[dict[str, Any]], None]) -> None:
         """Fit, restore or read; one at a time.
@@ -466,15 +355,15 @@ class Album:
                     chore["answer" if word == "done" else "error"] = values
                     if word == "done":
                         then(values)
-                    self._touch()
+                    self.touch()
 
             def told(word: str, values: Any) -> None:
                 with self.lock:
                     chore["progress"] = values
-                    self._touch()
+                    self.touch()
 
             self.worker.ask(kind, about, ended, told)
-            self._touch()
+            self.touch()
 
     # What the page shows
 

@@ -27,7 +27,8 @@ from bauta.cloaking.settings import Choice
 from bauta.errors import BautaError, NoFaceFound, OutputError, UsageError
 from bauta.pages import page_template
 from bauta.version import __version__
-from bauta.web.album import OTHERS, STRENGTHS, Album, Entry, Wishes
+from bauta.web.album import Album
+from bauta.web.entries import OTHERS, STRENGTHS, Entry, Wishes
 from bauta.web.guard import Guard
 from bauta.web.limits import Limits
 from bauta.web.saving import pack, result_name, safe_name, save_beside
@@ -291,7 +292,7 @@ class Site:
                 continue
             with self.album.lock:
                 entry.saved = str(place)
-                self.album._touch(entry)
+                self.album.touch(entry)
             saved.append(str(place))
         return {"saved": saved, "problems": problems}
 
@@ -377,7 +378,7 @@ class Site:
         folder.mkdir(mode=0o700)
         await self._receive(request, folder / "original", self.limits.photo_bytes, self.limits.album_bytes)
         files = {name: str(path) for name, (_, path) in self.album.files.items()}
-        needs = self.album._needs(method)
+        needs = self.album.needs(method)
         name = safe_name(unquote(request.headers.get("x-name", "photo")))
         about: dict[str, Any] = {
             "method": method,
