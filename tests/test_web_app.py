@@ -6,8 +6,10 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import warnings
@@ -466,6 +468,47 @@ def test_a_run_serves_its_page_and_leaves_nothing(tmp_path: Path, monkeypatch: p
     assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"]
     with pytest.raises(ProcessLookupError):
         os.kill(process or 0, 0)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGKILL"])
+def test_a_run_that_is_stopped_leaves_nothing(tmp_path: Path, name: str) -> None:
+    """Not even half-way through a photo; what a killed one cannot remove, the next run does."""
+    script = (
+        "import sys, tempfile; sys.path.insert(0, sys.argv[2]); tempfile.tempdir = sys.argv[1]\n"
+        "from bauta.web.serve import running, serve; from web_toys import Toy, photo\n"
+        "with running(held=[('a.jpg', photo(faces=1, steps=10000))], make=Toy) as run:\n"
+        "    import threading, time\n"
+        "    def begin():\n"
+        "        while not run.album.protect(list(run.album.entries.values())): time.sleep(0.05)\n"
+        "        while not any(e.state == 'working' for e in run.album.entries.values()): time.sleep(0.05)\n"
+        "        print(run.album.worker.pid, flush=True)\n"
+        "    threading.Thread(target=begin, daemon=True).start()\n"
+        "    serve(run)\n"
+    )
+    script = f"def main():\n{textwrap.indent(script, '    ')}\nif __name__ == '__main__':\n    main()\n"
+    (tmp_path / "run.py").write_text(script)
+    held = tmp_path / "held"
+    held.mkdir()
+    command = [sys.executable, str(tmp_path / "run.py"), str(held), str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        (private,) = held.iterdir()
+        assert (private / "p1" / "original").exists()
+        process.send_signal(getattr(signal, name))
+        process.wait(30)
+    assert list(held.iterdir()) == ([private] if name == "SIGKILL" else [])
+    for _ in range(200):  # the process that works on images ends with its server, whatever ended that
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.05)
+    else:
+        raise AssertionError("the worker lives on")
+    if name == "SIGKILL":
+        assert remove_abandoned(held) == 1
+        assert not list(held.iterdir())
 
 
 def test_a_run_ends_once_its_page_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,7 +273,7 @@ class Album:
         with self.lock:
             entry.job, entry.progress = None, None
             if word == "done":
-                entry.state, entry.result = "done", values
+                entry.state, entry.result = "done", {**values, "stamp": self.version}
                 pace = values["seconds"] / max(1, entry.masks)
                 self._pace = pace if self._pace is None else 0.6 * self._pace + 0.4 * pace
             elif word == "cancelled":

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import secrets
 import shutil
+import signal
 import socket
 import threading
 import webbrowser
@@ -38,6 +39,41 @@ def make_hands(pixels: int, base: ProtectSettings) -> Doing:
     return Hands(pixels, base)
 
 
+class Server(uvicorn.Server):
+    """Serves one socket, and ends by itself when its page is closed."""
+
+    def __init__(self, config: uvicorn.Config, listening: socket.socket, site: Site, grace: float | None) -> None:
+        super().__init__(config)
+        self._listening = listening
+        self._site = site
+        self._grace = grace
+
+    def finish(self) -> None:
+        """End soon."""
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does, without pages that wait in vain."""
+        self._site.close()
+        await super().shutdown(sockets)
+
+    async def serve_here(self) -> None:
+        """Until it is ended."""
+        watch = asyncio.create_task(self._watch())
+        try:
+            await self.serve(sockets=[self._listening])
+        finally:
+            watch.cancel()
+
+    async def _watch(self) -> None:
+        alone = 0.0
+        while self._grace is not None:
+            await asyncio.sleep(1.0)
+            alone = 0.0 if self._site.pages or self._site.album.busy else alone + 1.0
+            if alone >= self._grace:
+                self.finish()
+
+
 @dataclass
 class Run:
     """A server that runs.
@@ -52,7 +88,7 @@ class Run:
     address: str
     album: Album
     folder: PrivateFolder
-    server: uvicorn.Server
+    server: Server
 
 
 @contextmanager
@@ -95,11 +131,12 @@ def running(
             log_level="error",
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=2,
             ws="none",
             lifespan="off",
         )
-        server = _Server(config, listening, site, grace)
+        server = Server(config, listening, site, grace)
         site.end = server.finish
         for path in photos:
             _take(album, path)
@@ -114,45 +151,15 @@ def running(
         listening.close()
 
 
-class _Server(uvicorn.Server):
-    """Serves one socket, and ends by itself when its page is closed."""
-
-    def __init__(self, config: uvicorn.Config, listening: socket.socket, site: Site, grace: float | None) -> None:
-        super().__init__(config)
-        self._listening = listening
-        self._site = site
-        self._grace = grace
-
-    def finish(self) -> None:
-        """End soon."""
-        self.should_exit = True
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn does, without pages that wait in vain."""
-        self._site.close()
-        await super().shutdown(sockets)
-
-    async def serve_here(self) -> None:
-        """Until it is ended."""
-        watch = asyncio.create_task(self._watch())
-        try:
-            await self.serve(sockets=[self._listening])
-        finally:
-            watch.cancel()
-
-    async def _watch(self) -> None:
-        alone = 0.0
-        while self._grace is not None:
-            await asyncio.sleep(1.0)
-            alone = 0.0 if self._site.pages or self._site.album.busy else alone + 1.0
-            if alone >= self._grace:
-                self.finish()
-
-
 def serve(run: Run) -> None:
-    """Serve until the page is closed or Ctrl-C."""
+    """Serve until the page is closed, or a signal asks for the end; the photos are then removed all the same."""
+    if threading.current_thread() is threading.main_thread():
+        # uvicorn takes this while it serves, and raises it again: that must not end us before we tidied up.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if hasattr(signal, "SIGHUP"):  # the terminal was closed
+            signal.signal(signal.SIGHUP, lambda number, frame: run.server.finish())
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(run.server.serve_here())  # type: ignore[attr-defined]
+        asyncio.run(run.server.serve_here())
 
 
 def open_browser(address: str) -> None:

@@ -97,7 +97,7 @@ export class Compare {
     const { photo, source } = this;
     if (!source) return write(this.help, "");
     const whole = this.what === "whole";
-    const stamp = source === "sketch" ? photo.sketched : photo.result.stamp ?? photo.version;
+    const stamp = source === "sketch" ? photo.sketched : photo.result.stamp;
     const before = whole ? `photos/${photo.id}/shown.jpg` : `photos/${photo.id}/before-${this.what}.png`;
     const after = whole ? `photos/${photo.id}/${source}.jpg?${stamp}` : `photos/${photo.id}/${source}-${this.what}.png?${stamp}`;
     if (this.under.getAttribute("src") !== before) this.under.src = before;

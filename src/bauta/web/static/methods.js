@@ -28,6 +28,7 @@ export function showMethods() {
     built = state;
     byId("method-needs").replaceChildren(...(method ? needs(method) : []));
   }
+  if (store.album.chore?.state === "working") for (const told of document.querySelectorAll(".chore")) write(told, working());
   byId("open-tools").hidden = !methods().some((one) => one.restores || one.reads);
   showTools(false);
 }
@@ -81,9 +82,17 @@ function passphrase() {
   return h("div", {}, h("p", {}, say("method.passphrase"), h("br"), input), h("p", { className: "soft" }, say("method.passphrase.help")));
 }
 
+/** How far a long chore is. */
+function working() {
+  const progress = store.album.chore?.progress;
+  if (!progress) return say("chore.working");
+  const share = progress.total > 1 ? ` ${Math.round((100 * progress.done) / progress.total)} %` : "";
+  return say(`stage.${progress.stage}`) + share;
+}
+
 function choreText() {
   const { chore } = store.album;
-  if (chore.state === "working") return h("p", { role: "status" }, say("chore.working"));
+  if (chore.state === "working") return h("p", { role: "status", className: "chore" }, working());
   if (chore.state === "failed") return h("p", { role: "status" }, errorText(chore.error));
   if (chore.kind === "fit") return h("p", { role: "status" }, say("chore.fitted", { n: chore.answer.photos }));
   if (chore.kind === "restore") return h("p", { role: "status" }, say("tools.restored"), " ", h("a", { href: "files/restored", download: "" }, say("download")));
