@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bauta.cloaks.base import Aim, Cloak, Edit, Need, Strength, Work
 from bauta.cloaks.p3_settings import P3MaskConfig
 from bauta.cloaks.spatial import STRENGTHS
+from bauta.cloaks.view import ViewSpec
 from bauta.errors import UsageError
 from bauta.registry import register
 
@@ -49,6 +50,7 @@ class P3Mask(Cloak[P3MaskConfig]):
     needs: ClassVar[frozenset[Need]] = frozenset({"fitted"})
     aims: ClassVar[tuple[Aim, ...]] = ("dodge", "restore")
     sealed: ClassVar[bool] = True
+    view: ClassVar[ViewSpec] = ViewSpec(footprint=160)  # its masks have 112 pixels, and putting one on is to be quick
 
     @classmethod
     def fit(cls, views: Sequence[FaceView], config: P3MaskConfig, work: Work) -> Fitted:

@@ -82,6 +82,8 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     position = 2
     while position + 4 <= len(content) and content[position] == 0xFF and content[position + 1] not in (0xDA, 0xFF):
         end = position + 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+        if end > len(content):
+            return
         yield content[position : position + 2], content[position:end]
         position = end
 
@@ -92,6 +94,8 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
     while position + 12 <= len(content):
         length, name = struct.unpack_from(">I4s", content, position)
         end = position + 12 + length
+        if end > len(content):
+            return
         yield name, content[position:end], content[position + 8 : end - 4]
         position = end
 
@@ -102,5 +106,7 @@ def _webp_chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
     while position + 8 <= len(content):
         name, length = struct.unpack_from("<4sI", content, position)
         end = position + 8 + length + length % 2
+        if end > len(content):
+            return
         yield name, content[position:end], content[position + 8 : position + 8 + length]
         position = end

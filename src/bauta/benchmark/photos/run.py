@@ -21,7 +21,14 @@ from bauta.benchmark.photos.measuring import CROPS, Batch, Bench, Item, Outcome,
 from bauta.benchmark.photos.page import Photos
 from bauta.benchmark.photos.recipe import Pair, Recipe, Row, read_recipe
 from bauta.benchmark.photos.results import still_recognised, usable
-from bauta.benchmark.photos.search import Gallery, add_ranks, det_points, draw_distractors, embed_gallery
+from bauta.benchmark.photos.search import (
+    Gallery,
+    add_ranks,
+    add_snowball,
+    det_points,
+    draw_distractors,
+    embed_gallery,
+)
 from bauta.cloaks.base import FitsPerson, load_cloak
 from bauta.errors import BautaError, UnknownRecognizer
 from bauta.judging.lpips import Lpips
@@ -174,6 +181,8 @@ def measure(
     usable(records)  # refuses a set without a face
     if gallery is not None:
         add_ranks(records, arrays, gallery)
+        limits = {judge["name"]: judge["threshold"]["cosine"] for judge in participants(plan)["judges"]}
+        add_snowball(records, arrays, gallery, limits)
     faces = arrays[CROPS][[not record["failure"] for record in records]]
     return {
         "data": {"name": data, "pairs": len(items), "sha256": digest(items)},
