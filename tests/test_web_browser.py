@@ -60,16 +60,16 @@ class Tab:
         files = [{"name": f"{n}.jpg", "mimeType": "image/jpeg", "buffer": one} for n, one in enumerate(contents, 1)]
         self.page.set_input_files("#files", files)
 
-    def drop(self, name: str, content: bytes) -> None:
-        """Drop a file as a file manager does."""
-        script = """([name, text]) => {
+    def give(self, how: str, name: str, content: bytes) -> None:
+        """Drop a file as a file manager does, or paste it."""
+        script = """([how, name, text]) => {
           const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
           const transfer = new DataTransfer();
           transfer.items.add(new File([bytes], name, { type: "image/jpeg" }));
-          const how = { dataTransfer: transfer, bubbles: true, cancelable: true };
-          document.body.dispatchEvent(new DragEvent("drop", how));
+          const about = { dataTransfer: transfer, clipboardData: transfer, bubbles: true, cancelable: true };
+          document.body.dispatchEvent(how === "drop" ? new DragEvent(how, about) : new ClipboardEvent(how, about));
         }"""
-        self.page.evaluate(script, [name, base64.b64encode(content).decode()])
+        self.page.evaluate(script, [how, name, base64.b64encode(content).decode()])
 
     def until(self, states: list[str]) -> None:
         self.page.wait_for_function(f"(wanted) => {STATES}.join('|') === wanted", arg="|".join(states))
@@ -106,7 +106,7 @@ def test_a_photo_is_dropped_protected_compared_and_downloaded(browser: Any) -> N
     with served(None, base=base) as run:
         tab = Tab(browser, run.address, accept_downloads=True)
         tab.page.wait_for_selector("#welcome:not([hidden])")
-        tab.drop("me.jpg", portrait())
+        tab.give("drop", "me.jpg", portrait())
         tab.page.wait_for_selector(".stage button")
         assert tab.page.locator(".stage button").count() == 1
         tab.page.wait_for_selector(".frame:not([hidden])")
@@ -150,6 +150,9 @@ def test_axe_finds_nothing_serious(browser: Any, scheme: str) -> None:
         tab.page.select_option("#method", "veil")
         tab.page.wait_for_selector("#method-needs .need")
         assert serious(tab) == []
+        tab.page.click("#open-tools")
+        assert serious(tab) == []
+        tab.page.keyboard.press("Escape")
         tab.page.select_option("#method", "toy")
         tab.page.click("#protect")
         tab.until(["protected", "still recognisable", "a problem"])
@@ -190,7 +193,10 @@ def test_two_tabs_and_a_reload_show_the_same(browser: Any) -> None:
     with served() as run:
         one = Tab(browser, run.address)
         two = Tab(browser, run.address + "?lang=de", viewport={"width": 360, "height": 700})
-        one.add(photo(faces=1, steps=60), photo(faces=1, verdict="weak"))
+        one.page.wait_for_selector("#welcome:not([hidden])")
+        one.give("paste", "image.png", photo(faces=1, steps=60))
+        one.page.wait_for_selector("#strip li")
+        one.add(photo(faces=1, verdict="weak"))
         two.until(["noch nicht geschützt", "noch nicht geschützt"])
         one.page.click("#protect")
         one.page.wait_for_selector("#progress:not([hidden])")
