@@ -426,6 +426,29 @@ def test_the_private_folder_is_private_and_goes(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_the_private_folder_goes_while_something_still_writes(tmp_path: Path) -> None:
+    folder = PrivateFolder(tmp_path)
+
+    def write() -> None:
+        for number in range(3000):
+            try:
+                (folder.path / f"p{number}").mkdir()
+            except FileNotFoundError:
+                return  # it is gone, and nothing can be put into it
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    folder.remove()
+    thread.join()
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_photo_is_taken_once_the_end_has_come(page: Page, tmp_path: Path) -> None:
+    page.album.close()
+    assert page.client.post("photos", content=photo(faces=1)).status_code == 409
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_folder_of_a_killed_run_is_removed_by_the_next(tmp_path: Path) -> None:
     script = (
         "import os, sys; from pathlib import Path; from bauta.web.folder import PrivateFolder\n"

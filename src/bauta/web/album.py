@@ -43,6 +43,7 @@ class Album:
         self._embedding: tuple[list[float], float] | None = None
         self._pace: float | None = None
         self._count = 0
+        self.closed = False
 
     def open(self) -> None:
         """Ask the worker what it can do; that it answers shows that it can start. Then it loads what it will need."""
@@ -71,10 +72,18 @@ class Album:
     def place(self, name: str, source: Path | None = None) -> Entry:
         """A new photo's folder and entry; `add` takes it in once its file is there."""
         with self.lock:
+            if self.closed:
+                raise UsageError("The program is about to end.", hint="Start it again.")
             self._count += 1
             entry = Entry(f"p{self._count}", name, self.folder / f"p{self._count}", source)
-        entry.folder.mkdir(mode=0o700)
+            entry.folder.mkdir(mode=0o700)
         return entry
+
+    def close(self) -> None:
+        """Take no more photos, and end the worker: the folder is about to go."""
+        with self.lock:
+            self.closed = True
+        self.worker.end()
 
     def add(self, entry: Entry) -> None:
         """Take a photo in and look at it."""

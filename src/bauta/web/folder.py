@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bauta.drafts import claim_draft
 
 _PREFIX = "bauta-web-"
 _LOCK = ".lock"
+_TRIES = 100
 
 
 class PrivateFolder:
@@ -35,7 +37,34 @@ class PrivateFolder:
     def remove(self) -> None:
         """Remove it with all that is in it."""
         self._lock.close()
-        shutil.rmtree(self.path, ignore_errors=True)
+        _remove(self.path)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, its lock last: should something be left, the next run finds it by that.
+
+    What is about to end may still be writing; so it is looked at again.
+    """
+    for _ in range(_TRIES):
+        for path in folder.iterdir() if folder.exists() else ():
+            if path.name == _LOCK:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+        try:
+            (folder / _LOCK).unlink(missing_ok=True)
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            with suppress(OSError):
+                (folder / _LOCK).touch()
+            time.sleep(0.05)
+        else:
+            return
 
 
 def remove_abandoned(parent: Path) -> int:
@@ -48,7 +77,7 @@ def remove_abandoned(parent: Path) -> int:
                 continue
             with (folder / _LOCK).open("rb") as stream:
                 claim_draft(stream, required=True)
-            (folder / _LOCK).unlink()  # Windows refuses while another process has it open
-            shutil.rmtree(folder, ignore_errors=True)
-            removed += 1
+            (folder / _LOCK).rename(folder / _LOCK)  # Windows refuses while another process has it open
+            _remove(folder)
+            removed += not folder.exists()
     return removed

@@ -120,8 +120,8 @@ def running(
     listening = _listen(port)
     folder = PrivateFolder()
     worker = Worker(make or functools.partial(make_hands, limits.pixels, base), seconds=limits.seconds)
+    album = Album(folder.path, worker)
     try:
-        album = Album(folder.path, worker)
         worker.start()
         album.open()
         token, host = secrets.token_urlsafe(24), f"{ADDRESS}:{listening.getsockname()[1]}"
@@ -146,7 +146,7 @@ def running(
             album.add(entry)
         yield Run(f"http://{host}/{token}/", album, folder, server)
     finally:
-        worker.end()
+        album.close()
         folder.remove()
         listening.close()
 
