@@ -1,6 +1,6 @@
 // The photo in the middle: its faces, what is done to each, before and after, and what came of it.
 
-import { byId, doing, errorText, h, post, say, write } from "./dom.js";
+import { byId, doing, errorText, h, note, post, say, write } from "./dom.js";
 import { Compare } from "./compare.js";
 import { plain, removed, sentences } from "./sentences.js";
 import { coverable, retryable, selected, store } from "./store.js";
@@ -156,7 +156,10 @@ function buildFace(photo, face) {
     group.append(h("label", {}, radio, say(`choice.${choice}`)));
     return radio;
   });
-  const me = h("button", { className: "small", type: "button", onclick: doing(() => post(`photos/${photo.id}`, { do: "pick", face: face.number })) }, say("me"));
+  const me = h("button", { className: "small", type: "button", onclick: doing(async () => {
+    await post(`photos/${photo.id}`, { do: "pick", face: face.number });
+    note(say("me.on"));
+  }) }, say("me"));
   me.setAttribute("aria-label", say("me.label", { n: face.number }));
   const said = h("div", { hidden: true });
   const row = h("div", { className: "face-row" }, h("b", {}, say("face", { n: face.number })), group, me, said);
