@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import copy
+import ctypes
 import io
 import json
 import os
@@ -80,7 +81,10 @@ class Hands:
             "restore": self.restore,
             "read": self.read,
         }
-        return jobs[kind](about, tell)
+        try:
+            return jobs[kind](about, tell)
+        finally:
+            give_back_memory()
 
     def methods(self, about: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
         """The cloaks that people choose from, what each must be given and what else it can do; and what is ready."""
@@ -178,14 +182,20 @@ class Hands:
     def protect(self, about: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
         """Protect a photo and judge the file; ``file`` of the answer is its name in the folder."""
         folder, (photo, found) = Path(about["folder"]), self._found(about)
-        pipeline = self._pipeline(self._settings(about))
+        suffix = photo.suffix
+        pipeline, stages = self._pipeline(self._settings(about)), [""]
 
         def progress(stage: str, done: int, total: int) -> None:
+            if stage != stages[-1]:
+                stages.append(stage)
+                give_back_memory()
             tell("progress", {"stage": stage, "done": done, "total": total})
 
         report = pipeline.protect(photo, found=found, progress=progress)
         assert report.content is not None
-        name = f"result{photo.suffix.lower()}"
+        del photo
+        give_back_memory()
+        name = f"result{suffix.lower()}"
         (folder / name).write_bytes(report.content)
         self._picture(report.saved, found, folder, "after")
         (folder / "report.html").write_text(report.to_html(), encoding="utf-8")
@@ -199,7 +209,7 @@ class Hands:
                 "payloads": [base64.b64encode(one).decode() for one in report.payloads],
             }
             (folder / "restore.json").write_text(json.dumps(kept), encoding="utf-8")
-        return {**answer, "file": name, "suffix": photo.suffix, "restorable": apart}
+        return {**answer, "file": name, "suffix": suffix, "restorable": apart}
 
     def fit(self, about: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
         """Let a method learn a person from the photos ``files``; what it learned is written to ``to``."""
@@ -304,6 +314,12 @@ class Hands:
     def _picture(pixels: FloatArray, found: Faces, folder: Path, name: str) -> None:
         _save(pixels, folder / f"{name}.jpg", _SHOWN)
         _save_faces(pixels, found.boxes.tolist(), folder, name)
+
+
+def give_back_memory() -> None:
+    """Hand what is free back to the system, where that can be asked for: an album is long, and photos are large."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def result_of(report: Report, boxes: Sequence[Sequence[float]]) -> dict[str, Any]:
