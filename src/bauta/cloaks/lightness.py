@@ -55,13 +55,22 @@ class Lightness:
         decay: Momentum decay.
         rms: Largest root mean square of what is noticed.
         level: (N,) in [0, 1], by which the ball is multiplied; its numbers may change between steps.
+        peak: Largest sample of what is noticed, in multiples of `rms`; None for no such bound.
     """
 
     def __init__(
-        self, region: Tensor, noticed: Tensor, *, size: float, decay: float, rms: float, level: Tensor
+        self,
+        region: Tensor,
+        noticed: Tensor,
+        *,
+        size: float,
+        decay: float,
+        rms: float,
+        level: Tensor,
+        peak: float | None = None,
     ) -> None:
         self.region, self.noticed, self.size, self.decay, self.rms = region, noticed, size, decay, rms
-        self.level = level[:, None, None, None]
+        self.level, self.peak = level[:, None, None, None], peak
         self.area = region.sum((1, 2, 3))[:, None, None, None]
         self.start = torch.zeros_like(region)
 
@@ -73,6 +82,9 @@ class Lightness:
     def moved(self, value: Tensor, momentum: Tensor) -> Tensor:
         """Along the momentum, and back into the ball."""
         delta = value - self.size * self.region * momentum / self._noticed(momentum)
+        if self.peak is not None:
+            most = self.peak * self.rms * self.level * self.noticed
+            delta = delta.minimum(most).maximum(-most)
         return delta * (self.rms * self.level / self._noticed(delta)).clamp_max(1)
 
     def _noticed(self, values: Tensor) -> Tensor:

@@ -142,6 +142,7 @@ class Person:
             decay=config.decay,
             rms=rms,
             level=level,
+            peak=config.peak,
         )
         moves = torch.randn(self.field.start.shape, generator=work.generator)
         longest = moves.square().sum(1, keepdim=True).sqrt().amax((2, 3), keepdim=True)
