@@ -92,9 +92,9 @@ class Side:
         match = bits[_LEAVES] ^ low
         if self._door:  # the highest bit is 0 where the score is high enough
             match ^= np.packbits(np.ones(places, np.uint8))
-        lanes = np.zeros((probes, _lanes(places) // 8), np.uint8)
-        lanes[:, : match.shape[1]] = match
-        return (yield from self._first(lanes, mode))
+        lanes = np.zeros((probes, _lanes(places)), np.uint8)
+        lanes[:, _reversed(_lanes(places))[:places]] = np.unpackbits(match, axis=1, count=places)
+        return (yield from self._first(np.packbits(lanes, axis=1), mode))
 
     def _carry(self, bits: Bits) -> Talk:
         """The carry into the highest bit of the sum of the door's and the server's value."""
@@ -114,7 +114,7 @@ class Side:
         return made[0]
 
     def _first(self, lanes: Bits, mode: Mode) -> Talk:
-        """A tournament: whether either half has a match, and where the first one is."""
+        """A tournament of halves, which are neighbours where lanes stand in reversed order of bits."""
         found, count, where = lanes, 8 * lanes.shape[1], np.zeros((0, *lanes.shape), np.uint8)
         while count > 1:
             count //= 2
@@ -125,10 +125,19 @@ class Side:
                 np.concatenate([right[None], before ^ after]),
             )
             found = left ^ right ^ answer[0]
+            where = after ^ answer[1:]
             if mode == "identify":
                 ones = np.uint8((1 << min(count, 8)) - 1)
-                where = np.concatenate([after ^ answer[1:], (left ^ ones if self._door else left)[None]])
+                where = np.concatenate([where, (left ^ ones if self._door else left)[None]])
         return np.concatenate([found[None], where[::-1]]).swapaxes(0, 1)[..., 0]
+
+
+def _reversed(lanes: int) -> NDArray[np.intp]:
+    """For each place its lane: the bits of its number, backwards."""
+    order = np.zeros(1, np.intp)
+    while len(order) < lanes:
+        order = np.concatenate([2 * order, 2 * order + 1])
+    return order
 
 
 def _halves(lanes: Bits, count: int) -> tuple[Bits, Bits]:
