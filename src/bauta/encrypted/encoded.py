@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from bauta.encrypted.kernel import Residues, accumulate, halved, in_parts, is_reduced, joined, scaled
 from bauta.encrypted.masking import mask
 from bauta.encrypted.packing import Layout
-from bauta.encrypted.parameters import DEGREE, PLAIN_BITS, PRIMES
+from bauta.encrypted.parameters import DEGREE, PRIMES
 from bauta.encrypted.quantisation import Templates, require_unit
-from bauta.encrypted.scheme import PublicKey
+from bauta.encrypted.scheme import PublicKey, SecretKey
 from bauta.encrypted.transform import Floats, transforms
 from bauta.errors import UsageError
 
@@ -58,6 +58,7 @@ class EncodedGallery(ABC):
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self._blocks: list[Residues] = []  # (primes, 4096, groups * sides, split)
+        self._sizes: list[int] = []  # groups of each block
         self._taken = np.zeros(0, bool)
 
     @property
@@ -75,9 +76,8 @@ class EncodedGallery(ABC):
         """How many there are."""
         return self.places // self.layout.group
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes in memory."""
+    def memory(self) -> int:
+        """Bytes of the encoded gallery."""
         return sum(block.nbytes for block in self._blocks)
 
     def _require_taken(self, place: int) -> None:
@@ -87,24 +87,28 @@ class EncodedGallery(ABC):
     def _vacant(self) -> list[int]:
         return np.flatnonzero(~self._taken).tolist()
 
-    def _grow(self, groups: int, taken: NDArray[np.bool_]) -> Iterator[Residues]:
-        """Rooms for more groups, each of a block that is not visible before it is filled."""
-        for part in in_parts(groups, BLOCK):
-            count = part.stop - part.start
-            block = np.zeros((len(PRIMES), DEGREE, count * self.sides, self.layout.split), np.uint32)
-            yield block
-            self._blocks.append(block)
-            first = part.start * self.layout.group
-            self._taken = np.concatenate([self._taken, taken[first : first + count * self.layout.group]])
+    def _find(self, group: int) -> tuple[int, int]:
+        """The block of a group, and its number there."""
+        for block, size in enumerate(self._sizes):
+            if group < size:
+                return block, group
+            group -= size
+        raise AssertionError("groups are counted by the blocks")
+
+    def _fill(self, block: Residues, taken: int) -> None:
+        """Keep a new block, in which so many of the first places are taken."""
+        self._blocks.append(block)
+        self._count(block.shape[2] // self.sides, taken)
+
+    def _count(self, groups: int, taken: int) -> None:
+        self._sizes.append(groups)
+        self._taken = np.concatenate([self._taken, np.arange(groups * self.layout.group) < taken])
 
     def _rows(self, group: int) -> Residues:
         """The rows of a group, (primes, 4096, sides, split), to be changed."""
-        for block in self._blocks:
-            count = block.shape[2] // self.sides
-            if group < count:
-                return block.reshape(*block.shape[:2], self.sides, count, -1)[:, :, :, group]
-            group -= count
-        raise AssertionError("groups are counted by the blocks")
+        number, inside = self._find(group)
+        block = self._blocks[number]
+        return block.reshape(*block.shape[:2], self.sides, -1, self.layout.split)[:, :, :, inside]
 
     def _add(self, group: int, values: Residues) -> None:
         """Add transformed polynomials (primes, 4096, sides, split) to a group."""
@@ -134,7 +138,7 @@ class EncodedGallery(ABC):
         """Masked answers, block by block.
 
         Args:
-            probes: Q of them: ciphertexts (Q, split, 2, primes, 4096) in slots, or (Q, dimension) whole numbers.
+            probes: Q of them: ciphertexts (Q, primes, 4096, split, 2) in slots, or (Q, dimension) whole numbers.
             public: The door's key.
             group: Only this one; all by default.
 
@@ -191,19 +195,25 @@ class PlainGallery(EncodedGallery):
         self._require_dimension(templates)
         places = self._vacant()[: len(templates)]
         for place, template in zip(places, templates, strict=False):
-            self._change(place, template)
+            self.change(place, template.astype(np.int32))
             self._taken[place] = True
         rest = templates[len(places) :]
         if len(rest):
-            start, size = self.places, self.layout.group
-            count = self.layout.groups(len(rest))
-            done = 0
-            for block in self._grow(count, np.arange(count * size) < len(rest)):
-                groups = block.shape[2]
-                self._encode(rest[done * size : (done + groups) * size], block)
-                done += groups
+            start = self.places
+            self._extend(rest)
             places += range(start, start + len(rest))
         return places
+
+    def _extend(self, templates: Templates) -> None:
+        for part in in_parts(len(templates), BLOCK * self.layout.group):
+            self.append(templates[part])
+
+    def append(self, templates: Templates) -> None:
+        """One more block, of at most `BLOCK` groups."""
+        groups = self.layout.groups(len(templates))
+        block = np.empty((len(PRIMES), DEGREE, groups, self.layout.split), np.uint32)
+        self._encode(templates, block)
+        self._fill(block, len(templates))
 
     def renew(self, place: int, template: Templates) -> None:
         """Exchange one person's template, (dimension,).
@@ -213,7 +223,7 @@ class PlainGallery(EncodedGallery):
         """
         self._require_taken(place)
         self._require_dimension(template[None])
-        self._change(place, template.astype(np.int32) - self._read(place))
+        self.change(place, template.astype(np.int32) - self.read(place))
 
     def erase(self, place: int) -> None:
         """Take one person out: their block is read back and subtracted, and nothing of it stays.
@@ -222,7 +232,7 @@ class PlainGallery(EncodedGallery):
             UsageError: when the place is vacant.
         """
         self._require_taken(place)
-        self._change(place, -self._read(place).astype(np.int32))
+        self.change(place, -self.read(place).astype(np.int32))
         self._taken[place] = False
 
     def _require_dimension(self, templates: Templates) -> None:
@@ -241,15 +251,14 @@ class PlainGallery(EncodedGallery):
             for place, each in enumerate(transforms()):
                 block[place, :, part] = each.forward(polynomials).reshape(DEGREE, len(packed), split)
 
-    def _change(self, place: int, difference: NDArray[np.signedinteger]) -> None:
-        group, inside = divmod(place, self.layout.group)
-        alone = np.zeros((self.layout.group, self.layout.dimension), np.int32)
-        alone[inside] = difference
-        packed = self.layout.pack(alone)  # type: ignore[arg-type]
+    def change(self, place: int, difference: NDArray[np.int32]) -> None:
+        """Add a difference of templates, (dimension,), to a place."""
+        packed = self.layout.pack(alone(self.layout, place, difference))
         values = [each.forward(packed).astype(np.uint32)[:, None] for each in transforms()]
-        self._add(group, np.stack(values))
+        self._add(place // self.layout.group, np.stack(values))
 
-    def _read(self, place: int) -> Templates:
+    def read(self, place: int) -> Templates:
+        """The template at a place, (dimension,): whoever has this memory has the gallery."""
         group, inside = divmod(place, self.layout.group)
         each = transforms()[0]
         polynomials = each.inverse(self._rows(group)[0, :, 0].astype(np.float64))
@@ -258,14 +267,14 @@ class PlainGallery(EncodedGallery):
 
     def check(self, probes: NDArray[np.uint32] | Templates) -> None:
         """See `EncodedGallery.check`."""
-        if probes.ndim != 5 or probes.shape[1:] != (self.layout.split, 2, len(PRIMES), DEGREE):
+        if probes.ndim != 5 or probes.shape[1:] != (len(PRIMES), DEGREE, self.layout.split, 2):
             raise UsageError("A probe has another form.", hint="Encrypt it for this gallery's layout.")
-        if probes.dtype != np.uint32 or not is_reduced(probes, 3):
+        if probes.dtype != np.uint32 or not is_reduced(probes, 1):
             raise UsageError("A probe is not a ciphertext: a residue is too large.", hint="Encrypt it again.")
 
     def _factors(self, probes: NDArray[np.uint32] | Templates, place: int) -> Floats:
-        columns = probes[:, :, :, place].transpose(3, 1, 2, 0)  # slots, pieces, halves, probes
-        return halved(columns.reshape(DEGREE, self.layout.split, -1).astype(np.float64))
+        columns = probes[:, place].transpose(1, 2, 3, 0)  # slots, pieces, halves, probes
+        return halved(columns.reshape(DEGREE, self.layout.split, -1))
 
     def _halves(self, sums: Floats, probes: int) -> tuple[Floats, Floats]:
         return sums[..., :probes], sums[..., probes:]
@@ -280,7 +289,7 @@ class SealedGallery(EncodedGallery):
         """Take whole groups in.
 
         Args:
-            ciphertexts: (groups, split, 2, primes, 4096) in slots, of `seal_group`.
+            ciphertexts: (groups, primes, 4096, split, 2) in slots, of `seal_groups`.
             people: How many they hold, from the first place on.
 
         Returns:
@@ -294,13 +303,11 @@ class SealedGallery(EncodedGallery):
             raise UsageError(
                 f"{people} people do not fill {len(ciphertexts)} groups.", hint="Send the groups that they fill."
             )
-        start, done = self.places, 0
-        taken = np.arange(len(ciphertexts) * self.layout.group) < people
-        for block in self._grow(len(ciphertexts), taken):
-            groups = block.shape[2] // 2
-            part = ciphertexts[done : done + groups].transpose(3, 4, 2, 0, 1)  # primes, slots, halves, groups, pieces
-            block[:] = part.reshape(block.shape)
-            done += groups
+        start, size = self.places, self.layout.group
+        for part in in_parts(len(ciphertexts), BLOCK):
+            # primes, slots, halves, groups, pieces
+            block = np.ascontiguousarray(ciphertexts[part].transpose(1, 2, 4, 0, 3))
+            self._fill(block.reshape(*block.shape[:2], -1, self.layout.split), people - part.start * size)
         return list(range(start, start + people))
 
     def change(self, place: int, ciphertexts: Residues, *, taken: bool) -> None:
@@ -308,7 +315,7 @@ class SealedGallery(EncodedGallery):
 
         Args:
             place: Of the person who is added, renewed or erased.
-            ciphertexts: (split, 2, primes, 4096) in slots, of `seal_change`.
+            ciphertexts: (primes, 4096, split, 2) in slots, of `seal_groups`.
             taken: Whether somebody stands there afterwards.
 
         Raises:
@@ -317,12 +324,12 @@ class SealedGallery(EncodedGallery):
         if not 0 <= place < self.places:
             raise UsageError(f"There is no place {place}.", hint="Send a new group.")
         self._check_ciphertexts(ciphertexts[None])
-        self._add(place // self.layout.group, ciphertexts.transpose(2, 3, 1, 0))
+        self._add(place // self.layout.group, ciphertexts.swapaxes(2, 3))
         self._taken[place] = taken
 
     def _check_ciphertexts(self, ciphertexts: Residues) -> None:
-        wanted = (self.layout.split, 2, len(PRIMES), DEGREE)
-        if ciphertexts.ndim != 5 or ciphertexts.shape[1:] != wanted or not is_reduced(ciphertexts, 3):
+        wanted = (len(PRIMES), DEGREE, self.layout.split, 2)
+        if ciphertexts.ndim != 5 or ciphertexts.shape[1:] != wanted or not is_reduced(ciphertexts, 1):
             raise UsageError("A sealed group has another form.", hint="Seal it for this gallery's layout.")
 
     def check(self, probes: NDArray[np.uint32] | Templates) -> None:
@@ -334,12 +341,42 @@ class SealedGallery(EncodedGallery):
     def _factors(self, probes: NDArray[np.uint32] | Templates, place: int) -> Floats:
         columns = np.stack([self.layout.probe(one.astype(np.int16)) for one in probes], axis=2)
         values = transforms()[place].forward(columns.reshape(DEGREE, -1))
-        return halved(values.reshape(columns.shape))
+        return halved(values.reshape(columns.shape).astype(np.uint32))
 
     def _halves(self, sums: Floats, probes: int) -> tuple[Floats, Floats]:
         groups = sums.shape[1] // 2
         return sums[:, :groups], sums[:, groups:]
 
 
-LARGEST_SCORE = 1 << (PLAIN_BITS - 1)
-"""Scores and thresholds together stay below it, so that a sign is one bit."""
+def seal_groups(key: SecretKey, layout: Layout, templates: Templates) -> Residues:
+    """Groups of people as a cloud keeps them, encrypted by SEAL, 1 ms a template.
+
+    Args:
+        key: The owner's.
+        layout: Of the cloud's gallery.
+        templates: (N, dimension).
+
+    Returns:
+        (groups, primes, 4096, split, 2) in slots, for `SealedGallery.add_groups`.
+    """
+    parts = in_parts(len(templates), layout.group)
+    return np.stack([key.encrypt(layout.pack(templates[part])) for part in parts])
+
+
+def seal_change(key: SecretKey, layout: Layout, place: int, difference: NDArray[np.int32]) -> Residues:
+    """One person's block, or a difference of two, for `SealedGallery.change`.
+
+    Args:
+        key: The owner's.
+        layout: Of the cloud's gallery.
+        place: Of the person.
+        difference: (dimension,): the template to add, less the one that stands there.
+    """
+    return key.encrypt(layout.pack(alone(layout, place, difference)))
+
+
+def alone(layout: Layout, place: int, template: NDArray[np.int32]) -> NDArray[np.int32]:
+    """A group of one person."""
+    made = np.zeros((layout.group, layout.dimension), np.int32)
+    made[place % layout.group] = template
+    return made

@@ -12,16 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bauta.encrypted.parameters import DEGREE, HALF, MODULUS, PLAIN_BITS, PRIMES
-from bauta.encrypted.transform import Floats, reduce, split
+from bauta.encrypted.transform import Floats, reduce
 
 Residues = NDArray[np.uint32]
 
 _CACHED = 1 << 17  # numbers that are widened at once
 
 
-def halved(factors: Floats) -> Floats:
+def halved(factors: Residues) -> Floats:
     """(slots, pieces, columns) residues as what `accumulate` takes: lower halves, then upper ones."""
-    return np.concatenate(split(factors), axis=-1)
+    columns = factors.shape[-1]
+    made = np.empty((*factors.shape[:-1], 2 * columns))
+    made[..., :columns] = factors & np.uint32((1 << HALF) - 1)
+    made[..., columns:] = factors >> np.uint32(HALF)
+    return made
 
 
 def accumulate(stored: Residues, factors: Floats, prime: int) -> Floats:

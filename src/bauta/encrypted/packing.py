@@ -74,7 +74,7 @@ class Layout:
         """Bytes of the answer: all of c1, and of c0 the coefficients that hold scores."""
         return self.groups(people) * (DEGREE + self.group) * RESIDUE
 
-    def pack(self, templates: Templates) -> NDArray[np.float64]:
+    def pack(self, templates: NDArray[np.signedinteger]) -> NDArray[np.float64]:
         """The polynomials of one group.
 
         Args:

@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bauta.encrypted.kernel import SLOT_OF, Residues, is_reduced, joined, scaled
+from bauta.encrypted.kernel import SLOT_OF, Residues, in_parts, is_reduced, joined, scaled
 from bauta.encrypted.masking import random_errors
 from bauta.encrypted.parameters import CENTRED_BITS, DEGREE, PLAIN, PRIMES, SCHEME, SPECIAL_PRIME, VERSION, require_secure
 from bauta.encrypted.transform import multiply, reduce, transforms
@@ -153,17 +153,17 @@ class SecretKey:
             polynomials: (4096, rows) whole coefficients.
 
         Returns:
-            (rows, 2, primes, 4096) in slots.
+            (primes, 4096, rows, 2) in slots.
         """
         sealapi, _ = seal()
         rows = polynomials.shape[1]
-        made = np.empty((rows, 2, len(PRIMES), DEGREE), np.uint32)
+        made = np.empty((rows, 2 * len(PRIMES) * DEGREE), np.uint32)
         for row in range(rows):
             answer = sealapi.Ciphertext()
             self._encryptor.encrypt_symmetric(sealapi.Plaintext(_text(polynomials[:, row])), answer)
-            read = answer.dyn_array().at
-            made[row].flat[:] = np.fromiter(map(read, range(made[row].size)), np.uint32, made[row].size)
-        return to_slots(made)
+            made[row] = np.fromiter(map(answer.dyn_array().at, range(made.shape[1])), np.uint32, made.shape[1])
+        parts = made.reshape(rows, 2, len(PRIMES), DEGREE).transpose(2, 3, 0, 1)
+        return to_slots(np.ascontiguousarray(parts))
 
     def decrypt(self, first: Residues, second: Residues, step: int) -> NDArray[np.uint32]:
         """Plaintext coefficients.
@@ -216,12 +216,12 @@ _REVERSED = [int(f"{one:012b}"[::-1], 2) for one in range(DEGREE)]  # SEAL's ord
 
 
 def to_slots(coefficients: Residues) -> Residues:
-    """Residues (rows, 2, primes, 4096), transformed."""
-    rows, halves, primes, _ = coefficients.shape
+    """Residues (primes, 4096, rows, 2), transformed."""
     made = np.empty_like(coefficients)
     for place, each in enumerate(transforms()):
-        flat = coefficients[:, :, place].reshape(rows * halves, DEGREE).T.astype(np.float64, order="C")
-        made[:, :, place] = each.forward(flat).T.reshape(rows, halves, DEGREE)
+        flat = coefficients[place].reshape(DEGREE, -1)
+        for part in in_parts(flat.shape[1], 256):
+            made[place].reshape(flat.shape)[:, part] = each.forward(flat[:, part].astype(np.float64))
     return made
 
 
