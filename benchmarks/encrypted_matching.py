@@ -74,8 +74,9 @@ def measure(people: int) -> dict[str, Any]:
     def shares() -> Any:
         return np.concatenate(
             [
-                decrypt(a.first[0].transpose(1, 2, 0), np.ascontiguousarray(a.second[0].transpose(1, 2, 0)), layout.width)
-                .T.reshape(-1)
+                decrypt(
+                    a.first[0].transpose(1, 2, 0), np.ascontiguousarray(a.second[0].transpose(1, 2, 0)), layout.width
+                ).T.reshape(-1)
                 for a in answers
             ]
         )[None]
@@ -96,7 +97,7 @@ def measure(people: int) -> dict[str, Any]:
 
     found = clock("compare", compare)
     first = np.flatnonzero(wanted[0] >= THRESHOLD)
-    del answers
+    answers.clear()
     eight = np.stack([door.secret.encrypt(layout.probe(one)) for one in probes])
 
     def together() -> int:

@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from encrypted_parties import door_to, faces, keys, scores, sealed_probes, server_of
 
 from bauta.encrypted.budget import Budget
 from bauta.encrypted.encoded import PlainGallery
-from bauta.encrypted.kernel import accumulate, halved, joined, scaled
+from bauta.encrypted.kernel import accumulate, halved, joined
 from bauta.encrypted.masking import mask, random_errors, random_ternary
 from bauta.encrypted.packing import Layout
 from bauta.encrypted.parameters import DEGREE, MODULUS, PLAIN, PRIMES
 from bauta.encrypted.quantisation import quantise, require_unit
 from bauta.encrypted.transform import multiply, reduce, transforms
 from bauta.errors import BautaError
+from encrypted_parties import door_to, faces, keys, scores, sealed_probes, server_of
 
 WORKS, FAILS = 0.85, 0.15
 LAYOUT = Layout(512, 1)  # eight templates in a polynomial, and one ciphertext: the attacker's best case
@@ -133,7 +133,9 @@ def test_the_same_probe_twice_shows_nothing_new() -> None:
     gallery.add(quantise(faces(8)))
     sealed = sealed_probes(gallery, quantise(faces(1, seed=1)))
     one, other = (next(gallery.answer(sealed, keys()[1].public)) for _ in range(2))
-    differences = [(a.astype(np.int64) - b) % PRIMES[0] for a, b in ((one.first, other.first), (one.second, other.second))]
+    differences = [
+        (a.astype(np.int64) - b) % PRIMES[0] for a, b in ((one.first, other.first), (one.second, other.second))
+    ]
     assert abs(differences[1].mean() / PRIMES[0] - 0.5) < 0.02
     assert not (one.share == other.share).all()
     step = gallery.layout.width

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from encrypted_parties import faces, keys, plain_scores, scores, sealed_probes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from bauta.encrypted.scheme import PublicKey, SecretKey, seal
 from bauta.encrypted.transform import reduce, transforms
 from bauta.encrypted.workers import ShardedGallery
 from bauta.errors import InternalError, NumericalFailure, UsageError
+from encrypted_parties import faces, keys, plain_scores, scores, sealed_probes
 
 
 def test_parameters_below_128_bits_are_refused() -> None:
@@ -194,7 +194,9 @@ def require_equal(got: Any, wanted: Any) -> None:
     assert (got != wanted).mean() < 0.01
 
 
-@pytest.mark.parametrize(("dimension", "split", "people"), [(512, 1, 20), (512, 16, 300), (128, 32, 2000), (100, 4, 70)])
+@pytest.mark.parametrize(
+    ("dimension", "split", "people"), [(512, 1, 20), (512, 16, 300), (128, 32, 2000), (100, 4, 70)]
+)
 def test_scores_of_a_plain_gallery_are_those_of_numpy(dimension: int, split: int, people: int) -> None:
     gallery = PlainGallery(Layout(dimension, split))
     enrolled, probes = quantise(faces(people, dimension)), quantise(faces(2, dimension, seed=1))
@@ -236,9 +238,7 @@ def test_a_sealed_gallery_is_searched_and_changed_by_who_cannot_read_it() -> Non
     require_equal(got, plain_scores(probes, enrolled))
     gallery.change(5, seal_change(secret, layout, 5, -enrolled[5].astype(np.int32)), taken=False)
     enrolled[5] = 0
-    require_equal(
-        scores(gallery.answer(probes, keys()[1].public), layout.width, 40), plain_scores(probes, enrolled)
-    )
+    require_equal(scores(gallery.answer(probes, keys()[1].public), layout.width, 40), plain_scores(probes, enrolled))
     assert gallery.people == 39
     with pytest.raises(UsageError, match="norm"):
         list(gallery.answer((probes * 3).astype(np.int16), keys()[1].public))

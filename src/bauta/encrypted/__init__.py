@@ -1,1 +1,1 @@
-"""Matching under encryption: a door learns whether a gallery knows a face, and neither side learns more (CryptoMask)."""
+"""Matching under encryption (CryptoMask): a door learns whether a gallery knows a face, neither side learns more."""

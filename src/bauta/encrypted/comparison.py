@@ -68,13 +68,15 @@ class Side:
             raise UsageError("The peer sent another length than the circuit has.", hint="Run one version on both.")
         opened = np.frombuffer(theirs, np.uint8).reshape(mine.shape)
         # x y = x (y^b) ^ b (x^a) ^ ... : the door has a (y^b) ^ c, the server y (x^a) ^ d.
-        return ((one & opened) ^ other) if self._door else ((mine & opened) ^ other)
+        share: Bits = ((one if self._door else mine) & opened) ^ other
+        return share
 
     def both(self, x: Bits, y: Bits) -> Talk:
         """Shares of x AND y, both shared: two crossings and what each side has itself."""
         pair = np.stack([x, y]) if self._door else np.stack([y, x])
         crossed = yield from self.cross(pair)
-        return (x & y) ^ crossed[0] ^ crossed[1]
+        share: Bits = (x & y) ^ crossed[0] ^ crossed[1]
+        return share
 
     def decide(self, values: NDArray[np.uint32], mode: Mode) -> Talk:
         """This side's share of the answer.
@@ -111,7 +113,8 @@ class Side:
             rest_made, rest_spread = made[2 * pairs :], spread[2 * pairs :]
             made = np.concatenate([high_made ^ answer[:pairs], rest_made])
             spread = np.concatenate([spread[:1], answer[pairs:], rest_spread])
-        return made[0]
+        carry: Bits = made[0]
+        return carry
 
     def _first(self, lanes: Bits, mode: Mode) -> Talk:
         """A tournament of halves, which are neighbours where lanes stand in reversed order of bits."""
@@ -144,7 +147,7 @@ def _halves(lanes: Bits, count: int) -> tuple[Bits, Bits]:
     """The first `count` lanes and the others; the last byte is cut by bits."""
     if count >= 8:
         return lanes[..., : count // 8], lanes[..., count // 8 :]
-    return lanes >> count, lanes & np.uint8((1 << count) - 1)
+    return (lanes >> count).astype(np.uint8), lanes & np.uint8((1 << count) - 1)
 
 
 def door_values(decrypted: NDArray[np.uint32]) -> NDArray[np.uint32]:

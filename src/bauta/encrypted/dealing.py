@@ -89,7 +89,9 @@ class DealerService:
         key_id, _, role = HELLO.unpack(hello)
         key = self._keys.get(key_id)
         if key is None or role not in set(Role):
-            raise PeerError("This key is not registered here.", hint="Give dealer.key of the same keygen to the dealer.")
+            raise PeerError(
+                "This key is not registered here.", hint="Give dealer.key of the same keygen to the dealer."
+            )
         link.use(key.door if role == Role.DOOR else key.server)
         link.check(header, hello, seal)
         welcome = nonce()

@@ -246,7 +246,9 @@ class PlainGallery(EncodedGallery):
         size, split = self.layout.group, self.layout.split
         together = max(1, _ROWS // split)
         for part in in_parts(block.shape[2], together):
-            packed = [self.layout.pack(templates[one * size : (one + 1) * size]) for one in range(part.start, part.stop)]
+            packed = [
+                self.layout.pack(templates[one * size : (one + 1) * size]) for one in range(part.start, part.stop)
+            ]
             polynomials = np.concatenate(packed, axis=1)
             for place, each in enumerate(transforms()):
                 block[place, :, part] = each.forward(polynomials).reshape(DEGREE, len(packed), split)
@@ -263,18 +265,19 @@ class PlainGallery(EncodedGallery):
         each = transforms()[0]
         polynomials = each.inverse(self._rows(group)[0, :, 0].astype(np.float64))
         polynomials[polynomials > each.prime // 2] -= each.prime
-        return self.layout.unpack(polynomials)[inside]
+        made: Templates = self.layout.unpack(polynomials)[inside]
+        return made
 
     def check(self, probes: NDArray[np.uint32] | Templates) -> None:
         """See `EncodedGallery.check`."""
         if probes.ndim != 5 or probes.shape[1:] != (len(PRIMES), DEGREE, self.layout.split, 2):
             raise UsageError("A probe has another form.", hint="Encrypt it for this gallery's layout.")
-        if probes.dtype != np.uint32 or not is_reduced(probes, 1):
+        if probes.dtype != np.uint32 or not is_reduced(probes.astype(np.uint32, copy=False), 1):
             raise UsageError("A probe is not a ciphertext: a residue is too large.", hint="Encrypt it again.")
 
     def _factors(self, probes: NDArray[np.uint32] | Templates, place: int) -> Floats:
         columns = probes[:, place].transpose(1, 2, 3, 0)  # slots, pieces, halves, probes
-        return halved(columns.reshape(DEGREE, self.layout.split, -1))
+        return halved(columns.reshape(DEGREE, self.layout.split, -1).astype(np.uint32, copy=False))
 
     def _halves(self, sums: Floats, probes: int) -> tuple[Floats, Floats]:
         return sums[..., :probes], sums[..., probes:]

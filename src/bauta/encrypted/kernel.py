@@ -57,7 +57,8 @@ def joined(residues: Residues) -> NDArray[np.int64]:
     """Residues (primes, ...) as whole numbers below the modulus (Chinese remainders)."""
     first, second = PRIMES
     low, high = (part.astype(np.int64) for part in residues)
-    return low + first * ((high - low) * pow(first, -1, second) % second)
+    made: NDArray[np.int64] = low + first * ((high - low) * pow(first, -1, second) % second)
+    return made
 
 
 def scaled(values: NDArray[np.int64]) -> NDArray[np.uint32]:

@@ -83,7 +83,9 @@ class _Key:
             raise UsageError(f"{path} is not a key of encrypted matching.", hint=_MAKE)
         _, version, kind, key_id, length = _HEADER.unpack_from(whole)
         if version != VERSION:
-            raise UsageError(f"{path} has version {version}; this Bauta has {VERSION}.", hint="Update, or make new keys.")
+            raise UsageError(
+                f"{path} has version {version}; this Bauta has {VERSION}.", hint="Update, or make new keys."
+            )
         if hashlib.sha256(whole[:-DIGEST]).digest() != whole[-DIGEST:] or len(whole) != _HEADER.size + length + DIGEST:
             raise UsageError(f"{path} is damaged.", hint="Take another copy of it, or make new keys.")
         name = kind.rstrip(b"\0").decode("ascii", "replace")
@@ -225,7 +227,9 @@ def _read_private(path: Path) -> bytes:
             found = os.fstat(stream.fileno())
             content = stream.read(LONGEST + 1)
     except OSError as error:
-        raise UsageError(f"The key {path} cannot be read: {error.strerror or error}.", hint="Check the name.") from error
+        raise UsageError(
+            f"The key {path} cannot be read: {error.strerror or error}.", hint="Check the name."
+        ) from error
     if os.name == "posix" and stat.S_ISREG(found.st_mode) and found.st_mode & 0o027:
         raise UsageError(
             f"The key {path} is open to others than its owner (mode {stat.S_IMODE(found.st_mode):04o}).",

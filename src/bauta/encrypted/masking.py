@@ -38,7 +38,8 @@ def random_errors(rows: int) -> Floats:
     ones = np.uint64((1 << CENTRED_BITS) - 1)
     first = np.bitwise_count(drawn & ones).astype(np.float64)
     second = np.bitwise_count((drawn >> np.uint64(CENTRED_BITS)) & ones)
-    return (first - second).reshape(DEGREE, rows)
+    made: Floats = (first - second).reshape(DEGREE, rows)
+    return made
 
 
 def random_residues(shape: tuple[int, ...]) -> Residues:

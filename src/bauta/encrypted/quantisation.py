@@ -45,7 +45,8 @@ def quantise(embeddings: ArrayLike, *, what: str = "A probe") -> Templates:
             f"{what} has norm {norms[np.abs(norms - 1).argmax()]:.4g}, not 1.",
             hint="Divide embeddings by their norms.",
         )
-    return np.rint(values * SCALE).astype(np.int16)
+    made: Templates = np.rint(values * SCALE).astype(np.int16)
+    return made
 
 
 def require_unit(templates: Templates, *, what: str = "A probe") -> None:

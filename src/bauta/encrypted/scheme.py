@@ -23,7 +23,16 @@ from numpy.typing import NDArray
 
 from bauta.encrypted.kernel import SLOT_OF, Residues, in_parts, is_reduced, joined, scaled
 from bauta.encrypted.masking import random_errors
-from bauta.encrypted.parameters import CENTRED_BITS, DEGREE, PLAIN, PRIMES, SCHEME, SPECIAL_PRIME, VERSION, require_secure
+from bauta.encrypted.parameters import (
+    CENTRED_BITS,
+    DEGREE,
+    PLAIN,
+    PRIMES,
+    SCHEME,
+    SPECIAL_PRIME,
+    VERSION,
+    require_secure,
+)
 from bauta.encrypted.transform import multiply, reduce, transforms
 from bauta.errors import UsageError, as_bauta_error
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bauta.encrypted.budget import Budget
 from bauta.encrypted.comparison import Side, plan, server_values
@@ -15,7 +16,7 @@ from bauta.encrypted.exchange import compare, session_of
 from bauta.encrypted.keys import ServerKey
 from bauta.encrypted.messages import HELLO, MOST_PROBES, PLACES, Ask, Deployment, Facts, Role, Wish
 from bauta.encrypted.parameters import DEGREE, PRIMES
-from bauta.encrypted.quantisation import quantise_threshold
+from bauta.encrypted.quantisation import Templates, quantise_threshold
 from bauta.encrypted.triples import Tapes
 from bauta.encrypted.wire import Kind, Link, nonce
 from bauta.errors import BautaError, InternalError, PeerError, UsageError
@@ -82,7 +83,9 @@ class Server:
         key_id, _, role = HELLO.unpack(hello)
         key = self._keys.get(key_id)
         if key is None or role != Role.DOOR:
-            raise PeerError("This key is not registered here.", hint="Give server.key of the same keygen to the server.")
+            raise PeerError(
+                "This key is not registered here.", hint="Give server.key of the same keygen to the server."
+            )
         link.use(key.door)
         link.check(header, hello, seal)
         facts = Facts(self._deployment, self.gallery.layout, self.gallery.places, self._threshold)
@@ -116,6 +119,7 @@ class Server:
             raise PeerError("There is nobody to compare with.", hint="Enrol people, or name a place that there is.")
         self._budget.spend(key.id, ask.count)
         link.send(Kind.GRANTED, PLACES.pack(places))
+        probes: NDArray[np.uint32] | Templates
         if self._deployment is Deployment.CLOUD:
             content = link.receive(Kind.PROBES, 2 * ask.count * layout.dimension)
             probes = np.frombuffer(content, "<i2").astype(np.int16).reshape(ask.count, layout.dimension)
@@ -141,7 +145,9 @@ class Server:
     def _enrol(self, link: Link, ask: Ask) -> None:
         layout, gallery = self.gallery.layout, self._sealed()
         if not 0 < ask.count <= MOST_GROUPS or layout.groups(ask.place) != ask.count:
-            raise PeerError("These people do not fill these groups.", hint=f"Send at most {MOST_GROUPS} groups at once.")
+            raise PeerError(
+                "These people do not fill these groups.", hint=f"Send at most {MOST_GROUPS} groups at once."
+            )
         link.send(Kind.GRANTED, PLACES.pack(gallery.places))
         shape = (len(PRIMES), DEGREE, layout.split, 2)
         for group in range(ask.count):
@@ -158,9 +164,7 @@ class Server:
         link.send(Kind.GRANTED, PLACES.pack(gallery.places))
         content = np.frombuffer(link.receive(Kind.PROBES, layout.upload()), "<u4").astype(np.uint32, copy=False)
         with self.lock:
-            gallery.change(
-                ask.place, content.reshape(len(PRIMES), DEGREE, layout.split, 2), taken=bool(ask.count)
-            )
+            gallery.change(ask.place, content.reshape(len(PRIMES), DEGREE, layout.split, 2), taken=bool(ask.count))
         link.send(Kind.GRANTED, PLACES.pack(ask.place))
 
     def _sealed(self) -> SealedGallery:
