@@ -225,7 +225,6 @@ class PeerRefused(PeerError):
 
 
 EXTRAS = {
-    "cryptography": "gallery",
     "dlib": "dlib",
     "face_recognition_models": "dlib",
     "faiss": "bench",
@@ -233,7 +232,9 @@ EXTRAS = {
     "lightning_fabric": "train",
     "onnxscript": "train",
     "skimage": "demo",
+    "starlette": "web",
     "tenseal": "encrypted",
+    "uvicorn": "web",
 }
 """The extra in pyproject.toml that brings a module."""
 

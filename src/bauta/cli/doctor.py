@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bauta.recognizers.cards import RecognizerCard
 
 _PACKAGES = ("torch", "numpy", "onnxruntime", "opencv-python-headless", "pillow", "pillow-heif", "dlib-bin", "mtcnn")
-_EXTRAS = {"demo": ("skimage",), "train": ("lightning_fabric", "onnxscript")}
+_EXTRAS = {"demo": ("skimage",), "train": ("lightning_fabric", "onnxscript"), "web": ("starlette", "uvicorn")}
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,8 @@ def render(record: ReportRecord, original: FloatArray, saved: FloatArray) -> str
     """
     script = resources.files(__package__).joinpath("report.js").read_text(encoding="utf-8").strip()
     same_size = original.shape == saved.shape
-    # Of a photo of a hundred megapixels every fourth pixel shows what changed, and fits into memory.
-    step = slice(None, None, max(1, max(original.shape) // (4 * _PREVIEW)))
+    # Of a large photo every second or third pixel shows what changed, and takes a fraction of the memory.
+    step = slice(None, None, max(1, -(-max(original.shape) // (2 * _PREVIEW))))
     before, after = original[step, step], saved[step, step]
     factor = amplification(before, after) if same_size else 0
     return page_template("cloaking", "report.html.j2").render(
