@@ -444,7 +444,9 @@ def encrypted_table() -> str:
             " + ".join(parts),
             f"{cpu['answer_eight'] / 8:.2f}",
             f"{row['encode_us_each']:.0f}",
-            " / ".join(f"{row[name] / 1e6:.1f}" for name in ("up_bytes", "down_bytes", "comparison_bytes", "tape_bytes")),
+            " / ".join(
+                f"{row[name] / 1e6:.1f}" for name in ("up_bytes", "down_bytes", "comparison_bytes", "tape_bytes")
+            ),
             str(row["rounds"]),
             f"{row['gallery_bytes'] / 1e9:.2f} ({row['peak_bytes'] / 1e9:.1f})",
             " / ".join(f"{1000 * value:.1f}" for value in row["plain"].values()),

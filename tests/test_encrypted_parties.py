@@ -304,8 +304,9 @@ def test_a_server_survives_any_bytes(gallery: PlainGallery, content: bytes, fram
         connection.shutdown(socket.SHUT_WR)
         connection.settimeout(10)
         heard = b""
-        while piece := connection.recv(65536):
-            heard += piece
+        with suppress(ConnectionResetError):  # it had read as much as it wanted
+            while piece := connection.recv(65536):
+                heard += piece
     assert len(heard) < 1500
     assert b"server failed" not in heard  # nothing went wrong that was not foreseen
     assert not server._budget._spent
