@@ -13,6 +13,7 @@ from bauta.cli import configuration, photos, protect, values
 from bauta.cli.benchmark import bench
 from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_note, show_report, show_table
 from bauta.cli.doctor import doctor
+from bauta.cli.encrypted import encrypted
 from bauta.cli.galleries import galleries
 from bauta.cli.methods import show_method
 from bauta.cli.options import EPILOG, Json, Judges, References
@@ -42,6 +43,7 @@ templates.add_typer(templates_fit)
 templates.add_typer(galleries)
 templates.add_typer(templates_attack)
 app.add_typer(templates, name="templates")
+app.add_typer(encrypted, name="encrypted")
 
 
 def _version(asked: bool) -> None:
