@@ -141,6 +141,6 @@ def _writable() -> str:
 
 
 def _configuration() -> str:
-    from bauta.cli.configuration import files
+    from bauta.cli.configuration import file
 
-    return ", ".join(map(str, files())) or "no bauta.toml; everything has its own default"
+    return str(file() or "no bauta.toml; everything has its own default")
