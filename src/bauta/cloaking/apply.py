@@ -28,7 +28,7 @@ from bauta.cloaks.view import FaceView, Placement, cut_view
 from bauta.errors import BautaError, InvalidEdit, UsageError
 from bauta.faces.faces import Faces
 from bauta.judging.visibility import Visibility, measure
-from bauta.photo import Photo
+from bauta.photo import Photo, PixelArray
 from bauta.progress import Steps
 from bauta.settings import Settings
 
@@ -52,7 +52,7 @@ class Picture:
         grey: Whether the edit must be equal in the three channels.
     """
 
-    pixels: FloatArray
+    pixels: PixelArray
     landmarks: FloatArray
     grey: bool = False
 
@@ -70,7 +70,7 @@ class Change:
         seconds: Wall time of each edit: of its batch, divided by the faces in it.
     """
 
-    pixels: FloatArray = field(repr=False)
+    pixels: PixelArray = field(repr=False)
     edits: tuple[Edit, ...]
     placements: tuple[Placement, ...]
     kept: tuple[int, ...]
@@ -89,7 +89,7 @@ class Change:
         return tuple(edit.payload for edit in self.edits)
 
 
-def seen_of(pixels: FloatArray, landmarks: NDArray[np.floating], edit: Edit, placement: Placement) -> Visibility:
+def seen_of(pixels: PixelArray, landmarks: NDArray[np.floating], edit: Edit, placement: Placement) -> Visibility:
     """What people see of the edit of one face.
 
     Args:
@@ -143,7 +143,7 @@ def apply(
             and of which package.
         BautaError: whatever else the cloak raises.
     """
-    picture = Picture(photo.pixels, faces.landmarks, photo.grey)
+    picture = Picture(photo.parts, faces.landmarks, photo.grey)
     (change,) = edit_pictures(cloak, [picture], work, budget=budget, batch=batch)
     return Applied(photo.with_perturbation(change.delta), change)
 
@@ -171,7 +171,7 @@ def restore(cloak: Cloak[C], photo: Photo, faces: Faces, payloads: Sequence[byte
     def undo(views: Sequence[FaceView], places: Sequence[int], inner: Work) -> list[Edit]:
         return cloak.restore(views, [given.get(place, b"") for place in places], inner)
 
-    (change,) = edit_pictures(cloak, [Picture(photo.pixels, faces.landmarks, photo.grey)], work, ask=undo)
+    (change,) = edit_pictures(cloak, [Picture(photo.parts, faces.landmarks, photo.grey)], work, ask=undo)
     return Applied(photo.with_perturbation(change.delta), change)
 
 
@@ -188,7 +188,7 @@ def read(cloak: Cloak[C], photo: Photo, faces: Faces, work: Work) -> list[Readin
     require(type(cloak), _given(work), but=_NOT_AFTERWARDS)
     left = refused(cloak, photo, faces)
     views = [
-        cut_view(photo.pixels, landmarks, grey=photo.grey, spec=cloak.view)[0]
+        cut_view(photo.parts, landmarks, grey=photo.grey, spec=cloak.view)[0]
         for face, landmarks in enumerate(faces.landmarks)
         if face not in left
     ]
@@ -200,7 +200,7 @@ def refused(cloak: Cloak[C], photo: Photo, faces: Faces) -> dict[int, str]:
     reasons = {}
     for face, landmarks in enumerate(faces.landmarks):
         try:
-            cut_view(photo.pixels, landmarks, grey=photo.grey, spec=cloak.view)
+            cut_view(photo.parts, landmarks, grey=photo.grey, spec=cloak.view)
         except UsageError as error:
             reasons[face] = error.message
     return reasons
@@ -345,12 +345,12 @@ def _asked(
 # Putting edits together
 
 
-def merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> FloatArray:
+def merged(pixels: PixelArray, placed: Sequence[tuple[Edit, Placement]]) -> FloatArray:
     """What to add to a picture (H, W, 3) for all its edits.
 
     The first edits hold their ground where faces meet.
     """
-    delta = np.zeros(pixels.shape, pixels.dtype)  # whose pages take no memory until an edit reaches them
+    delta = np.zeros(pixels.shape, np.float32)  # whose pages take no memory until an edit reaches them
     for edit, placement in placed:
         patch, there = placement.patch(edit.delta).clip(-1, 1), delta[placement.rows, placement.columns]
         np.copyto(there, patch, where=np.abs(patch) > np.abs(there))
@@ -360,7 +360,7 @@ def merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> Floa
             held = _over(fields, placement)
             fields.append((_joined(held, placement.displacement(edit.warp)) - held, placement))
     # Window by window: one around all faces could be the whole photo.
-    shifts = np.zeros(pixels.shape, pixels.dtype)
+    shifts = np.zeros(pixels.shape, np.float32)
     for _, placement in fields:
         field = _over(fields, placement)
         still = (field == 0).all(axis=0)[..., None]
@@ -402,7 +402,7 @@ def _joined(held: FloatArray, added: FloatArray) -> FloatArray:
     return held
 
 
-def resample(pixels: FloatArray, field: FloatArray, top: int, left: int) -> FloatArray:
+def resample(pixels: PixelArray, field: FloatArray, top: int, left: int) -> FloatArray:
     """The picture as seen through a warp, by bicubic interpolation: sharp, and differentiable in torch alike.
 
     Args:

@@ -159,6 +159,7 @@ class Pipeline:
                 )
             clock.lap("mask")
             content = product.encode(metadata=settings.metadata)
+            del product  # before the file is read back: of a hundred megapixels it is hundreds of megabytes
             saved = read_photo(content)
             changed = [number for number in changed if number in making.treated]
             making.judged(self._answers(making.photo, saved, making.faces, changed, progress))
@@ -197,7 +198,7 @@ class Pipeline:
         """
         clock = Clock()
         original = original.cleared()
-        (height, width), (other_height, other_width) = original.pixels.shape[:2], protected.pixels.shape[:2]
+        (height, width), (other_height, other_width) = original.parts.shape[:2], protected.parts.shape[:2]
         if abs(other_width / width * height / other_height - 1) > 0.02:
             raise UsageError(
                 f"The protected photo has another shape ({other_width}x{other_height}) "
@@ -206,11 +207,13 @@ class Pipeline:
             )
         progress("looking for faces", 0, 1)
         faces, others = self.select(original)
-        refuse_another_photo(original.pixels, protected.pixels, faces)
-        elsewhere = find_elsewhere(protected.pixels, Faces.join([faces, others]), original.pixels.shape)
+        pixels = protected.parts[:, :]
+        refuse_another_photo(original.parts[:, :], pixels, faces)
+        elsewhere = find_elsewhere(pixels, Faces.join([faces, others]), original.parts.shape)
+        del pixels  # of two hundred megapixels they are gigabytes
         clock.lap("detection")
         answers = self._answers(original, protected, faces, range(len(faces)), progress)
-        embedded = search_embedded(protected.content, original.pixels, faces, self.judges, fmr=self.settings.fmr)
+        embedded = search_embedded(protected.content, original.parts, faces, self.judges, fmr=self.settings.fmr)
         results = [FaceResult.of(faces, number, answer) for number, answer in answers.items()]
         report = self._report(original, protected, faces.limits, results, bare=Faces.none(), spared=others, made=False)
         clock.lap("verification")
@@ -278,11 +281,12 @@ class Pipeline:
         """
         selection = self.settings.selection
         if selection.boxes:
-            given = Faces.join([face_from_box(photo.pixels, box) for box in selection.boxes])
-            found = detect_faces(photo.pixels)
+            pixels = photo.parts[:, :]
+            given = Faces.join([face_from_box(pixels, box) for box in selection.boxes])
+            found = detect_faces(pixels)
             others = given.elsewhere(found)
             return given, others if self.settings.others != "leave" else replace(others, limits=())
-        faces = detect_faces(photo.pixels)
+        faces = detect_faces(photo.parts[:, :])
         if not len(faces):
             raise NoFaceFound(
                 f"No face was found in {_name(photo)}.",
@@ -352,7 +356,7 @@ class Pipeline:
 
     def _embed(self, photo: Photo, faces: Faces) -> dict[str, FloatArray]:
         return {
-            member.name: member.judge.embed(extract_crops(photo.pixels, faces.landmarks, member.judge.card.template))
+            member.name: member.judge.embed(extract_crops(photo.parts, faces.landmarks, member.judge.card.template))
             for member in self.judges
         }
 
@@ -364,7 +368,7 @@ class Pipeline:
                 "No calibrated judge is there to tell faces apart.",
                 hint="Run `bauta recognizers calibrate`, or select faces with --largest or --box.",
             )
-        crops = extract_crops(photo.pixels, faces.landmarks, member.judge.card.template)
+        crops = extract_crops(photo.parts, faces.landmarks, member.judge.card.template)
         people = np.concatenate([self._selected(path)[member.name] for path in paths])
         similarity = member.judge.embed(crops) @ people.T
         return np.asarray(similarity.max(1) >= member.thresholds[SELECTION_FMR].cosine)
@@ -392,8 +396,8 @@ class Pipeline:
         steps = steps_of(progress, "judging the result")
         steps(0, len(CONDITIONS))
         answers = verify_faces(
-            original.pixels,
-            saved.pixels,
+            original.parts,
+            saved.parts,
             faces[np.array(numbers, dtype=np.int64)],
             self.judges,
             self.references,
@@ -425,8 +429,8 @@ class Pipeline:
             config=self.config.to_dict(),
             made=made,
             environment=environment(),
-            original=original.pixels,
-            saved=saved.pixels,
+            before=original.parts,
+            after=saved.parts,
             fitted=tuple(one.sha256 for one in self.fitted),
             limits=limits,
         )
@@ -439,7 +443,7 @@ def _numbers(asked: Iterable[int], treated: Collection[int]) -> NDArray[np.int64
 
 def _faces_of(path: Path | Photo) -> tuple[Photo, Faces]:
     photo = read_photo(path)
-    faces = detect_faces(photo.pixels)
+    faces = detect_faces(photo.parts[:, :])
     if not len(faces):
         raise UsageError(
             f"No face was found in the reference photo {photo.path or 'in memory'}.",
@@ -454,12 +458,12 @@ def view_of(photo: Photo, spec: ViewSpec) -> FaceView:
     Raises:
         UsageError: when it shows no face that is large enough.
     """
-    faces = detect_faces(photo.pixels)
+    faces = detect_faces(photo.parts[:, :])
     if not len(faces):
         raise UsageError(
             f"No face was found in {_name(photo)}.", hint="Give a photo that shows the person large and from the front."
         )
-    return cut_view(photo.pixels, faces.largest().landmarks[0], grey=photo.grey, spec=spec)[0]
+    return cut_view(photo.parts, faces.largest().landmarks[0], grey=photo.grey, spec=spec)[0]
 
 
 LEAST_SECRET = 16

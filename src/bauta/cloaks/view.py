@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from bauta.photo import PixelArray
+
     FloatArray = NDArray[np.float32]
 
 MAX_FOOTPRINT = 224
@@ -132,7 +134,7 @@ class Placement:
 
 
 def cut_view(
-    pixels: FloatArray, landmarks: FloatArray, *, grey: bool = False, spec: ViewSpec | None = None
+    pixels: PixelArray, landmarks: FloatArray, *, grey: bool = False, spec: ViewSpec | None = None
 ) -> tuple[FaceView, Placement]:
     """Cut the view of one face out of a photo.
 
