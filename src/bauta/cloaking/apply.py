@@ -6,7 +6,9 @@ need protected photos all come here.
 Of several faces that meet, the rules are ours. Where perturbations overlap, the stronger sample holds, since their sum
 would break the bound of both. Where warps overlap, the first face (the largest, as the pipeline orders them) keeps its
 warp, and those of later faces fade out before they reach it: choosing one or the other pixel by pixel would tear the
-picture. Should the sum still fold, the later warp is halved until it does not.
+picture. Should the sum still fold, the later warp is halved until it does not. A face inside of a much larger one, such
+as that of an identity card held before it, comes before that one and keeps all of its edit: otherwise nothing would be
+left of it.
 """
 
 from __future__ import annotations
@@ -37,6 +39,9 @@ C = TypeVar("C", bound=Settings)
 
 _NOT_AFTERWARDS: tuple[Need, ...] = ("surrogates", "message", "reference")
 """What only making an edit needs, and neither reading it nor taking it off."""
+
+_FADE = 0.1
+"""Over this part of the width of a face inside of a larger one, the larger one's edit fades out around it."""
 
 BATCH = 8
 """Faces optimised together: enough to be fast, few enough for photos with hundreds of them."""
@@ -348,11 +353,16 @@ def _asked(
 def merged(pixels: PixelArray, placed: Sequence[tuple[Edit, Placement]]) -> FloatArray:
     """What to add to a picture (H, W, 3) for all its edits.
 
-    The first edits hold their ground where faces meet.
+    The first edits hold their ground where faces meet; those of faces inside of much larger ones count as first.
     """
+    places = [placement for _, placement in placed]
+    placed = sorted(placed, key=lambda one: -sum(map(one[1].inside, places)))
     delta = np.zeros(pixels.shape, np.float32)  # whose pages take no memory until an edit reaches them
     for edit, placement in placed:
         patch, there = placement.patch(edit.delta).clip(-1, 1), delta[placement.rows, placement.columns]
+        for inner, place in placed:
+            if place.inside(placement):
+                patch = patch * _beside(inner, place, placement)[..., None]
         np.copyto(there, patch, where=np.abs(patch) > np.abs(there))
     fields: list[tuple[FloatArray, Placement]] = []
     for edit, placement in placed:
@@ -372,6 +382,20 @@ def merged(pixels: PixelArray, placed: Sequence[tuple[Edit, Placement]]) -> Floa
         np.clip(there + shift, -1, 1, out=there)
         shift[:] = 0  # where windows overlap, once
     return delta
+
+
+def _beside(edit: Edit, placement: Placement, window: Placement) -> FloatArray:
+    """(height, width) over a window, in [0, 1]: 0 where an edit reaches, 1 from a little beside it on."""
+    reached = (placement.patch(edit.delta) != 0).any(axis=2)
+    if edit.warp is not None:
+        reached |= (placement.displacement(edit.warp) != 0).any(axis=0)
+    free = np.ones((window.height, window.width), np.uint8)
+    top, left = placement.top - window.top, placement.left - window.left
+    rows, columns = (slice(max(0, at), max(0, at + side)) for at, side in zip((top, left), reached.shape, strict=True))
+    part = free[rows, columns]
+    part[reached[max(0, -top) :, max(0, -left) :][: part.shape[0], : part.shape[1]]] = 0
+    distance = cv2.distanceTransform(free, cv2.DIST_L2, 5)
+    return np.asarray(np.minimum(distance / np.float32(max(1, _FADE * placement.width)), 1), dtype=np.float32)
 
 
 def _over(fields: Sequence[tuple[FloatArray, Placement]], window: Placement) -> FloatArray:
