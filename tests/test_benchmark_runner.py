@@ -383,7 +383,7 @@ class TestCards:
             with pytest.raises(UsageError, match=r"not JSON|not complete"):
                 read_card(path)
         path.write_text(text.replace('"fmr": 0.01', '"fmr": "few"', 1), encoding="utf-8")
-        with pytest.raises(UsageError, match=r"fmr: 'few' is no number"):
+        with pytest.raises(UsageError, match=r"fmr: 'few' is not a number"):
             read_card(path)
 
     def test_what_is_no_card_is_refused(self, tmp_path: Path) -> None:

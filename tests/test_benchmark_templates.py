@@ -334,7 +334,7 @@ def test_tables_and_the_page_show_every_row(data: Path, ran: Path) -> None:
 
 def test_the_ranking_puts_the_least_recovered_first_and_ranks_each_column(data: Path, ran: Path) -> None:
     cards = list(run_toy(data, ran).values())
-    assert ranking_rows(cards) == []  # two are no ranking
+    assert ranking_rows(cards) == []  # two are not a ranking
     feature, constant = sorted(cards, key=lambda card: not card["name"].endswith("feature"))
     assert ranking_rows([feature, feature, constant]) == []  # whom no decoder attacked
     better = copy.deepcopy(feature)

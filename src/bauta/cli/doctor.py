@@ -124,7 +124,7 @@ def _roles() -> str:
     roles = choose_roles(ProtectSettings())
     judges = [card.name for card in roles.judges if roles.thresholds[card.name] and card.name not in roles.attacked]
     attacked = ", ".join(card.name for card in roles.surrogates)
-    return f"{attacked} attacked; {', '.join(judges) or 'nobody independent'} judges"
+    return f"{attacked} attacked; {', '.join(judges) or 'no independent recogniser'} judges"
 
 
 def _writable() -> str:
