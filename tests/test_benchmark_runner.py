@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from bauta.benchmark.adaptive import protected
-from bauta.benchmark.engine.cards import Card, timeless, to_json, write_card
+from bauta.benchmark.engine.cards import Card, to_json, write_card
 from bauta.benchmark.engine.cards import read_card as read_any_card
 from bauta.benchmark.engine.compare import Difference
 from bauta.benchmark.engine.run import Job
@@ -32,6 +32,7 @@ from bauta.cloaks.base import load_cloak
 from bauta.errors import NotCalibrated, UnknownRecognizer, UsageError
 from bauta.faces.faces import Faces
 from protection_fakes import Negative, Stage, build_stage, person, write_photo
+from timeless import timeless
 
 PEOPLE = ("anna", "ben", "cleo", "dora", "emil")
 
