@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PICTURE_FOLDER = ROOT / "docs" / "images"
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-RECIPES = ("unnoticed", "portraits", "lfw", "surrogates", "robustness", "visibility")
+RECIPES = ("unnoticed", "portraits", "p3-mask", "lfw", "surrogates", "robustness", "visibility")
 LABELS = {
     "default": "**`tip-im`, as it is installed**",
     "combined": "the same, `--mode combined`",
@@ -428,7 +428,16 @@ def false_faces_table() -> str:
     return "\n".join(lines)
 
 
+def p3_attacks_table() -> str:
+    """What holders of pairs, or of many protected photos, get of a personalised mask."""
+    found = json.loads((RESULTS / "p3-attacks.json").read_text(encoding="utf-8"))
+    lines = ["| what is compared with clean photos of the person | matched |", "|---|---|"]
+    lines += [f"| {name} | {value:.1f} % |" for name, value in found["matched_percent"].items()]
+    return "\n".join(lines)
+
+
 TABLES = {
+    "p3-attacks": p3_attacks_table,
     "errors": errors_table,
     "main": main_table,
     "readme": readme_table,

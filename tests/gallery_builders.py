@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 
 from bauta.gallery.enrol import Gallery
-from bauta.gallery.keys import DeploymentKey, ScryptCost
+from bauta.keys import DeploymentKey, ScryptCost
 from bauta.templates.representation import Representation
 
 RECOGNIZER, PROTECTOR = "a" * 64, "b" * 64

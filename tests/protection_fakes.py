@@ -183,6 +183,8 @@ def build_stage(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
             "load_judge": FakeJudge,
             "load_surrogate": lambda card: card,
         },
+        "cloaking.fitting": {"detect_faces": stage.detect, "load_judge": FakeJudge},
+        "cloaking.people": {"find_card": stage.find, "load_judge": FakeJudge, "threshold": stage.threshold},
         "judging.verification": {"detect_faces": stage.detect},
     }.items():
         for name, fake in names.items():

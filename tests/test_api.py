@@ -31,7 +31,8 @@ stage = pytest.fixture(build_stage)
 def photo(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("bauta.cloaking.verbs.detect_faces", stage.detect)
-    monkeypatch.setattr("bauta.cloaking.verbs.load_surrogate", lambda card: toy_surrogate(1, card.name))
+    monkeypatch.setattr("bauta.cloaking.fitting.detect_faces", stage.detect)
+    monkeypatch.setattr("bauta.cloaking.fitting.load_surrogate", lambda card: toy_surrogate(1, card.name))
     declare(monkeypatch)
     return write_photo(tmp_path / "photo.png", "ann")
 
@@ -143,7 +144,9 @@ TEXTS = {"text", "empty", "zero byte", "literal"}
 FINE = {
     ("protect", "seed"): {"int"},
     ("protect", "budget"): {"none", "int", "float"},
-    ("fit", "seed"): {"int"},
+    ("fit", "seed"): {"int", "none"},
+    ("fit", "renew"): {"none"},
+    ("*", "opens"): {"none"},
     ("*", "options"): {"none"},
     ("*", "largest"): {"bool"},
     ("*", "message"): {"none"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,9 @@ stage = pytest.fixture(build_stage)
 def toys(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     declare(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    for module in ("bauta.cloaking.verbs", "bauta.benchmark.photos.measuring"):
+    for module in ("bauta.cloaking.fitting", "bauta.benchmark.photos.measuring"):
         monkeypatch.setattr(f"{module}.load_surrogate", lambda card: toy_surrogate(1, card.name))
-    for module in ("pipeline", "verbs"):
+    for module in ("pipeline", "verbs", "fitting"):
         monkeypatch.setattr(f"bauta.cloaking.{module}.detect_faces", stage.detect)
     for index in range(3):
         write_photo(Path(f"me/{index}.png"), "anna")
@@ -105,8 +106,12 @@ def test_teachers_count_as_attacked(stage: Stage) -> None:
         ProtectSettings(method="toy-veil", judges=("copy", "judge_two")), attacks=False, fitted_against={"judge_one"}
     )
     assert everyone.attacked == {"copy"}
-    fitted("--surrogates", "both")
+    mask = Fitted.load(fitted("--surrogates", "both"))
     stage.drop("judge_one", "judge_two", "copy", "attacked_one")
+    with pytest.raises(RecognizerError, match="judge_one"):  # whose face it is cannot be told any more
+        bauta.protect("photo.png", method="toy-veil", fitted=["me.mask"])
+    nameless = {name: part for name, part in mask.parts.items() if not name.startswith("subject.")}
+    replace(mask, parts=nameless).save("me.mask", overwrite=True)
     report = bauta.protect("photo.png", method="toy-veil", fitted=["me.mask"]).report
     assert report.verdict != "protected"
     assert [card["attacked"] for card in report.to_dict()["recognizers"]] == [True]
@@ -133,7 +138,7 @@ def test_another_fitted_file_is_another_product(capsys: pytest.CaptureFixture[st
         (2, ("fit", "magic", "me", "-o", "x"), "No cloak is called 'magic'"),
         (2, ("fit", "toy-veil", "me", "-o", "x", "--steps", "0"), "steps=0"),
         (2, ("fit", "toy-veil", "me", "-o", "x", "--amount", "1"), "toy-veil has no option --amount; negative has it"),
-        (2, ("fit", "toy-veil", "empty.png", "-o", "x"), "No face was found in empty.png"),
+        (3, ("fit", "toy-veil", "empty.png", "-o", "x"), "No face was found in empty.png"),
         (4, ("fit", "toy-veil", "nowhere", "-o", "x"), "nowhere"),
         (5, ("fit", "toy-veil", "me", "-o", "photo.png"), "photo.png exists already"),
         (2, ("protect", "photo.png", "--method", "toy-veil"), "toy-veil needs what it learned of the person"),

@@ -15,7 +15,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
-import bauta.gallery
 from bauta.cli import run
 from bauta.cloaking.outcomes import FRAGILE, WEAK
 from bauta.cloaking.roles import choose_roles
@@ -105,23 +104,13 @@ def test_dlib_is_left_out_where_it_is_not_installed(
 
 @pytest.mark.parametrize(
     ("arguments", "extra"),
-    [(["demo"], "demo"), (["templates", "key", "-o", "new.key"], "gallery"), (["train", "--help"], "")],
+    [(["demo"], "demo"), (["train", "--help"], "")],
 )
 def test_commands_name_the_extra_that_they_lack(tmp_path: Path, arguments: list[str], extra: str) -> None:
     said = bare(tmp_path, *arguments)
     assert said.returncode == (MissingExtra.exit_code if extra else 0), said.stderr
     assert f'pip install "bauta[{extra}]"' in said.stderr or not extra
     assert "Traceback" not in said.stderr
-
-
-def test_a_room_whose_packages_are_missing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    without(monkeypatch, "cryptography", *(name for name in sys.modules if name.startswith("cryptography.")))
-    for name in [name for name in sys.modules if name.startswith("bauta.gallery.")]:
-        monkeypatch.delitem(sys.modules, name)
-        monkeypatch.delattr(bauta.gallery, name.rpartition(".")[2], raising=False)
-    with pytest.raises(MissingExtra, match="cryptography") as caught:
-        _ = bauta.gallery.DeploymentKey
-    assert caught.value.hint == 'pip install "bauta[gallery]"'
 
 
 def test_a_module_that_no_extra_brings_is_a_defect() -> None:

@@ -14,8 +14,8 @@ from bauta.cli.run import run
 from bauta.errors import NumericalFailure, UsageError
 from bauta.gallery.enrol import Gallery, enrol_faces
 from bauta.gallery.files import write_gallery
-from bauta.gallery.keys import DeploymentKey
 from bauta.gallery.match import Matcher
+from bauta.keys import DeploymentKey
 from bauta.recognizers import calibration
 from bauta.recognizers.cards import format_card
 from bauta.templates.base import load_protector

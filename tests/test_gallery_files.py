@@ -35,8 +35,8 @@ from bauta.gallery.files import (
     seal_gallery,
     write_gallery,
 )
-from bauta.gallery.keys import DeploymentKey
 from bauta.gallery.sealing import OVERHEAD, RecordHeader, RecordSealer, new_id, subkey
+from bauta.keys import DeploymentKey
 from bauta.templates.representation import RowFormat
 from gallery_builders import CHEAP, key_of, rows, same, small_gallery, write_unsealed
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bauta.errors import BautaError, GalleryDamaged, OutputExists, UsageError, WrongKey
-from bauta.gallery.keys import DeploymentKey, ScryptCost, create_key_file
 from bauta.gallery.sealing import WrappedKey, new_data_key, new_id
+from bauta.keys import DeploymentKey, ScryptCost, create_key_file
 from gallery_builders import CHEAP, key_of
 
 PHRASE = "six words drawn at random here"

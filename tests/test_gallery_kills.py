@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bauta.gallery.keys import create_key_file
+from bauta.keys import create_key_file
 from bauta.recognizers.cards import format_card
 from conftest import faces
 from recognizer_builders import card_of, linear_model
@@ -29,7 +29,7 @@ from gallery_builders import key_of, same, small_gallery
 from bauta.cli.run import run
 from bauta.errors import WrongKey
 from bauta.gallery.files import read_gallery, rotate_gallery, write_gallery
-from bauta.gallery.keys import DeploymentKey
+from bauta.keys import DeploymentKey
 
 what, folder, kills, seed = sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
 path, keys = folder / "gallery.bauta", [key_of(0), key_of(1)]

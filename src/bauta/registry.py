@@ -86,6 +86,14 @@ METHODS: dict[str, MethodCard] = {
             target="bauta.cloaks.spatial:Spatial",
         ),
         MethodCard(
+            name="p3-mask",
+            kind="cloak",
+            summary="Mask fitted once to photos of a person, put on each new one at once, taken off with its key.",
+            paper="our design after Chow et al., Personalized Privacy Protection Mask Against Unauthorized Facial "
+            "Recognition, ECCV 2024 (Chameleon), which the preset chameleon follows",
+            target="bauta.cloaks.p3_mask:P3Mask",
+        ),
+        MethodCard(
             name="tip-im",
             kind="cloak",
             summary="Adversarial identity mask, optimised per photo against an ensemble of surrogates.",

@@ -285,6 +285,39 @@ def show(name: Annotated[str, typer.Argument(help="A recogniser; see `bauta reco
     print(f"Calibrated on {clean(origin.calibration_set)} ({origin.date}), SHA-256 {clean(origin.calibration_sha256)}")
 
 
+@recognizers.command("diversity")
+def diversity_(
+    folder: Annotated[Path, typer.Argument(help="A folder for each person, with aligned crops of 112x112 pixels.")],
+    names: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        values.names_option("Recognisers to choose from.", default="all that are here"),
+    ] = None,
+    team: Annotated[
+        Optional[list[int]],  # noqa: UP045
+        typer.Option("--team", help="Members of a team, 2, 3 and 4 by default. May be repeated."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show which recognisers fail on different faces: the team to attack with a mask that is fitted once."""
+    from dataclasses import asdict
+
+    from bauta.benchmark.diversity import diversity
+    from bauta.recognizers.catalog import find_card, list_recognizers
+
+    pool = values.chosen(names) if names else None
+    cards = [find_card(name) for name in pool] if pool else [c for c in list_recognizers() if c.weights.is_file()]
+    sizes = team or [size for size in (2, 3, 4) if size <= len(cards)] or [2]
+    with ProgressBar(1) as bar:
+        found = diversity(cards, folder, sizes=sizes, progress=bar.stage)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+        return
+    show_table(("RECOGNISER", "FAILS"), [(name, f"{n} of {found.probes}") for name, n in found.failures.items()])
+    print()
+    rows = [(", ".join(t.members), "none fails" if t.diversity is None else f"{t.diversity:.3f}") for t in found.teams]
+    show_table(("TEAM", "FOCAL DIVERSITY"), rows[:10])
+
+
 @recognizers.command()
 def export(
     name: Annotated[str, typer.Argument(help="A recogniser; see `bauta recognizers list`.")],

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from bauta.cli.console import clean, show_facts, show_notes, show_table
-from bauta.errors import UsageError
+from bauta.cli.secrets import AskPassphrase, PassphraseFile, gallery_key
 
 if TYPE_CHECKING:
-    from bauta.gallery import DeploymentKey
     from bauta.gallery.enrol import Gallery
 
 galleries = typer.Typer()
-
-NO_KEY = (
-    "Make one with `bauta templates key -o deployment.key`, keep it where the gallery is not, and give "
-    "--key deployment.key. (A passphrase: --ask-passphrase, or --passphrase-file.)"
-)
 
 Protector = Annotated[
     Path, typer.Argument(help="Folder of a fitted protector, or the name of one that ships.", show_default=False)
@@ -30,13 +23,6 @@ SealedGallery = Annotated[Path, typer.Argument(help="Gallery of `bauta templates
 Key = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(metavar="FILE", help="Key that seals the gallery, of `bauta templates key`."),
-]
-PassphraseFile = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(metavar="FILE", help="File with a passphrase, instead of a key."),
-]
-AskPassphrase = Annotated[
-    bool, typer.Option("--ask-passphrase", help="Ask for a passphrase, which is not shown, instead of a key.")
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Gallery to write, sealed.")]
 Aligned = Annotated[bool, typer.Option("--aligned", help="The photos are aligned 112x112 crops.")]
@@ -50,7 +36,7 @@ def make_key(
     ),
 ) -> None:
     """Make the key that galleries are sealed with: 32 random bytes that only you can read."""
-    from bauta.gallery.keys import create_key_file
+    from bauta.keys import create_key_file
 
     create_key_file(output)
     show_facts([("key", output)])
@@ -82,7 +68,7 @@ def protect(
     from bauta.gallery.files import require_free, write_gallery
     from bauta.templates.base import load_protector
 
-    secret = _secret(key, passphrase_file, ask_passphrase, new=True)
+    secret = gallery_key(key, passphrase_file, ask_passphrase, new=True)
     require_free(output, overwrite=overwrite)
     loaded = load_protector(protector)
     names, images = _faces(photos, aligned)
@@ -117,7 +103,7 @@ def match(
     from bauta.gallery.match import Matcher
     from bauta.templates.base import load_protector
 
-    secret = _secret(key, passphrase_file, ask_passphrase)
+    secret = gallery_key(key, passphrase_file, ask_passphrase)
     stored = read_gallery(gallery, secret)
     matcher = Matcher(load_protector(protector), fmr=fmr, threshold=threshold)
     if len(probes) == 1 and is_gallery(probes[0]):
@@ -175,8 +161,8 @@ def rotate(
     """Seal a gallery with another key, in place. No one has to be enrolled again."""
     from bauta.gallery.files import rotate_gallery
 
-    old = _secret(key, passphrase_file, ask_passphrase)
-    new = _secret(new_key, new_passphrase_file, ask_new_passphrase, new=True, prefix="new-")
+    old = gallery_key(key, passphrase_file, ask_passphrase)
+    new = gallery_key(new_key, new_passphrase_file, ask_new_passphrase, new=True, prefix="new-")
     key_id = rotate_gallery(gallery, old, new)
     show_facts([("gallery", gallery), ("key id", key_id)])
     show_notes(["copies of the gallery from before still open with the old key: destroy it once no gallery needs it."])
@@ -207,7 +193,7 @@ def upgrade(
     from bauta.gallery.upgrade import names_beside, read_unsealed
     from bauta.templates.base import load_protector
 
-    secret = _secret(key, passphrase_file, ask_passphrase, new=True)
+    secret = gallery_key(key, passphrase_file, ask_passphrase, new=True)
     require_free(output, overwrite=overwrite)
     maker = None if protector is None or old_key is None else load_protector(protector)
     made = read_unsealed(old, protector=maker, old_key=old_key)
@@ -222,44 +208,6 @@ def upgrade(
             "then delete the old one, and its copies.",
         ]
     )
-
-
-def _secret(
-    key: Path | None, passphrase_file: Path | None, ask: bool, *, new: bool = False, prefix: str = ""
-) -> DeploymentKey:
-    """The one key or passphrase of a command line, asked for twice where it seals something new."""
-    from bauta.gallery.keys import DeploymentKey
-
-    given = (key is not None) + (passphrase_file is not None) + ask
-    if given > 1:
-        raise UsageError(
-            f"A gallery has one key: --{prefix}key, --{prefix}passphrase-file and --ask-{prefix}passphrase "
-            "do not go together.",
-            hint="Give one of them.",
-        )
-    if key is not None:
-        return DeploymentKey.read(key)
-    if passphrase_file is not None:
-        return DeploymentKey.read_passphrase(passphrase_file)
-    if ask:
-        return DeploymentKey.from_passphrase(_ask("new passphrase" if prefix else "passphrase", twice=new))
-    if prefix:
-        raise UsageError(
-            "The new key is not given.",
-            hint="Make one with `bauta templates key -o new.key`, and give --new-key new.key.",
-        )
-    raise UsageError("Galleries are sealed with a key, and none is given.", hint=NO_KEY)
-
-
-def _ask(what: str, *, twice: bool) -> str:
-    from getpass import getpass
-
-    if not sys.stdin.isatty():  # where there is no terminal, it would be shown
-        raise UsageError(f"There is no terminal to ask for a {what}.", hint="Give a file with --passphrase-file.")
-    text = getpass(f"{what.capitalize()} of the gallery: ")
-    if twice and getpass("Once more: ") != text:
-        raise UsageError("The two passphrases differ.", hint="Run the command again.")
-    return text
 
 
 def _show(path: Path, gallery: Gallery, key_id: str) -> None:

@@ -43,7 +43,28 @@ Fitted = Annotated[
 ]
 Key = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option(metavar="FILE", help="The secret of a method that needs one.", rich_help_panel="Method"),
+    typer.Option(
+        metavar="FILE",
+        help="The secret of a method that needs one, or the key that a fitted file is sealed with.",
+        rich_help_panel="Method",
+    ),
+]
+MaskPassphraseFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--passphrase-file",
+        metavar="FILE",
+        help="File with the passphrase that a fitted file is sealed with.",
+        rich_help_panel="Method",
+    ),
+]
+AskMaskPassphrase = Annotated[
+    bool,
+    typer.Option(
+        "--ask-passphrase",
+        help="Ask for the passphrase that a fitted file is sealed with; it is not shown.",
+        rich_help_panel="Method",
+    ),
 ]
 Strength = Annotated[
     Literal["low", "medium", "high"],

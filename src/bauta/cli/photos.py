@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
 from bauta.cli import values
-from bauta.cli.console import ProgressBar, clean, show_facts, show_table
+from bauta.cli.console import ProgressBar, clean, show_facts, show_notes, show_table
 from bauta.cli.method_options import named_first, with_method_options
-from bauta.cli.options import Fitted, Json, Judges, Key, Seed, Strength, Surrogates
+from bauta.cli.options import AskMaskPassphrase, Fitted, Json, Judges, Key, MaskPassphraseFile, Strength, Surrogates
 from bauta.errors import OutputError, UsageError
 
 Holder = Annotated[
@@ -38,21 +39,46 @@ def fit(
     strength: Strength = "medium",
     surrogates: Surrogates = None,
     judges: Judges = None,
-    seed: Seed = 0,
+    key: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Key that the file is sealed with; made when it is not there."),
+    ] = None,
+    passphrase_file: MaskPassphraseFile = None,
+    ask_passphrase: AskMaskPassphrase = False,
+    renew: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            metavar="FILE",
+            help="Replace this mask by another one of the same person, with its settings, sealed with the same key; "
+            "photos that carry the old one are restored with the old file.",
+        ),
+    ] = None,
+    seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, help="Seed of everything random but secrets; drawn anew by default."),
+    ] = None,
     as_json: Json = False,
     options: dict[str, Any] | None = None,
 ) -> int:
     """Let a method learn a person once; its mask then goes on each new photo at once. Keep the file to yourself."""
-    from bauta.cloaking.verbs import fit as learn
-    from bauta.cloaking.verbs import require_fitting
+    from bauta.cli.secrets import mask_key, new_mask_key
+    from bauta.cloaking.fitting import fit as learn
+    from bauta.cloaking.fitting import require_fitting
+    from bauta.learning.fitted import Fitted as FittedFile
     from bauta.photo import find_photos
 
-    require_fitting(method)
+    made = require_fitting(method)
     if output.exists():
         raise OutputError(f"{output} exists already.", hint="Choose another name; a file is never replaced.")
     found = find_photos(photos)
     for problem in found.problems:
         raise problem
+    opens, before = None, None
+    if renew is not None:
+        opens = mask_key([renew], key, passphrase_file, ask_passphrase)
+        before = FittedFile.load(renew, method=method, version=made.version, key=opens)
+    elif made.sealed or key is not None or passphrase_file is not None or ask_passphrase:
+        opens = new_mask_key(key, passphrase_file, ask_passphrase)
     with ProgressBar(1) as bar:
         fitted = learn(
             method,
@@ -61,22 +87,43 @@ def fit(
             strength=strength,
             surrogates=values.names(surrogates),
             judges=values.names(judges),
+            renew=before,
             seed=seed,
             progress=bar.stage,
         )
-    fitted.save(output)
+    fitted.save(output, key=opens)
+    held = dict(fitted.provenance.training)
     facts = {
         "fitted": str(output),
         "method": fitted.method,
         "photos": len(found.photos),
         "sha256": fitted.sha256,
         "attacked": ", ".join(fitted.teachers),
+        "kept aside": _kept_aside(held),
     }
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(facts | {"held": held}, indent=2))
     else:
         show_facts(list(facts.items()))
+        if opens is not None:
+            show_notes([_KEEP])
     return 0
+
+
+_KEEP = (
+    "whoever has this file and what opens it can take the mask off your photos: keep both to yourself, and a copy of "
+    "each. Never publish a photo both with and without the mask."
+)
+
+
+def _kept_aside(held: Mapping[str, object]) -> str:
+    """How well the mask holds on photos that it was not fitted to, in a few words."""
+    if not held.get("compared"):
+        return "no photos: with six or more, some are kept aside to see how well the mask holds"
+    return (
+        f"{held['kept_aside']} photos: independent judges match {held['matched']} of {held['compared']} pairs with the "
+        f"mask, {held['matched_bare']} without"
+    )
 
 
 def restore(
@@ -87,18 +134,24 @@ def restore(
     method: Holder = None,
     fitted: Fitted = None,
     key: Key = None,
+    passphrase_file: MaskPassphraseFile = None,
+    ask_passphrase: AskMaskPassphrase = False,
     report: Where = None,
 ) -> int:
     """Take a mask off again, with what its owner holds. Nothing is overwritten."""
+    from bauta.cli.secrets import mask_key
     from bauta.cloaking.verbs import restore as undo
     from bauta.files import make_folder
 
     if report is not None and len(photos) > 1:
         raise UsageError("A report is of one photo.", hint="Restore that photo by itself.")
     landmarks = None if report is None else _landmarks(report)
+    held = tuple(fitted or ())
+    opens = mask_key(held, key if held else None, passphrase_file, ask_passphrase)
+    own = key if opens is None else None
     make_folder(output)
     for path in photos:
-        restored = undo(path, method=method, fitted=tuple(fitted or ()), key=key, landmarks=landmarks)
+        restored = undo(path, method=method, fitted=held, key=own, landmarks=landmarks, opens=opens)
         restored.save(output / path.with_suffix(restored.suffix).name)
         print(clean(output / path.with_suffix(restored.suffix).name))
     return 0

@@ -13,7 +13,18 @@ import typer
 from bauta.cli import values
 from bauta.cli.console import ProgressBar, clean, show_error, show_notes, show_outcomes, show_table
 from bauta.cli.method_options import named_by, with_method_options
-from bauta.cli.options import EPILOG, Fitted, Judges, Key, References, Seed, Strength, Surrogates
+from bauta.cli.options import (
+    EPILOG,
+    AskMaskPassphrase,
+    Fitted,
+    Judges,
+    Key,
+    MaskPassphraseFile,
+    References,
+    Seed,
+    Strength,
+    Surrogates,
+)
 from bauta.errors import UsageError
 from bauta.registry import DEFAULT_CLOAK
 
@@ -21,6 +32,7 @@ if TYPE_CHECKING:
     from bauta.cloaking.outcomes import Outcome
     from bauta.cloaking.rehearsal import Plan
     from bauta.cloaking.settings import ProtectSettings
+    from bauta.keys import DeploymentKey
 
 OUTPUT = Path("protected")
 STREAM = Path("-")
@@ -94,6 +106,8 @@ def protect(
     judges: Judges = None,
     fitted: Fitted = None,
     key: Key = None,
+    passphrase_file: MaskPassphraseFile = None,
+    ask_passphrase: AskMaskPassphrase = False,
     message: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="TEXT", help="What a method hides in the face.", rich_help_panel="Method"),
@@ -146,6 +160,7 @@ def protect(
         raise UsageError("Metadata is either kept or stripped.", hint="Give only one of the two options.")
     if quiet + verbose + as_json > 1:
         raise UsageError("--quiet, --verbose and --json exclude each other.", hint="Give one of them.")
+    own_key, opens = _keys(method, fitted, key, passphrase_file, ask_passphrase)
     policy = MetadataPolicy.PRIVATE
     if keep_metadata or strip_metadata:
         policy = MetadataPolicy.KEEP if keep_metadata else MetadataPolicy.STRIP
@@ -165,7 +180,8 @@ def protect(
         unlinkable=unlinkable,
         references=tuple(reference or ()),
         fitted=tuple(fitted or ()),
-        key=key,
+        opens=opens,
+        key=own_key,
         message=message,
         like=tuple(like or ()),
         budget=None if budget is None else values.seconds(budget),
@@ -179,6 +195,18 @@ def protect(
     return _protect(
         paths, folder, settings, jobs, not no_report, force=force, quiet=quiet, verbose=verbose, as_json=as_json
     )
+
+
+def _keys(
+    method: str, fitted: Sequence[Path] | None, key: Path | None, passphrase_file: Path | None, ask: bool
+) -> tuple[Path | None, DeploymentKey | None]:
+    """The secret of the method, and what opens fitted files: --key is one or the other."""
+    from bauta.cli.secrets import mask_key
+    from bauta.cloaks.base import load_cloak
+
+    if not fitted or "key" in load_cloak(method).needs:
+        return key, mask_key(fitted or (), None, passphrase_file, ask)
+    return None, mask_key(fitted, key, passphrase_file, ask)
 
 
 def _require_folder(output: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bauta.cloaking.apply import BATCH, Picture, apply, edit_pictures, merged, seen_of
 from bauta.cloaking.report_data import MaskFacts
@@ -60,6 +61,7 @@ class Making:
         cloaks: One, then the same with ever stronger settings.
         work: Makes what a cloak is given; each time with fresh random numbers.
         budget: Seconds that one face may take, all attempts together; None for no limit.
+        owners: Number of the fitted file that each face's mask is from; None when there is at most one.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Making:
         cloaks: Sequence[Cloak[Any]],
         work: Callable[[], Work],
         budget: float | None = None,
+        owners: Sequence[int] | NDArray[np.int64] | None = None,
     ) -> None:
         self.photo = photo
         self.faces = faces
@@ -80,6 +83,7 @@ class Making:
         self._cloaks = cloaks
         self._work = work
         self._budget = budget
+        self._owners = owners
         self._tried: dict[int, list[tuple[Mask, FaceVerification]]] = {}
         self._settled = False
 
@@ -92,13 +96,20 @@ class Making:
         """Make masks for these faces, as far as a view of each can be cut."""
         if not len(numbers):
             return
-        picture = Picture(self.photo.parts, self.faces.landmarks[list(numbers)], self.photo.grey)
-        limit = self._budget if budget is None else budget
-        (change,) = edit_pictures(self._cloaks[attempt], [picture], self._work(), budget=limit, batch=BATCH)
-        for place, edit, placement, seconds in zip(
-            change.kept, change.edits, change.placements, change.seconds, strict=True
-        ):
-            self.masks[numbers[place]] = Mask(edit, placement, seconds, attempt)
+        limit, work = self._budget if budget is None else budget, self._work()
+        for owner in sorted({self.owner(number) for number in numbers}):
+            own = [number for number in numbers if self.owner(number) == owner]
+            picture = Picture(self.photo.parts, self.faces.landmarks[own], self.photo.grey)
+            given = replace(work, fitted=work.fitted[owner : owner + 1])
+            (change,) = edit_pictures(self._cloaks[attempt], [picture], given, budget=limit, batch=BATCH)
+            for place, edit, placement, seconds in zip(
+                change.kept, change.edits, change.placements, change.seconds, strict=True
+            ):
+                self.masks[own[place]] = Mask(edit, placement, seconds, attempt)
+
+    def owner(self, number: int) -> int:
+        """Number of the fitted file that a face's mask is from."""
+        return 0 if self._owners is None else int(self._owners[number])
 
     def cover(self, numbers: Iterable[int], how: Cover, cause: Cause) -> None:
         """Cover these faces, with what is left of their masks taken off."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bauta.cloaking.apply import require
 from bauta.cloaking.making import Making
+from bauta.cloaking.people import People
 from bauta.cloaking.report import FaceResult, Report, environment
 from bauta.cloaking.report_data import FileFacts, MaskFacts, printable
 from bauta.cloaking.roles import choose_roles
@@ -42,6 +43,7 @@ from bauta.recognizers.calibration import calibrated
 from bauta.recognizers.ensemble import Ensemble
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
+from bauta.registry import DEFAULT_CLOAK
 
 FloatArray = NDArray[np.float32]
 
@@ -61,7 +63,8 @@ class Pipeline:
         self.settings = settings
         method = load_cloak(settings.method)
         self.fitted = tuple(
-            Fitted.load(path, method=settings.method, version=method.version) for path in settings.fitted
+            Fitted.load(path, method=settings.method, version=method.version, key=settings.opens)
+            for path in settings.fitted
         )
         if "surrogates" not in method.needs and settings.surrogates != "auto":
             raise UsageError(
@@ -78,6 +81,7 @@ class Pipeline:
         self.key = None if settings.key is None else read_secret(settings.key)
         teachers = {teacher for one in self.fitted for teacher in one.teachers}
         self.roles = choose_roles(settings, attacks="surrogates" in method.needs, fitted_against=teachers)
+        self.people = People(self.fitted, lambda: self.judges)
         self.config = method.configured(dict(settings.options), strength=settings.strength)
         self.cloak = method(self.config)
         self.album = Album() if settings.unlinkable else None
@@ -109,11 +113,12 @@ class Pipeline:
         chosen, others = self.select(photo)
         faces = Faces.join([chosen, others])
         clock.lap("detection")
-        making = Making(photo, faces, self._cloaks, lambda: self.work(progress), self.settings.budget)
+        owners = self.people.owners(photo, faces, sure=True)
+        making = Making(photo, faces, self._cloaks, lambda: self.work(progress), self.settings.budget, owners)
         content, saved = self._make(making, len(chosen), clock, progress)
         payloads = [making.masks[number].edit.payload if number in making.masks else b"" for number in making.treated]
         if destination is not None:
-            if any(payloads):
+            if any(payloads) and not self.people.secrets:
                 raise UsageError(
                     f"To take what {self.settings.method} does off again, something must be kept that a folder has no "
                     "place for.",
@@ -158,7 +163,7 @@ class Pipeline:
                     hint="Use a larger version of the photo, or cover such faces with --fallback blur.",
                 )
             clock.lap("mask")
-            content = product.encode(metadata=settings.metadata)
+            content = self.people.with_records(product.encode(metadata=settings.metadata), making, settings.metadata)
             del product  # before the file is read back: of a hundred megapixels it is hundreds of megabytes
             saved = read_photo(content)
             changed = [number for number in changed if number in making.treated]
@@ -300,6 +305,14 @@ class Pipeline:
             chosen = self._matches(photo, faces, selection.only)
         elif selection.keep:
             chosen = ~self._matches(photo, faces, selection.keep)
+        if self.people.known:
+            here = self.people.owners(photo, faces) >= 0
+            if chosen.any() and not (chosen & here).any() and self.settings.others == "leave":
+                raise NoFaceFound(
+                    f"No face in {_name(photo)} is of the person that the mask was fitted to.",
+                    hint=f"Fit a mask for whoever it shows, or protect it with --method {DEFAULT_CLOAK}.",
+                )
+            chosen = chosen & here
         if not chosen.any() and self.settings.others == "leave":
             raise NoFaceFound(
                 f"None of the {len(faces)} faces in {_name(photo)} is selected.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,6 +135,7 @@ def rehearse(sources: Sequence[Path], settings: ProtectSettings, *, progress: Pr
 def _pace(pipeline: Pipeline, photo: Photo, face: Faces) -> float:
     """Seconds that a face takes to be masked and judged, from a mask that is broken off after a few seconds."""
     work, judges = pipeline.work(silent), pipeline.judges
+    work = replace(work, fitted=work.fitted[:1])  # a face has the mask of one person
     picture = Picture(photo.parts, face.landmarks, photo.grey)
     edit_pictures(pipeline.cloak, [picture], work, budget=1e-3)  # the first step of all is slow
     began = time.monotonic()

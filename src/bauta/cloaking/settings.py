@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from bauta.errors import UsageError
+from bauta.keys import DeploymentKey
 from bauta.photo import MetadataPolicy, Photo
 from bauta.rates import FMRS
 from bauta.registry import DEFAULT_CLOAK
@@ -71,7 +72,8 @@ class ProtectSettings:
         unlinkable: Whether photos of one person that one run protects are moved apart, so that fewer match each other,
             as far as the method can. A photo's mask then depends on those before it.
         references: Other photos of the person, against which the result is judged.
-        fitted: What the method learned of people, files of `bauta fit`.
+        fitted: What the method learned of people, files of `bauta fit`; each mask goes on its person's faces only.
+        opens: Key or passphrase that the fitted files are sealed under.
         key: File with the secret of a method that needs one.
         message: The text that a method hides in the face.
         like: Photos of faces that the method goes by.
@@ -92,6 +94,7 @@ class ProtectSettings:
     unlinkable: bool = False
     references: tuple[Path | Photo, ...] = ()
     fitted: tuple[Path, ...] = ()
+    opens: DeploymentKey | None = None
     key: Path | None = None
     message: str | None = None
     like: tuple[Path | Photo, ...] = ()

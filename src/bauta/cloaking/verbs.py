@@ -15,23 +15,22 @@ from PIL import Image
 
 from bauta.calls import checked
 from bauta.cloaking import apply
-from bauta.cloaking.pipeline import Pipeline, read_secret, view_of
+from bauta.cloaking.pipeline import Pipeline, read_secret
 from bauta.cloaking.report import Report
-from bauta.cloaking.roles import choose_roles
+from bauta.cloaking.restoring import FaceRecord, open_records
 from bauta.cloaking.settings import Box, Fallback, Others, ProtectSettings, Selection, Strength
-from bauta.cloaks.base import Cloak, FitsPerson, Reading, Work, load_cloak
+from bauta.cloaks.base import Cloak, Reading, Work, load_cloak
 from bauta.errors import NoFaceFound, UsageError
 from bauta.faces.detection import detect_faces
 from bauta.faces.faces import Faces
 from bauta.files import PathLike, write_atomically
 from bauta.judging.findings import Verdict
+from bauta.keys import DeploymentKey
 from bauta.learning.fitted import Fitted
 from bauta.photo import MetadataPolicy, Photo, PhotoSource, read_photo
+from bauta.photo.attachment import attached
 from bauta.photo.files import SUFFIXES
-from bauta.progress import Progress, silent, steps_of
-from bauta.recognizers.calibration import calibrated
-from bauta.recognizers.ensemble import Ensemble
-from bauta.recognizers.surrogates import load_surrogate
+from bauta.progress import Progress, silent
 from bauta.registry import DEFAULT_CLOAK
 
 FloatArray = NDArray[np.float32]
@@ -127,6 +126,7 @@ def protect(
     fallback: Fallback = "none",
     others: Others = "leave",
     fitted: Paths = (),
+    opens: DeploymentKey | None = None,
     key: PathLike | None = None,
     message: str | None = None,
     like: Photos = (),
@@ -155,7 +155,8 @@ def protect(
         boxes: Faces given by hand, (x, y, width, height) in pixels of the upright photo.
         fallback: What covers a face that no mask protects.
         others: What is done to faces that the selection leaves out.
-        fitted: What the method learned of people, files that `fit` gave.
+        fitted: What the method learned of people, files that `fit` gave; each mask goes on its person's faces only.
+        opens: Key or passphrase that these files are sealed under.
         key: File with the secret of a method that needs one.
         message: Text that a method hides in the face.
         like: Photos of faces that a method goes by.
@@ -171,18 +172,19 @@ def protect(
         method=method,
         options=tuple((options or {}).items()),
         strength=strength,
-        surrogates=_names(surrogates),
-        judges=_names(judges),
+        surrogates=names_of(surrogates),
+        judges=names_of(judges),
         seed=int(seed),
         metadata=MetadataPolicy(metadata),
-        selection=Selection(largest, _photos(only), _photos(keep), tuple(map(_box, boxes))),
+        selection=Selection(largest, photos_of(only), photos_of(keep), tuple(map(_box, boxes))),
         fallback=fallback,
         others=others,
-        references=_photos(references),
+        references=photos_of(references),
         fitted=_paths(fitted),
+        opens=opens,
         key=None if key is None else Path(key),
         message=message,
-        like=_photos(like),
+        like=photos_of(like),
         budget=None if budget is None else float(budget),
     )
     source = read_photo(photo)
@@ -214,78 +216,10 @@ def verify(
     Raises:
         BautaError: see `bauta.errors` for what can be wrong.
     """
-    settings = ProtectSettings(surrogates=_names(surrogates), judges=_names(judges), references=_photos(references))
-    return Pipeline(settings).verify(read_photo(original), read_photo(protected), progress=progress)
-
-
-@checked
-def fit(
-    method: str,
-    photos: Photos,
-    *,
-    options: Options | None = None,
-    strength: Strength = "medium",
-    surrogates: Names = "auto",
-    judges: Names = "auto",
-    seed: int = 0,
-    progress: Progress = silent,
-) -> Fitted:
-    """Let a method learn a person once, from a few photos; the largest face of each counts.
-
-    >>> mask = bauta.fit("p3-mask", ["me/1.jpg", "me/2.jpg", "me/3.jpg"])  # doctest: +SKIP
-    >>> mask.save(Path("me.mask"))  # doctest: +SKIP
-    >>> bauta.protect("party.jpg", method="p3-mask", fitted=["me.mask"])  # doctest: +SKIP
-
-    Args:
-        method: Name of a method that fits; `bauta methods NAME` says whether one does.
-        photos: Of one person.
-        options: Settings of the method by name.
-        strength: How visible the mask may be.
-        surrogates: Recognisers to attack; what they say of the person's photos confirms nothing from then on.
-        judges: Recognisers that will judge, and so are not attacked.
-        seed: Of everything random.
-        progress: Called with (stage, done, total).
-
-    Raises:
-        UsageError: when the method fits nothing, or a photo shows no face.
-        BautaError: see `bauta.errors` for what else can be wrong.
-    """
-    made = require_fitting(method)
-    given = _photos(photos)
-    if not given:
-        raise UsageError("There are no photos to learn from.", hint="Give a few photos of one person.")
-    settings = ProtectSettings(surrogates=_names(surrogates), judges=_names(judges), seed=seed)
-    roles = choose_roles(settings)
-    views = []
-    for done, photo in enumerate(given):
-        progress("looking for faces", done, len(given))
-        views.append(view_of(read_photo(photo), made.view))
-    ensemble = Ensemble([load_surrogate(card) for card in roles.surrogates])
-    work = Work.seeded(
-        seed,
-        ensemble,
-        thresholds=calibrated(roles.surrogates, settings.fmr),
-        progress=steps_of(progress, "learning the person"),
+    settings = ProtectSettings(
+        surrogates=names_of(surrogates), judges=names_of(judges), references=photos_of(references)
     )
-    fitted: Fitted = made.fit(views, made.configured(options or {}, strength=strength), work)
-    # Whoever was attacked is a teacher, whatever the method says.
-    teachers = tuple(dict.fromkeys((*fitted.teachers, *ensemble.names)))
-    return replace(fitted, method=method, teachers=teachers, version=made.version)
-
-
-def require_fitting(method: str) -> Any:
-    """The class of a cloak that fits.
-
-    Raises:
-        UsageError: when there is none of that name, or it learns nothing of a person.
-    """
-    made = load_cloak(method)
-    if not issubclass(made, FitsPerson):
-        raise UsageError(
-            f"{method} learns nothing of a person: it makes each photo's mask anew.",
-            hint=f"Run `bauta protect --method {method}` at once.",
-        )
-    return made
+    return Pipeline(settings).verify(read_photo(original), read_photo(protected), progress=progress)
 
 
 @checked
@@ -298,6 +232,7 @@ def restore(
     landmarks: Landmarks | None = None,
     payloads: Sequence[bytes] = (),
     options: Options | None = None,
+    opens: DeploymentKey | None = None,
 ) -> Photo:
     """Take a mask off a protected photo; nothing is written until `Photo.save`.
 
@@ -308,18 +243,27 @@ def restore(
         method: That protected it; by default the one that a fitted file names.
         fitted: What the method learned, when it needs that.
         key: File with the secret, when it needs one.
-        landmarks: (N, 5, 2) of the edited faces, as `Protected.landmarks`; by default faces are looked for again, which
-            finds them a little beside.
+        landmarks: (N, 5, 2) of the edited faces, as `Protected.landmarks`; by default what the file says of them
+            counts, or faces are looked for again, which finds them a little beside.
         payloads: Of these faces, as `Protected.payloads`.
         options: Settings of the method by name, as they were when it protected.
+        opens: Key or passphrase that the fitted files are sealed under.
 
     Raises:
         UsageError: when the method's masks cannot be taken off, or something that it needs is missing.
         NoFaceFound: when the photo shows no face.
     """
-    cloak, work = _holder(method, fitted, key, options)
+    cloak, work = _holder(method, fitted, key, options, opens)
     source = read_photo(photo)
-    return apply.restore(cloak, source, _places(source, landmarks), payloads, work).photo
+    if landmarks is not None or not any(one.secret for one in work.fitted):
+        return apply.restore(cloak, source, _places(source, landmarks), payloads, work).photo
+    restored = source
+    for one, records in zip(work.fitted, _records(source, work.fitted), strict=True):
+        if records:
+            points = np.stack([record.landmarks for record in records])
+            given, kept = replace(work, fitted=(one,)), [record.payload for record in records]
+            restored = apply.restore(cloak, restored, _places(source, points), kept, given).photo
+    return restored
 
 
 @checked
@@ -331,6 +275,7 @@ def read(
     key: PathLike | None = None,
     landmarks: Landmarks | None = None,
     options: Options | None = None,
+    opens: DeploymentKey | None = None,
 ) -> list[Reading]:
     """What a method's edits of the faces in a photo say, a `Reading` for each face.
 
@@ -341,28 +286,63 @@ def read(
         key: File with the secret, when it needs one.
         landmarks: (N, 5, 2) of the faces; by default they are looked for.
         options: Settings of the method by name.
+        opens: Key or passphrase that the fitted files are sealed under.
 
     Raises:
         UsageError: when the method reads nothing, or something that it needs is missing.
         NoFaceFound: when the photo shows no face.
     """
-    cloak, work = _holder(method, fitted, key, options)
+    cloak, work = _holder(method, fitted, key, options, opens)
     source = read_photo(photo)
     return apply.read(cloak, source, _places(source, landmarks), work)
 
 
 def _holder(
-    method: str | None, fitted: Paths, key: PathLike | None, options: Options | None
+    method: str | None,
+    fitted: Paths,
+    key: PathLike | None,
+    options: Options | None,
+    opens: DeploymentKey | None,
 ) -> tuple[Cloak[Any], Work]:
     """A cloak, and work with what its owner holds."""
-    learned = [Fitted.load(path) for path in _paths(fitted)]
+    paths = _paths(fitted)
+    learned = tuple(Fitted.load(path, key=opens) for path in paths)
     name = method or (learned[0].method if learned else None)
     if name is None:
         raise UsageError("No method is named.", hint="Give --method NAME, or a fitted file, which names its own.")
     made = load_cloak(name)
-    checked = tuple(Fitted.load(path, method=name, version=made.version) for path in _paths(fitted))
-    work = Work.seeded(0, fitted=checked, key=None if key is None else read_secret(Path(key)))
+    for path, one in zip(paths, learned, strict=True):
+        one.require(name, made.version, str(path))
+    work = Work.seeded(0, fitted=learned, key=None if key is None else read_secret(Path(key)))
     return made(made.configured(options or {})), work
+
+
+def _records(photo: Photo, fitted: Sequence[Fitted]) -> list[list[FaceRecord]]:
+    """What a protected photo keeps of the faces of each owner.
+
+    Raises:
+        UsageError: when it keeps nothing that opens, or is of another size than it was.
+    """
+    sealed, name = attached(photo.content), str(photo.path or "The photo")
+    if not sealed:
+        raise UsageError(
+            f"{name} does not say where its faces had a mask: it has none, or was saved anew, or is in a format that "
+            "cannot say it.",
+            hint="Take the JPEG, PNG or WebP file that Bauta wrote.",
+        )
+    found = [open_records(sealed, one.secret) if one.secret else [] for one in fitted]
+    if not any(found):
+        raise UsageError(
+            f"{name} carries a mask, and another one than was given: another person's, or an earlier one.",
+            hint="Give the fitted file that it was protected with.",
+        )
+    for width, height in {record.size for records in found for record in records}:
+        if (width, height) != (photo.width, photo.height):
+            raise UsageError(
+                f"{name} has {photo.width} x {photo.height} pixels, and had {width} x {height} when it got its mask.",
+                hint="Take the file that Bauta wrote: a photo that was cropped or resized cannot be restored.",
+            )
+    return found
 
 
 def _places(photo: Photo, landmarks: Landmarks | None) -> Faces:
@@ -399,13 +379,14 @@ def _paths(paths: Paths) -> tuple[Path, ...]:
     return tuple(map(Path, [paths] if isinstance(paths, str | os.PathLike) else paths))
 
 
-def _photos(photos: Photos) -> tuple[Path | Photo, ...]:
+def photos_of(photos: Photos) -> tuple[Path | Photo, ...]:
     """Files as their paths, and what is in memory already as photos."""
     many = photos if isinstance(photos, Sequence) and not isinstance(photos, str | bytes) else [photos]
     return tuple(Path(one) if isinstance(one, str | os.PathLike) else read_photo(one) for one in many)
 
 
-def _names(names: Names) -> tuple[str, ...] | Literal["auto"]:
+def names_of(names: Names) -> tuple[str, ...] | Literal["auto"]:
+    """Names as settings keep them."""
     if names == "auto":
         return "auto"
     return (names,) if isinstance(names, str) else tuple(names)

@@ -225,6 +225,7 @@ class Cloak(ABC, Generic[C]):
         needs: What it must be given; without "surrogates" no recogniser is loaded for it.
         view: What it wants to be shown.
         aims: What its edits are for.
+        sealed: Whether what it learns is the key to its masks, which is stored sealed only.
         version: Of the parts in its `Fitted`; count it up when old ones can no longer be used.
 
     Args:
@@ -236,6 +237,7 @@ class Cloak(ABC, Generic[C]):
     needs: ClassVar[frozenset[Need]] = frozenset()
     view: ClassVar[ViewSpec] = ViewSpec()
     aims: ClassVar[tuple[Aim, ...]] = ("dodge",)
+    sealed: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
     def __init__(self, config: C | None = None) -> None:

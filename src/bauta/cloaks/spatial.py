@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from bauta.cloaks.view import FaceView
 
-_STRENGTHS: dict[Strength, dict[str, Any]] = {
+STRENGTHS: dict[Strength, dict[str, Any]] = {
     "low": {"displacement": 2.8, "strain": 0.12, "psnr": 36.0},
     "medium": {},
     "high": {"displacement": 5.2, "strain": 0.22, "psnr": 32.5},
@@ -66,7 +66,7 @@ class Spatial(Cloak[SpatialConfig]):
     @classmethod
     def at_strength(cls, strength: Strength, chosen: Collection[str] = ()) -> Mapping[str, Any]:
         """How far it moves, and floors of what is seen."""
-        return _STRENGTHS[strength]
+        return STRENGTHS[strength]
 
     @classmethod
     def escalations(cls, config: SpatialConfig) -> Sequence[SpatialConfig]:

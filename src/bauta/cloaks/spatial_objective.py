@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bauta.cloaks.base import Edit, Scalar, Work
 from bauta.cloaks.identity import IdentityLoss, stacked
+from bauta.cloaks.lightness import TYPICAL, Lightness, noticeable
 from bauta.cloaks.spatial_settings import SpatialConfig
 from bauta.cloaks.targets import composite_faces
 from bauta.cloaks.view import FaceView
@@ -18,9 +19,8 @@ from bauta.errors import NumericalFailure, UsageError
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.crops import alignments
 from bauta.objectives.descent import Values, descend
-from bauta.objectives.displacement import ControlPoints, carried, moved, within
+from bauta.objectives.displacement import ControlPoints, carried, moved
 from bauta.objectives.transports import Transport, gaussian_blur, jpeg, resize
-from bauta.objectives.visibility import just_noticeable
 
 EYES = 35.2378
 """Distance between the eyes in the ArcFace crop, in its pixels."""
@@ -50,11 +50,6 @@ def optimise(views: Sequence[FaceView], config: SpatialConfig, targets: Tensor |
     return problem.edits(run.values, run.iterations, stopped)
 
 
-TYPICAL = 0.066
-"""Just-noticeable difference of a typical face, by which budgets in dB are meant."""
-_MOST = 2.0  # times the face's mean
-_IRIS = 3.5  # radius, in crop pixels
-_FACE = ((56.0, 72.0), (32.0, 38.0))  # centre and half axes of the inner face, in crop pixels
 _RECEIVED: tuple[Transport, ...] = (lambda photos: jpeg(photos, 75), lambda photos: resize(photos, 0.45))
 
 
@@ -88,16 +83,7 @@ class Problem:
         # Without thresholds none can tell what is enough.
         self.margin = None if None in self.loss.limits else config.margin
         self.level = torch.full((len(views),), 1.0 if self.margin is None else config.least)
-        noticed = just_noticeable(self.images, [view.crop_pixel for view in views])
-        face = within(self.to_crop, (self.images.shape[2], self.images.shape[3]), *_FACE) * self.inside
-        # Of a face that is cut off by the border there may be hair alone.
-        face = torch.where(face.sum((1, 2, 3), keepdim=True) > 0, face, self.inside)
-        mean = (noticed * face).sum((1, 2, 3), keepdim=True) / face.sum((1, 2, 3), keepdim=True)
-        # Hair and background would take the whole budget otherwise.
-        noticed = noticed.minimum(_MOST * mean)
-        for eye in ARCFACE_112.points[:2]:  # the colour of eyes is noticed first
-            iris = within(self.to_crop, (self.images.shape[2], self.images.shape[3]), eye, (_IRIS, _IRIS))
-            noticed = torch.where(iris > 0, noticed / 2, noticed)
+        noticed, mean = noticeable(self.views, self.images, self.to_crop, self.inside)
         self.weight = (noticed / mean) ** config.texture
         amplitude = config.displacement / 100 * EYES
         rms = 10 ** (-config.psnr / 20)
@@ -179,38 +165,3 @@ class Problem:
             }
             edits.append(Edit(view, delta, warp if self.config.displacement else None, facts=facts))
         return edits
-
-
-class Lightness:
-    """A mask on lightness as a variable of `bauta.objectives.descent`, in a ball of what is noticed of it.
-
-    Args:
-        region: (N, 1, H, W) in [0, 1].
-        noticed: (N, 1, H, W), the just-noticeable difference of each place, as a multiple of a typical face's.
-        size: Root-mean-square length of a step, of what is noticed.
-        decay: Momentum decay.
-        rms: Largest root mean square of what is noticed.
-        level: (N,) in [0, 1], by which the ball is multiplied; its numbers may change between steps.
-    """
-
-    def __init__(
-        self, region: Tensor, noticed: Tensor, *, size: float, decay: float, rms: float, level: Tensor
-    ) -> None:
-        self.region, self.noticed, self.size, self.decay, self.rms = region, noticed, size, decay, rms
-        self.level = level[:, None, None, None]
-        self.area = region.sum((1, 2, 3))[:, None, None, None]
-        self.start = torch.zeros_like(region)
-
-    def normalised(self, gradients: Tensor) -> Tensor:
-        """Of unit mean absolute value over the region."""
-        gradients = gradients * (self.region > 0)
-        return gradients / (gradients.abs().sum((-3, -2, -1), keepdim=True) / self.area).clamp_min(1e-20)
-
-    def moved(self, value: Tensor, momentum: Tensor) -> Tensor:
-        """Along the momentum, and back into the ball."""
-        delta = value - self.size * self.region * momentum / self._noticed(momentum)
-        return delta * (self.rms * self.level / self._noticed(delta)).clamp_max(1)
-
-    def _noticed(self, values: Tensor) -> Tensor:
-        squares = (values / self.noticed).square().sum((-3, -2, -1), keepdim=True)
-        return (squares / self.area).sqrt().clamp_min(1e-12)

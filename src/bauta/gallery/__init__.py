@@ -8,8 +8,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from bauta.errors import as_bauta_error
-
 if TYPE_CHECKING:
     from bauta.gallery.enrol import Gallery as Gallery
     from bauta.gallery.enrol import enrol_faces as enrol_faces
@@ -23,20 +21,20 @@ if TYPE_CHECKING:
     from bauta.gallery.files import (
         write_gallery as write_gallery,
     )
-    from bauta.gallery.keys import DeploymentKey as DeploymentKey
-    from bauta.gallery.keys import create_key_file as create_key_file
     from bauta.gallery.match import Matcher as Matcher
+    from bauta.keys import DeploymentKey as DeploymentKey
+    from bauta.keys import create_key_file as create_key_file
 
 _HOMES = {
-    "DeploymentKey": "keys",
-    "create_key_file": "keys",
-    "Gallery": "enrol",
-    "enrol_faces": "enrol",
-    "read_faces": "enrol",
-    "Matcher": "match",
-    "read_gallery": "files",
-    "rotate_gallery": "files",
-    "write_gallery": "files",
+    "DeploymentKey": "bauta.keys",
+    "create_key_file": "bauta.keys",
+    "Gallery": "bauta.gallery.enrol",
+    "enrol_faces": "bauta.gallery.enrol",
+    "read_faces": "bauta.gallery.enrol",
+    "Matcher": "bauta.gallery.match",
+    "read_gallery": "bauta.gallery.files",
+    "rotate_gallery": "bauta.gallery.files",
+    "write_gallery": "bauta.gallery.files",
 }
 __all__ = sorted(_HOMES)
 
@@ -44,7 +42,4 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    except ModuleNotFoundError as error:  # cryptography comes with an extra
-        raise as_bauta_error(error) from error
+    return getattr(import_module(_HOMES[name]), name)

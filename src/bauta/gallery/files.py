@@ -39,7 +39,6 @@ from bauta.errors import (
 )
 from bauta.files import PathLike, write_atomically
 from bauta.gallery.enrol import Gallery
-from bauta.gallery.keys import DeploymentKey, ScryptCost
 from bauta.gallery.sealing import (
     ID,
     LONGEST_NAME,
@@ -52,6 +51,7 @@ from bauta.gallery.sealing import (
     new_data_key,
     subkey,
 )
+from bauta.keys import DeploymentKey, ScryptCost
 from bauta.templates.representation import Representation, RowFormat
 
 MAGIC = b"\x89BAUTA\r\n"  # a transfer as text breaks it

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from bauta.errors import GalleryDamaged, GalleryVersion, UsageError, WrongKey
-from bauta.gallery.keys import DeploymentKey, ScryptCost, Way
+from bauta.keys import DeploymentKey, ScryptCost, Way
 
 VERSION = 1
 ID = 16  # bytes of an id of a gallery, record or key

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from bauta.calls import checked
 from bauta.errors import UsageError, WeightsCorrupt, WeightsMissing
 from bauta.files import PathLike, write_atomically
+from bauta.keys import DeploymentKey
+from bauta.learning.sealing import ASK, is_sealed, seal, unseal, way_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +28,8 @@ LARGEST = 1 << 30
 """Bytes of a file of learned parts that is read."""
 
 _HEADER = "bauta"
+SECRET = "secret"  # noqa: S105 - a name
+"""The part that holds the owner's secret, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -137,40 +141,85 @@ class Fitted:
             raise WeightsCorrupt(
                 f"{name} says it is {header['sha256'][:12]}; what it holds is {fitted.sha256[:12]}.", hint=_AGAIN
             )
-        if method is not None and fitted.method != method:
+        fitted.require(method, version, name)
+        return fitted
+
+    def require(self, method: str | None, version: int | None, name: str = "The fitted file") -> None:
+        """Let it pass when a method can use it; None stands for any.
+
+        Raises:
+            UsageError: when it was fitted by another method, or is of another version.
+        """
+        if method is not None and self.method != method:
             raise UsageError(
-                f"{name} was fitted by {fitted.method} ({fitted.sha256[:12]}), not by {method}.",
-                hint=f"Say --method {fitted.method}, or fit it again with {method}.",
+                f"{name} was fitted by {self.method} ({self.sha256[:12]}), not by {method}.",
+                hint=f"Say --method {self.method}, or fit it again with {method}.",
             )
-        if version is not None and fitted.version != version:
+        if version is not None and self.version != version:
             raise UsageError(
-                f"{name} ({fitted.sha256[:12]}) is of version {fitted.version} of {fitted.method}, which now reads "
+                f"{name} ({self.sha256[:12]}) is of version {self.version} of {self.method}, which now reads "
                 f"version {version}.",
                 hint="Fit it again, or use the Bauta that made it.",
             )
-        return fitted
+
+    @property
+    def secret(self) -> bytes | None:
+        """What only the owner of a mask that can be taken off again has; None when it is not a key."""
+        tensor = self.parts.get(SECRET)
+        return None if tensor is None else bytes(tensor.cpu().numpy().tobytes())
 
     @checked
-    def save(self, path: PathLike, *, overwrite: bool = False) -> None:
+    def save(self, path: PathLike, *, key: DeploymentKey | None = None, overwrite: bool = False) -> None:
         """Write the file.
 
+        Args:
+            path: Where.
+            key: Under which it is sealed; a mask that is a key is never written without one.
+            overwrite: Whether a file may be replaced.
+
         Raises:
+            UsageError: when it holds a secret and there is no key.
             OutputExists: when there is one already.
             OutputError: when it cannot be written.
         """
-        write_atomically(Path(path), self.to_bytes(), overwrite=overwrite)
+        if key is None and self.secret is not None:
+            raise UsageError(
+                f"What {self.method} learned is the key to its masks, and is not written unsealed.",
+                hint="Give --key FILE, --passphrase-file FILE or --ask-passphrase.",
+            )
+        content = self.to_bytes() if key is None else seal(self.to_bytes(), key)
+        write_atomically(Path(path), content, overwrite=overwrite, mode=0o666 if key is None else 0o600)
 
     @classmethod
     @checked
-    def load(cls, path: PathLike, *, method: str | None = None, version: int | None = None) -> Fitted:
+    def load(
+        cls,
+        path: PathLike,
+        *,
+        method: str | None = None,
+        version: int | None = None,
+        key: DeploymentKey | None = None,
+    ) -> Fitted:
         """Read a file that `save` wrote.
+
+        Args:
+            path: Of the file.
+            method: As for `from_bytes`.
+            version: As for `from_bytes`.
+            key: Of its owner, when it is sealed.
 
         Raises:
             WeightsMissing: when it cannot be read.
+            WrongKey: when it is sealed under another key.
             UsageError: as `from_bytes`.
             WeightsCorrupt: as `from_bytes`.
         """
         content = read_content(Path(path), "The fitted file")
+        if is_sealed(content):
+            if key is None:
+                way = way_of(content)
+                raise UsageError(f"{path} is sealed.", hint=ASK[way] if way else "Take a copy that is whole.")
+            content = unseal(content, key, str(path))
         return cls.from_bytes(content, method=method, version=version, name=str(path))
 
 

@@ -71,7 +71,7 @@ def carried(control: Tensor, to_crop: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         (N, 2, H, W), x and y in picture pixels; 0 outside the crop's footprint.
     """
-    grid = ((2 * _points(to_crop, size) + 1) / SIDE - 1).to(control.dtype)
+    grid = ((2 * torch.stack(_points(to_crop, size), -1) + 1) / SIDE - 1).to(control.dtype)
     field = functional.grid_sample(dense(control), grid, padding_mode="zeros", align_corners=False)
     back = torch.linalg.inv(to_crop[:, :, :2].double()).to(control.dtype)
     return torch.einsum("nij,njhw->nihw", back, field)
@@ -86,18 +86,18 @@ def within(to_crop: Tensor, size: tuple[int, int], centre: tuple[float, float], 
         centre: x and y of the ellipse, crop pixels.
         axes: Its half axes along x and y, crop pixels.
     """
-    points = _points(to_crop, size)
-    away = ((points - points.new_tensor(centre)) / points.new_tensor(axes)).square().sum(-1)
+    x, y = _points(to_crop, size)
+    away = ((x - centre[0]) / axes[0]).square() + ((y - centre[1]) / axes[1]).square()
     return (away < 1).float()[:, None]
 
 
-def _points(to_crop: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, H, W, 2): where each pixel of the pictures is in the crop."""
-    height, width = size
-    y = torch.arange(height, dtype=torch.float64)
-    x = torch.arange(width, dtype=torch.float64)
-    places = torch.stack([*torch.meshgrid(x, y, indexing="xy"), x.new_ones(height, width)], dim=-1)
-    return torch.einsum("nij,hwj->nhwi", to_crop.double(), places)
+def _points(to_crop: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """x and y (N, H, W) in the crop of each pixel of the pictures."""
+    down = torch.arange(size[0], dtype=torch.float64)[:, None]
+    across = torch.arange(size[1], dtype=torch.float64)
+    a, b, c = to_crop.double()[..., None, None].unbind(2)  # each (N, 2, 1, 1)
+    x, y = (a * across + b * down + c).unbind(1)
+    return x, y
 
 
 def moved(images: Tensor, fields: Tensor) -> Tensor:

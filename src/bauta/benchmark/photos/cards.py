@@ -105,6 +105,21 @@ class Identification:
 
 
 @dataclass(frozen=True)
+class Snowball:
+    """Protected photos that are recognised, where each that is joins the gallery.
+
+    Attributes:
+        photos: How many protected photos are searched for.
+        first: Shares that the first round recognises.
+        last: Shares that are recognised in the end.
+    """
+
+    photos: Annotated[int, Range(at=1)]
+    first: ByJudge
+    last: ByJudge
+
+
+@dataclass(frozen=True)
 class PhotoResults:
     """Figures, which follow from the records by `bauta.benchmark.photos.results.summarise`.
 
@@ -123,6 +138,7 @@ class PhotoResults:
         iterations: Mean of the pairs.
         cells: Dodging by which photo of a pair is protected; there when both were.
         identification: There when a gallery was searched.
+        snowball: There when both photos of several pairs of a person were protected.
     """
 
     pairs: Count
@@ -139,6 +155,7 @@ class PhotoResults:
     iterations: float | None
     cells: dict[str, ByJudge] = ABSENT
     identification: Identification = ABSENT
+    snowball: Snowball = ABSENT
 
 
 @dataclass(frozen=True)
@@ -229,6 +246,8 @@ class PhotoRecord:
         detected: By transport, whether the face was found.
         cells: By judge and cell, where the reference is protected too.
         ranks: By judge and cell, in the gallery; of one pair of each person.
+        joined: By judge, in which round of a snowball the two protected photos were recognised, 0 for never; None for
+            the one whose original the search began with.
     """
 
     subject: str
@@ -247,6 +266,7 @@ class PhotoRecord:
     detected: dict[str, bool] = ABSENT
     cells: dict[str, Cosines] = ABSENT
     ranks: dict[str, dict[str, Ranks]] = ABSENT
+    joined: dict[str, list[Count | None]] = ABSENT
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import json
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bauta import metrics
 from bauta.benchmark.engine import cards
+from bauta.benchmark.photos.passes import Passes
 from bauta.benchmark.photos.recipe import Face, Pair
-from bauta.benchmark.photos.transports import LOSSLESS, carry
+from bauta.benchmark.photos.transports import LOSSLESS, RESTORED, carry
 from bauta.benchmark.protocols import Cell
 from bauta.cloaking.apply import Change, Picture, edit_pictures, refused, seen_of
-from bauta.cloaks.base import Cloak, Edit, FitsPerson, Work, load_cloak
+from bauta.cloaks.base import Cloak, Edit, FitsPerson, Restores, Work, load_cloak
 from bauta.cloaks.targets import composite_faces
 from bauta.cloaks.tip_im_settings import TipImConfig
-from bauta.cloaks.view import cut_view
+from bauta.cloaks.view import FaceView, cut_view
 from bauta.data.images import FaceImage
 from bauta.errors import BautaError, UsageError
 from bauta.faces.alignment import extract_crops
@@ -49,7 +49,7 @@ from bauta.judging.lpips import Lpips
 from bauta.judging.quality import DIGITS, photo_quality
 from bauta.judging.verification import cut, find_again, footprint
 from bauta.judging.visibility import Visibility
-from bauta.learning.fitted import Fitted
+from bauta.learning.fitted import SECRET, Fitted
 from bauta.pages import picture
 from bauta.photo import Photo, read_photo
 from bauta.recognizers import Judge, Surrogate, find_card, load_judge, load_surrogate
@@ -172,40 +172,13 @@ class Outcome:
     arrays: dict[str, NDArray[Any]]
 
 
-@dataclass
-class _Passes:
-    """Counts images through surrogates. A product with several cotangents at once counts as one backward pass."""
-
-    forward: int = 0
-    backward: int = 0
-    _handles: list[Any] = field(default_factory=list)
-
-    def watch(self, surrogates: Sequence[Surrogate]) -> None:
-        for surrogate in surrogates:
-            if isinstance(surrogate, torch.nn.Module):
-                self._handles.append(surrogate.register_forward_hook(self._passed))
-
-    def stop(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _passed(self, module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        count = len(output)
-        self.forward += count
-        if output.requires_grad:
-
-            def came_back(gradient: Tensor) -> None:
-                self.backward += count
-
-            output.register_hook(came_back)  # type: ignore[no-untyped-call]
-
-
 class Bench:
     """Measures batches; holds the networks, each loaded once."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._targets: dict[str, FloatArray] = {}
+        self._restored: dict[tuple[int, str], FloatArray] = {}
 
     @cached_property
     def surrogates(self) -> list[Surrogate]:
@@ -228,6 +201,7 @@ class Bench:
         with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile), np.load(beside, allow_pickle=False) as kept:
             return Outcome(json.loads(batch.file.read_text(encoding="utf-8")), dict(kept))
         began = time.monotonic()
+        self._restored = {}
         outcome = self._measure(batch.items)
         outcome.report["seconds"] = time.monotonic() - began
         make_folder(batch.file.parent)
@@ -266,7 +240,9 @@ class Bench:
                 continue
             given, made = seen[number], {side: pixels for (of, side), pixels in protected.items() if of == number}
             visible = record.pop("seen", None)
-            record |= self._judge(given, made, {name: values[number] for name, values in arrays.items()}, visible)
+            restored = {name: pixels for (of, name), pixels in self._restored.items() if of == number}
+            kept = {name: values[number] for name, values in arrays.items()}
+            record |= self._judge(given, made, kept, visible, restored)
             mask = masks.get((number, PROBE))
             record["iterations"] = None if mask is None else mask[0].facts.get("iterations", 0)
             if self.plan.examples:
@@ -317,12 +293,14 @@ class Bench:
         chosen = [(number, side) for number in seen if not records[number]["failure"] for side in sides]
         if not chosen:
             return {}, {}, {"forward": 0, "backward": 0}
-        passes = _Passes()
+        passes = Passes()
         ensemble = Ensemble(self.surrogates) if self.surrogates else None
         work = Work(self._generator(items), ensemble, thresholds=self.plan.thresholds)
         passes.watch(self.surrogates)
+        learned: list[tuple[Fitted, ...]] = []
         try:
             changes: list[Change] = []
+            order: list[tuple[int, int]] = []
             for group, fitted in self._learned(cloak, items, chosen, work):
                 pictures = [
                     Picture(photo.pixels, faces.landmarks, photo.grey)
@@ -330,15 +308,22 @@ class Bench:
                 ]
                 given = ensemble if "surrogates" in method.needs else None
                 changes += edit_pictures(cloak, pictures, replace(work, ensemble=given, fitted=fitted))
+                learned += [fitted] * len(group)
+                order += group
         finally:
             passes.stop()
         protected, masks = {}, {}
-        for (number, side), change in zip(chosen, changes, strict=True):
+        for (number, side), change, fitted in zip(order, changes, learned, strict=True):
             masked = seen[number][side][0].with_perturbation(change.delta)
             protected[number, side] = (masked.pixels, read_photo(masked.encode()).pixels)
             masks[number, side] = (change.edits[0], change.seconds[0])
             if side == PROBE:
                 photo, face = seen[number][side]
+                for name in self.plan.transports:
+                    if name.endswith(RESTORED):
+                        before, _ = carry(name, _rounded_pixels(masked.pixels), face)
+                        again = Picture(before, face.landmarks, photo.grey)
+                        self._restored[number, name] = _unmasked(cloak, again, change, replace(work, fitted=fitted))
                 records[number]["seen"] = seen_of(
                     photo.pixels, face.landmarks[0], change.edits[0], change.placements[0]
                 )
@@ -351,13 +336,19 @@ class Bench:
         if not isinstance(cloak, FitsPerson):
             yield list(chosen), ()
             return
-        for number in dict.fromkeys(number for number, _ in chosen):
+        people: dict[tuple[FaceImage, ...], list[tuple[int, int]]] = {}
+        for one in chosen:
+            people.setdefault(items[one[0]].learned_from, []).append(one)
+        for images, group in people.items():
             views = []
-            for image in items[number].learned_from:
+            for image in images:
                 photo, faces = self._see(image)
                 views.append(cut_view(photo.pixels, faces.landmarks[0], grey=photo.grey, spec=cloak.view)[0])
             fitted = cloak.fit(views, cloak.config, work)
-            yield [one for one in chosen if one[0] == number], (fitted,)
+            if fitted.secret is not None:  # drawn by the seed here, so that figures can be had again
+                drawn = torch.randint(256, (len(fitted.secret),), generator=work.generator, dtype=torch.uint8)
+                fitted = replace(fitted, parts={**fitted.parts, SECRET: drawn})
+            yield group, (fitted,)
 
     def _read_outputs(
         self, items: Sequence[Item], records: list[Record], seen: Mapping[int, tuple[Seen, Seen]]
@@ -384,6 +375,7 @@ class Bench:
         protected: Mapping[int, tuple[FloatArray, FloatArray]],
         arrays: Mapping[str, NDArray[Any]],
         visible: Visibility | None,
+        restored: Mapping[str, FloatArray],
     ) -> Record:
         """What is kept of one pair; fills its part of the arrays of `Outcome`."""
         (photo, face), (masked, saved) = seen[PROBE], protected[PROBE]
@@ -397,7 +389,11 @@ class Bench:
             record["largest_difference"] = round(metrics.linf(photo.pixels, masked), 3)
         received = {}
         for name in self.plan.transports:
-            pixels = (masked * 255).round() / np.float32(255) if name == LOSSLESS else saved
+            pixels = restored.get(name, _rounded_pixels(masked) if name == LOSSLESS else saved)
+            if name in restored:
+                received[name] = [pixels, face.landmarks]
+                record["detected"][name] = True
+                continue
             *received[name], record["detected"][name] = self._receive(name, pixels, seen[PROBE])
         other = None
         if GALLERY in protected:
@@ -467,6 +463,27 @@ def digest(items: Sequence[Item]) -> str:
 def _embed(judge: Judge, pixels: FloatArray, landmarks: FloatArray) -> FloatArray:
     embedding: FloatArray = judge.embed(extract_crops(pixels, landmarks, judge.card.template))[0]
     return embedding
+
+
+def _rounded_pixels(pixels: FloatArray) -> FloatArray:
+    found: FloatArray = (pixels * 255).round() / np.float32(255)
+    return found
+
+
+def _unmasked(cloak: Cloak[Any], picture: Picture, change: Change, work: Work) -> FloatArray:
+    """A protected picture as its owner restores it, who knows where the face was."""
+    if not isinstance(cloak, Restores):
+        raise UsageError(
+            f"What {cloak.card.name} does to a photo cannot be taken off again.",
+            hint=f"Leave out the transport {RESTORED} in its row.",
+        )
+    payloads = change.payloads
+
+    def undo(views: Sequence[FaceView], places: Sequence[int], inner: Work) -> list[Edit]:
+        return cloak.restore(views, [payloads[place] for place in places], inner)
+
+    (found,) = edit_pictures(cloak, [picture], replace(work, ensemble=None), ask=undo)
+    return _rounded_pixels((picture.pixels[:, :] + found.delta).clip(0, 1))
 
 
 def _rounded(value: Any) -> float:

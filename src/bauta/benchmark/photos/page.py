@@ -76,6 +76,7 @@ class Photos(Family):
             _judges(cards),
             _protected_sides(cards),
             _identification(cards),
+            _snowball(cards),
             _seen(cards),
             _quality(cards),
         )
@@ -146,13 +147,18 @@ def _cells(card: Card) -> tuple[str, ...]:
 
 
 def _transports(cards: Sequence[Card]) -> Table | None:
-    shared = [name for name in cards[0]["transports"] if all(name in card["transports"] for card in cards)]
-    if len(shared) < 2:
+    names = list(dict.fromkeys(name for card in cards for name in card["transports"]))
+    if len(names) < 2:
         return None
+
+    def cell(card: Card, name: str) -> str:
+        found = card["results"]["dodging"].get(name)
+        return "-" if found is None else _by_judges(found)
+
     return Table(
         "After what happens to shared photos",
         ("transport", *(label(card, cards) for card in cards)),
-        [(name, *(_by_judges(card["results"]["dodging"][name]) for card in cards)) for name in shared],
+        [(name, *(cell(card, name) for card in cards)) for name in names],
         "Dodging, percent. Chains are read from left to right.",
     )
 
@@ -221,6 +227,26 @@ def _identification(cards: Sequence[Card]) -> Table | None:
         f"Percent of searches, {' and '.join(sizes)}: how often the person is not found, and how often a target is, "
         f"at ranks {' and '.join(map(str, RANKS))}. All searches count: the row "
         "unprotected is what recognisers miss, and take for a target, without protection.",
+    )
+
+
+def _snowball(cards: Sequence[Card]) -> Table | None:
+    having = [card for card in cards if "snowball" in card["results"]]
+    if not having:
+        return None
+    return Table(
+        "Snowball",
+        ("row", "protected photos", "recognised at once", "in the end"),
+        [
+            (
+                label(card, cards),
+                str(card["results"]["snowball"]["photos"]),
+                *(_by_judges(card["results"]["snowball"][which]) for which in ("first", "last")),
+            )
+            for card in having
+        ],
+        "Percent of the protected photos of people of whom one clean photo is known: each that is recognised joins the "
+        "gallery, and all are searched for again, until none is new.",
     )
 
 

@@ -20,6 +20,7 @@ from bauta.benchmark.photos.transports import transports
 from bauta.data.datasets import PairSet, read_counterparts, read_lfw, read_people
 from bauta.data.images import FaceImage, is_image
 from bauta.errors import UsageError
+from bauta.names import normalise_name
 
 Kind = Literal["toy", "lfw", "people", "counterparts", "originals"]
 Face = Literal["central", "largest", "aligned"]
@@ -59,6 +60,11 @@ class Dataset:
         path: The folder, below the data folder.
         pairs: The list of pairs of ``lfw``.
         references: The folder of other photos of ``counterparts``, below the data folder.
+        learn: Photos of each person in ``people``, the first ones, that methods which fit once learn from and that are
+            in no pair; 0 for all that are in none.
+        each: Pairs of each person in ``people``, of different photos.
+        people: Of ``people``, how many take part, in alphabetical order; 0 for all.
+        without: Names of people who do not take part, in any spelling.
         face: Which face of a photo is its person: the ``central`` one, the ``largest``, or ``aligned`` when photos
             are crops of 112 pixels (or a multiple) on the ArcFace template, in which none is looked for.
     """
@@ -67,9 +73,18 @@ class Dataset:
     path: str = "."
     pairs: str = "pairs.txt"
     references: str = ""
+    learn: int = 0
+    each: int = 1
+    people: int = 0
+    without: tuple[str, ...] = ()
     face: Face = "central"
 
     def __post_init__(self) -> None:
+        if min(self.learn, self.people) < 0 or self.each < 1 or isinstance(self.without, str):
+            raise UsageError(
+                f"learn is {self.learn}, each {self.each}, people {self.people} and without {self.without!r}.",
+                hint="learn and people are 0 or more, each is 1 or more, without is a list of names.",
+            )
         if self.kind not in KINDS or self.face not in FACES or (self.kind == "counterparts") != bool(self.references):
             raise UsageError(
                 f"A data set of kind {self.kind!r} with face {self.face!r} and references {self.references!r} is "
@@ -102,15 +117,22 @@ class Dataset:
     def _first_two(self, folder: Path) -> tuple[str, list[Pair]]:
         people = read_people(folder)
         photos: dict[str, list[FaceImage]] = {}
+        left_out = {normalise_name(name) for name in self.without}
         for subject, image in zip(people.subjects, people.images, strict=True):
-            photos.setdefault(subject, []).append(image)
-        pairs = [
-            Pair(subject, images[0], images[1], tuple(images[2:]))
-            for subject, images in photos.items()
-            if len(images) > 1
-        ]
-        if not pairs:
-            raise UsageError(f"Nobody in {folder} has two photos.", hint="One is protected, one recognises.")
+            if normalise_name(subject) not in left_out:
+                photos.setdefault(subject, []).append(image)
+        wanted = self.learn + 2 * self.each
+        enough = {subject: images for subject, images in photos.items() if len(images) >= wanted}
+        pairs = []
+        for subject, images in list(enough.items())[: self.people or None]:
+            learnt = tuple(images[: self.learn]) if self.learn else tuple(images[2 * self.each :])
+            rest = images[self.learn :]
+            pairs += [Pair(subject, rest[2 * one], rest[2 * one + 1], learnt) for one in range(self.each)]
+        if not pairs or len(enough) < self.people:
+            raise UsageError(
+                f"{len(enough)} people in {folder} have {wanted} photos.",
+                hint="Each needs two for every pair, and those to learn from.",
+            )
         return people.name, pairs
 
 
@@ -133,6 +155,7 @@ class Row:
         surrogates: Attacked instead of the recipe's.
         pairs: Run on the first so many pairs only.
         cells: Instead of the recipe's.
+        transports: Instead of the recipe's.
     """
 
     name: str
@@ -141,6 +164,7 @@ class Row:
     surrogates: tuple[str, ...] | None = None
     pairs: int | None = None
     cells: bool | None = None
+    transports: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check_row_name(self.name)

@@ -84,6 +84,10 @@ def summarise(records: Sequence[Record], judges: Sequence[Mapping[str, Any]], tr
             "probes": len(probes),
             "cells": {name: means.identification(Cell(name)) for name in next(iter(probes[0]["ranks"].values()))},
         }
+    joined = [record for record in kept if "joined" in record]
+    if joined:
+        photos = [place for record in joined for place in next(iter(record["joined"].values())) if place is not None]
+        found["snowball"] = {"photos": len(photos), "first": means.joined(1), "last": means.joined(None)}
     return found
 
 
@@ -131,6 +135,21 @@ class _Means:
             "untargeted": {str(rank): self._searched(cell, "person", rank) for rank in RANKS},
             "targeted": {str(rank): self._searched(cell, "target", rank) for rank in RANKS},
         }
+
+    def joined(self, rounds: int | None) -> Record:
+        """How many protected photos a snowball recognises, in its first rounds or in all."""
+
+        def share(record: Record, names: Sequence[str]) -> list[float]:
+            if "joined" not in record:
+                return [np.nan] * len(names)
+            return [
+                float(
+                    np.mean([0 < place <= (rounds or np.inf) for place in record["joined"][name] if place is not None])
+                )
+                for name in names
+            ]
+
+        return self.split(share)
 
     def _searched(self, cell: Cell, who: str, rank: int) -> Record:
         def success(record: Record, names: Sequence[str]) -> list[float]:

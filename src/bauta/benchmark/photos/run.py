@@ -21,7 +21,14 @@ from bauta.benchmark.photos.measuring import CROPS, Batch, Bench, Item, Outcome,
 from bauta.benchmark.photos.page import Photos
 from bauta.benchmark.photos.recipe import Pair, Recipe, Row, read_recipe
 from bauta.benchmark.photos.results import still_recognised, usable
-from bauta.benchmark.photos.search import Gallery, add_ranks, det_points, draw_distractors, embed_gallery
+from bauta.benchmark.photos.search import (
+    Gallery,
+    add_ranks,
+    add_snowball,
+    det_points,
+    draw_distractors,
+    embed_gallery,
+)
 from bauta.cloaks.base import FitsPerson, load_cloak
 from bauta.errors import BautaError, UnknownRecognizer
 from bauta.judging.lpips import Lpips
@@ -95,7 +102,8 @@ def _plan(recipe: Recipe, row: Row, job: Job) -> tuple[Plan, Card]:
         (row.surrogates or recipe.surrogates) if "surrogates" in method.needs or issubclass(method, FitsPerson) else ()
     )
     plan = Plan(
-        row.method, dict(row.options), surrogates, recipe.judges, recipe.transports, recipe.dataset.face, recipe.seed,
+        row.method, dict(row.options), surrogates, recipe.judges, row.transports or recipe.transports,
+        recipe.dataset.face, recipe.seed,
         recipe.fmr, recipe.cells if row.cells is None else row.cells, job.lpips, job.examples > 0,
     )  # fmt: skip
     about = {"name": row.method, "kind": kind, "origin": "bauta", "config": config}
@@ -173,6 +181,8 @@ def measure(
     usable(records)  # refuses a set without a face
     if gallery is not None:
         add_ranks(records, arrays, gallery)
+        limits = {judge["name"]: judge["threshold"]["cosine"] for judge in participants(plan)["judges"]}
+        add_snowball(records, arrays, gallery, limits)
     faces = arrays[CROPS][[not record["failure"] for record in records]]
     return {
         "data": {"name": data, "pairs": len(items), "sha256": digest(items)},

@@ -141,8 +141,8 @@ def embed_gallery(
 def add_ranks(records: Sequence[dict[str, Any]], arrays: Mapping[str, NDArray[Any]], gallery: Gallery) -> None:
     """Search for one photo of each person, and note in its record at which rank the person and a target are found.
 
-    The first pair of a person counts, whose photos are the probe and an image of the gallery; the records get
-    ``ranks``, by judge and cell.
+    A pair's photos are the probe and an image of the gallery; where people have several, the first of all people are
+    searched for together, then the second, and so on. The records get ``ranks``, by judge and cell.
 
     Args:
         records: N of them.
@@ -152,14 +152,26 @@ def add_ranks(records: Sequence[dict[str, Any]], arrays: Mapping[str, NDArray[An
     Raises:
         UsageError: when nobody can be searched for.
     """
-    first: dict[str, int] = {}
+    mine: dict[str, list[int]] = {}
     for number, record in enumerate(records):
         if not record["failure"] and record["sha256"][0] != record["sha256"][1]:
-            first.setdefault(record["subject"], number)
-    if not first:
+            mine.setdefault(record["subject"], []).append(number)
+    if not mine:
         raise UsageError(
             "There is nobody to search for.", hint="Give two photos of each person, or leave [gallery] out."
         )
+    for turn in range(max(map(len, mine.values()))):
+        first = {subject: numbers[turn] for subject, numbers in mine.items() if len(numbers) > turn}
+        _search(records, arrays, gallery, first)
+
+
+def _search(
+    records: Sequence[dict[str, Any]],
+    arrays: Mapping[str, NDArray[Any]],
+    gallery: Gallery,
+    first: Mapping[str, int],
+) -> None:
+    """Search for one pair of each person: by subject the number of its record."""
     places = list(first.values())
     cells = [Cell.NEITHER, Cell.PROBE, *((Cell.GALLERY, Cell.BOTH) if "cells" in records[places[0]] else ())]
     for number in places:
@@ -186,6 +198,60 @@ def add_ranks(records: Sequence[dict[str, Any]], arrays: Mapping[str, NDArray[An
                 }
                 for cell, ranks in found.items()
             }
+
+
+def add_snowball(
+    records: Sequence[dict[str, Any]], arrays: Mapping[str, NDArray[Any]], gallery: Gallery, limits: Mapping[str, float]
+) -> None:
+    """Let every protected photo that is recognised join the gallery, and search again, until none is new.
+
+    After DynTracker, as a digest of the paper describes it. The gallery begins with one clean photo of each person, the
+    reference of their first pair, and the strangers. A photo is taken for whoever is nearest, from the judge's
+    threshold on, and joins under that name, be it right or wrong. Records of people with several pairs get ``joined``.
+
+    Args:
+        records: N of them.
+        arrays: Those of `bauta.benchmark.photos.measuring.Outcome`, of all batches.
+        gallery: The rest of the gallery.
+        limits: Thresholds of the judges.
+    """
+    mine: dict[str, list[int]] = {}
+    for number, record in enumerate(records):
+        if not record["failure"] and "cells" in record:
+            mine.setdefault(record["subject"], []).append(number)
+    mine = {subject: numbers for subject, numbers in mine.items() if len(numbers) > 1}
+    if not mine:
+        return
+    people = list(mine)
+    hidden = [
+        (number, side, person)
+        for person, numbers in enumerate(mine.values())
+        for number in numbers
+        for side in (1, 3)
+        if (number, side) != (numbers[0], 3)
+    ]
+    for name, values in _embeddings(arrays):
+        strangers = gallery.distractors.get(name)
+        known = [values[numbers[0], 2] for numbers in mine.values()]
+        faces = np.stack(known) if strangers is None else np.concatenate([np.stack(known), strangers])
+        names = np.concatenate([np.arange(len(people)), np.full(len(faces) - len(people), -1)])
+        photos = np.stack([values[number, side] for number, side, _ in hidden])
+        taken = np.zeros(len(hidden), np.int64)  # in which round, for whomever
+        found = np.full(len(hidden), -1)
+        turn = 0
+        while (waiting := np.flatnonzero(taken == 0)).size:
+            turn += 1
+            scores = photos[waiting] @ faces.T
+            nearest = scores.argmax(1)
+            recognised = scores.max(1) >= limits[name]
+            if not recognised.any():
+                break
+            new = waiting[recognised]
+            taken[new], found[new] = turn, names[nearest[recognised]]
+            faces, names = np.concatenate([faces, photos[new]]), np.concatenate([names, found[new]])
+        for (number, side, person), place, who in zip(hidden, taken.tolist(), found.tolist(), strict=True):
+            joined = records[number].setdefault("joined", {}).setdefault(name, [None, None])
+            joined[0 if side == 1 else 1] = place if who == person else 0
 
 
 def det_points(records: Sequence[dict[str, Any]], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:

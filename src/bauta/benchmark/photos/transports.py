@@ -86,6 +86,9 @@ def _further() -> tuple[Condition, ...]:
     )
 
 
+RESTORED = "restored"
+"""Taken off again by the owner: the last of a chain, such as ``jpeg-90+restored``, for methods that can."""
+
 TRANSPORTS = {condition.name: condition for condition in (*CONDITIONS, *_further())}
 
 
@@ -95,14 +98,14 @@ def transports(name: str) -> tuple[Condition, ...]:
     Raises:
         UsageError: when one is not known.
     """
-    if name == LOSSLESS:
+    if name in (LOSSLESS, RESTORED):
         return ()
     try:
-        return tuple(TRANSPORTS[part] for part in name.split("+"))
+        return tuple(TRANSPORTS[part] for part in name.removesuffix(f"+{RESTORED}").split("+"))
     except KeyError as error:
         raise UsageError(
             f"The transport {name!r} is not known.",
-            hint=f"There is {LOSSLESS}, and, alone or joined by +, {', '.join(TRANSPORTS)}.",
+            hint=f"There is {LOSSLESS}, and, alone or joined by +, {', '.join(TRANSPORTS)}, and {RESTORED} at the end.",
         ) from error
 
 

@@ -1,0 +1,63 @@
+"""What a protected file carries for its owner: in three formats, once, and gone when the photo is saved anew."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bauta.photo import read_photo
+from bauta.photo.attachment import LARGEST, attach, attached
+
+
+def photo(kind: str, **options: object) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+KINDS = [("JPEG", {}), ("JPEG", {"progressive": True, "exif": Image.Exif()}), ("PNG", {}), ("WEBP", {})]
+KINDS += [("WEBP", {"lossless": True}), ("WEBP", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"})]
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS)
+def test_a_payload_comes_back_and_changes_no_pixel(kind: str, options: dict[str, object]):
+    content = photo(kind, **options)
+    assert attached(content) == b""
+    for payload in (b"x", b"two", bytes(range(256)) * 200, bytes(LARGEST)):
+        content = attach(content, payload)  # takes the place of the one before
+        assert attached(content) == payload
+        shown = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+        assert (shown == np.asarray(Image.open(io.BytesIO(photo(kind, **options))).convert("RGB"))).all()
+        assert read_photo(content).format == kind
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS)
+def test_who_saves_the_photo_anew_leaves_it_out(kind: str, options: dict[str, object]):
+    content = attach(photo(kind, **options), b"for the owner")
+    assert attached(read_photo(content).encode()) == b""
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(content)).save(stream, kind)
+    assert attached(stream.getvalue()) == b""
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS)
+def test_a_file_that_is_cut_off_carries_nothing(kind: str, options: dict[str, object]):
+    content = attach(photo(kind, **options), b"for the owner")
+    for length in range(0, len(content), 7):
+        assert attached(content[:length]) in (b"", b"for the owner")
+
+
+def test_other_formats_and_sizes_are_refused():
+    for content, payload in (
+        (photo("TIFF"), b"x"),
+        (photo("PNG"), b""),
+        (photo("PNG"), bytes(LARGEST + 1)),
+        (b"", b"x"),
+    ):
+        with pytest.raises(ValueError, match="cannot be attached"):
+            attach(content, payload)
+    assert attached(b"") == attached(photo("TIFF")) == b""
