@@ -285,7 +285,7 @@ def test_settings_that_make_no_sense(change: dict[str, object], error: type[Exce
     "box", [(-1, 0, 10, 10), (0, 0, 0, 10), (0, 0, float("nan"), 10), (0, 0, 10, float("inf")), (1, 2, 3)]
 )
 def test_boxes_that_are_none(box: tuple[float, ...]) -> None:
-    with pytest.raises(UsageError, match="no rectangle"):
+    with pytest.raises(UsageError, match="not a rectangle"):
         Selection(boxes=(box,))  # type: ignore[arg-type]
 
 
