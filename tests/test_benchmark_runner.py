@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from bauta.benchmark.adaptive import protected
-from bauta.benchmark.engine.cards import Card, timeless, to_json, write_card
+from bauta.benchmark.engine.cards import Card, to_json, write_card
 from bauta.benchmark.engine.cards import read_card as read_any_card
 from bauta.benchmark.engine.compare import Difference
 from bauta.benchmark.engine.run import Job
@@ -32,6 +32,7 @@ from bauta.cloaks.base import load_cloak
 from bauta.errors import NotCalibrated, UnknownRecognizer, UsageError
 from bauta.faces.faces import Faces
 from protection_fakes import Negative, Stage, build_stage, person, write_photo
+from timeless import timeless
 
 PEOPLE = ("anna", "ben", "cleo", "dora", "emil")
 
@@ -383,7 +384,7 @@ class TestCards:
             with pytest.raises(UsageError, match=r"not JSON|not complete"):
                 read_card(path)
         path.write_text(text.replace('"fmr": 0.01', '"fmr": "few"', 1), encoding="utf-8")
-        with pytest.raises(UsageError, match=r"fmr: 'few' is no number"):
+        with pytest.raises(UsageError, match=r"fmr: 'few' is not a number"):
             read_card(path)
 
     def test_what_is_no_card_is_refused(self, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def _root(
         typer.Option(
             metavar="FILE.toml",
             envvar="BAUTA_CONFIG",
-            help="Defaults of options, instead of bauta.toml here or in your configuration folder.",
+            help="Defaults of options, instead of bauta.toml in your configuration folder.",
         ),
     ] = None,
 ) -> None:
@@ -82,8 +82,10 @@ def _root(
         print(_WELCOME)
         raise typer.Exit
     context.default_map = configuration.defaults(context.command, config, os.environ)
+    if context.obj is not None:
+        context.obj.update(context.default_map)
     if config is None and Path(configuration.NAME).is_file():
-        show_note(f"Defaults are taken from {configuration.NAME} in this folder.")
+        show_note(f"{configuration.NAME} in this folder is not used; name it with --config to use it.")
 
 
 protect.register(app)

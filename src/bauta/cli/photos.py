@@ -188,7 +188,7 @@ def _landmarks(report: Path) -> list[Any]:
         return [face["landmarks"] for face in json.loads(report.read_text(encoding="utf-8"))["faces"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{report} is not a report of Bauta's.", hint="Give the .report.json of the protected photo."
+            f"{report} is not one of Bauta's reports.", hint="Give the .report.json of the protected photo."
         ) from error
 
 

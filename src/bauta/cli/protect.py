@@ -324,7 +324,7 @@ def _rehearse(paths: Sequence[Path], output: Path, settings: ProtectSettings, qu
     """Which faces there are, what would be done to them, and about how long that takes."""
     from bauta.cloaking.outcomes import exit_code
     from bauta.cloaking.places import collect
-    from bauta.cloaking.rehearsal import rehearse
+    from bauta.cloaking.rehearsal import Plan, rehearse
 
     if STREAM in paths:
         raise UsageError("A dry run reads photos from files.", hint="Name the photo.")
@@ -332,6 +332,8 @@ def _rehearse(paths: Sequence[Path], output: Path, settings: ProtectSettings, qu
     outcomes = list(failures)
     for failure in failures:
         show_error(failure.message, failure.hint)
+        if as_json:
+            _print_json(Plan(failure.source, failure=failure))
     rows, seconds, photos = [], 0.0, 0
     with ProgressBar(len(sources), quiet=quiet) as bar:
         for plan in rehearse([source for source, _ in sources], settings, progress=bar.stage):

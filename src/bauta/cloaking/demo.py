@@ -34,7 +34,7 @@ def demonstrate(directory: Path, *, progress: Progress = lambda stage, done, tot
 
     Raises:
         MissingExtra: when scikit-image, which brings the portrait, is not installed.
-        OutputExists: when the folder holds files of these names that are no earlier demonstration.
+        OutputExists: when the folder holds files of these names that are not from an earlier demonstration.
         OutputError: when the folder cannot be written.
     """
     photo = portrait()

@@ -18,7 +18,7 @@ def faces_of(path: Path | Photo) -> tuple[Photo, Faces]:
         UsageError: when it shows none.
     """
     photo = read_photo(path)
-    faces = detect_faces(photo.pixels)
+    faces = detect_faces(photo.parts[:, :])
     if not len(faces):
         raise UsageError(
             f"No face was found in the reference photo {photo.path or 'in memory'}.",
@@ -33,13 +33,13 @@ def view_of(photo: Photo, spec: ViewSpec) -> FaceView:
     Raises:
         UsageError: when it shows no face that is large enough.
     """
-    faces = detect_faces(photo.pixels)
+    faces = detect_faces(photo.parts[:, :])
     if not len(faces):
         raise UsageError(
             f"No face was found in {photo.path or 'the photo'}.",
             hint="Give a photo that shows the person large and from the front.",
         )
-    return cut_view(photo.pixels, faces.largest().landmarks[0], grey=photo.grey, spec=spec)[0]
+    return cut_view(photo.parts, faces.largest().landmarks[0], grey=photo.grey, spec=spec)[0]
 
 
 LEAST_SECRET = 16

@@ -188,6 +188,7 @@ class Pipeline:
                 )
             clock.lap("mask")
             content = self.people.with_records(product.encode(metadata=settings.metadata), making, settings.metadata)
+            del product  # before the file is read back: of a hundred megapixels it is hundreds of megabytes
             saved = read_photo(content)
             changed = [number for number in changed if number in making.treated]
             making.judged(self._answers(making.photo, saved, making.faces, changed, progress))
@@ -226,7 +227,7 @@ class Pipeline:
         """
         clock = Clock()
         original = original.cleared()
-        (height, width), (other_height, other_width) = original.pixels.shape[:2], protected.pixels.shape[:2]
+        (height, width), (other_height, other_width) = original.parts.shape[:2], protected.parts.shape[:2]
         if abs(other_width / width * height / other_height - 1) > 0.02:
             raise UsageError(
                 f"The protected photo has another shape ({other_width}x{other_height}) "
@@ -236,11 +237,13 @@ class Pipeline:
         progress("looking for faces", 0, 1)
         chosen = self.select(original)
         faces, others = chosen.faces[: chosen.masked], chosen.faces[chosen.masked :]
-        refuse_another_photo(original.pixels, protected.pixels, faces)
-        elsewhere = find_elsewhere(protected.pixels, chosen.faces, original.pixels.shape)
+        pixels = protected.parts[:, :]
+        refuse_another_photo(original.parts[:, :], pixels, faces)
+        elsewhere = find_elsewhere(pixels, chosen.faces, original.parts.shape)
+        del pixels  # of two hundred megapixels they are gigabytes
         clock.lap("detection")
         answers = self._answers(original, protected, faces, range(len(faces)), progress)
-        embedded = search_embedded(protected.content, original.pixels, faces, self.judges, fmr=self.settings.fmr)
+        embedded = search_embedded(protected.content, original.parts, faces, self.judges, fmr=self.settings.fmr)
         results = [FaceResult.of(faces, number, answer) for number, answer in answers.items()]
         report = self._report(original, protected, faces.limits, results, bare=Faces.none(), spared=others, made=False)
         clock.lap("verification")
@@ -313,10 +316,11 @@ class Pipeline:
         """
         settings = self.settings
         if settings.selection.boxes:
-            given = Faces.join([face_from_box(photo.pixels, box) for box in settings.selection.boxes])
-            others = given.elsewhere(detect_faces(photo.pixels) if found is None else found)
+            pixels = photo.parts[:, :]
+            given = Faces.join([face_from_box(pixels, box) for box in settings.selection.boxes])
+            others = given.elsewhere(detect_faces(pixels) if found is None else found)
             return with_others(given, others if settings.others != "leave" else replace(others, limits=()), settings)
-        faces = detect_faces(photo.pixels) if found is None else found
+        faces = detect_faces(photo.parts[:, :]) if found is None else found
         return choose(
             faces,
             settings,
@@ -374,7 +378,7 @@ class Pipeline:
 
     def _embed(self, photo: Photo, faces: Faces) -> dict[str, FloatArray]:
         return {
-            member.name: member.judge.embed(extract_crops(photo.pixels, faces.landmarks, member.judge.card.template))
+            member.name: member.judge.embed(extract_crops(photo.parts, faces.landmarks, member.judge.card.template))
             for member in self.judges
         }
 
@@ -392,7 +396,7 @@ class Pipeline:
             NotCalibrated: when there is no such judge.
         """
         member = self._telling
-        crops = extract_crops(photo.pixels, faces.landmarks, member.judge.card.template)
+        crops = extract_crops(photo.parts, faces.landmarks, member.judge.card.template)
         return member.judge.embed(crops), member.thresholds[SELECTION_FMR].cosine
 
     @property
@@ -434,8 +438,8 @@ class Pipeline:
         steps = steps_of(progress, "judging the result")
         steps(0, len(CONDITIONS))
         answers = verify_faces(
-            original.pixels,
-            saved.pixels,
+            original.parts,
+            saved.parts,
             faces[np.array(numbers, dtype=np.int64)],
             self.judges,
             self.references,
@@ -467,8 +471,8 @@ class Pipeline:
             config=self.config.to_dict(),
             made=made,
             environment=environment(),
-            original=original.pixels,
-            saved=saved.pixels,
+            before=original.parts,
+            after=saved.parts,
             fitted=tuple(one.sha256 for one in self.fitted),
             limits=limits,
         )

@@ -136,7 +136,7 @@ def _pace(pipeline: Pipeline, photo: Photo, face: Faces) -> float:
     """Seconds that a face takes to be masked and judged, from a mask that is broken off after a few seconds."""
     work, judges = pipeline.work(silent), pipeline.judges
     work = replace(work, fitted=work.fitted[:1])  # a face has the mask of one person
-    picture = Picture(photo.pixels, face.landmarks, photo.grey)
+    picture = Picture(photo.parts, face.landmarks, photo.grey)
     edit_pictures(pipeline.cloak, [picture], work, budget=1e-3)  # the first step of all is slow
     began = time.monotonic()
     (change,) = edit_pictures(pipeline.cloak, [picture], work, budget=_TRIAL)
@@ -147,5 +147,5 @@ def _pace(pipeline: Pipeline, photo: Photo, face: Faces) -> float:
     if pipeline.settings.budget is not None:
         masking = min(masking, pipeline.settings.budget)
     began = time.monotonic()
-    verify_faces(photo.pixels, photo.pixels, face, judges, conditions=(SAVED,))
+    verify_faces(photo.parts, photo.parts, face, judges, conditions=(SAVED,))
     return masking + (time.monotonic() - began) * len(CONDITIONS)

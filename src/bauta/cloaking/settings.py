@@ -58,7 +58,7 @@ class Selection:
             finite = all(map(math.isfinite, box))
             if len(box) != 4 or not finite or min(box[2:]) < 1 or min(box[:2]) < 0:
                 raise UsageError(
-                    f"The box {','.join(f'{value:g}' for value in box)} is no rectangle inside a photo.",
+                    f"The box {','.join(f'{value:g}' for value in box)} is not a rectangle inside a photo.",
                     hint="Give --box x,y,width,height in pixels, measured from the upper left corner.",
                 )
 
@@ -131,7 +131,7 @@ class ProtectSettings:
             )
         if self.budget is not None and not 0 < self.budget < math.inf:
             raise UsageError(
-                f"A budget of {self.budget:g} seconds is no time.",
+                f"A budget of {self.budget:g} seconds is not a time.",
                 hint="Give a positive number, such as 10s.",
             )
         if self.fmr not in FMRS:

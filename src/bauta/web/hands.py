@@ -124,7 +124,7 @@ class Hands:
         from bauta.faces.faces import Faces
 
         photo = read_photo(np.random.default_rng(0).integers(0, 255, (160, 160, 3), dtype=np.uint8))
-        detect_faces(photo.pixels)
+        detect_faces(photo.parts[:, :])
         tell("progress", None)
         pipeline = self._pipeline(self.base)
         _ = pipeline.judges
@@ -155,7 +155,7 @@ class Hands:
         if photo.width * photo.height > _LARGE:
             reduced, factor = _reduced(photo.pixels, _SHOWN)
             tell("shown", {**size, "rough": (detect_faces(reduced, thorough=False).boxes / factor).tolist()})
-        found = detect_faces(photo.pixels)
+        found = detect_faces(photo.parts[:, :])
         found = found[np.argsort(-found.areas, kind="stable")]
         np.savez(folder / "faces.npz", boxes=found.boxes, landmarks=found.landmarks, scores=found.scores)
         (folder / "limits.json").write_text(json.dumps(found.limits), encoding="utf-8")
