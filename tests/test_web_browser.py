@@ -200,8 +200,8 @@ def test_two_tabs_and_a_reload_show_the_same(browser: Any) -> None:
         two.until(["noch nicht geschützt", "noch nicht geschützt"])
         one.page.click("#protect")
         one.page.wait_for_selector("#progress:not([hidden])")
-        one.page.reload()
-        one.page.wait_for_selector("#progress:not([hidden])")
+        one.page.reload()  # which may take longer than the rest of the work
+        one.page.wait_for_selector("#strip li")
         one.until(["protected", "still recognisable"])
         two.until(["geschützt", "noch erkennbar"])
         assert "1 Foto wird zurückgehalten" in two.page.inner_text("#results-held")

@@ -60,7 +60,7 @@ def cost(people: int, dimension: int = 512, split: int | None = None) -> Cost:
         UsageError: when a number is out of range.
 
     >>> round(cost(1_000_000).download / 1e6)
-    42
+    40
     """
     if not 1 <= people <= LARGEST:
         raise UsageError(f"{people} people are not counted.", hint=f"Give 1 to {LARGEST}.")
