@@ -12,8 +12,8 @@ from bauta.encrypted.exchange import Address, connect
 from bauta.encrypted.keys import SECRET, DealerKey, DoorKey, ServerKey
 from bauta.encrypted.messages import HELLO, Role
 from bauta.encrypted.triples import SEED, DoorTape, ServerTape, Tape
-from bauta.encrypted.wire import NONCE, Kind, Link, nonce
-from bauta.errors import BautaError, PeerError
+from bauta.encrypted.wire import NONCE, Kind, Link, attend, nonce
+from bauta.errors import PeerError
 
 LARGEST_PLAN = 1 << 31
 """Bytes of tape for one comparison: 100 M places take 1.1 GB."""
@@ -74,15 +74,7 @@ class DealerService:
 
     def answer(self, connection: socket.socket) -> None:
         """Converse over a connection; what is wrong is said to the peer, and logged."""
-        link = Link(connection, b"", patience=self._patience)
-        try:
-            self._converse(link)
-        except BautaError as error:
-            self._log(f"{error.code}: {error.message}")
-            link.refuse(error.message, error.hint)
-        except Exception as error:  # a thread must not die silently
-            self._log(f"internal: {type(error).__name__}: {error}")
-            link.refuse("The dealer failed.", "See its log.")
+        attend(Link(connection, b"", patience=self._patience), self._converse, self._log, "dealer")
 
     def _converse(self, link: Link) -> None:
         header, hello, seal = link.open(Kind.HELLO, HELLO.size)

@@ -15,8 +15,8 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-import stat
 import struct
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
@@ -26,6 +26,7 @@ from bauta.encrypted.scheme import PublicKey, SecretKey
 from bauta.encrypted.triples import Dealer
 from bauta.errors import OutputExists, UsageError
 from bauta.files import PathLike, make_folder, write_atomically
+from bauta.keys import read_private
 
 ID, SECRET, DIGEST = 16, 32, 32
 LONGEST = 1 << 20
@@ -35,7 +36,7 @@ _MAKE = "`bauta encrypted keygen` makes keys."
 
 
 @dataclass(frozen=True, eq=False)
-class _Key:
+class _Key(ABC):
     """What all three have.
 
     Attributes:
@@ -46,18 +47,18 @@ class _Key:
 
     kind: ClassVar[str]
 
+    @abstractmethod
     def content(self) -> bytes:
         """What follows the header."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def parsed(cls, key_id: bytes, content: bytes) -> Self:
         """The key with this content.
 
         Raises:
             UsageError: when it has another form.
         """
-        raise NotImplementedError
 
     def write(self, path: PathLike) -> None:
         """Write the key, for its owner alone; nothing is overwritten.
@@ -78,7 +79,7 @@ class _Key:
             UsageError: when it cannot be read, others can read it, it is damaged, or a key of another kind or version.
         """
         path = Path(path)
-        whole = _read_private(path)
+        whole = read_private(path, "key of encrypted matching", longest=LONGEST, hint=_MAKE)
         if len(whole) < _HEADER.size + DIGEST or whole[: len(_MAGIC)] != _MAGIC:
             raise UsageError(f"{path} is not a key of encrypted matching.", hint=_MAKE)
         _, version, kind, key_id, length = _HEADER.unpack_from(whole)
@@ -219,22 +220,3 @@ def _cut(content: bytes, *lengths: int) -> tuple[bytes, ...]:
         parts.append(content[start : start + length])
         start += length
     return (*parts, content[start:])
-
-
-def _read_private(path: Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            found = os.fstat(stream.fileno())
-            content = stream.read(LONGEST + 1)
-    except OSError as error:
-        raise UsageError(
-            f"The key {path} cannot be read: {error.strerror or error}.", hint="Check the name."
-        ) from error
-    if os.name == "posix" and stat.S_ISREG(found.st_mode) and found.st_mode & 0o027:
-        raise UsageError(
-            f"The key {path} is open to others than its owner (mode {stat.S_IMODE(found.st_mode):04o}).",
-            hint=f"Run `chmod 600 {path}`. If others may have read it, make new keys.",
-        )
-    if len(content) > LONGEST:
-        raise UsageError(f"{path} is not a key of encrypted matching.", hint=_MAKE)
-    return content

@@ -18,8 +18,8 @@ from bauta.encrypted.messages import HELLO, MOST_PROBES, PLACES, Ask, Deployment
 from bauta.encrypted.parameters import DEGREE, PRIMES
 from bauta.encrypted.quantisation import Templates, quantise_threshold
 from bauta.encrypted.triples import Tapes
-from bauta.encrypted.wire import Kind, Link, nonce
-from bauta.errors import BautaError, InternalError, PeerError, UsageError
+from bauta.encrypted.wire import Kind, Link, attend, nonce
+from bauta.errors import PeerError, UsageError
 
 MOST_GROUPS = 1 << 12
 """That are enrolled in one go."""
@@ -65,18 +65,7 @@ class Server:
 
     def answer(self, connection: socket.socket) -> None:
         """Converse over a connection until the door has had enough; what is wrong is said to it, and logged."""
-        link = Link(connection, b"", patience=self._patience)
-        try:
-            self._converse(link)
-        except BautaError as error:
-            self._log(f"{error.code}: {error.message}")
-            if isinstance(error, InternalError):
-                link.refuse("The server failed.", "See its log.")
-            else:
-                link.refuse(error.message, error.hint)
-        except Exception as error:  # a thread must not die silently
-            self._log(f"internal: {type(error).__name__}: {error}")
-            link.refuse("The server failed.", "See its log.")
+        attend(Link(connection, b"", patience=self._patience), self._converse, self._log, "server")
 
     def _converse(self, link: Link) -> None:
         header, hello, seal = link.open(Kind.HELLO, HELLO.size)

@@ -17,10 +17,11 @@ import secrets
 import socket
 import struct
 import time
+from collections.abc import Callable
 from enum import IntEnum
 
 from bauta.encrypted.parameters import VERSION
-from bauta.errors import PeerError, PeerRefused
+from bauta.errors import BautaError, InternalError, PeerError, PeerRefused
 from bauta.tables import printable
 
 MAGIC = b"BTEM"
@@ -190,3 +191,25 @@ def _gone(error: OSError) -> PeerError:
     if isinstance(error, TimeoutError):
         return PeerError("The peer is too slow.", hint="Check the network, or allow more with --patience.")
     return PeerError(f"The connection failed: {error.strerror or error}.", hint="See that the peer runs.")
+
+
+def attend(link: Link, converse: Callable[[Link], None], log: Callable[[str], None], who: str) -> None:
+    """Converse with a peer; what is wrong is said to it and logged, and of a defect of ours no more than that.
+
+    Args:
+        link: To the peer.
+        converse: The conversation.
+        log: Takes lines.
+        who: What the peer knows us as, such as ``server``.
+    """
+    try:
+        converse(link)
+        return
+    except BautaError as error:
+        log(f"{error.code}: {error.message}")
+        if not isinstance(error, InternalError):
+            link.refuse(error.message, error.hint)
+            return
+    except Exception as error:  # a thread must not die silently
+        log(f"internal: {type(error).__name__}: {error}")
+    link.refuse(f"The {who} failed.", "See its log.")
