@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,16 @@ class Tab:
 
     def until(self, states: list[str]) -> None:
         self.page.wait_for_function(f"(wanted) => {STATES}.join('|') === wanted", arg="|".join(states))
+
+    def until_counted(self, state: str, count: int) -> None:
+        """Wait until so many photos are in a state; an album takes minutes on a busy machine."""
+        script = f"([state, count]) => {STATES}.filter((one) => one === state).length === count"
+        try:
+            self.page.wait_for_function(script, arg=[state, count], timeout=5 * PATIENCE)
+        except playwright.TimeoutError:
+            found = Counter(self.page.evaluate(STATES))
+            said = self.page.inner_text("#note"), self.page.inner_text("#trouble")
+            pytest.fail(f"not {count} times {state!r} but {found}; the page said {said}, {self.complaints}")
 
     def require_wellbehaved(self, address: str, *, but: str = "\0") -> None:
         assert [url for url in self.asked if not url.startswith(address)] == []
@@ -215,11 +226,10 @@ def test_two_hundred_photos_and_a_hostile_one(browser: Any) -> None:
     with served() as run:
         tab = Tab(browser, run.address)
         tab.add(*[photo(faces=1)] * 100, photo(faces=1, die="look"), *[photo(faces=1)] * 99)
-        ready = f"() => {STATES}.filter((one) => one === 'not yet protected').length"
-        tab.page.wait_for_function(f"{ready} === 199")
-        tab.page.wait_for_function(ready.replace("not yet protected", "a problem") + " === 1")
+        tab.until_counted("not yet protected", 199)
+        tab.until_counted("a problem", 1)
         tab.page.click("#protect")
-        tab.page.wait_for_function(ready.replace("not yet protected", "protected") + " === 199")
+        tab.until_counted("protected", 199)
         assert tab.page.inner_text("#results-ready") == "199 photos are ready."
         with tab.page.expect_download() as download:
             tab.page.click("#zip")

@@ -35,6 +35,7 @@ from bauta.web.saving import pack, result_name, safe_name, save_beside
 from bauta.web.texts import LANGUAGES, language_of, texts
 
 _PATIENCE = 20.0  # seconds that a page waits for news before it is told that there are none
+_SWARM = 0.15  # seconds in which changes are gathered: each news makes the page draw itself anew
 _PICTURES = ("shown.jpg", "thumb.jpg", "sketch.jpg", "after.jpg")
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
@@ -116,7 +117,7 @@ class Site:
             if since >= self.album.version and not self.closing:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), _PATIENCE)
-                await asyncio.sleep(0.05)  # changes come in swarms
+                await asyncio.sleep(_SWARM)
             return JSONResponse(self.album.state(since))
         finally:
             self._waiting.discard(wake)

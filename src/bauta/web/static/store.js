@@ -38,11 +38,11 @@ export async function follow(lost) {
 }
 
 function take(news) {
-  store.version = news.version;
   store.album = news.album;
   store.order = news.order;
   for (const photo of news.photos) store.photos.set(photo.id, photo);
   for (const id of store.photos.keys()) if (!news.order.includes(id)) store.photos.delete(id);
   if (!store.photos.has(store.selected)) store.selected = store.order[0] ?? null;
   tell(new Set(news.photos.map((photo) => photo.id)));
+  store.version = news.version; // last, so that news which could not be shown is asked for again
 }
