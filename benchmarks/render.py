@@ -478,8 +478,31 @@ def p3_attacks_table() -> str:
     return "\n".join(lines)
 
 
+def erasable_table() -> str:
+    """What comes back of masked photos with the key, without it, and after a network saved them anew."""
+    found = json.loads((RESULTS / "erasable.json").read_text(encoding="utf-8"))
+    forms = list(found["matched"])
+    lines = ["| | " + " | ".join(f"{form}: matched; least" for form in forms) + " |", "|---|" + "---|" * len(forms)]
+
+    def cell(form: str, name: str) -> str:
+        values = found["matched"][form][name]
+        return f"{100 * sum(values) / len(values):.0f}; {100 * min(values):.0f}"
+
+    names = list(found["matched"][forms[0]])
+    lines += [f"| {name} | " + " | ".join(cell(form, name) for form in forms) + " |" for name in names]
+    least = found["least_psnr"]
+    kept = [f"from {least[form]:.0f} dB on" if form in least else f"{found['bit_exact'][form]:.0%}" for form in forms]
+    lines.append("| regions that came back bit for bit, or how near | " + " | ".join(kept) + " |")
+    shares = [f"{found['sealed_share_of_file'][form]:.0%}" for form in forms]
+    lines.append("| sealed part, share of the file without it | " + " | ".join(shares) + " |")
+    tried = len(forms) * found["pairs"]
+    lines.append(f"| opened by another key | {found['opened_by_another_key']} of {tried} |" + " |" * (len(forms) - 1))
+    return "\n".join(lines)
+
+
 TABLES = {
     "p3-attacks": p3_attacks_table,
+    "erasable": erasable_table,
     "errors": errors_table,
     "main": main_table,
     "readme": readme_table,

@@ -147,8 +147,14 @@ def restore(
         raise UsageError("A report is of one photo.", hint="Restore that photo by itself.")
     landmarks = None if report is None else _landmarks(report)
     held = tuple(fitted or ())
-    opens = mask_key(held, key if held else None, passphrase_file, ask_passphrase)
-    own = key if opens is None else None
+    sealed = bool(held) or method is None
+    opens = mask_key(held, key if sealed else None, passphrase_file, ask_passphrase)
+    if opens is None and sealed and not held:
+        raise UsageError(
+            "Neither a key nor a fitted file is given.",
+            hint="Give --key FILE or --ask-passphrase for a photo that was made with --erasable, or --fitted FILE.",
+        )
+    own = None if sealed else key
     make_folder(output)
     for path in photos:
         restored = undo(path, method=method, fitted=held, key=own, landmarks=landmarks, opens=opens)

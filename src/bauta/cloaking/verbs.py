@@ -29,7 +29,7 @@ from bauta.judging.findings import Verdict
 from bauta.keys import DeploymentKey
 from bauta.learning.fitted import Fitted
 from bauta.photo import MetadataPolicy, Photo, PhotoSource, read_photo
-from bauta.photo.attachment import attached
+from bauta.photo.attachment import RECORDS, attached
 from bauta.photo.files import SUFFIXES
 from bauta.progress import Progress, silent
 from bauta.registry import DEFAULT_CLOAK
@@ -129,6 +129,7 @@ def protect(
     others: Others = "leave",
     fitted: Paths = (),
     opens: DeploymentKey | None = None,
+    erasable: DeploymentKey | None = None,
     key: PathLike | None = None,
     message: str | None = None,
     like: Photos = (),
@@ -161,6 +162,8 @@ def protect(
         others: What is done to faces that the selection leaves out.
         fitted: What the method learned of people, files that `fit` gave; each mask goes on its person's faces only.
         opens: Key or passphrase that these files are sealed under.
+        erasable: Key or passphrase under which what was there before is sealed into the file: `restore` then takes
+            every mask and cover off, whatever the method. JPEG, PNG and WebP only.
         key: File with the secret of a method that needs one.
         message: Text that a method hides in the face.
         like: Photos of faces that a method goes by.
@@ -192,6 +195,7 @@ def protect(
         references=photos_of(references),
         fitted=_paths(fitted),
         opens=opens,
+        erasable=erasable,
         key=None if key is None else Path(key),
         message=message,
         like=photos_of(like),
@@ -257,12 +261,18 @@ def restore(
             counts, or faces are looked for again, which finds them a little beside.
         payloads: Of these faces, as `Protected.payloads`.
         options: Settings of the method by name, as they were when it protected.
-        opens: Key or passphrase that the fitted files are sealed under.
+        opens: Key or passphrase that the fitted files are sealed under. Without method and fitted files, that which a
+            photo was made ``erasable`` with.
 
     Raises:
         UsageError: when the method's masks cannot be taken off, or something that it needs is missing.
+        WrongKey: when what is sealed in the photo does not open.
         NoFaceFound: when the photo shows no face.
     """
+    if method is None and opens is not None and not _paths(fitted):
+        from bauta.cloaking.erasing import erase
+
+        return erase(read_photo(photo), opens)
     cloak, work = _holder(method, fitted, key, options, opens)
     source = read_photo(photo)
     if landmarks is not None or not any(one.secret for one in work.fitted):
@@ -333,7 +343,7 @@ def _records(photo: Photo, fitted: Sequence[Fitted]) -> list[list[FaceRecord]]:
     Raises:
         UsageError: when it keeps nothing that opens, or is of another size than it was.
     """
-    sealed, name = attached(photo.content), str(photo.path or "The photo")
+    sealed, name = dict(attached(photo.content)).get(RECORDS, b""), str(photo.path or "The photo")
     if not sealed:
         raise UsageError(
             f"{name} does not say where its faces had a mask: it has none, or was saved anew, or is in a format that "
