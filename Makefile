@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e ".[demo,dlib]"
+	$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt -e ".[demo,dlib,web]"
 	touch $@
 
 .venv/developing: .venv/installed
@@ -21,6 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 demo: .venv/installed
 	$(BIN)/python -m bauta demo -o out/demo
+	@echo "Here: $(BIN)/bauta web --demo"
 
 test: .venv/developing lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile

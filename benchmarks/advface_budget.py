@@ -66,7 +66,7 @@ def main() -> None:
     recipe = read_template_recipe(options.recipe)
     protector = load_protector(options.protector, load_surrogate(recipe.recognizer))
     if not isinstance(protector, AdvFace):
-        raise SystemExit(f"{options.protector} is no AdvFace.")
+        raise SystemExit(f"{options.protector} is not an AdvFace.")
     fitted = protector.sha256
     people = set_up(recipe, options.data).attackers
     names = np.array(people.subjects)

@@ -3,7 +3,7 @@
 Faces are those of the recipe's attackers' half, whom no protector learned from and no table tests on: up to 8 of
 everybody with several, and of 30 others one. They are stored with several shares of the face and several numbers of
 steps that bring its template back. Since what is brought back is the mean with the mirror image's template, the first
-row is that mean of faces that nothing was mixed with: what it gains is no merit of mixing. Accuracy is 1 - the half
+row is that mean of faces that nothing was mixed with: what it gains is not a merit of mixing. Accuracy is 1 - the half
 total error rate at the best threshold for these pairs; the power is that of the others beside the face (sum of their
 squared shares over its own).
 

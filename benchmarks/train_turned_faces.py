@@ -192,7 +192,7 @@ class Tiles:
         return np.ascontiguousarray(np.rot90(part, rng.integers(4)), dtype=np.float32)
 
     def _distract(self, tile: NDArray[np.float32]) -> None:
-        """Paste a disc of another picture or of the corner of a photo: a disc alone is no sign of a face."""
+        """Paste a disc of another picture or of the corner of a photo: a disc alone is not a sign of a face."""
         rng = self.rng
         if rng.random() < 0.6:
             other = self._background()

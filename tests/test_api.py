@@ -147,6 +147,7 @@ FINE = {
     ("fit", "seed"): {"int", "none"},
     ("fit", "renew"): {"none"},
     ("*", "opens"): {"none"},
+    ("protect", "faces"): {"none"},
     ("*", "options"): {"none"},
     ("*", "largest"): {"bool"},
     ("*", "message"): {"none"},

@@ -1,4 +1,4 @@
-"""Decoders learn, go on where they stopped, and stop at what is no number."""
+"""Decoders learn, go on where they stopped, and stop at what is not a number."""
 
 from __future__ import annotations
 

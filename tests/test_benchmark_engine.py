@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from bauta.benchmark.engine.cards import Card, read_card, timeless
+from bauta.benchmark.engine.cards import Card, read_card
 from bauta.benchmark.engine.figures import mean_by_subject
 from bauta.benchmark.engine.recipe_files import build
 from bauta.benchmark.engine.records import RowRecord
@@ -22,6 +22,7 @@ from bauta.benchmark.photos.recipe import Recipe as PhotoRecipe
 from bauta.errors import UsageError
 from bauta.metrics import Interval
 from bauta.schema import Sha256
+from timeless import timeless
 
 
 @dataclass(frozen=True)

@@ -260,9 +260,9 @@ def test_a_hundred_thousand_distractors_are_a_matter_of_seconds():
     [
         (np.zeros((2, 3)), "norm 0"),
         (np.full((2, 3), np.nan), "norm nan"),
-        (np.eye(3)[0], "no embeddings"),
-        (np.eye(3, dtype=np.int64), "no embeddings"),
-        (np.zeros((0, 3)), "no embeddings"),
+        (np.eye(3)[0], "not embeddings"),
+        (np.eye(3, dtype=np.int64), "not embeddings"),
+        (np.zeros((0, 3)), "not embeddings"),
     ],
 )
 def test_what_are_no_embeddings(values, words):

@@ -20,7 +20,7 @@ from PIL import Image
 from attack_toys import ToyJudge, cut_recognizer, toy_faces
 from bauta import metrics
 from bauta.benchmark.crop_sets import Source
-from bauta.benchmark.engine.cards import read_card, timeless, write_card
+from bauta.benchmark.engine.cards import read_card, write_card
 from bauta.benchmark.engine.run import Job
 from bauta.benchmark.engine.run import run as run_rows
 from bauta.benchmark.engine.table import markdown as as_markdown
@@ -50,6 +50,7 @@ from bauta.data.datasets import read_lfw
 from bauta.errors import NotCalibrated, UsageError
 from bauta.recognizers.calibration import Threshold
 from bauta.templates.references import ConstantConfig
+from timeless import timeless
 
 NEEDS_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DECODER = {"decoder": "residual", "channels": 8, "epochs": 6, "batch": 8, "rate": 1e-2}
@@ -334,7 +335,7 @@ def test_tables_and_the_page_show_every_row(data: Path, ran: Path) -> None:
 
 def test_the_ranking_puts_the_least_recovered_first_and_ranks_each_column(data: Path, ran: Path) -> None:
     cards = list(run_toy(data, ran).values())
-    assert ranking_rows(cards) == []  # two are no ranking
+    assert ranking_rows(cards) == []  # two are not a ranking
     feature, constant = sorted(cards, key=lambda card: not card["name"].endswith("feature"))
     assert ranking_rows([feature, feature, constant]) == []  # whom no decoder attacked
     better = copy.deepcopy(feature)

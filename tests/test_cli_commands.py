@@ -134,8 +134,8 @@ class TestProtect:
             (2, ("--budget", "-3s"), "is not a duration"),
             (2, ("--box", "1,2,3"), "is not a box"),
             (2, ("--box", "a,b,c,d"), "is not a box"),
-            (2, ("--box", "0,0,0,0"), "no rectangle"),
-            (2, ("--box", "1,2,nan,4"), "no rectangle"),
+            (2, ("--box", "0,0,0,0"), "not a rectangle"),
+            (2, ("--box", "1,2,nan,4"), "not a rectangle"),
             (2, ("--box", "9999,9999,10,10", "--largest"), "one way at a time"),
             (2, ("--only", "a.png", "--keep", "a.png"), "one way at a time"),
             (2, ("--only", "empty.png"), "No face was found in the reference"),
@@ -146,8 +146,8 @@ class TestProtect:
             (2, ("--seed", "-1"), "seed"),
             (2, ("--seed", "many"), "valid integer"),
             (2, ("--jobs", "0"), "0 jobs"),
-            (2, ("--eps", "8"), "negative has no option --eps; mi-fgsm, noise, pgd, ti-dim, tip-im have it"),
-            (2, ("--preset", "paper"), "negative has no option --preset; tip-im has it"),
+            (2, ("--eps", "8"), "negative has no option --eps; mi-fgsm, noise, p3-mask, pgd, ti-dim, tip-im have it"),
+            (2, ("--preset", "paper"), "negative has no option --preset; p3-mask, tip-im have it"),
             (2, ("--amount", "2"), "amount=2.0"),
             (2, ("--amount", "much"), "--amount"),
             (2, ("--set", "amount=much"), "amount='much'"),
@@ -236,7 +236,7 @@ class TestVerify:
         Path("notes.json").write_text("[1]")
         Path("page.html").write_text("mine")
         command = ("verify", "a.png", "a.png", "--report")
-        assert "no name for a report" in fails(capsys, 2, *command, "a.png")
+        assert "not a name for a report" in fails(capsys, 2, *command, "a.png")
         assert "notes.json exists" in fails(capsys, 5, *command, "notes.html")
         assert "page.html exists" in fails(capsys, 5, *command, "page.html")
         assert (Path("a.png").read_bytes(), Path("notes.json").read_text()) == (photo, "[1]")

@@ -161,12 +161,13 @@ class TestDryRun:
         write_photo(Path("a.png"), "anna", "bert")
         Path("b.png").touch()
         options = ["--largest", "--others", "blur", "--json", *NEGATIVE]
-        assert run(["protect", "a.png", "b.png", "--dry-run", *options]) == 4
+        assert run(["protect", "gone.png", "a.png", "b.png", "--dry-run", *options]) == 4
         plans = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         for plan in plans:
             check(plan, plan_schema(), "plan")
-        assert [face["treatment"] for face in plans[0]["faces"]] == ["mask", "blur"]
-        assert plans[1]["failure"]["code"] == "photo.unreadable"
+        assert [Path(plan["source"]).name for plan in plans] == ["", "a.png", "b.png"]
+        assert [face["treatment"] for face in plans[1]["faces"]] == ["mask", "blur"]
+        assert plans[0]["failure"]["code"] == plans[2]["failure"]["code"] == "photo.unreadable"
 
     def test_the_time_of_a_long_mask_is_foreseen(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -242,8 +243,6 @@ class TestDefaults:
         user_file().parent.mkdir(parents=True)
         user_file().write_text('[protect]\nmethod = "negative"\nstrength = "low"\n[protect.settings]\namount = 0.75')
         assert self.strength(capsys) == "negative low {'amount': 0.75}"
-        Path("bauta.toml").write_text('[protect]\nstrength = "high"')
-        assert self.strength(capsys) == "negative high {'amount': 0.75}"
         monkeypatch.setenv("BAUTA_PROTECT_STRENGTH", "medium")
         assert self.strength(capsys) == "negative medium {'amount': 0.75}"
         assert self.strength(capsys, "--strength", "low", "--set", "amount=1.0") == "negative low {'amount': 1.0}"
@@ -253,22 +252,46 @@ class TestDefaults:
         monkeypatch.setenv("BAUTA_CONFIG", "other.toml")
         assert self.strength(capsys) == "negative medium {'amount': 1.0}"
 
-    def test_a_file_of_this_folder_is_told_of(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_file_of_this_folder_weakens_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
         write_photo(Path("a.png"), "anna")
-        Path("bauta.toml").write_text('[protect]\nmethod = "negative"')
-        assert run(["protect", "a.png"]) == 0
-        assert capsys.readouterr().err == "note: Defaults are taken from bauta.toml in this folder.\n"
+        Path("bauta.toml").write_text('[protect]\nlargest = true\nstrength = "low"\nnonsense = 1')
+        assert "negative medium" in self.strength(capsys, *NEGATIVE)
+        assert run(["protect", "a.png", "-o", "two", *NEGATIVE]) == 0
+        assert capsys.readouterr().err == (
+            "note: bauta.toml in this folder is not used; name it with --config to use it.\n"
+        )
+        assert run(["protect", "a.png", "--config", "bauta.toml", *NEGATIVE]) == 2
+        assert "protect.nonsense" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("arguments", [("a.png", "--strength", "huge"), ("a.png", "--method", "no"), ("--x",), ()])
+    def test_json_by_default_is_json_of_errors(
+        self, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_photo(Path("a.png"), "anna")
+        Path("c.toml").write_text("[protect]\njson = true")
+        assert run(["--config", "c.toml", "protect", *arguments]) == 2
+        told = json.loads(capsys.readouterr().out)["error"]
+        assert told["code"] == "usage"
+        assert told["message"]
+        assert told["hint"]
+        monkeypatch.setenv("BAUTA_PROTECT_JSON", "1")
+        assert run(["protect", *arguments]) == 2
+        assert json.loads(capsys.readouterr().out)["error"] == told
+        monkeypatch.setenv("BAUTA_PROTECT_JSON", "0")
+        assert run(["protect", *arguments]) == 2
+        assert capsys.readouterr().out == ""
 
     def test_lists_and_switches(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("anna", "bert"):
             write_photo(Path(f"{name}.png"), name)
         write_photo(Path("a.png"), "anna", "bert", "cleo")
-        Path("bauta.toml").write_text(
+        user_file().parent.mkdir(parents=True)
+        user_file().write_text(
             '[protect]\nmethod = "negative"\nonly = ["anna.png", "bert.png"]\nno-report = true\njson = true'
         )
         assert run(["protect", "a.png"]) == 0
         assert json.loads(capsys.readouterr().out)["faces"] == 2
-        Path("bauta.toml").write_text('[protect]\nmethod = "negative"\nonly = "anna.png"\njson = true')
+        user_file().write_text('[protect]\nmethod = "negative"\nonly = "anna.png"\njson = true')
         assert run(["protect", "a.png", "-o", "two"]) == 0
         assert json.loads(capsys.readouterr().out)["faces"] == 1
         monkeypatch.setenv("BAUTA_PROTECT_ONLY", os.pathsep.join(["anna.png", "bert.png"]))

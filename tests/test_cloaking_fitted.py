@@ -150,7 +150,7 @@ def test_another_fitted_file_is_another_product(capsys: pytest.CaptureFixture[st
         (2, ("restore", "photo.png", "--method", "negative"), "negative does to a photo cannot be taken off"),
         (2, ("restore", "photo.png", "--method", "toy-veil"), "toy-veil needs what it learned"),
         (2, ("restore", "photo.png", "photo.png", "--fitted", "me.mask", "--report", "r"), "A report is of one photo"),
-        (2, ("restore", "photo.png", "--fitted", "me.mask", "--report", "photo.png"), "is not a report"),
+        (2, ("restore", "photo.png", "--fitted", "me.mask", "--report", "photo.png"), "is not one of Bauta's reports"),
         (3, ("restore", "empty.png", "--fitted", "me.mask"), "No face was found"),
         (2, ("read", "photo.png", "--fitted", "me.mask"), "toy-veil does to a photo carries no message"),
     ],

@@ -291,3 +291,10 @@ def test_from_python_and_without_a_network(monkeypatch: pytest.MonkeyPatch):
     assert back.pixels.shape == read_photo("anna/3.png").pixels.shape
     with pytest.raises(NoFaceFound):
         bauta.protect("ben/0.png", method="p3-mask", fitted=["me.mask"], opens=own)
+
+
+def test_a_sealed_mask_opens_for_reading_and_says_that_it_carries_no_message(capsys: pytest.CaptureFixture[str]):
+    fit()
+    capsys.readouterr()
+    assert run(["read", "anna/0.png", "--fitted", "anna.mask", "--key", "my.key"]) == 2
+    assert "p3-mask does to a photo carries no message" in capsys.readouterr().err

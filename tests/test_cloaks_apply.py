@@ -158,6 +158,24 @@ def test_where_perturbations_meet_the_stronger_one_holds():
     assert delta[116, 120].max() == pytest.approx(-0.2)  # in both
 
 
+def test_a_face_inside_of_a_much_larger_one_keeps_all_of_its_edit():
+    """Such as that of a card held before a face, which the large face's edit would otherwise bury."""
+    photo, face, card = toy_photo(4), (20, 20, 190), (120, 130, 40)
+
+    def edits(views):
+        warps = iter([(9.0, 0.0), (-3.0, 2.0)] if len(views) == 2 else [(-3.0, 2.0)])
+        lights = iter([0.2, -0.05] if len(views) == 2 else [-0.05])
+        return [Edit(v, next(lights) * v.region.expand(3, -1, -1), bump(v, *next(warps))) for v in views]
+
+    alone = change(Mover(edits), photo, card).change.delta
+    together = change(Mover(edits), photo, face, card).change
+    there = (alone != 0).any(axis=2)
+    np.testing.assert_allclose(together.delta[there], alone[there], atol=1e-4)
+    around = (together.delta != 0).any(axis=2) & ~there
+    assert around.sum() > 2 * there.sum()  # the large face has an edit, too
+    assert together.delta[around].max() > 0.15
+
+
 def test_faces_at_the_photos_border_are_warped_up_to_it():
     photo = toy_photo(6)
     applied = change(moved((6.0, 3.0)), photo, (-40, 30, 112))

@@ -210,7 +210,7 @@ def test_an_answer_becomes_a_face(monkeypatch):
         def run(self, outputs, inputs):
             heat, sizes = np.zeros((1, 1, 16, 16), np.float32), np.zeros((1, 2, 16, 16), np.float32)
             offsets, points = np.zeros((1, 2, 16, 16), np.float32), np.full((1, 10, 16, 16), 0.5, np.float32)
-            heat[0, 0, 4, 9], heat[0, 0, 4, 10] = 0.9, 0.8  # the second is no peak
+            heat[0, 0, 4, 9], heat[0, 0, 4, 10] = 0.9, 0.8  # the second is not a peak
             sizes[0, :, 4, 9] = np.log(6), np.log(3)
             offsets[0, :, 4, 9] = 0.25, -0.25
             points[0, 2:4, 4, 9] = 0.0, 1.0  # y and x of the second

@@ -51,6 +51,11 @@ PACKAGE_DATA = (
     "bauta/templates/shipped/hybrid-mobilefacenet/parts.safetensors",
     "bauta/templates/shipped/local-features-mobilefacenet/card.toml",
     "bauta/templates/shipped/local-features-mobilefacenet/parts.safetensors",
+    "bauta/web/page.html.j2",
+    "bauta/web/static/page.css",
+    "bauta/web/static/page.js",
+    "bauta/web/texts/de.json",
+    "bauta/web/texts/en.json",
     "bauta/py.typed",
 )
 # What a CUDA build of torch brings along; constraints.txt is about the CPU build.

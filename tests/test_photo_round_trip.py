@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from bauta.errors import UsageError
-from bauta.photo import MetadataPolicy, read_photo
+from bauta.photo import MetadataPolicy, Pixels, read_photo
+from bauta.photo.raster import Raster, upright
 from photo_builders import (
     PROFILE,
     add_jpeg_segments,
@@ -477,6 +478,34 @@ def test_rounding_happens_once_and_clips():
     np.testing.assert_array_equal(changed.pixels, photo.pixels)
     changed = photo.with_perturbation(np.full((4, 4, 3), (-0.5, 0.1, 0.5), np.float32))
     np.testing.assert_array_equal(with_pillow(changed.encode())[0, 0], (0, 126, 255))
+
+
+@pytest.mark.parametrize("colour", ["grey", "rgb", "cmyk"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_parts_are_parts_of_the_whole(colour, orientation):
+    channels = {"grey": 1, "rgb": 3, "cmyk": 4}[colour]
+    samples = np.random.default_rng(0).integers(0, 256, (30, 40, channels + 1), np.uint8)
+    raster = Raster(samples, colour, orientation)
+    whole, parts = raster.pixels(), Pixels(raster)
+    assert parts.shape == whole.shape
+    for part in [np.s_[3:9, 20:31], np.s_[::7, ::3], np.s_[-5:99, 25:], np.s_[:, :]]:
+        np.testing.assert_array_equal(parts[part], whole[part])
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_perturbation_far_apart_is_added_as_one(orientation):
+    generator = np.random.default_rng(0)
+    raster = Raster(generator.integers(0, 256, (900, 700, 3), np.uint8), "rgb", orientation)
+    delta = np.zeros_like(raster.pixels())
+    for rows, columns in [
+        (slice(3, 40), slice(5, 60)),
+        (slice(250, 260), slice(600, 690)),
+        (slice(-9, -1), slice(-80)),
+    ]:
+        delta[rows, columns] = generator.uniform(-1, 1, delta[rows, columns].shape)
+    found = upright(raster.perturbed(delta).samples, orientation)
+    wanted = np.rint(upright(raster.samples, orientation) + delta * 255).clip(0, 255)
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_a_photo_is_not_changed_by_its_perturbation_or_by_its_pixels():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 import bauta
@@ -26,6 +27,7 @@ from bauta.errors import (
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.faces import Faces
 from bauta.photo import read_photo
+from bauta.photo.raster import Raster
 from protection_fakes import SIDE, Negative, Stage, build_stage, write_photo
 
 stage = pytest.fixture(build_stage)
@@ -104,6 +106,22 @@ def test_references_decide_when_they_matched_before(tmp_path: Path, photo: Path)
     assert rows[0].matches_at is None
     # A photo of somebody else says nothing of this face; the original decides.
     assert protect(photo, method="negative", references=[other], options={"amount": 0.01}).verdict == "weak"
+
+
+def test_of_a_whole_photo_floats_are_made_for_the_search_only(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two hundred megapixels they are gigabytes: masks, judges and the page look at windows."""
+    whole: list[tuple[int, ...]] = []
+    make = Raster.pixels
+
+    def counted(self: Raster, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[np.float32]:
+        if rows == columns == slice(None):
+            whole.append(self.samples.shape)
+        return make(self, rows, columns)
+
+    monkeypatch.setattr(Raster, "pixels", counted)
+    report = Pipeline(settings(fallback="blur")).protect(read_photo(photo))
+    report.to_html()
+    assert len(whole) == 1
 
 
 def test_seeds_make_results_repeatable(photo: Path) -> None:
@@ -267,7 +285,7 @@ def test_settings_that_make_no_sense(change: dict[str, object], error: type[Exce
     "box", [(-1, 0, 10, 10), (0, 0, 0, 10), (0, 0, float("nan"), 10), (0, 0, 10, float("inf")), (1, 2, 3)]
 )
 def test_boxes_that_are_none(box: tuple[float, ...]) -> None:
-    with pytest.raises(UsageError, match="no rectangle"):
+    with pytest.raises(UsageError, match="not a rectangle"):
         Selection(boxes=(box,))  # type: ignore[arg-type]
 
 

@@ -18,7 +18,7 @@ from recognizer_builders import card_of
 
 
 def branching_model() -> bytes:
-    """A convolution, two branches that are added, and a head: what lies on one branch alone is no place to cut."""
+    """A convolution, two branches that are added, and a head: what lies on one branch alone is not a place to cut."""
     random = np.random.default_rng(0)
     constants = {
         "w": random.standard_normal((4, 3, 4, 4)).astype(np.float32),

@@ -107,7 +107,7 @@ def test_fields_know_nothing_of_the_face_and_have_the_asked_moments() -> None:
 
 
 def test_two_draws_keep_the_template_and_change_the_picture() -> None:
-    protector = fit(field=0.05, chroma=0.05)  # a random toy is no recogniser: it minds brightness more
+    protector = fit(field=0.05, chroma=0.05)  # a random toy is not a recogniser: it minds brightness more
     images = faces(6)
     first, second = (protector.protect(images, drawn(seed)) for seed in (0, 1))
     cosines = (protector.templates(first) * protector.templates(second)).sum(1)

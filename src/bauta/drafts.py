@@ -13,10 +13,18 @@ from typing import BinaryIO
 PATTERN = ".bauta-*.part"
 
 
-def claim_draft(stream: BinaryIO) -> None:
-    """Hold a draft for as long as it is open; where the file system knows no locks, none is removed either."""
-    with suppress(OSError):
+def claim_draft(stream: BinaryIO, *, required: bool = False) -> None:
+    """Hold a draft for as long as it is open; where the file system knows no locks, none is removed either.
+
+    Args:
+        stream: The draft.
+        required: Raise OSError when another process holds it, or there are no locks.
+    """
+    try:
         _lock(stream)
+    except OSError:
+        if required:
+            raise
 
 
 def remove_drafts(folder: Path) -> int:

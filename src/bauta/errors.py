@@ -23,10 +23,12 @@
     │   ├── NotCalibrated            recognizer.not-calibrated         no threshold is stored for this recogniser
     │   ├── NumericalFailure         recognizer.numerical-failure      a network answered with NaN or infinity
     │   └── LimitExceeded            recognizer.limit-exceeded         a network took more time or memory than it may
-    └── GalleryError              9  gallery                           a gallery that cannot be read
-        ├── WrongKey                 gallery.wrong-key                 another key than the one it is sealed under
-        ├── GalleryDamaged           gallery.damaged                   torn, edited, or no gallery at all
-        └── GalleryVersion           gallery.version                   of another version, or from before sealing
+    ├── GalleryError              9  gallery                           a gallery that cannot be read
+    │   ├── WrongKey                 gallery.wrong-key                 another key than the one it is sealed under
+    │   ├── GalleryDamaged           gallery.damaged                   torn, edited, or no gallery at all
+    │   └── GalleryVersion           gallery.version                   of another version, or from before sealing
+    └── PeerError                10  peer                              the other side of an encrypted match went wrong
+        └── PeerRefused              peer.refused                      it refused, and said why
 
 Codes stay as they are once released: programs may rely on them, and ``photo.`` begins every kind of `PhotoError`.
 Messages may be reworded at any time. Exit codes 7 and 8 are verdicts of `bauta.judging.findings`, not errors.
@@ -209,13 +211,30 @@ class GalleryVersion(GalleryError):
     code = "gallery.version"
 
 
+class PeerError(BautaError):
+    """The other side of an encrypted match is gone, too slow, or sent what does not follow; nothing was decided."""
+
+    code = "peer"
+    exit_code = 10
+
+
+class PeerRefused(PeerError):
+    """The other side refused, and said why."""
+
+    code = "peer.refused"
+
+
 EXTRAS = {
     "dlib": "dlib",
     "face_recognition_models": "dlib",
+    "faiss": "bench",
     "flip_evaluator": "bench",
     "lightning_fabric": "train",
     "onnxscript": "train",
     "skimage": "demo",
+    "starlette": "web",
+    "tenseal": "encrypted",
+    "uvicorn": "web",
 }
 """The extra in pyproject.toml that brings a module."""
 

@@ -107,7 +107,7 @@ class DeploymentKey:
         Raises:
             UsageError: when it cannot be read, others can read it, or it is weak.
         """
-        return cls("file", _read_private(Path(path), "key"), str(path))
+        return cls("file", read_private(Path(path), "key"), str(path))
 
     @classmethod
     @checked
@@ -117,7 +117,7 @@ class DeploymentKey:
         Raises:
             UsageError: when it cannot be read, others can read it, it is not one line of UTF-8, or it is weak.
         """
-        content = _read_private(Path(path), "passphrase")
+        content = read_private(Path(path), "passphrase")
         try:
             text = content.decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
@@ -171,11 +171,22 @@ def create_key_file(path: PathLike) -> None:
     write_atomically(Path(path), DeploymentKey.generate().secret, mode=0o600)
 
 
-def _read_private(path: Path, what: str) -> bytes:
+def read_private(path: Path, what: str, *, longest: int = LONGEST_KEY, hint: str = MAKE_ONE) -> bytes:
+    """The bytes of a file that others than its owner, and a group that may only read it, cannot open.
+
+    Args:
+        path: Of the file.
+        what: What messages call it.
+        longest: Bytes that it may have.
+        hint: What to do when it is longer, and so something else.
+
+    Raises:
+        UsageError: when it cannot be read, others can read it, or it is too long.
+    """
     try:
         with path.open("rb") as stream:
             found = os.fstat(stream.fileno())
-            content = stream.read(LONGEST_KEY + 1)
+            content = stream.read(longest + 1)
     except OSError as error:
         raise UsageError(
             f"The {what} {path} cannot be read: {error.strerror or error}.", hint="Check the name."
@@ -185,8 +196,8 @@ def _read_private(path: Path, what: str) -> bytes:
             f"The {what} {path} is open to others than its owner (mode {stat.S_IMODE(found.st_mode):04o}).",
             hint=f"Run `chmod 600 {path}`, or 640 for a group that reads it. If others may have, make a new one.",
         )
-    if len(content) > LONGEST_KEY:
-        raise UsageError(f"{path} is longer than {LONGEST_KEY} bytes: that is not a {what}.", hint=MAKE_ONE)
+    if len(content) > longest:
+        raise UsageError(f"{path} is longer than {longest} bytes: that is not a {what}.", hint=hint)
     return content
 
 

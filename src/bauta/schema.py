@@ -231,7 +231,7 @@ def _check_table(value: dict[str, Any], schema: dict[str, Any], where: str) -> N
     for key, item in value.items():
         inner = schema.get("properties", {}).get(key, schema.get("additionalProperties", {}))
         if inner is False:
-            raise _wrong(where, key, "is no field that is known")
+            raise _wrong(where, key, "is not a known field")
         check(item, inner if isinstance(inner, dict) else {}, f"{where}.{key}")
 
 
@@ -242,7 +242,7 @@ def _check_type(value: Any, schema: dict[str, Any], where: str) -> None:
     if isinstance(value, bool):
         right = [kind for kind in right if kind == "boolean"]
     if wanted and not right:
-        raise _wrong(where, value, f"is no {' or '.join(wanted)}")
+        raise _wrong(where, value, f"is not of type {' or '.join(wanted)}")
 
 
 def _fits(value: Any, schema: dict[str, Any]) -> bool:

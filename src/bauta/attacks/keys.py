@@ -207,7 +207,7 @@ def _matched(plain: _Marks, stored: _Marks) -> tuple[Positions, Tensor]:
     near, error, sign = _nearest(plain, stored)
     margin = error[:, 1] - error[:, 0] if error.shape[1] > 1 else -error[:, 0]
     source, signs = _assigned(near.numpy(), error.numpy(), sign.numpy(), count)
-    # A position whose own choice was taken by another is no anchor.
+    # A position whose own choice was taken by another is not an anchor.
     margin = torch.where(torch.from_numpy(source) == near[:, 0], margin, torch.full_like(margin, -torch.inf))
     return Positions(torch.from_numpy(source), torch.from_numpy(signs)), margin
 

@@ -128,7 +128,7 @@ def search(
 
     Raises:
         UsageError: when the representations are another protector's, or the level cannot be differentiated.
-        NumericalFailure: when a distance is no number.
+        NumericalFailure: when a distance is not a number.
     """
     view = view_of(protector, config.level)
     with torch.no_grad():

@@ -185,7 +185,7 @@ def fit_reconstructor(
 
     Raises:
         UsageError: when the pairs are too few, or the decoder does not suit their shape.
-        NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
+        NumericalFailure: when a loss is not a number; the checkpoint keeps the last good state.
         WeightsCorrupt: when the checkpoint is damaged.
     """
     decoder = begin(pairs, config.decoder, config.channels, config.schedule.seed)

@@ -34,7 +34,9 @@ class Source:
 
     def __post_init__(self) -> None:
         if self.each < 1 or (self.people is not None and self.people < 1):
-            raise UsageError(f"{self.each} crops of {self.people} people of {self.path} are nobody.", hint="Give more.")
+            raise UsageError(
+                f"{self.each} crops of {self.people} people of {self.path} are nothing to draw.", hint="Give more."
+            )
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def cosines(first: ArrayLike, second: ArrayLike) -> Floats:
         second: The same shape.
 
     Raises:
-        UsageError: when they are no embeddings, or of different shape.
+        UsageError: when they are not embeddings, or of different shape.
     """
     one, other = checked_embeddings(first), checked_embeddings(second)
     if one.shape != other.shape:
@@ -50,7 +50,7 @@ def checked_embeddings(values: ArrayLike) -> Floats:
     array = np.asarray(values)
     if array.ndim != 2 or not len(array) or array.dtype.kind != "f":
         raise UsageError(
-            f"{array.dtype} {array.shape} are no embeddings.", hint="Give floats of shape (N, D), at least one row."
+            f"{array.dtype} {array.shape} are not embeddings.", hint="Give floats of shape (N, D), at least one row."
         )
     norms = np.linalg.norm(array, axis=1)
     if not (np.abs(norms - 1) < 1e-3).all():  # false for NaN too

@@ -205,7 +205,7 @@ def true_accept_rates(
     values, genuine = checked_scores(scores), np.asarray(same, np.bool_)
     if values.shape != genuine.shape or values.shape != (len(subjects),) or not genuine.any():
         raise UsageError(
-            f"{values.shape} scores, {genuine.shape} labels and {len(subjects)} subjects are no genuine pairs.",
+            f"{values.shape} scores, {genuine.shape} labels and {len(subjects)} subjects are not genuine pairs.",
             hint="Give a score, a label and a subject for each pair, some of one person.",
         )
     wanted = [operating_point(values[~genuine], fmr) for fmr in fmrs] + list(points)

@@ -320,7 +320,7 @@ def _all(names: Sequence[str], sets: Mapping[str, PairSet], job: Job) -> Card:
         failures = np.zeros((len(found), len(pairs.same)), dtype=bool)
         for wrong, one in zip(failures, found, strict=True):
             wrong[one["results"][protocol]["failures"]] = True
-        with contextlib.suppress(UsageError):  # one recogniser alone is no team
+        with contextlib.suppress(UsageError):  # one recogniser alone is not a team
             diversity[protocol] = round(focal_diversity(failures), 4)
     return {
         "data": {protocol: {"name": pairs.name, "sha256": pairs.sha256} for protocol, pairs in sets.items()},

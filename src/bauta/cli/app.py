@@ -13,12 +13,14 @@ from bauta.cli import configuration, photos, protect, values
 from bauta.cli.benchmark import bench
 from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_note, show_report, show_table
 from bauta.cli.doctor import doctor
+from bauta.cli.encrypted import encrypted
 from bauta.cli.galleries import galleries
 from bauta.cli.methods import show_method
 from bauta.cli.options import EPILOG, Json, Judges, References
 from bauta.cli.templates import templates_fit
 from bauta.cli.templates_attack import templates_attack
 from bauta.cli.training import train
+from bauta.cli.web import web
 from bauta.errors import OutputExists, UsageError
 from bauta.progress import steps_of
 from bauta.version import __version__
@@ -41,6 +43,7 @@ templates.add_typer(templates_fit)
 templates.add_typer(galleries)
 templates.add_typer(templates_attack)
 app.add_typer(templates, name="templates")
+app.add_typer(encrypted, name="encrypted")
 
 
 def _version(asked: bool) -> None:
@@ -53,6 +56,7 @@ _WELCOME = """\
 Bauta protects faces in photos from recognition, and checks honestly whether it worked.
 
   bauta demo                        see what it does, on a portrait in the public domain
+  bauta web                         the same and more in a browser page; nothing leaves this machine
   bauta protect photo.jpg -o out    protect a photo, or a folder of photos
   bauta verify ORIGINAL PROTECTED   check a protected photo
   bauta doctor                      check this installation
@@ -70,7 +74,7 @@ def _root(
         typer.Option(
             metavar="FILE.toml",
             envvar="BAUTA_CONFIG",
-            help="Defaults of options, instead of bauta.toml here or in your configuration folder.",
+            help="Defaults of options, instead of bauta.toml in your configuration folder.",
         ),
     ] = None,
 ) -> None:
@@ -78,12 +82,15 @@ def _root(
         print(_WELCOME)
         raise typer.Exit
     context.default_map = configuration.defaults(context.command, config, os.environ)
+    if context.obj is not None:
+        context.obj.update(context.default_map)
     if config is None and Path(configuration.NAME).is_file():
-        show_note(f"Defaults are taken from {configuration.NAME} in this folder.")
+        show_note(f"{configuration.NAME} in this folder is not used; name it with --config to use it.")
 
 
 protect.register(app)
 photos.register(app)
+app.command()(web)
 app.command()(doctor)
 
 
@@ -102,6 +109,7 @@ def demo(
     print()
     for path in files:
         print(clean(path))
+    print("\nTo do this to your own photos in a browser page: bauta web")
 
 
 @app.command(epilog=EPILOG)

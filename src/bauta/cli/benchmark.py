@@ -223,7 +223,7 @@ def compare(
 
 
 def command_line() -> str:
-    """The command line as it was given; where files lie on this machine is nobody's business."""
+    """The command line as it was given; where files lie on this machine stays here."""
     return shlex.join(["bauta", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])])
 
 

@@ -13,9 +13,10 @@ A table of the file is a command, and its keys are options::
     [recognizers.calibrate]
     exclude = "people.txt"
 
-``BAUTA_PROTECT_STRENGTH=high`` says the same from the environment. What is typed wins over the environment, that over
-``bauta.toml`` in the current folder, and that over ``bauta.toml`` in the user's configuration folder. ``--config FILE``
-(or ``BAUTA_CONFIG``) stands for both files.
+``BAUTA_PROTECT_STRENGTH=high`` says the same from the environment. What is typed wins over the environment, and that
+over the file: the one that ``--config FILE`` or ``BAUTA_CONFIG`` names, otherwise ``bauta.toml`` in the user's
+configuration folder. One that merely lies in the current folder does not count: a folder of photos may come from
+somebody else, and its file could weaken what protects them.
 """
 
 from __future__ import annotations
@@ -41,29 +42,29 @@ def user_file() -> Path:
     return Path(platformdirs.user_config_dir("bauta", appauthor=False)) / NAME
 
 
-def files(chosen: Path | None = None) -> list[Path]:
-    """The files that count, the weakest first.
+def file(chosen: Path | None = None) -> Path | None:
+    """The file that counts; None when there is none.
 
     Args:
         chosen: What ``--config`` names.
     """
     if chosen is not None:
-        return [chosen]
-    return [path for path in (user_file(), Path(NAME)) if path.is_file()]
+        return chosen
+    return path if (path := user_file()).is_file() else None
 
 
 def defaults(group: Any, chosen: Path | None, environment: Mapping[str, str]) -> dict[str, Any]:
     """Defaults of every command below a group, as Typer's contexts take them.
 
     Raises:
-        UsageError: when a file cannot be read, or names a command or an option that there is not.
+        UsageError: when the file cannot be read, or names a command or an option that there is not.
     """
     found: dict[str, Any] = {}
-    for path in files(chosen):
+    if (path := file(chosen)) is not None:
         _merge(found, _checked(group, _read(path), path, []))
     for words, command in _commands(group):
         for parameter in _parameters(command):
-            name = "_".join(("bauta", *words, parameter.name)).replace("-", "_").upper()
+            name = "_".join(("bauta", *words, _spellings(parameter)[0])).replace("-", "_").upper()
             if value := environment.get(name):
                 several = value.split(os.pathsep) if _repeated(parameter) else value
                 _merge(found, _nested(words, {parameter.name: several}))

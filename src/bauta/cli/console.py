@@ -175,7 +175,7 @@ LINES_EVERY = 10.0
 class ProgressBar:
     """Progress with the time that is left, on stderr.
 
-    Where that is no terminal, it is a line every ten seconds at most, and one for each of several photos.
+    Where that is not a terminal, it is a line every ten seconds at most, and one for each of several photos.
 
     Args:
         photos: How many there are.

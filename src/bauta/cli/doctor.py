@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bauta.recognizers.cards import RecognizerCard
 
 _PACKAGES = ("torch", "numpy", "onnxruntime", "opencv-python-headless", "pillow", "pillow-heif", "dlib-bin", "mtcnn")
-_EXTRAS = {"demo": ("skimage",), "train": ("lightning_fabric", "onnxscript")}
+_EXTRAS = {"demo": ("skimage",), "train": ("lightning_fabric", "onnxscript"), "web": ("starlette", "uvicorn")}
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _roles() -> str:
     roles = choose_roles(ProtectSettings())
     judges = [card.name for card in roles.judges if roles.thresholds[card.name] and card.name not in roles.attacked]
     attacked = ", ".join(card.name for card in roles.surrogates)
-    return f"{attacked} attacked; {', '.join(judges) or 'nobody independent'} judges"
+    return f"{attacked} attacked; {', '.join(judges) or 'no independent recogniser'} judges"
 
 
 def _writable() -> str:
@@ -141,6 +141,6 @@ def _writable() -> str:
 
 
 def _configuration() -> str:
-    from bauta.cli.configuration import files
+    from bauta.cli.configuration import file
 
-    return ", ".join(map(str, files())) or "no bauta.toml; everything has its own default"
+    return str(file() or "no bauta.toml; everything has its own default")

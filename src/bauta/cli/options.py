@@ -15,7 +15,7 @@ EPILOG = (
     "8 fragile: a judge does once the photo is saved as JPEG, made smaller or screenshotted · 3 no face found · "
     "4 a photo cannot be read · 5 a result cannot be written · 6 a recogniser cannot be used · "
     "9 a gallery cannot be read · 2 wrong usage · 1 anything else · 130 interrupted. "
-    "With several photos the most serious wins: 130, 1, 2, 6, 9, 5, 4, 3, 7, 8, 0."
+    "With several photos the most serious wins: 130, 1, 2, 6, 9, 10, 5, 4, 3, 7, 8, 0."
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

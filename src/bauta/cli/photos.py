@@ -162,16 +162,22 @@ def read(
     method: Holder = None,
     fitted: Fitted = None,
     key: Key = None,
+    passphrase_file: MaskPassphraseFile = None,
+    ask_passphrase: AskMaskPassphrase = False,
     report: Where = None,
     as_json: Json = False,
 ) -> int:
     """Read what a method hid in the faces of a photo."""
     from dataclasses import asdict
 
+    from bauta.cli.secrets import mask_key
     from bauta.cloaking.verbs import read as find
 
     landmarks = None if report is None else _landmarks(report)
-    readings = find(photo, method=method, fitted=tuple(fitted or ()), key=key, landmarks=landmarks)
+    held = tuple(fitted or ())
+    opens = mask_key(held, key if held else None, passphrase_file, ask_passphrase)
+    own = key if opens is None else None
+    readings = find(photo, method=method, fitted=held, key=own, landmarks=landmarks, opens=opens)
     if as_json:
         print(json.dumps([asdict(one) for one in readings], indent=2, default=dict))
     else:
@@ -188,7 +194,7 @@ def _landmarks(report: Path) -> list[Any]:
         return [face["landmarks"] for face in json.loads(report.read_text(encoding="utf-8"))["faces"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{report} is not a report of Bauta's.", hint="Give the .report.json of the protected photo."
+            f"{report} is not one of Bauta's reports.", hint="Give the .report.json of the protected photo."
         ) from error
 
 

@@ -89,6 +89,14 @@ def protect(
             rich_help_panel="Which faces",
         ),
     ] = None,
+    face: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="N=WHAT",
+            help="Protect, blur, pixelate or leave face N of one photo, as --dry-run numbers them.",
+            rich_help_panel="Which faces",
+        ),
+    ] = None,
     others: Annotated[
         Literal["leave", "blur", "pixelate"],
         typer.Option(help="What is done to faces that these options leave out.", rich_help_panel="Which faces"),
@@ -173,7 +181,11 @@ def protect(
         seed=seed,
         metadata=policy,
         selection=Selection(
-            largest, tuple(only or ()), tuple(keep or ()), tuple(values.box(text) for text in box or ())
+            largest,
+            tuple(only or ()),
+            tuple(keep or ()),
+            tuple(values.box(text) for text in box or ()),
+            tuple(values.face(text) for text in face or ()),
         ),
         fallback=fallback,
         others=others,
@@ -312,7 +324,7 @@ def _rehearse(paths: Sequence[Path], output: Path, settings: ProtectSettings, qu
     """Which faces there are, what would be done to them, and about how long that takes."""
     from bauta.cloaking.outcomes import exit_code
     from bauta.cloaking.places import collect
-    from bauta.cloaking.rehearsal import rehearse
+    from bauta.cloaking.rehearsal import Plan, rehearse
 
     if STREAM in paths:
         raise UsageError("A dry run reads photos from files.", hint="Name the photo.")
@@ -320,6 +332,8 @@ def _rehearse(paths: Sequence[Path], output: Path, settings: ProtectSettings, qu
     outcomes = list(failures)
     for failure in failures:
         show_error(failure.message, failure.hint)
+        if as_json:
+            _print_json(Plan(failure.source, failure=failure))
     rows, seconds, photos = [], 0.0, 0
     with ProgressBar(len(sources), quiet=quiet) as bar:
         for plan in rehearse([source for source, _ in sources], settings, progress=bar.stage):

@@ -1,4 +1,4 @@
-"""One place where errors become a line on stderr, an exit code and, with ``--json``, an object on stdout."""
+"""One place where errors become a line on stderr, an exit code and, where JSON is asked for, an object on stdout."""
 
 from __future__ import annotations
 
@@ -40,15 +40,21 @@ def _run(arguments: Sequence[str]) -> int:
     from bauta.cli.app import app
 
     _print_anything()
+    arguments, command = _hoisted(arguments), typer.main.get_command(app)
+    defaults: dict[str, Any] = {}  # of options, which the command fills in
+
+    def fail(error: BautaError) -> int:
+        return _fail(error, as_json="--json" in arguments or _json_by_default(command, arguments, defaults))
+
     try:
-        code = typer.main.get_command(app).main(_hoisted(arguments), prog_name="bauta", standalone_mode=False)
+        code = command.main(arguments, prog_name="bauta", standalone_mode=False, obj=defaults)
         sys.stdout.flush()
     except BautaError as error:
         if _debugging():
             traceback.print_exc()
-        return _fail(error, arguments)
+        return fail(error)
     except TyperException as error:
-        return _fail(_wrong_usage(error), arguments)
+        return fail(_wrong_usage(error))
     except Abort:
         code = INTERRUPTED
     except BrokenPipeError:
@@ -58,7 +64,7 @@ def _run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if _debugging():
             raise
-        return _fail(as_bauta_error(error), arguments)
+        return fail(as_bauta_error(error))
     if code == INTERRUPTED:  # Typer's own answer to Ctrl-C
         show_error("interrupted", "What was finished is kept; run the same command again to go on.")
     return code if isinstance(code, int) else 0
@@ -86,9 +92,18 @@ def _wrong_usage(error: TyperException) -> UsageError:
     return UsageError(f"There is no option {name} here.", hint=f"Did you mean {near[0]}?" if near else hint)
 
 
-def _fail(error: BautaError, arguments: Sequence[str]) -> int:
+def _json_by_default(group: Any, arguments: Sequence[str], defaults: Any) -> bool:
+    """Whether a file or the environment asks for JSON of the command that is typed."""
+    for word in arguments:
+        if word in getattr(group, "commands", {}):
+            group, defaults = group.commands[word], defaults.get(word, {})
+    value = defaults.get("as_json", False)
+    return value if isinstance(value, bool) else str(value).lower() in ("1", "true", "t", "yes", "y", "on")
+
+
+def _fail(error: BautaError, *, as_json: bool) -> int:
     show_error(error.message, error.hint)
-    if "--json" in arguments:
+    if as_json:
         told = {"code": error.code, "exit_code": error.exit_code, "message": error.message, "hint": error.hint}
         print(json.dumps({"error": told}))
     return error.exit_code

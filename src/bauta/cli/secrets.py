@@ -48,7 +48,7 @@ def mask_key(fitted: Sequence[Path], key: Path | None, passphrase_file: Path | N
     from bauta.learning.sealing import is_sealed, way_of
 
     found = given_key(key, passphrase_file, ask, "mask")
-    if found is not None or not sys.stdin.isatty():
+    if found is not None or not fitted or not sys.stdin.isatty():
         return found
     for path in fitted:
         try:

@@ -41,6 +41,18 @@ def box(text: str) -> tuple[float, float, float, float]:
     return x, y, width, height
 
 
+def face(text: str) -> tuple[int, Any]:
+    """A face and what is done to it, ``2=blur``; which of the words are known is checked by the settings.
+
+    Raises:
+        UsageError: when it is not a number and a word.
+    """
+    number, equals, choice = text.partition("=")
+    if not equals or not number.strip().isdecimal():
+        raise UsageError(f"{text!r} says nothing of a face.", hint="Write --face 2=blur.")
+    return int(number), choice.strip()
+
+
 def names_option(what: str, *flags: str, default: str | bool = False) -> Any:
     """An option that takes names, see `names`; `default` is what help says of leaving it out."""
     text = f"{what} Separated by commas; may be repeated."

@@ -6,7 +6,9 @@ need protected photos all come here.
 Of several faces that meet, the rules are ours. Where perturbations overlap, the stronger sample holds, since their sum
 would break the bound of both. Where warps overlap, the first face (the largest, as the pipeline orders them) keeps its
 warp, and those of later faces fade out before they reach it: choosing one or the other pixel by pixel would tear the
-picture. Should the sum still fold, the later warp is halved until it does not.
+picture. Should the sum still fold, the later warp is halved until it does not. A face inside of a much larger one, such
+as that of an identity card held before it, comes before that one and keeps all of its edit: otherwise nothing would be
+left of it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from bauta.cloaks.view import FaceView, Placement, cut_view
 from bauta.errors import BautaError, InvalidEdit, UsageError
 from bauta.faces.faces import Faces
 from bauta.judging.visibility import Visibility, measure
-from bauta.photo import Photo
+from bauta.photo import Photo, PixelArray
 from bauta.progress import Steps
 from bauta.settings import Settings
 
@@ -37,6 +39,9 @@ C = TypeVar("C", bound=Settings)
 
 _NOT_AFTERWARDS: tuple[Need, ...] = ("surrogates", "message", "reference")
 """What only making an edit needs, and neither reading it nor taking it off."""
+
+_FADE = 0.1
+"""Over this part of the width of a face inside of a larger one, the larger one's edit fades out around it."""
 
 BATCH = 8
 """Faces optimised together: enough to be fast, few enough for photos with hundreds of them."""
@@ -52,7 +57,7 @@ class Picture:
         grey: Whether the edit must be equal in the three channels.
     """
 
-    pixels: FloatArray
+    pixels: PixelArray
     landmarks: FloatArray
     grey: bool = False
 
@@ -70,7 +75,7 @@ class Change:
         seconds: Wall time of each edit: of its batch, divided by the faces in it.
     """
 
-    pixels: FloatArray = field(repr=False)
+    pixels: PixelArray = field(repr=False)
     edits: tuple[Edit, ...]
     placements: tuple[Placement, ...]
     kept: tuple[int, ...]
@@ -89,7 +94,7 @@ class Change:
         return tuple(edit.payload for edit in self.edits)
 
 
-def seen_of(pixels: FloatArray, landmarks: NDArray[np.floating], edit: Edit, placement: Placement) -> Visibility:
+def seen_of(pixels: PixelArray, landmarks: NDArray[np.floating], edit: Edit, placement: Placement) -> Visibility:
     """What people see of the edit of one face.
 
     Args:
@@ -143,7 +148,7 @@ def apply(
             and of which package.
         BautaError: whatever else the cloak raises.
     """
-    picture = Picture(photo.pixels, faces.landmarks, photo.grey)
+    picture = Picture(photo.parts, faces.landmarks, photo.grey)
     (change,) = edit_pictures(cloak, [picture], work, budget=budget, batch=batch)
     return Applied(photo.with_perturbation(change.delta), change)
 
@@ -171,7 +176,7 @@ def restore(cloak: Cloak[C], photo: Photo, faces: Faces, payloads: Sequence[byte
     def undo(views: Sequence[FaceView], places: Sequence[int], inner: Work) -> list[Edit]:
         return cloak.restore(views, [given.get(place, b"") for place in places], inner)
 
-    (change,) = edit_pictures(cloak, [Picture(photo.pixels, faces.landmarks, photo.grey)], work, ask=undo)
+    (change,) = edit_pictures(cloak, [Picture(photo.parts, faces.landmarks, photo.grey)], work, ask=undo)
     return Applied(photo.with_perturbation(change.delta), change)
 
 
@@ -188,7 +193,7 @@ def read(cloak: Cloak[C], photo: Photo, faces: Faces, work: Work) -> list[Readin
     require(type(cloak), _given(work), but=_NOT_AFTERWARDS)
     left = refused(cloak, photo, faces)
     views = [
-        cut_view(photo.pixels, landmarks, grey=photo.grey, spec=cloak.view)[0]
+        cut_view(photo.parts, landmarks, grey=photo.grey, spec=cloak.view)[0]
         for face, landmarks in enumerate(faces.landmarks)
         if face not in left
     ]
@@ -200,7 +205,7 @@ def refused(cloak: Cloak[C], photo: Photo, faces: Faces) -> dict[int, str]:
     reasons = {}
     for face, landmarks in enumerate(faces.landmarks):
         try:
-            cut_view(photo.pixels, landmarks, grey=photo.grey, spec=cloak.view)
+            cut_view(photo.parts, landmarks, grey=photo.grey, spec=cloak.view)
         except UsageError as error:
             reasons[face] = error.message
     return reasons
@@ -345,14 +350,19 @@ def _asked(
 # Putting edits together
 
 
-def merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> FloatArray:
+def merged(pixels: PixelArray, placed: Sequence[tuple[Edit, Placement]]) -> FloatArray:
     """What to add to a picture (H, W, 3) for all its edits.
 
-    The first edits hold their ground where faces meet.
+    The first edits hold their ground where faces meet; those of faces inside of much larger ones count as first.
     """
-    delta = np.zeros(pixels.shape, pixels.dtype)  # whose pages take no memory until an edit reaches them
+    places = [placement for _, placement in placed]
+    placed = sorted(placed, key=lambda one: -sum(map(one[1].inside, places)))
+    delta = np.zeros(pixels.shape, np.float32)  # whose pages take no memory until an edit reaches them
     for edit, placement in placed:
         patch, there = placement.patch(edit.delta).clip(-1, 1), delta[placement.rows, placement.columns]
+        for inner, place in placed:
+            if place.inside(placement):
+                patch = patch * _beside(inner, place, placement)[..., None]
         np.copyto(there, patch, where=np.abs(patch) > np.abs(there))
     fields: list[tuple[FloatArray, Placement]] = []
     for edit, placement in placed:
@@ -360,7 +370,7 @@ def merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> Floa
             held = _over(fields, placement)
             fields.append((_joined(held, placement.displacement(edit.warp)) - held, placement))
     # Window by window: one around all faces could be the whole photo.
-    shifts = np.zeros(pixels.shape, pixels.dtype)
+    shifts = np.zeros(pixels.shape, np.float32)
     for _, placement in fields:
         field = _over(fields, placement)
         still = (field == 0).all(axis=0)[..., None]
@@ -372,6 +382,20 @@ def merged(pixels: FloatArray, placed: Sequence[tuple[Edit, Placement]]) -> Floa
         np.clip(there + shift, -1, 1, out=there)
         shift[:] = 0  # where windows overlap, once
     return delta
+
+
+def _beside(edit: Edit, placement: Placement, window: Placement) -> FloatArray:
+    """(height, width) over a window, in [0, 1]: 0 where an edit reaches, 1 from a little beside it on."""
+    reached = (placement.patch(edit.delta) != 0).any(axis=2)
+    if edit.warp is not None:
+        reached |= (placement.displacement(edit.warp) != 0).any(axis=0)
+    free = np.ones((window.height, window.width), np.uint8)
+    top, left = placement.top - window.top, placement.left - window.left
+    rows, columns = (slice(max(0, at), max(0, at + side)) for at, side in zip((top, left), reached.shape, strict=True))
+    part = free[rows, columns]
+    part[reached[max(0, -top) :, max(0, -left) :][: part.shape[0], : part.shape[1]]] = 0
+    distance = cv2.distanceTransform(free, cv2.DIST_L2, 5)
+    return np.asarray(np.minimum(distance / np.float32(max(1, _FADE * placement.width)), 1), dtype=np.float32)
 
 
 def _over(fields: Sequence[tuple[FloatArray, Placement]], window: Placement) -> FloatArray:
@@ -402,7 +426,7 @@ def _joined(held: FloatArray, added: FloatArray) -> FloatArray:
     return held
 
 
-def resample(pixels: FloatArray, field: FloatArray, top: int, left: int) -> FloatArray:
+def resample(pixels: PixelArray, field: FloatArray, top: int, left: int) -> FloatArray:
     """The picture as seen through a warp, by bicubic interpolation: sharp, and differentiable in torch alike.
 
     Args:

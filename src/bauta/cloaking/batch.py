@@ -264,9 +264,9 @@ def protect_photos(
         KeyboardInterrupt: after the workers were stopped; no half file is left.
     """
     tasks = plan(sources)
-    if settings.selection.boxes and len(tasks) > 1:
+    if (settings.selection.boxes or settings.selection.faces) and len(tasks) > 1:
         raise UsageError(
-            f"A box belongs to one photo, and there are {len(tasks)}.", hint="Protect that photo by itself."
+            f"A box or a face belongs to one photo, and there are {len(tasks)}.", hint="Protect that photo by itself."
         )
     if jobs < 1:
         raise UsageError(f"{jobs} jobs do nothing.", hint="Give --jobs 1 or more.")

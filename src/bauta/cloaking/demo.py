@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image
 
 from bauta.cloaking.pipeline import Pipeline
+from bauta.cloaking.portrait import portrait
 from bauta.cloaking.report import Report
 from bauta.cloaking.report_files import write_report
 from bauta.cloaking.report_page import amplification, amplified
 from bauta.cloaking.settings import ProtectSettings
-from bauta.errors import OutputError, OutputExists, missing_extra
+from bauta.errors import OutputError, OutputExists
 from bauta.files import write_atomically
 from bauta.photo import read_photo
 from bauta.progress import Progress
@@ -33,15 +34,10 @@ def demonstrate(directory: Path, *, progress: Progress = lambda stage, done, tot
 
     Raises:
         MissingExtra: when scikit-image, which brings the portrait, is not installed.
-        OutputExists: when the folder holds files of these names that are no earlier demonstration.
+        OutputExists: when the folder holds files of these names that are not from an earlier demonstration.
         OutputError: when the folder cannot be written.
     """
-    try:
-        from skimage import data
-    except ImportError as error:
-        raise missing_extra("skimage", what="The demonstration's portrait") from error
-    stream = io.BytesIO()
-    Image.fromarray(data.astronaut()).save(stream, "JPEG", quality=92)
+    photo = portrait()
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -50,8 +46,8 @@ def demonstrate(directory: Path, *, progress: Progress = lambda stage, done, tot
         ) from error
     names = ("original.jpg", "protected.jpg", "mask.png", "side_by_side.png", "report.html", "report.json")
     files = {name: directory / name for name in names}
-    _refuse_strangers(files, stream.getvalue())
-    write_atomically(files["original.jpg"], stream.getvalue(), overwrite=True)
+    _refuse_strangers(files, photo)
+    write_atomically(files["original.jpg"], photo, overwrite=True)
     original = read_photo(files["original.jpg"])
     report = Pipeline(ProtectSettings()).protect(original, files["protected.jpg"], overwrite=True, progress=progress)
     factor = amplification(report.original, report.saved)

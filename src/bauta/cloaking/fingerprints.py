@@ -28,7 +28,7 @@ def mask_fingerprint(pipeline: Pipeline) -> str:
         settings.method,
         repr(pipeline.config),
         repr((settings.seed, settings.metadata.name, settings.budget, settings.fmr)),
-        repr((selection.largest, selection.boxes, settings.message)),
+        repr((selection.largest, selection.boxes, selection.faces, settings.message)),
         repr((settings.fallback, settings.others, settings.unlinkable)),
         *(f"fitted {one.sha256}" for one in pipeline.fitted),
         *(f"key {digest_of_file(path)}" for path in (settings.key,) if path),

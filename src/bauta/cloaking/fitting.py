@@ -22,7 +22,7 @@ from bauta.faces.alignment import extract_crops
 from bauta.faces.detection import detect_faces
 from bauta.faces.faces import Faces
 from bauta.learning.fitted import Fitted
-from bauta.photo import Photo, read_photo
+from bauta.photo import Photo, Pixels, read_photo
 from bauta.progress import Progress, silent, steps_of
 from bauta.rates import SELECTION_FMR
 from bauta.recognizers.calibration import calibrated
@@ -112,7 +112,7 @@ def fit(
         progress=steps_of(progress, "learning the person"),
     )
     views = [
-        cut_view(one.photo.pixels, one.faces.landmarks[0], grey=one.photo.grey, spec=made.view)[0] for one in learnt
+        cut_view(one.photo.parts, one.faces.landmarks[0], grey=one.photo.grey, spec=made.view)[0] for one in learnt
     ]
     fitted: Fitted = made.fit(views, config, work)
     # Whoever was attacked is a teacher, whatever the method says.
@@ -139,7 +139,7 @@ def require_fitting(method: str) -> Any:
 
 
 def _portrait(photo: Photo) -> _Portrait:
-    faces, name = detect_faces(photo.pixels), photo.path.name if photo.path else "a photo in memory"
+    faces, name = detect_faces(photo.parts[:, :]), photo.path.name if photo.path else "a photo in memory"
     if not len(faces):
         raise NoFaceFound(
             f"No face was found in {name}.", hint="Leave it out, or give one that shows the person from the front."
@@ -161,7 +161,7 @@ def _one_person(
     Raises:
         UsageError: naming the portraits of somebody else.
     """
-    seen = np.concatenate([_embedded(judge, one.photo.pixels, one.faces) for one in portraits])
+    seen = np.concatenate([_embedded(judge, one.photo.parts, one.faces) for one in portraits])
     alike = seen @ seen.T >= limit
     # Whoever most photos match is the person; a photo that matches none of theirs is of somebody else.
     person = alike[int(alike.sum(1).argmax())]
@@ -185,7 +185,7 @@ def _one_person(
     return template
 
 
-def _embedded(judge: Judge, pixels: FloatArray, faces: Faces) -> FloatArray:
+def _embedded(judge: Judge, pixels: Pixels, faces: Faces) -> FloatArray:
     found: FloatArray = judge.embed(extract_crops(pixels, faces.landmarks, judge.card.template))
     return found
 
@@ -201,9 +201,9 @@ def _held(
 ) -> dict[str, int]:
     """How many pairs of a photo kept aside and one of the others judges match, bare and with the mask on the first."""
     progress("judging the result", 0, 1)
-    pictures = [Picture(one.photo.pixels, one.faces.landmarks, one.photo.grey) for one in aside]
+    pictures = [Picture(one.photo.parts, one.faces.landmarks, one.photo.grey) for one in aside]
     masked = [
-        one.photo.with_perturbation(change.delta).pixels
+        one.photo.with_perturbation(change.delta).parts
         for one, change in zip(aside, edit_pictures(cloak, pictures, Work.seeded(0, fitted=(fitted,))), strict=True)
     ]
     counts = {"kept_aside": len(aside), "compared": 0, "matched_bare": 0, "matched": 0}
@@ -211,9 +211,9 @@ def _held(
         if card.name in roles.attacked or fmr not in roles.thresholds[card.name]:
             continue
         judge, limit = load_judge(card), roles.thresholds[card.name][fmr].cosine
-        others = np.concatenate([_embedded(judge, one.photo.pixels, one.faces) for one in learnt])
+        others = np.concatenate([_embedded(judge, one.photo.parts, one.faces) for one in learnt])
         for one, pixels in zip(aside, masked, strict=True):
-            for name, shown in (("matched_bare", one.photo.pixels), ("matched", pixels)):
+            for name, shown in (("matched_bare", one.photo.parts), ("matched", pixels)):
                 counts[name] += int((_embedded(judge, shown, one.faces) @ others.T >= limit).sum())
             counts["compared"] += len(others)
     return counts

@@ -99,7 +99,7 @@ class Making:
         limit, work = self._budget if budget is None else budget, self._work()
         for owner in sorted({self.owner(number) for number in numbers}):
             own = [number for number in numbers if self.owner(number) == owner]
-            picture = Picture(self.photo.pixels, self.faces.landmarks[own], self.photo.grey)
+            picture = Picture(self.photo.parts, self.faces.landmarks[own], self.photo.grey)
             given = replace(work, fitted=work.fitted[owner : owner + 1])
             (change,) = edit_pictures(self._cloaks[attempt], [picture], given, budget=limit, batch=BATCH)
             for place, edit, placement, seconds in zip(
@@ -121,7 +121,7 @@ class Making:
     def product(self) -> Photo:
         """The photo as it is now. A face that cannot be covered loses its cover, and is bare."""
         placed = [(mask.edit, mask.placement) for _, mask in sorted(self.masks.items())]
-        photo = self.photo.with_perturbation(merged(self.photo.pixels, placed)) if placed else self.photo
+        photo = self.photo.with_perturbation(merged(self.photo.parts, placed)) if placed else self.photo
         for how, settings in sorted({(how, self._thickness[number]) for number, (how, _) in self.covers.items()}):
             numbers = [
                 number
@@ -194,7 +194,7 @@ class Making:
             seconds=self._spent(number),
             attempts=self._attempts(number),
             settings={name: value for name, value in now.items() if value != first[name]},
-            visibility=seen_of(self.photo.pixels, self.faces.landmarks[number], mask.edit, mask.placement),
+            visibility=seen_of(self.photo.parts, self.faces.landmarks[number], mask.edit, mask.placement),
         )
 
     def _attempts(self, number: int) -> int:

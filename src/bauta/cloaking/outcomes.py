@@ -17,7 +17,7 @@ WEAK = 7
 FRAGILE = 8
 """Exit code of a photo that is recognised again once it is saved as JPEG, made smaller or screenshotted."""
 
-SERIOUSNESS = (130, 1, 2, 6, 9, 5, 4, 3, WEAK, FRAGILE, 0)
+SERIOUSNESS = (130, 1, 2, 6, 9, 10, 5, 4, 3, WEAK, FRAGILE, 0)
 """Exit codes, the most serious first: what concerns the whole run before what concerns a photo, and what left
 no protected photo before what left a weak one."""
 

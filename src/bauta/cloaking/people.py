@@ -69,7 +69,7 @@ class People:
         for row, one in enumerate(self.fitted):
             for name, template in subjects_of(one).items():
                 judge, limit = self._judge(name)
-                crops = extract_crops(photo.pixels, faces.landmarks, judge.card.template)
+                crops = extract_crops(photo.parts, faces.landmarks, judge.card.template)
                 past[row] = judge.embed(crops) @ template - limit
         nearest: NDArray[np.int64] = past.argmax(0)
         return nearest if sure else np.where(past.max(0) >= 0, nearest, -1)

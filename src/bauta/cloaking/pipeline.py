@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bauta.cloaking.apply import require
+from bauta.cloaking.choosing import Chosen, choose, with_others
+from bauta.cloaking.given import faces_of, read_secret, view_of
 from bauta.cloaking.making import Making
 from bauta.cloaking.people import People
 from bauta.cloaking.report import FaceResult, Report, environment
@@ -20,7 +22,6 @@ from bauta.cloaking.roles import choose_roles
 from bauta.cloaking.settings import ProtectSettings
 from bauta.cloaks.album import Album
 from bauta.cloaks.base import Need, Work, load_cloak
-from bauta.cloaks.view import FaceView, ViewSpec, cut_view
 from bauta.errors import NoFaceFound, NotCalibrated, UsageError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.detection import detect_faces, face_from_box
@@ -43,7 +44,6 @@ from bauta.recognizers.calibration import calibrated
 from bauta.recognizers.ensemble import Ensemble
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
-from bauta.registry import DEFAULT_CLOAK
 
 FloatArray = NDArray[np.float32]
 
@@ -93,6 +93,7 @@ class Pipeline:
         destination: Path | None = None,
         *,
         overwrite: bool = False,
+        found: Faces | None = None,
         progress: Progress = silent,
     ) -> Report:
         """Protect one photo and judge the file that comes out.
@@ -101,6 +102,7 @@ class Pipeline:
             photo: As read.
             destination: Where the protected photo is saved; None keeps it in memory.
             overwrite: Whether a file at the destination may be replaced.
+            found: All its faces, when they were looked for before.
             progress: Called as work advances.
 
         Raises:
@@ -110,12 +112,12 @@ class Pipeline:
         clock = Clock()
         photo = photo.cleared()
         progress("looking for faces", 0, 1)
-        chosen, others = self.select(photo)
-        faces = Faces.join([chosen, others])
+        chosen = self.select(photo, found)
+        faces = chosen.faces
         clock.lap("detection")
         owners = self.people.owners(photo, faces, sure=True)
         making = Making(photo, faces, self._cloaks, lambda: self.work(progress), self.settings.budget, owners)
-        content, saved = self._make(making, len(chosen), clock, progress)
+        content, saved = self._make(making, chosen, clock, progress)
         payloads = [making.masks[number].edit.payload if number in making.masks else b"" for number in making.treated]
         if destination is not None:
             if any(payloads) and not self.people.secrets:
@@ -132,14 +134,40 @@ class Pipeline:
             saved,
             faces.limits,
             [self._result(making, number) for number in treated],
-            bare=faces[_numbers(set(range(len(chosen))) | making.uncovered, treated)],
-            spared=faces[_numbers(set(range(len(chosen), len(faces))) - making.uncovered, treated)],
+            bare=faces[_numbers(set(range(chosen.masked)) | making.uncovered, treated)],
+            spared=faces[_numbers(set(range(chosen.masked, len(faces))) - making.uncovered, treated)],
             made=True,
         )
         report = replace(report, payloads=tuple(payloads), removed=photo.removed(self.settings.metadata))
         return report.with_seconds(clock.total, content if destination is None else None)
 
-    def _make(self, making: Making, chosen: int, clock: Clock, progress: Progress) -> tuple[bytes, Photo]:
+    def sketch(self, photo: Photo, *, seconds: float = 1.5, found: Faces | None = None) -> Photo:
+        """About what `protect` will make of a photo: first masks that are broken off early, and judged by none.
+
+        Args:
+            photo: As read.
+            seconds: That the masks may take together.
+            found: All its faces, when they were looked for before.
+
+        Raises:
+            NoFaceFound: when there is nothing to protect.
+        """
+        photo = photo.cleared()
+        chosen = self.select(photo, found)
+        owners = self.people.owners(photo, chosen.faces, sure=True)
+        making = Making(photo, chosen.faces, self._cloaks[:1], lambda: self.work(silent), owners=owners)
+        self._begin(making, chosen, seconds / max(1, chosen.masked))
+        return making.product()
+
+    def _begin(self, making: Making, chosen: Chosen, budget: float | None = None) -> None:
+        """First masks, and the covers that are known from the start."""
+        making.mask(range(chosen.masked), budget=budget)
+        if self.settings.fallback != "none":
+            making.cover(set(range(chosen.masked)) - making.masks.keys(), self.settings.fallback, "no-mask")
+        for number, (how, cause) in chosen.covers.items():
+            making.cover([number], how, cause)
+
+    def _make(self, making: Making, chosen: Chosen, clock: Clock, progress: Progress) -> tuple[bytes, Photo]:
         """Mask, judge, strengthen and cover, until judges are satisfied or nothing is left to try.
 
         Returns:
@@ -148,12 +176,8 @@ class Pipeline:
         Raises:
             NoFaceFound: when nothing can be done to any face.
         """
-        settings, whole = self.settings, range(len(making.faces))
-        making.mask(whole[:chosen])
-        if settings.fallback != "none":
-            making.cover(set(whole[:chosen]) - making.masks.keys(), settings.fallback, "no-mask")
-        if settings.others != "leave":
-            making.cover(whole[chosen:], settings.others, "not-chosen")
+        settings = self.settings
+        self._begin(making, chosen)
         changed = making.treated
         while True:
             product = making.product()
@@ -164,6 +188,7 @@ class Pipeline:
                 )
             clock.lap("mask")
             content = self.people.with_records(product.encode(metadata=settings.metadata), making, settings.metadata)
+            del product  # before the file is read back: of a hundred megapixels it is hundreds of megabytes
             saved = read_photo(content)
             changed = [number for number in changed if number in making.treated]
             making.judged(self._answers(making.photo, saved, making.faces, changed, progress))
@@ -202,7 +227,7 @@ class Pipeline:
         """
         clock = Clock()
         original = original.cleared()
-        (height, width), (other_height, other_width) = original.pixels.shape[:2], protected.pixels.shape[:2]
+        (height, width), (other_height, other_width) = original.parts.shape[:2], protected.parts.shape[:2]
         if abs(other_width / width * height / other_height - 1) > 0.02:
             raise UsageError(
                 f"The protected photo has another shape ({other_width}x{other_height}) "
@@ -210,12 +235,15 @@ class Pipeline:
                 hint="Give the original of the same photo, not cropped.",
             )
         progress("looking for faces", 0, 1)
-        faces, others = self.select(original)
-        refuse_another_photo(original.pixels, protected.pixels, faces)
-        elsewhere = find_elsewhere(protected.pixels, Faces.join([faces, others]), original.pixels.shape)
+        chosen = self.select(original)
+        faces, others = chosen.faces[: chosen.masked], chosen.faces[chosen.masked :]
+        pixels = protected.parts[:, :]
+        refuse_another_photo(original.parts[:, :], pixels, faces)
+        elsewhere = find_elsewhere(pixels, chosen.faces, original.parts.shape)
+        del pixels  # of two hundred megapixels they are gigabytes
         clock.lap("detection")
         answers = self._answers(original, protected, faces, range(len(faces)), progress)
-        embedded = search_embedded(protected.content, original.pixels, faces, self.judges, fmr=self.settings.fmr)
+        embedded = search_embedded(protected.content, original.parts, faces, self.judges, fmr=self.settings.fmr)
         results = [FaceResult.of(faces, number, answer) for number, answer in answers.items()]
         report = self._report(original, protected, faces.limits, results, bare=Faces.none(), spared=others, made=False)
         clock.lap("verification")
@@ -241,8 +269,8 @@ class Pipeline:
         clock = Clock()
         original = original.cleared()
         progress("looking for faces", 0, 1)
-        chosen, others = self.select(original)
-        faces = Faces.join([chosen, others])
+        chosen = self.select(original)
+        faces = chosen.faces
         clock.lap("detection")
         treated = []
         for record in made:
@@ -262,59 +290,44 @@ class Pipeline:
             )
             for number, record in zip(treated, made, strict=True)
         ]
-        asked = range(len(chosen) if self.settings.others == "leave" else len(faces))
+        asked = chosen.asked
         report = self._report(
             original,
             protected,
             faces.limits,
             results,
             bare=faces[_numbers(asked, treated)],
-            spared=faces[_numbers(range(len(asked), len(faces)), treated)],
+            spared=faces[_numbers(set(range(len(faces))) - asked, treated)],
             made=True,
         )
         clock.lap("verification")
         return report.with_seconds(clock.total, None)
 
-    def select(self, photo: Photo) -> tuple[Faces, Faces]:
-        """The faces to protect, largest first, and the others.
+    def select(self, photo: Photo, found: Faces | None = None) -> Chosen:
+        """What is asked for each face; those to be masked come largest first.
+
+        Args:
+            photo: As read.
+            found: All its faces, when they were looked for before.
 
         Raises:
             NoFaceFound: when none is found, or none is selected and the others are to be left as they are.
+            UsageError: when a face is named that is not there.
         """
-        selection = self.settings.selection
-        if selection.boxes:
-            given = Faces.join([face_from_box(photo.pixels, box) for box in selection.boxes])
-            found = detect_faces(photo.pixels)
-            others = given.elsewhere(found)
-            return given, others if self.settings.others != "leave" else replace(others, limits=())
-        faces = detect_faces(photo.pixels)
-        if not len(faces):
-            raise NoFaceFound(
-                f"No face was found in {_name(photo)}.",
-                hint="Point to it with --box x,y,width,height, in pixels of the upright photo.",
-            )
-        faces = faces[np.argsort(-faces.areas, kind="stable")]
-        chosen = np.ones(len(faces), dtype=np.bool_)
-        if selection.largest:
-            chosen[1:] = False
-        elif selection.only:
-            chosen = self._matches(photo, faces, selection.only)
-        elif selection.keep:
-            chosen = ~self._matches(photo, faces, selection.keep)
-        if self.people.known:
-            here = self.people.owners(photo, faces) >= 0
-            if chosen.any() and not (chosen & here).any() and self.settings.others == "leave":
-                raise NoFaceFound(
-                    f"No face in {_name(photo)} is of the person that the mask was fitted to.",
-                    hint=f"Fit a mask for whoever it shows, or protect it with --method {DEFAULT_CLOAK}.",
-                )
-            chosen = chosen & here
-        if not chosen.any() and self.settings.others == "leave":
-            raise NoFaceFound(
-                f"None of the {len(faces)} faces in {_name(photo)} is selected.",
-                hint="Check the reference photos, or leave out --only and --keep to protect every face.",
-            )
-        return faces[chosen], faces[~chosen]
+        settings = self.settings
+        if settings.selection.boxes:
+            pixels = photo.parts[:, :]
+            given = Faces.join([face_from_box(pixels, box) for box in settings.selection.boxes])
+            others = given.elsewhere(detect_faces(pixels) if found is None else found)
+            return with_others(given, others if settings.others != "leave" else replace(others, limits=()), settings)
+        faces = detect_faces(photo.parts[:, :]) if found is None else found
+        return choose(
+            faces,
+            settings,
+            lambda faces, paths: self._matches(photo, faces, paths),
+            lambda faces: self.people.owners(photo, faces) >= 0 if self.people.known else None,
+            _name(photo),
+        )
 
     @cached_property
     def surrogates(self) -> list[Surrogate]:
@@ -354,33 +367,53 @@ class Pipeline:
         """(K, D) embeddings by each judge of everybody in a photo that selects people."""
         seen: dict[Path | Photo, dict[str, FloatArray]] = self.__dict__.setdefault("_seen", {})
         if path not in seen:
-            photo, faces = _faces_of(path)
+            photo, faces = faces_of(path)
             seen[path] = self._embed(photo, faces)
         return seen[path]
 
     def _see(self, path: Path | Photo) -> Reference:
-        photo, faces = _faces_of(path)
+        photo, faces = faces_of(path)
         embeddings = {name: found[0] for name, found in self._embed(photo, faces.largest()).items()}
         return Reference(printable(photo.path.name if photo.path else "photo in memory"), photo.sha256, embeddings)
 
     def _embed(self, photo: Photo, faces: Faces) -> dict[str, FloatArray]:
         return {
-            member.name: member.judge.embed(extract_crops(photo.pixels, faces.landmarks, member.judge.card.template))
+            member.name: member.judge.embed(extract_crops(photo.parts, faces.landmarks, member.judge.card.template))
             for member in self.judges
         }
 
-    def _matches(self, photo: Photo, faces: Faces, paths: Sequence[Path | Photo]) -> NDArray[np.bool_]:
-        """(N,) whether a face is somebody in one of the photos, by the first calibrated judge."""
+    def tell_apart(self, photo: Photo, faces: Faces) -> tuple[FloatArray, float]:
+        """What tells the people of photos apart: two faces are one person's from a cosine on.
+
+        Args:
+            photo: As read.
+            faces: Of that photo.
+
+        Returns:
+            (N, D) embeddings by the first calibrated judge, and its threshold.
+
+        Raises:
+            NotCalibrated: when there is no such judge.
+        """
+        member = self._telling
+        crops = extract_crops(photo.parts, faces.landmarks, member.judge.card.template)
+        return member.judge.embed(crops), member.thresholds[SELECTION_FMR].cosine
+
+    @property
+    def _telling(self) -> JudgeWithThresholds:
         member = next((member for member in self.judges if SELECTION_FMR in member.thresholds), None)
         if member is None:
             raise NotCalibrated(
                 "No calibrated judge is there to tell faces apart.",
                 hint="Run `bauta recognizers calibrate`, or select faces with --largest or --box.",
             )
-        crops = extract_crops(photo.pixels, faces.landmarks, member.judge.card.template)
-        people = np.concatenate([self._selected(path)[member.name] for path in paths])
-        similarity = member.judge.embed(crops) @ people.T
-        return np.asarray(similarity.max(1) >= member.thresholds[SELECTION_FMR].cosine)
+        return member
+
+    def _matches(self, photo: Photo, faces: Faces, paths: Sequence[Path | Photo]) -> NDArray[np.bool_]:
+        """(N,) whether a face is somebody in one of the photos."""
+        embeddings, limit = self.tell_apart(photo, faces)
+        people = np.concatenate([self._selected(path)[self._telling.name] for path in paths])
+        return np.asarray((embeddings @ people.T).max(1) >= limit)
 
     def work(self, progress: Progress) -> Work:
         """What the cloak is given."""
@@ -405,8 +438,8 @@ class Pipeline:
         steps = steps_of(progress, "judging the result")
         steps(0, len(CONDITIONS))
         answers = verify_faces(
-            original.pixels,
-            saved.pixels,
+            original.parts,
+            saved.parts,
             faces[np.array(numbers, dtype=np.int64)],
             self.judges,
             self.references,
@@ -438,8 +471,8 @@ class Pipeline:
             config=self.config.to_dict(),
             made=made,
             environment=environment(),
-            original=original.pixels,
-            saved=saved.pixels,
+            before=original.parts,
+            after=saved.parts,
             fitted=tuple(one.sha256 for one in self.fitted),
             limits=limits,
         )
@@ -448,52 +481,6 @@ class Pipeline:
 def _numbers(asked: Iterable[int], treated: Collection[int]) -> NDArray[np.int64]:
     """Which of the faces asked for were not treated."""
     return np.array(sorted(set(asked) - set(treated)), dtype=np.int64)
-
-
-def _faces_of(path: Path | Photo) -> tuple[Photo, Faces]:
-    photo = read_photo(path)
-    faces = detect_faces(photo.pixels)
-    if not len(faces):
-        raise UsageError(
-            f"No face was found in the reference photo {photo.path or 'in memory'}.",
-            hint="Give a photo that shows the person large and from the front.",
-        )
-    return photo, faces
-
-
-def view_of(photo: Photo, spec: ViewSpec) -> FaceView:
-    """The view of the largest face in a photo.
-
-    Raises:
-        UsageError: when it shows no face that is large enough.
-    """
-    faces = detect_faces(photo.pixels)
-    if not len(faces):
-        raise UsageError(
-            f"No face was found in {_name(photo)}.", hint="Give a photo that shows the person large and from the front."
-        )
-    return cut_view(photo.pixels, faces.largest().landmarks[0], grey=photo.grey, spec=spec)[0]
-
-
-LEAST_SECRET = 16
-"""Bytes of a key; less could be tried out."""
-
-
-def read_secret(path: Path) -> bytes:
-    """A key from its file.
-
-    Raises:
-        UsageError: when the file cannot be read, or holds too little.
-    """
-    try:
-        secret = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"The key {path} cannot be read: {error.strerror}.", hint="Check the name.") from error
-    if len(secret) < LEAST_SECRET:
-        raise UsageError(
-            f"The key {path} has {len(secret)} bytes; {LEAST_SECRET} is the least.", hint="Try `openssl rand 32`."
-        )
-    return secret
 
 
 def _name(photo: Photo) -> str:

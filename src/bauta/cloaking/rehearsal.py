@@ -107,19 +107,19 @@ def rehearse(sources: Sequence[Path], settings: ProtectSettings, *, progress: Pr
             pipeline.prepare()
         progress("looking for faces", 0, 1)
         try:
-            chosen, others = pipeline.select(photo)
+            chosen = pipeline.select(photo)
         except BautaError as error:
             yield Plan(source, failure=Outcome.failed(source, error))
             continue
         found = time.monotonic() - began
-        small = refused(pipeline.cloak, photo, chosen)
-        fit = [number for number in range(len(chosen)) if number not in small]
+        faces = chosen.faces
+        small = refused(pipeline.cloak, photo, faces[: chosen.masked])
+        fit = [number for number in range(chosen.masked) if number not in small]
         if pace is None and fit:
-            pace = _pace(pipeline, photo, chosen[fit[0]])
-        faces = Faces.join([chosen, others])
+            pace = _pace(pipeline, photo, faces[fit[0]])
         treatments: list[Planned] = [
-            *("mask" if number in fit else settings.fallback for number in range(len(chosen))),
-            *("left" if settings.others == "leave" else settings.others for _ in range(len(others))),
+            *("mask" if number in fit else settings.fallback for number in range(chosen.masked)),
+            *(chosen.covers[n][0] if n in chosen.covers else "left" for n in range(chosen.masked, len(faces))),
         ]
         names = words.face_names(faces.boxes.tolist(), photo.width, photo.height)
         yield Plan(
@@ -136,7 +136,7 @@ def _pace(pipeline: Pipeline, photo: Photo, face: Faces) -> float:
     """Seconds that a face takes to be masked and judged, from a mask that is broken off after a few seconds."""
     work, judges = pipeline.work(silent), pipeline.judges
     work = replace(work, fitted=work.fitted[:1])  # a face has the mask of one person
-    picture = Picture(photo.pixels, face.landmarks, photo.grey)
+    picture = Picture(photo.parts, face.landmarks, photo.grey)
     edit_pictures(pipeline.cloak, [picture], work, budget=1e-3)  # the first step of all is slow
     began = time.monotonic()
     (change,) = edit_pictures(pipeline.cloak, [picture], work, budget=_TRIAL)
@@ -147,5 +147,5 @@ def _pace(pipeline: Pipeline, photo: Photo, face: Faces) -> float:
     if pipeline.settings.budget is not None:
         masking = min(masking, pipeline.settings.budget)
     began = time.monotonic()
-    verify_faces(photo.pixels, photo.pixels, face, judges, conditions=(SAVED,))
+    verify_faces(photo.parts, photo.parts, face, judges, conditions=(SAVED,))
     return masking + (time.monotonic() - began) * len(CONDITIONS)

@@ -37,6 +37,7 @@ from bauta.judging import words
 from bauta.judging.conditions import CONDITIONS
 from bauta.judging.findings import Box, Cause, Finding, Verdict, decide
 from bauta.judging.verification import FaceVerification
+from bauta.photo import Pixels
 from bauta.recognizers.cards import RecognizerCard
 from bauta.schema import plain
 from bauta.version import __version__
@@ -105,8 +106,8 @@ class Report:
         config: The method's configuration, as plain values.
         made: Whether this run made the protection, or only verified it.
         environment: Versions and machine.
-        original: (H, W, 3) pixels of the original.
-        saved: (H', W', 3) pixels of the file that was read back.
+        before: (H, W, 3) pixels of the original.
+        after: (H', W', 3) pixels of the file that was read back.
         limits: What stopped the search for faces; a photo that was not searched everywhere is not protected.
         removed: What was left out of the photo's metadata, how many fields by kind.
         further: What others found out about the file, such as an embedded picture that a judge matches.
@@ -127,8 +128,8 @@ class Report:
     config: dict[str, Any]
     made: bool
     environment: dict[str, str]
-    original: FloatArray = field(repr=False)
-    saved: FloatArray = field(repr=False)
+    before: Pixels = field(repr=False)
+    after: Pixels = field(repr=False)
     limits: tuple[SearchLimit, ...] = ()
     removed: dict[str, int] = field(default_factory=dict)
     further: tuple[Finding, ...] = ()
@@ -136,6 +137,16 @@ class Report:
     content: bytes | None = field(default=None, repr=False)
     fitted: tuple[str, ...] = ()
     payloads: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @property
+    def original(self) -> FloatArray:
+        """(H, W, 3) in [0, 1], the original; made each time it is asked for."""
+        return self.before[:, :]
+
+    @property
+    def saved(self) -> FloatArray:
+        """(H', W', 3) in [0, 1], the file that was read back; made each time it is asked for."""
+        return self.after[:, :]
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
@@ -185,7 +196,7 @@ class Report:
     @cached_property
     def names(self) -> dict[int, str]:
         """What sentences call the faces, by number: the protected ones, then the bare ones, then those left alone."""
-        height, width = self.original.shape[:2]
+        height, width = self.before.shape[:2]
         boxes = [face.box for face in self.faces]
         return words.face_names([*boxes, *self.unprotected, *self.spared], width, height)
 
@@ -298,11 +309,11 @@ class Report:
             unprotected_boxes=[_box(box) for box in self.unprotected],
             spared_boxes=[_box(box) for box in self.spared],
             search_limits=list(self.limits),
-            smallest_face=smallest_face(self.original.shape),
+            smallest_face=smallest_face(self.before.shape),
             seconds=self.seconds,
             environment=self.environment,
             protects_against=self._protects_against(),
-            does_not_protect_against=words.does_not_protect_against(self.findings, smallest_face(self.original.shape)),
+            does_not_protect_against=words.does_not_protect_against(self.findings, smallest_face(self.before.shape)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -316,7 +327,7 @@ class Report:
 
     def to_html(self) -> str:
         """`report.html`, complete in itself."""
-        return render(self.record, self.original, self.saved)
+        return render(self.record, self.before, self.after)
 
     def _recognizers(self) -> list[RecognizerRecord]:
         attacked = {card.name for card in self.roles.surrogates} | self.roles.attacked

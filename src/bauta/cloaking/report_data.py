@@ -43,9 +43,8 @@ class FileFacts:
     @classmethod
     def of(cls, photo: Photo) -> FileFacts:
         """The facts of a photo as read."""
-        height, width = photo.pixels.shape[:2]
         name = printable(photo.path.name) if photo.path else ""
-        return cls(name, photo.sha256, photo.format, width, height)
+        return cls(name, photo.sha256, photo.format, photo.width, photo.height)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Reports on disk: for nobody's eyes who could not see the photo, and never over what is no report."""
+"""Reports on disk: readable only by those who could see the photo, and never written over anything else."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def write_report(report: Report, page: Path, *, like: Path | None = None) -> Non
 
     Raises:
         UsageError: when the name does not end in ``.html``.
-        OutputExists: when one of the two files exists and is no report.
+        OutputExists: when one of the two files exists and is not a report.
         OutputError: when they cannot be written.
     """
     from bauta.files import write_atomically
 
     if page.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"{page} is no name for a report.", hint="Give it the ending .html.")
+        raise UsageError(f"{page} is not a name for a report.", hint="Give it the ending .html.")
     data = page.with_suffix(".json")
     taken = next((path for path in (data, page) if os.path.lexists(path)), None)
     if taken is not None and not _is_report(data):
-        raise OutputExists(f"{taken} exists and is no report of Bauta's.", hint="Choose another name.")
+        raise OutputExists(f"{taken} exists and is not one of Bauta's reports.", hint="Choose another name.")
     for path, text in ((data, report.to_json()), (page, report.to_html())):
         write_atomically(path, text.encode(), overwrite=True, like=like)
 

@@ -20,6 +20,7 @@ from bauta.judging.conditions import SAVED
 from bauta.judging.findings import ORIGINAL
 from bauta.judging.verification import Comparison, cut, footprint
 from bauta.pages import exact_picture, page_template, picture
+from bauta.photo import Pixels
 
 FloatArray = NDArray[np.float32]
 
@@ -80,7 +81,7 @@ class FaceView:
     against: list[tuple[str, list[JudgeRow]]]
 
 
-def render(record: ReportRecord, original: FloatArray, saved: FloatArray) -> str:
+def render(record: ReportRecord, original: Pixels, saved: Pixels) -> str:
     """The page as HTML.
 
     Args:
@@ -90,9 +91,8 @@ def render(record: ReportRecord, original: FloatArray, saved: FloatArray) -> str
     """
     script = resources.files(__package__).joinpath("report.js").read_text(encoding="utf-8").strip()
     same_size = original.shape == saved.shape
-    # Of a photo of a hundred megapixels every fourth pixel shows what changed, and fits into memory.
-    step = slice(None, None, max(1, max(original.shape) // (4 * _PREVIEW)))
-    before, after = original[step, step], saved[step, step]
+    # Of a photo of a hundred megapixels every fifth row and column shows what changed, and fits into memory.
+    before, after = (pixels[step, step] for pixels, step in ((original, _step(original)), (saved, _step(saved))))
     factor = amplification(before, after) if same_size else 0
     return page_template("cloaking", "report.html.j2").render(
         report=record,
@@ -105,13 +105,17 @@ def render(record: ReportRecord, original: FloatArray, saved: FloatArray) -> str
         original=ORIGINAL,
         factor=factor,
         pictures={
-            "original": picture(original, _PREVIEW),
-            "saved": picture(saved, _PREVIEW),
+            "original": picture(before, _PREVIEW),
+            "saved": picture(after, _PREVIEW),
             "mask": picture(amplified(before, after, factor), _PREVIEW // 2) if same_size else None,
         },
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _step(pixels: Pixels) -> slice:
+    return slice(None, None, max(1, max(pixels.shape) // (2 * _PREVIEW)))
 
 
 def amplification(original: FloatArray, saved: FloatArray) -> int:
@@ -125,7 +129,7 @@ def amplified(original: FloatArray, saved: FloatArray, factor: int) -> FloatArra
     return np.asarray(np.clip(0.5 + factor * (saved - original), 0, 1), dtype=np.float32)
 
 
-def _face(record: ReportRecord, face: FaceRecord, original: FloatArray, saved: FloatArray, factor: int) -> FaceView:
+def _face(record: ReportRecord, face: FaceRecord, original: Pixels, saved: Pixels, factor: int) -> FaceView:
     pictures: tuple[Picture, ...] = ()
     whole, difference = True, ""
     if face.number <= _PICTURED_FACES:

@@ -17,6 +17,7 @@ from bauta.registry import DEFAULT_CLOAK
 Strength = Literal["low", "medium", "high"]
 Fallback = Literal["none", "blur", "pixelate"]
 Others = Literal["leave", "blur", "pixelate"]
+Choice = Literal["protect", "blur", "pixelate", "leave"]
 Box = tuple[float, float, float, float]
 
 
@@ -30,24 +31,34 @@ class Selection:
         keep: Reference photos; faces matching one of them are left as they are.
         boxes: Faces given by hand as (x, y, width, height) in pixels of the upright photo; faces
             that are found elsewhere are left as they are, and told of.
+        faces: What is done to faces by number, from 1, largest first, as a rehearsal gives them; the others are
+            protected.
     """
 
     largest: bool = False
     only: tuple[Path | Photo, ...] = ()
     keep: tuple[Path | Photo, ...] = ()
     boxes: tuple[Box, ...] = ()
+    faces: tuple[tuple[int, Choice], ...] = ()
 
     def __post_init__(self) -> None:
-        if sum(map(bool, (self.largest, self.only, self.keep, self.boxes))) > 1:
+        object.__setattr__(self, "faces", tuple(sorted(dict(self.faces).items())))
+        if sum(map(bool, (self.largest, self.only, self.keep, self.boxes, self.faces))) > 1:
             raise UsageError(
                 "Faces can be selected in one way at a time.",
-                hint="Give only one of --largest, --only, --keep and --box.",
+                hint="Give only one of --largest, --only, --keep, --box and --face.",
             )
+        for number, choice in self.faces:
+            if number < 1 or choice not in get_args(Choice):
+                raise UsageError(
+                    f"Face {number} cannot be given {choice!r}.",
+                    hint="Give a number from 1, and protect, blur, pixelate or leave.",
+                )
         for box in self.boxes:
             finite = all(map(math.isfinite, box))
             if len(box) != 4 or not finite or min(box[2:]) < 1 or min(box[:2]) < 0:
                 raise UsageError(
-                    f"The box {','.join(f'{value:g}' for value in box)} is no rectangle inside a photo.",
+                    f"The box {','.join(f'{value:g}' for value in box)} is not a rectangle inside a photo.",
                     hint="Give --box x,y,width,height in pixels, measured from the upper left corner.",
                 )
 
@@ -109,6 +120,10 @@ class ProtectSettings:
             raise UsageError(f"There is no fallback {self.fallback!r}.", hint="Choose none, blur or pixelate.")
         if self.others not in get_args(Others):
             raise UsageError(f"Others cannot be given {self.others!r}.", hint="Choose leave, blur or pixelate.")
+        if self.others != "leave" and self.selection.faces:
+            raise UsageError(
+                "Faces that are named leave no others.", hint="Leave out --others, and say blur for each such face."
+            )
         if self.others != "leave" and self.selection.keep:
             raise UsageError(
                 "Faces that are to be kept as they are cannot be covered too.",
@@ -116,7 +131,7 @@ class ProtectSettings:
             )
         if self.budget is not None and not 0 < self.budget < math.inf:
             raise UsageError(
-                f"A budget of {self.budget:g} seconds is no time.",
+                f"A budget of {self.budget:g} seconds is not a time.",
                 hint="Give a positive number, such as 10s.",
             )
         if self.fmr not in FMRS:

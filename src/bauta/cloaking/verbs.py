@@ -15,7 +15,8 @@ from PIL import Image
 
 from bauta.calls import checked
 from bauta.cloaking import apply
-from bauta.cloaking.pipeline import Pipeline, read_secret
+from bauta.cloaking.given import read_secret
+from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.report import Report
 from bauta.cloaking.restoring import FaceRecord, open_records
 from bauta.cloaking.settings import Box, Fallback, Others, ProtectSettings, Selection, Strength
@@ -123,6 +124,7 @@ def protect(
     only: Photos = (),
     keep: Photos = (),
     boxes: Sequence[Box] = (),
+    faces: Mapping[int, str] | None = None,
     fallback: Fallback = "none",
     others: Others = "leave",
     fitted: Paths = (),
@@ -153,6 +155,8 @@ def protect(
         only: Protect only the faces of the people in these photos.
         keep: Protect all faces but those of the people in these photos.
         boxes: Faces given by hand, (x, y, width, height) in pixels of the upright photo.
+        faces: What is done to faces by number, such as ``{2: "blur", 3: "leave"}``: ``protect``, ``blur``, ``pixelate``
+            or ``leave``. The largest face is 1; those that are not named are protected.
         fallback: What covers a face that no mask protects.
         others: What is done to faces that the selection leaves out.
         fitted: What the method learned of people, files that `fit` gave; each mask goes on its person's faces only.
@@ -176,7 +180,13 @@ def protect(
         judges=names_of(judges),
         seed=int(seed),
         metadata=MetadataPolicy(metadata),
-        selection=Selection(largest, photos_of(only), photos_of(keep), tuple(map(_box, boxes))),
+        selection=Selection(
+            largest,
+            photos_of(only),
+            photos_of(keep),
+            tuple(map(_box, boxes)),
+            tuple((faces or {}).items()),  # type: ignore[arg-type]  # the selection checks the words
+        ),
         fallback=fallback,
         others=others,
         references=photos_of(references),

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bauta.cloaks.p3_settings import P3MaskConfig
+from bauta.cloaks.spatial_settings import SpatialConfig
 from bauta.cloaks.view import FaceView
 from bauta.faces.crop_template import ARCFACE_112
-from bauta.objectives.displacement import within
+from bauta.objectives.displacement import EYES, ControlPoints, within
 from bauta.objectives.visibility import just_noticeable
 
 TYPICAL = 0.066
@@ -55,13 +57,22 @@ class Lightness:
         decay: Momentum decay.
         rms: Largest root mean square of what is noticed.
         level: (N,) in [0, 1], by which the ball is multiplied; its numbers may change between steps.
+        peak: Largest sample of what is noticed, in multiples of `rms`; None for no such bound.
     """
 
     def __init__(
-        self, region: Tensor, noticed: Tensor, *, size: float, decay: float, rms: float, level: Tensor
+        self,
+        region: Tensor,
+        noticed: Tensor,
+        *,
+        size: float,
+        decay: float,
+        rms: float,
+        level: Tensor,
+        peak: float | None = None,
     ) -> None:
         self.region, self.noticed, self.size, self.decay, self.rms = region, noticed, size, decay, rms
-        self.level = level[:, None, None, None]
+        self.level, self.peak = level[:, None, None, None], peak
         self.area = region.sum((1, 2, 3))[:, None, None, None]
         self.start = torch.zeros_like(region)
 
@@ -73,8 +84,36 @@ class Lightness:
     def moved(self, value: Tensor, momentum: Tensor) -> Tensor:
         """Along the momentum, and back into the ball."""
         delta = value - self.size * self.region * momentum / self._noticed(momentum)
+        if self.peak is not None:
+            most = self.peak * self.rms * self.level * self.noticed
+            delta = delta.minimum(most).maximum(-most)
         return delta * (self.rms * self.level / self._noticed(delta)).clamp_max(1)
 
     def _noticed(self, values: Tensor) -> Tensor:
         squares = (values / self.noticed).square().sum((-3, -2, -1), keepdim=True)
         return (squares / self.area).sqrt().clamp_min(1e-12)
+
+
+def field_and_lightness(
+    bounds: SpatialConfig | P3MaskConfig, region: Tensor, noticed: Tensor, level: Tensor, peak: float | None = None
+) -> tuple[ControlPoints, Lightness]:
+    """The two variables of a mask that moves, within the bounds of its settings.
+
+    Args:
+        bounds: The settings.
+        region: As for `Lightness`; there are as many fields.
+        noticed: As for `Lightness`.
+        level: (N,), by which the bounds of both are multiplied.
+        peak: As for `Lightness`.
+    """
+    amplitude, rms = bounds.displacement / 100 * EYES, 10 ** (-bounds.psnr / 20)
+    field = ControlPoints(
+        region.new_zeros(len(region), 2, bounds.controls, bounds.controls),
+        size=bounds.pace * amplitude / 2 / bounds.iterations,
+        decay=bounds.decay,
+        amplitude=amplitude,
+        strain=bounds.strain,
+        level=level,
+    )
+    size = bounds.pace * rms / bounds.iterations
+    return field, Lightness(region, noticed, size=size, decay=bounds.decay, rms=rms, level=level, peak=peak)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from bauta.cloaks.base import Work
 from bauta.cloaks.identity import IdentityLoss, stacked
-from bauta.cloaks.lightness import TYPICAL, Lightness, noticeable
+from bauta.cloaks.lightness import TYPICAL, field_and_lightness, noticeable
 from bauta.cloaks.p3_settings import P3MaskConfig
 from bauta.cloaks.view import FaceView
 from bauta.errors import NumericalFailure
@@ -20,13 +20,9 @@ from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.crops import alignments
 from bauta.faces.warp import invert, warp
 from bauta.objectives.descent import Values, Variable, descend
-from bauta.objectives.displacement import ControlPoints, carried, moved
+from bauta.objectives.displacement import SIDE, carried, moved
 from bauta.objectives.transports import gaussian_blur
 from bauta.objectives.visibility import ssim_map
-
-EYES = 35.2378
-"""Distance between the eyes in the ArcFace crop, in its pixels."""
-SIDE = 112
 
 
 class Canvas:
@@ -123,31 +119,14 @@ class Person:
         for loss in self.losses:
             loss.centres, loss.apart = centres, config.apart
         self.step = 0
-        variants = config.variants
-        amplitude, rms = config.displacement / 100 * EYES, 10 ** (-config.psnr / 20)
-        level = torch.ones(variants)
-        self.field = ControlPoints(
-            torch.zeros(variants, 2, config.controls, config.controls),
-            size=config.pace * amplitude / 2 / config.iterations,
-            decay=config.decay,
-            amplitude=amplitude,
-            strain=config.strain,
-            level=level,
-        )
-        region = torch.ones(variants, 1, SIDE, SIDE)
-        self.lightness = Lightness(
-            region,
-            torch.ones_like(region),
-            size=config.pace * rms / config.iterations,
-            decay=config.decay,
-            rms=rms,
-            level=level,
-        )
+        region = torch.ones(config.variants, 1, SIDE, SIDE)
+        level = torch.ones(config.variants)
+        self.field, self.lightness = field_and_lightness(config, region, torch.ones_like(region), level, config.peak)
         moves = torch.randn(self.field.start.shape, generator=work.generator)
         longest = moves.square().sum(1, keepdim=True).sqrt().amax((2, 3), keepdim=True)
-        self.field.start = self.field.moved(_START * amplitude * moves / longest, torch.zeros_like(moves))
+        self.field.start = self.field.moved(_START * self.field.amplitude * moves / longest, torch.zeros_like(moves))
         light = gaussian_blur(torch.randn(region.shape, generator=work.generator), 2.0)
-        self.lightness.start = _START * rms * light / light.square().mean((1, 2, 3), keepdim=True).sqrt()
+        self.lightness.start = _START * self.lightness.rms * light / light.square().mean((1, 2, 3), keepdim=True).sqrt()
         self.variables: tuple[Variable, ...] = (self.field, self.lightness)
 
     def _loss(self, canvas: Canvas, work: Work) -> PersonLoss:

@@ -25,6 +25,8 @@ class P3MaskConfig(Settings):
         strain: Greatest stretch, squeeze or shear of the face, as a share.
         controls: Control points along a side of the crop.
         psnr: Floor of the PSNR of the lightness mask over the face, in dB, when the movement is undone.
+        peak: Largest sample of the lightness mask, in multiples of its root mean square: a mask that suits many photos
+            would otherwise gather on the nose.
         smoothing: Standard deviation of the Gaussian that smooths gradients, in pixels of a 112-pixel crop.
         pace: How far the steps of all iterations would lead in a straight line, in budgets.
         decay: Momentum decay.
@@ -49,6 +51,7 @@ class P3MaskConfig(Settings):
     strain: Annotated[float, Range(above=0, to=0.5)] = 0.18
     controls: Annotated[int, Range(at=4, to=25)] = 11
     psnr: Annotated[float, Range(at=20, to=60)] = 34.0
+    peak: Annotated[float, Range(at=1, to=100)] = 2.5
     smoothing: Annotated[float, Range(at=0, to=20)] = 1.2
     pace: Annotated[float, Range(above=0, to=1000)] = 12.0
     decay: Annotated[float, Range(at=0, to=1)] = 0.8

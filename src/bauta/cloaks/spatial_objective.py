@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bauta.cloaks.base import Edit, Scalar, Work
 from bauta.cloaks.identity import IdentityLoss, stacked
-from bauta.cloaks.lightness import TYPICAL, Lightness, noticeable
+from bauta.cloaks.lightness import TYPICAL, field_and_lightness, noticeable
 from bauta.cloaks.spatial_settings import SpatialConfig
 from bauta.cloaks.targets import composite_faces
 from bauta.cloaks.view import FaceView
@@ -19,11 +19,8 @@ from bauta.errors import NumericalFailure, UsageError
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.crops import alignments
 from bauta.objectives.descent import Values, descend
-from bauta.objectives.displacement import ControlPoints, carried, moved
+from bauta.objectives.displacement import carried, moved
 from bauta.objectives.transports import gaussian_blur, held_out
-
-EYES = 35.2378
-"""Distance between the eyes in the ArcFace crop, in its pixels."""
 
 
 def optimise(views: Sequence[FaceView], config: SpatialConfig, targets: Tensor | None, work: Work) -> list[Edit]:
@@ -83,25 +80,7 @@ class Problem:
         self.level = torch.full((len(views),), 1.0 if self.margin is None else config.least)
         noticed, mean = noticeable(self.views, self.images, self.to_crop, self.inside)
         self.weight = (noticed / mean) ** config.texture
-        amplitude = config.displacement / 100 * EYES
-        rms = 10 ** (-config.psnr / 20)
-        self.field = ControlPoints(
-            self.images.new_zeros(len(views), 2, config.controls, config.controls),
-            size=config.pace * amplitude / 2 / config.iterations,
-            decay=config.decay,
-            amplitude=amplitude,
-            strain=config.strain,
-            level=self.level,
-        )
-        self.lightness = Lightness(
-            self.region,
-            noticed / TYPICAL,
-            size=config.pace * rms / config.iterations,
-            decay=config.decay,
-            rms=rms,
-            level=self.level,
-        )
-        self.variables = (self.field, self.lightness)
+        self.variables = field_and_lightness(config, self.region, noticed / TYPICAL, self.level)
 
     def shown(self, values: Values) -> Tensor:
         """The pictures, moved and with the lightness mask on them; differentiable in both."""

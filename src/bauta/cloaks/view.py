@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from bauta.photo import PixelArray
+
     FloatArray = NDArray[np.float32]
 
 MAX_FOOTPRINT = 224
 _MARGIN = 0.12  # of the crop's footprint, so that randomly moved crops still see photo and not a black border
 _FEATHER = 0.05  # of the crop's footprint, over which the mask fades out
+_MUCH_SMALLER = 0.3  # part of another view's area up to which a view may be one of a face inside of its face
 _EXTENTS = {"crop": (0, 0, 112, 112), "head": (-40, -60, 152, 132)}  # left, top, right, bottom in crop pixels
 
 
@@ -96,6 +99,16 @@ class Placement:
         """Columns of the photo that the rectangle covers."""
         return slice(self.left, self.left + self.width)
 
+    def inside(self, other: Placement) -> bool:
+        """Whether this is a face inside of a much larger one: smaller by far, and its middle in the other's rectangle.
+
+        >>> Placement(50, 50, 30, 30).inside(Placement(0, 0, 200, 200))
+        True
+        """
+        across, down = self.left + self.width / 2 - other.left, self.top + self.height / 2 - other.top
+        within = 0 <= across <= other.width and 0 <= down <= other.height
+        return within and self.width * self.height < _MUCH_SMALLER * other.width * other.height
+
     def patch(self, delta: Tensor) -> FloatArray:
         """Perturbation of the rectangle, (height, width, 3) float32 in photo pixels, from one of the view.
 
@@ -132,7 +145,7 @@ class Placement:
 
 
 def cut_view(
-    pixels: FloatArray, landmarks: FloatArray, *, grey: bool = False, spec: ViewSpec | None = None
+    pixels: PixelArray, landmarks: FloatArray, *, grey: bool = False, spec: ViewSpec | None = None
 ) -> tuple[FaceView, Placement]:
     """Cut the view of one face out of a photo.
 

@@ -27,7 +27,7 @@ def decode(content: bytes, origin: str) -> ByteArray:
         origin: Where they were found, for the message.
 
     Raises:
-        UnreadablePhoto: when they are no such image, or a damaged one.
+        UnreadablePhoto: when they are not such an image, or a damaged one.
     """
     try:
         with Image.open(io.BytesIO(content), formats=["JPEG", "PNG", "WEBP"]) as picture:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bauta.errors import UsageError
 from bauta.faces.crop_template import CropTemplate
+from bauta.photo import PixelArray
 
 
 def similarity_matrix(landmarks: ArrayLike, template: CropTemplate) -> NDArray[np.float64]:
@@ -70,7 +71,7 @@ def reduction_factors(matrices: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.maximum(factors, 1).astype(np.int64)
 
 
-def extract_crops(pixels: NDArray[np.float32], landmarks: ArrayLike, template: CropTemplate) -> NDArray[np.float32]:
+def extract_crops(pixels: PixelArray, landmarks: ArrayLike, template: CropTemplate) -> NDArray[np.float32]:
     """Aligned crops of the faces of one photo, black where they reach beyond it.
 
     Args:
@@ -93,7 +94,7 @@ def extract_crops(pixels: NDArray[np.float32], landmarks: ArrayLike, template: C
 
 
 def sample(
-    pixels: NDArray[np.float32], matrix: NDArray[np.floating], size: tuple[int, int], *, border: float = 0.0
+    pixels: PixelArray, matrix: NDArray[np.floating], size: tuple[int, int], *, border: float = 0.0
 ) -> NDArray[np.float32]:
     """One crop of a photo, of which only the part under the crop is touched.
 

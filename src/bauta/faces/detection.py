@@ -55,7 +55,7 @@ def detect_faces(
         not empty, the photo may show faces that are not among these.
 
     Raises:
-        UsageError: when the pixels are no RGB image, or an option is out of range.
+        UsageError: when the pixels are not an RGB image, or an option is out of range.
         WeightsMissing, WeightsCorrupt: when the detector's weights cannot be used.
     """
     _check_pixels(pixels)

@@ -12,6 +12,7 @@ from bauta.faces.detection import detect_faces
 from bauta.faces.faces import Faces
 from bauta.judging.findings import ORIGINAL, Finding
 from bauta.judging.verification import JudgeWithThresholds, rescaled
+from bauta.photo import PixelArray
 from bauta.photo.readback import embedded_pictures
 
 FloatArray = NDArray[np.float32]
@@ -21,7 +22,7 @@ _SHAPE = 0.05
 
 
 def search_embedded(
-    content: bytes, original: FloatArray, faces: Faces, judges: Sequence[JudgeWithThresholds], *, fmr: float
+    content: bytes, original: PixelArray, faces: Faces, judges: Sequence[JudgeWithThresholds], *, fmr: float
 ) -> list[Finding]:
     """Judge every picture that is embedded in a file.
 

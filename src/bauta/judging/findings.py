@@ -20,9 +20,9 @@ ORIGINAL = "original"
 Cover = Literal["blur", "pixelate"]
 """What a face is covered with where a mask will not do."""
 
-Cause = Literal["mask-failed", "no-mask", "not-chosen"]
-"""Why a face is covered: judges were not satisfied with its masks, none could be made, or it was not among the faces to
-be protected and others were to be covered."""
+Cause = Literal["mask-failed", "no-mask", "not-chosen", "asked"]
+"""Why a face is covered: judges were not satisfied with its masks, none could be made, it was not among the faces to be
+protected and others were to be covered, or it was named."""
 
 FindingKind = Literal[
     "match",

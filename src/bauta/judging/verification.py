@@ -21,6 +21,7 @@ from bauta.judging.conditions import CONDITIONS, SAVED, Condition
 from bauta.judging.findings import ORIGINAL, Finding, Verdict, decide
 from bauta.judging.windows import Window, windows_around
 from bauta.metrics import linf, psnr, ssim
+from bauta.photo import PixelArray
 from bauta.progress import Steps, silent
 from bauta.rates import FMRS
 from bauta.recognizers.calibration import Threshold
@@ -151,8 +152,8 @@ class FaceVerification:
 
 
 def verify_faces(
-    original: FloatArray,
-    saved: FloatArray,
+    original: PixelArray,
+    saved: PixelArray,
     faces: Faces,
     judges: Sequence[JudgeWithThresholds],
     references: Sequence[Reference] = (),
@@ -357,7 +358,7 @@ def footprint(landmarks: FloatArray) -> FloatArray:
     return np.concatenate([corners[:2].min(1), corners[:2].max(1)]).astype(np.float32)
 
 
-def cut(pixels: FloatArray, box: FloatArray) -> FloatArray:
+def cut(pixels: PixelArray, box: FloatArray) -> FloatArray:
     """The part of a photo (H, W, 3) inside a box, at least one pixel."""
     height, width = pixels.shape[:2]
     left, top = np.floor(box[:2]).astype(int).clip(0, (width - 1, height - 1))
@@ -365,7 +366,7 @@ def cut(pixels: FloatArray, box: FloatArray) -> FloatArray:
     return pixels[top:bottom, left:right]
 
 
-def _embed(member: JudgeWithThresholds, pixels: FloatArray, landmarks: FloatArray) -> FloatArray:
+def _embed(member: JudgeWithThresholds, pixels: PixelArray, landmarks: FloatArray) -> FloatArray:
     return member.judge.embed(extract_crops(pixels, landmarks, member.judge.card.template))
 
 
@@ -402,7 +403,7 @@ def _compare(
     return rows
 
 
-def _quality(original: FloatArray, saved: FloatArray, box: FloatArray) -> Quality:
+def _quality(original: PixelArray, saved: PixelArray, box: FloatArray) -> Quality:
     first, second = cut(original, box), cut(saved, box)
     ratio = psnr(first, second)
     return Quality(

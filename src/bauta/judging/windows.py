@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bauta.photo import PixelArray
+
 FloatArray = NDArray[np.float32]
 
 GRID = 80
@@ -42,7 +44,7 @@ class Window:
         """Pixels in it."""
         return (self.right - self.left) * (self.bottom - self.top)
 
-    def of(self, pixels: FloatArray) -> FloatArray:
+    def of(self, pixels: PixelArray) -> FloatArray:
         """The part of a photo (H, W, 3), as a view."""
         return pixels[self.top : self.bottom, self.left : self.right]
 

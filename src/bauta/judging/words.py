@@ -183,6 +183,8 @@ def _covered(cause: Cause | None, several: bool) -> str:
             return f"being too small or cut off for {'masks' if several else 'a mask'}"
         case "not-chosen":
             return "as asked for faces that were not chosen"
+        case "asked":
+            return "as asked"
         case _:
             return f"since no mask that was tried protects {'them' if several else 'it'}"
 

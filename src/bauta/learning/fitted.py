@@ -120,7 +120,7 @@ class Fitted:
 
         Raises:
             UsageError: when it was fitted by another method, or is of another version.
-            WeightsCorrupt: when it is no such file, or a byte changed, or tensors are missing or too many.
+            WeightsCorrupt: when it is not such a file, or a byte changed, or tensors are missing or too many.
         """
         header = _read_header(content, name)
         parts = read_parts(content, name)
@@ -164,7 +164,7 @@ class Fitted:
 
     @property
     def secret(self) -> bytes | None:
-        """What only the owner of a mask that can be taken off again has; None when it is no key."""
+        """What only the owner of a mask that can be taken off again has; None when it is not a key."""
         tensor = self.parts.get(SECRET)
         return None if tensor is None else bytes(tensor.cpu().numpy().tobytes())
 
@@ -246,7 +246,7 @@ def _read_header(content: bytes, name: str) -> dict[str, Any]:
     for field_, kind in kinds.items():
         if type(header.get(field_)) is not kind:
             raise WeightsCorrupt(f"The header of {name} has no {field_}, or one of another type.", hint=_AGAIN)
-    # What a reader would pass over, such as a blank, is no part of the digest: there is one way to write a header.
+    # What a reader would pass over, such as a blank, is not part of the digest: there is one way to write a header.
     if len(header) != len(kinds) + 1 or text != _header_text(header) or not _padded(content):
         raise WeightsCorrupt(f"The header of {name} was changed.", hint=_AGAIN)
     return header

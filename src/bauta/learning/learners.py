@@ -1,4 +1,4 @@
-"""The one loop that trains decoders and attackers: seeded, resumable, and nothing is lost to a loss that is no number.
+"""The one loop that trains decoders and attackers: seeded, resumable, and no work is lost when a loss is not a number.
 
 What is trained is a `Learner`. Batches are drawn from the seed and the number of the step alone, so that a run that was
 interrupted and taken up again ends with the weights of one that was not. A checkpoint is one safetensors file with
@@ -117,7 +117,7 @@ def train(
 
     Raises:
         UsageError: when there are fewer pairs than two, or the checkpoint is of other pairs or settings.
-        NumericalFailure: when a loss or a weight is no number; the checkpoint keeps the last good state.
+        NumericalFailure: when a loss or a weight is not a number; the checkpoint keeps the last good state.
         WeightsCorrupt: when the checkpoint is damaged.
         OutputError: when it cannot be written.
     """

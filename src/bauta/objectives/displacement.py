@@ -17,6 +17,8 @@ from torch.nn import functional
 
 SIDE = 112
 """Pixels along a side of the crop."""
+EYES = 35.2378
+"""Distance between the eyes in the crop, in its pixels."""
 
 
 @cache

@@ -3,6 +3,7 @@
 from bauta.photo.files import FoundPhotos, find_photos, why_passed_over
 from bauta.photo.metadata import MetadataPolicy
 from bauta.photo.photo import MAX_PIXELS, Photo, PhotoSource, read_photo
+from bauta.photo.raster import PixelArray, Pixels
 from bauta.photo.readback import embedded_pictures
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "MetadataPolicy",
     "Photo",
     "PhotoSource",
+    "PixelArray",
+    "Pixels",
     "embedded_pictures",
     "find_photos",
     "read_photo",

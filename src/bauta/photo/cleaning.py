@@ -79,7 +79,7 @@ class Cleaning:
 
 
 def note(names: set[str], texts: Iterable[str]) -> None:
-    """Adds names, folded; one letter alone is no name."""
+    """Adds names, folded; one letter alone is not a name."""
     names.update(name for name in map(folded, texts) if len(name) > 1)
 
 

@@ -103,7 +103,7 @@ def holds_picture(data: bytes) -> bool:
     """Whether ``data`` looks as if it held a picture or a film, raw or in a coding known here.
 
     Cautious: a signature is enough, and so is more than can be looked through, or coded content of some length that
-    is no text, since that may be raw pixels or a packing that is not known here.
+    is not text, since that may be raw pixels or a packing that is not known here.
     """
     if len(data) > _LARGEST:
         return True
@@ -323,7 +323,7 @@ def _unpacked(data: bytes) -> Iterator[bytes]:
     if len(data) >= 12 and not _is_text(data[:64]):
         inflater = zlib.decompressobj(-15)
         bare = _inflate(inflater.decompress, data)
-        if inflater.eof:  # bytes that are no stream at all give a little too
+        if inflater.eof:  # bytes that are not a stream at all give a little too
             yield bare
 
 
@@ -332,7 +332,7 @@ def _inflate(decompress: Callable[[bytes, int], bytes], data: bytes) -> bytes:
     out = bytearray()
     step = 4096
     try:
-        out += decompress(data[:step], _INFLATED + 1)  # what is no stream fails here already
+        out += decompress(data[:step], _INFLATED + 1)  # what is not a stream fails here already
         out += decompress(data[step:], _INFLATED + 1)
     except (zlib.error, OSError, EOFError, lzma.LZMAError, ValueError):
         pass

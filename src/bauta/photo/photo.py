@@ -22,7 +22,7 @@ from bauta.photo.codec import Decoded, Source
 from bauta.photo.files import SUFFIXES, kind_by_name
 from bauta.photo.metadata import Metadata, MetadataPolicy
 from bauta.photo.pictures import Picture, as_png
-from bauta.photo.raster import Raster
+from bauta.photo.raster import Pixels, Raster
 from bauta.photo.readback import embedded_pictures
 
 MAX_PIXELS = 250_000_000  # phones give 200 million
@@ -62,19 +62,19 @@ class Photo:
         return self._raster.pixels()
 
     @property
+    def parts(self) -> Pixels:
+        """The same as `pixels`, of which only those parts take memory that are asked for."""
+        return Pixels(self._raster)
+
+    @property
     def height(self) -> int:
         """Height in pixels, upright."""
-        return self._upright_shape[0]
+        return self.parts.shape[0]
 
     @property
     def width(self) -> int:
         """Width in pixels, upright."""
-        return self._upright_shape[1]
-
-    @property
-    def _upright_shape(self) -> tuple[int, int]:
-        height, width = self._raster.samples.shape[:2]
-        return (height, width) if self._raster.orientation < 5 else (width, height)
+        return self.parts.shape[1]
 
     @property
     def grey(self) -> bool:

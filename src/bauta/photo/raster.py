@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -13,6 +14,9 @@ Samples = NDArray[np.unsignedinteger[Any]]
 Colour = Literal["grey", "rgb", "cmyk"]
 
 _COLOUR_CHANNELS: dict[Colour, int] = {"grey": 1, "rgb": 3, "cmyk": 4}
+
+# A perturbation is added to this many rows at a time: far apart faces would otherwise need several copies of the photo.
+_ROWS = 256
 
 # EXIF orientation -> (swap axes, then flip rows, then flip columns), from the stored to the upright picture.
 _TURNS = {
@@ -77,9 +81,14 @@ class Raster:
         red, green, blue = (self.samples[..., channel] for channel in range(3))
         return np.array_equal(red, green) and np.array_equal(green, blue)
 
-    def pixels(self) -> NDArray[np.float32]:
-        """Upright RGB, (H, W, 3) in [0, 1]; alpha is left out, CMYK goes through ``(1 - CMY)(1 - K)``."""
-        colours = upright(self.samples[..., : _COLOUR_CHANNELS[self.colour]], self.orientation)
+    def pixels(self, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[np.float32]:
+        """Upright RGB, (H, W, 3) in [0, 1]; alpha is left out, CMYK goes through ``(1 - CMY)(1 - K)``.
+
+        Args:
+            rows: Which, of the upright picture.
+            columns: Which, of the upright picture.
+        """
+        colours = upright(self.samples[..., : _COLOUR_CHANNELS[self.colour]], self.orientation)[rows, columns]
         values = np.array(colours, dtype=np.float32, order="C")
         values /= np.float32(self.maximum)
         if self.colour == "cmyk":
@@ -107,17 +116,16 @@ class Raster:
         touched = np.any(delta, axis=2)
         if not touched.any():
             return self
-        rows, columns = np.flatnonzero(touched.any(axis=1)), np.flatnonzero(touched.any(axis=0))
-        window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        change = delta[window].astype(np.float32)
-        if self.is_grey:
-            change = change.mean(axis=2, keepdims=True)
         samples = self.samples.copy()
-        colours = samples[window][..., : min(3, _COLOUR_CHANNELS[self.colour])]
-        if self.colour == "cmyk":
-            colours[:] = self._inks(colours, samples[window][..., 3:4], change)
-        else:
-            colours[:] = np.rint(colours + change * self.maximum).clip(0, self.maximum)
+        for window in _windows(touched):
+            change = delta[window].astype(np.float32)
+            if self.is_grey:
+                change = change.mean(axis=2, keepdims=True)
+            colours = samples[window][..., : min(3, _COLOUR_CHANNELS[self.colour])]
+            if self.colour == "cmyk":
+                colours[:] = self._inks(colours, samples[window][..., 3:4], change)
+            else:
+                colours[:] = np.rint(colours + change * self.maximum).clip(0, self.maximum)
         return replace(self, samples=samples)
 
     def _inks(self, inks: Samples, black: Samples, change: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -129,3 +137,37 @@ class Raster:
         share = np.divide(wanted, paper, out=np.zeros_like(wanted), where=paper > 0)
         changed = np.rint((1 - share) * self.maximum)
         return np.where((change != 0) & (paper > 0), changed, inks).astype(np.float32)
+
+
+def _windows(touched: NDArray[np.bool_]) -> Iterator[tuple[slice, slice]]:
+    """Rectangles of few rows that together hold every touched place of (H, W)."""
+    for top in range(0, len(touched), _ROWS):
+        part = touched[top : top + _ROWS]
+        if part.any():
+            rows, columns = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
+            yield slice(top + rows[0], top + rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """The upright pixels of a photo as an array of which only the parts are made that are asked for.
+
+    >>> raster = Raster(np.zeros((30, 40, 3), np.uint8), "rgb")
+    >>> Pixels(raster).shape, Pixels(raster)[10:20, ::4].shape
+    ((30, 40, 3), (10, 10, 3))
+    """
+
+    raster: Raster
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, 3)."""
+        height, width = upright(self.raster.samples, self.raster.orientation).shape[:2]
+        return height, width, 3
+
+    def __getitem__(self, part: tuple[slice, slice]) -> NDArray[np.float32]:
+        return self.raster.pixels(*part)
+
+
+PixelArray = NDArray[np.float32] | Pixels
+"""Pixels (H, W, 3) in [0, 1] of which rectangles are taken, whether they are all in memory or not."""

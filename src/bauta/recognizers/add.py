@@ -64,7 +64,7 @@ def add_recognizer(model: Path, card: Path, *, home: Path | None = None) -> Reco
     Raises:
         UsageError: when the card is wrong, its name is taken, or the network is there under another name.
         WeightsMissing: when the model cannot be read.
-        WeightsCorrupt: when it is no such network, or not the file the card names.
+        WeightsCorrupt: when it is not such a network, or not the file the card names.
         UnsupportedOperator: when a surrogate's graph cannot be imported exactly.
         NumericalFailure: when the network answers with NaN or infinity.
         LimitExceeded: when it takes too much time or memory.
@@ -111,7 +111,7 @@ def _require_new(card: RecognizerCard, embeddings: NDArray[np.float32]) -> None:
     """Surrogates and judges are kept apart by the hash of their files, which saving a network anew changes."""
     for other in catalog.list_recognizers():
         if (other.dim, other.template) == (card.dim, card.template) and other.sha256 != card.sha256:
-            with suppress(RecognizerError):  # an unusable neighbour is no reason to refuse
+            with suppress(RecognizerError):  # an unusable neighbour is not a reason to refuse
                 if np.abs(_answers(other) - embeddings).max() < SAME_NETWORK:
                     raise UsageError(
                         f"{card.name!r} answers as {other.name!r} does: it is the same network in another file.",

@@ -25,7 +25,7 @@ def examine(card: RecognizerCard) -> NDArray[np.float32]:
 
     Raises:
         WeightsMissing: when the weights cannot be read.
-        WeightsCorrupt: when it is no such network.
+        WeightsCorrupt: when it is not such a network.
         UsageError: when it answers with other shapes than the card says.
         UnsupportedOperator: when a surrogate's graph cannot be imported exactly.
         NumericalFailure: when the network answers with NaN or infinity.

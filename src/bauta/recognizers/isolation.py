@@ -2,7 +2,7 @@
 
 ONNX is a language with loops: a file of a few kilobytes can run for ever, or fill the memory. So whatever first runs a
 network that did not come with Bauta runs it in another process, which is ended when it takes too much. That process
-keeps the system from being brought down; it is no jail for code, of which an ONNX file has none.
+keeps the system from being brought down; it is not a jail for code, of which an ONNX file has none.
 
 The limits on memory (`RLIMIT_AS`) and on processor time (`RLIMIT_CPU`) are the system's, where it has them: on Linux
 both, on macOS that of processor time, on Windows neither. The limit on the time that passes holds everywhere.

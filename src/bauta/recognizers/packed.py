@@ -86,7 +86,7 @@ def pack(model: bytes) -> bytes:
         model: One complete ONNX file.
 
     Raises:
-        WeightsCorrupt: when the bytes are no such model, or a weight is NaN, infinite, or beyond float16's 65504.
+        WeightsCorrupt: when the bytes are not such a model, or a weight is NaN, infinite, or beyond float16's 65504.
         UsageError: when a weight has an element type or a name that cannot be packed.
     """
     proto = read_proto(model, hint="Give one complete ONNX file.", filled=False)
@@ -125,7 +125,7 @@ def unpack(content: bytes) -> bytes:
     """The complete ONNX model of a packed file; its weights have the graph's own types again, float32 as a rule.
 
     Raises:
-        WeightsCorrupt: when the bytes are no safetensors file of this module's schema, its tensors are not
+        WeightsCorrupt: when the bytes are not a safetensors file of this module's schema, its tensors are not
             exactly those of the graph, a value is NaN or infinity, or the file or the model exceed 1 GiB.
     """
     _check_size(len(content))

@@ -93,7 +93,7 @@ class Protector(ABC):
             UsageError: when images have another form, are too few or of one person, or checkpoints are of other faces
                 or settings.
             RecognizerError: when a recogniser cannot be used.
-            NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
+            NumericalFailure: when a loss is not a number; the checkpoint keeps the last good state.
         """
 
     @classmethod

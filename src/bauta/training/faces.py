@@ -57,7 +57,7 @@ class EncodedFace:
         """(112, 112, 3) uint8 RGB.
 
         Raises:
-            UnreadablePhoto: when the bytes are no such image, or a damaged one.
+            UnreadablePhoto: when the bytes are not such an image, or a damaged one.
             UsageError: when the image has another size.
         """
         pixels = decode(self.content, self.origin)

@@ -58,7 +58,7 @@ def fit_protector(
         UsageError: when there is no such method, setting or source, all faces are of one person, or `work` holds
             checkpoints of other faces or settings.
         OutputExists: when `output` holds a protector.
-        RecognizerError: when the recogniser cannot be used, or a loss is no number.
+        RecognizerError: when the recogniser cannot be used, or a loss is not a number.
     """
     made: type[Protector] = load_method(method, kind="protector")
     if (output / "card.toml").exists() and not overwrite:

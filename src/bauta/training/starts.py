@@ -154,7 +154,7 @@ def module_tensors(content: bytes) -> Iterator[Tensor]:
     nothing that the file names is called but what makes tensors. The counters of batch normalisation are left out.
 
     Raises:
-        WeightsCorrupt: when the bytes are no such file.
+        WeightsCorrupt: when the bytes are not such a file.
     """
     reader = SimpleNamespace(
         __name__="bauta", Unpickler=_Unpickler, UnpicklingError=pickle.UnpicklingError,

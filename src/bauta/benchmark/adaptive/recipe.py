@@ -5,14 +5,14 @@ The package carries its own in ``benchmark/adaptive_recipes``. Keys are the fiel
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.resources import files
 
 from bauta.attacks.adapt import FineTuningConfig
 from bauta.attacks.link import StudentConfig
 from bauta.benchmark.adaptive.protected import Protection
 from bauta.benchmark.crop_sets import Source
-from bauta.benchmark.engine.recipe_files import build, carried_in, chosen_rows, read_table
+from bauta.benchmark.engine.recipe_files import ByRows, build, carried_in, read_table
 from bauta.benchmark.photos.recipe import Dataset, Row
 from bauta.cloaks.base import load_cloak
 from bauta.data.people import OTHER_SPELLINGS
@@ -26,7 +26,7 @@ COMBINED = "all"
 
 
 @dataclass(frozen=True)
-class AdaptiveRecipe:
+class AdaptiveRecipe(ByRows):
     """A table of methods against attackers.
 
     Attributes:
@@ -105,14 +105,6 @@ class AdaptiveRecipe:
         attacks = "surrogates" in load_cloak(row.method).needs
         surrogates = (row.surrogates or self.surrogates) if attacks else ()
         return Protection(row.method, dict(row.options), surrogates, self.seed, self.fmr)
-
-    def only(self, names: tuple[str, ...]) -> AdaptiveRecipe:
-        """The same recipe with some of its rows.
-
-        Raises:
-            UsageError: when it has no such row.
-        """
-        return replace(self, rows=chosen_rows(self.name, self.rows, names))
 
 
 def carried() -> list[str]:

@@ -122,11 +122,6 @@ def _named(card: Any) -> str:
     return schema if isinstance(schema, str) else ""
 
 
-def timeless(card: Card) -> Card:
-    """A card without time and machine: what a repeated run must give again."""
-    return {key: value for key, value in card.items() if key != "run"}
-
-
 # Provenance
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Protocol, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from bauta.errors import UsageError
 
@@ -20,9 +20,6 @@ class Named(Protocol):
     @property
     def name(self) -> str:
         """Unique in its recipe."""
-
-
-R = TypeVar("R", bound=Named)
 
 
 def carried_in(folder: Traversable) -> list[str]:
@@ -61,7 +58,7 @@ def build(kind: type[T], table: Any, origin: str, hint: str = "See docs/benchmar
     """A frozen dataclass from a TOML table, whose keys are its fields; so are the dataclasses in its fields.
 
     Raises:
-        UsageError: when it is no table, a key is unknown or missing, or the dataclass refuses a value.
+        UsageError: when it is not a table, a key is unknown or missing, or the dataclass refuses a value.
     """
     if not isinstance(table, dict):
         raise UsageError(f"The recipe {origin}: {table!r} is not a table.", hint=hint)
@@ -102,13 +99,22 @@ def check_row_name(name: str) -> None:
         raise UsageError(f"A row cannot be called {name!r}.", hint="It names a file: leave out blanks and /.")
 
 
-def chosen_rows(recipe: str, rows: Sequence[R], names: Sequence[str]) -> tuple[R, ...]:
-    """The rows of these names, in the order of the names.
+@dataclass(frozen=True)
+class ByRows:
+    """What recipes with a name and rows have in common."""
 
-    Raises:
-        UsageError: when the recipe has no such row.
-    """
-    known = {row.name: row for row in rows}
-    if unknown := [name for name in names if name not in known]:
-        raise UsageError(f"Recipe {recipe!r} has no row {', '.join(unknown)}.", hint=f"It has: {', '.join(known)}.")
-    return tuple(known[name] for name in names)
+    def only(self, names: Sequence[str]) -> Self:
+        """The same recipe with the rows of these names, after the one they are compared with, if it names any.
+
+        Raises:
+            UsageError: when it has no such row.
+        """
+        own: Any = self
+        if baseline := getattr(self, "baseline", None):
+            names = (baseline, *(name for name in names if name != baseline))
+        known = {row.name: row for row in own.rows}
+        if unknown := [name for name in names if name not in known]:
+            raise UsageError(
+                f"Recipe {own.name!r} has no row {', '.join(unknown)}.", hint=f"It has: {', '.join(known)}."
+            )
+        return replace(own, rows=tuple(known[name] for name in names))  # type: ignore[no-any-return]

@@ -483,7 +483,7 @@ def _unmasked(cloak: Cloak[Any], picture: Picture, change: Change, work: Work) -
         return cloak.restore(views, [payloads[place] for place in places], inner)
 
     (found,) = edit_pictures(cloak, [picture], replace(work, ensemble=None), ask=undo)
-    return _rounded_pixels((picture.pixels + found.delta).clip(0, 1))
+    return _rounded_pixels((picture.pixels[:, :] + found.delta).clip(0, 1))
 
 
 def _rounded(value: Any) -> float:

@@ -212,9 +212,9 @@ def _identification(cards: Sequence[Card]) -> Table | None:
             elif all(known[1:] != figures for known in found):  # rows of the same photos have it in common
                 found.append((cell, *figures))
     sizes = dict.fromkeys(
-        f"{people} people among {people + card['gallery']['strangers'] + card['gallery']['targets']} faces"
+        f"{card['results']['identification']['probes']} searches among {people} faces"
         for card in having
-        for people in [card["results"]["identification"]["probes"]]
+        for people in [card["results"]["subjects"] + card["gallery"]["strangers"] + card["gallery"]["targets"]]
     )
     return Table(
         "Searching",

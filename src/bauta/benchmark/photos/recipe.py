@@ -7,14 +7,14 @@ The package carries its own in ``benchmark/recipes``. Keys are the fields of `Re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from bauta.benchmark.engine.recipe_files import carried_in, check_row_name, chosen_rows, read
+from bauta.benchmark.engine.recipe_files import ByRows, carried_in, check_row_name, read
 from bauta.benchmark.photos.toys import toy_people
 from bauta.benchmark.photos.transports import transports
 from bauta.data.datasets import PairSet, read_counterparts, read_lfw, read_people
@@ -207,7 +207,7 @@ class GallerySource:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(ByRows):
     """A table: the same pairs, judges and transports for each row.
 
     Attributes:
@@ -269,14 +269,6 @@ class Recipe:
                 )
         for name in self.transports:
             transports(name)
-
-    def only(self, names: tuple[str, ...]) -> Recipe:
-        """The same recipe with some of its rows.
-
-        Raises:
-            UsageError: when it has no such row.
-        """
-        return replace(self, rows=chosen_rows(self.name, self.rows, names))
 
 
 def carried() -> list[str]:

@@ -12,7 +12,7 @@ def carry_out(attack: Attack, access: Access) -> Outcome:
 
     Raises:
         UsageError: when its options make no sense, or the row is none that it can attack.
-        NumericalFailure: when a loss is no number, or a system cannot be solved.
+        NumericalFailure: when a loss is not a number, or a system cannot be solved.
     """
     if attack.kind in ("kernel", "kernel-student"):
         return closed_form.solve(attack, access)

@@ -253,7 +253,7 @@ def carry_out(attack: Attack, access: Access) -> Outcome:
 
     Raises:
         UsageError: when its options make no sense, or it needs what a seal has taken.
-        NumericalFailure: when a loss is no number.
+        NumericalFailure: when a loss is not a number.
     """
     stolen = access.stolen[: attack.victims]
     if access.sealed and (attack.kind == "search" or set(attack.options) & {"fresh", "draws", "shared", "reads"}):

@@ -181,7 +181,7 @@ def _known(
     asked = torch.arange(max(config.pairs))
     if len(asked) > len(store.known):
         raise UsageError(
-            f"{attack.name!r} asks for {len(asked)} pairs; {len(store.known)} people of the first set are no victims.",
+            f"{attack.name!r} asks for {len(asked)} pairs; {len(store.known)} people of the first set are not victims.",
             hint="Ask for fewer, or use more pairs of the set.",
         )
     same, another = store.same.at(asked), store.another.at(asked)

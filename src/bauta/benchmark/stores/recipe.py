@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from bauta.benchmark.crop_sets import CropSet, Source
-from bauta.benchmark.engine.recipe_files import carried_in, check_row_name, chosen_rows, read
+from bauta.benchmark.engine.recipe_files import ByRows, carried_in, check_row_name, read
 from bauta.data.datasets import PairSet, read_cfp, read_lfw
 from bauta.data.people import OTHER_SPELLINGS
 from bauta.errors import UsageError
@@ -167,7 +167,7 @@ class TemplateRow:
 
 
 @dataclass(frozen=True)
-class TemplateRecipe:
+class TemplateRecipe(ByRows):
     """A table: the same people, judges and attackers for each row.
 
     Attributes:
@@ -226,24 +226,14 @@ class TemplateRecipe:
             if not good:
                 raise UsageError(
                     f"The recipe {self.name!r}: {key} cannot be {getattr(self, key)!r}.",
-                    hint="Names must differ, those of references are taken, the recogniser under attack is no judge, "
-                    "and a baseline is the first row.",
+                    hint="Names must differ, those of references are taken, the recogniser under attack is not a "
+                    "judge, and a baseline is the first row.",
                 )
         for row in self.rows:
             if unknown := set(row.attackers or ()) - set(attackers):
                 raise UsageError(
                     f"Row {row.name!r}: no attacker is called {sorted(unknown)[0]!r}.", hint="See the list."
                 )
-
-    def only(self, names: tuple[str, ...]) -> TemplateRecipe:
-        """The recipe with these rows alone, and the one they are compared with.
-
-        Raises:
-            UsageError: when it has no such row.
-        """
-        if self.baseline:
-            names = (self.baseline, *(name for name in names if name != self.baseline))
-        return replace(self, rows=chosen_rows(self.name, self.rows, names))
 
     def attackers_of(self, row: TemplateRow) -> tuple[Attack, ...]:
         """Who attacks a row, in the order of the recipe."""

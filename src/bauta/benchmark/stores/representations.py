@@ -126,7 +126,7 @@ class StolenStore:
         places: (V,) where the victims' rows are.
         own: (M, ...) what the attacker makes of faces of his own with the software: under a key of his own, and
             not sealed.
-        known: (P, ...) rows of people who are no victims, in the store too.
+        known: (P, ...) rows of people who are not victims, in the store too.
         same: The photos of these rows.
         another: Another photo of each of these people.
         enrolled: The victims' photos.

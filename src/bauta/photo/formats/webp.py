@@ -37,7 +37,7 @@ def decode(source: Source) -> Decoded:
 
 
 def _split(source: Source) -> tuple[int, dict[bytes, bytes]]:
-    """Where the RIFF container ends, and the first chunk of each name; what stands behind is no part of it."""
+    """Where the RIFF container ends, and the first chunk of each name; what stands behind is not part of it."""
     data, position = source.data, 12
     (size,) = struct.unpack_from("<I", data, 4)
     if 8 + size > len(data) + 1:  # some leave out the last byte, which only makes the size even

@@ -39,13 +39,13 @@ def read_proto(content: bytes, *, complaint: str = "Not an ONNX file", hint: str
 
     Args:
         content: The file's bytes.
-        complaint: How an error begins when the bytes are no model.
+        complaint: How an error begins when the bytes are not a model.
         hint: What to do then.
         filled: Whether the weights are in it; otherwise only their shapes are looked at, and the caller minds the rest.
 
     Raises:
-        WeightsCorrupt: when the bytes are no ONNX model, keep data in other files anywhere, declare more numbers than
-            they hold, or have parts that this version of the format does not know and nobody has checked.
+        WeightsCorrupt: when the bytes are not an ONNX model, keep data in other files anywhere, declare more numbers
+            than they hold, or have parts that this version of the format does not know and nobody has checked.
     """
     try:
         proto = onnx.load_model_from_string(content)

@@ -62,7 +62,7 @@ class ImportedNetwork(nn.Module):
         model: The file's bytes.
 
     Raises:
-        WeightsCorrupt: when the bytes are no ONNX model, keep weights in other files, or do not have exactly
+        WeightsCorrupt: when the bytes are not an ONNX model, keep weights in other files, or do not have exactly
             one input.
         UnsupportedOperator: for other operator sets and operators the importer does not know; operators are
             checked at construction, attributes and shapes at the first forward pass.

@@ -128,7 +128,7 @@ def fit_shadow(
 
     Raises:
         UsageError: when there are too few faces, or the checkpoint is of others.
-        NumericalFailure: when the loss is no number; the checkpoint keeps the last good state.
+        NumericalFailure: when the loss is not a number; the checkpoint keeps the last good state.
     """
     learner = _Regression(shadow, features, pixels, schedule, device)
     whole = f"{key} {shadow.to_dict()} {digest_of_pixels(pixels)}"

@@ -280,7 +280,7 @@ def fit_anonymiser(
 
     Raises:
         UsageError: when there is no such device, or the checkpoint is of others.
-        NumericalFailure: when a loss is no number; the checkpoint keeps the last good state.
+        NumericalFailure: when a loss is not a number; the checkpoint keeps the last good state.
     """
     learner = _AdversarialTraining(config, losses, surrogates, pixels, schedule, find_device(device))
     hashes = [surrogate.card.sha256 for surrogate in surrogates]

@@ -73,7 +73,7 @@ class ShuffleConfig(MaskingConfig):
 class ShuffledMask(Masking):
     """PPFR-FD: some frequencies without the lowest, shuffled, mixed with a neighbour, shuffled, each normalised.
 
-    The orders are drawn once, at the fitting, for the recogniser learns them: they are no key, and whoever has the
+    The orders are drawn once, at the fitting, for the recogniser learns them: they are not a key, and whoever has the
     protector has them.
     """
 

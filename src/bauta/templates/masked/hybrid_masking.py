@@ -16,7 +16,7 @@ gradient, the second reward, regions, and the steps that let the recogniser know
     strategy:    min  -(R - b) log pi(k | X_b) - entropy * H(pi) + cost * max(0, E[k] - wished)^2
                  R = loss(f(x_mix), y_b) / its running mean  [+ recovery * (1 - SSIM of a small decoder's picture)]
 
-Regions are no part of the paper, though a digest of it that is often read says so.
+Regions are not part of the paper, though a digest of it that is often read says so.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class HybridConfig(ShuffleConfig, MixingConfig):
     Attributes:
         mixes: Numbers of faces that may be mixed.
         reward: What the strategy wins by: the recogniser's ``loss``, or also a small decoder's failure, since a large
-            loss alone is no privacy.
+            loss alone is not privacy.
         recovery: Weight of that failure.
         entropy: Weight of the strategy's entropy.
         cost: Weight of the squared excess of the mean k over `wished`.

@@ -179,7 +179,7 @@ class Masking(nn.Module, ABC):
 
         Raises:
             UsageError: when there are too few faces or people.
-            NumericalFailure: when a loss is no number.
+            NumericalFailure: when a loss is not a number.
         """
         return {}
 

@@ -220,7 +220,7 @@ def _network(recognizer: Surrogate, masking: Masking, *, apart: bool = False) ->
 def _states(masking: Masking, network: MaskedNetwork) -> dict[str, Tensor]:
     own = {
         f"{_MASKING}{name}": value for name, value in masking.state_dict().items() if "dct" not in name.split(".")
-    }  # the front end is no secret and never learned
+    }  # the front end is not a secret and never learned
     return own | {f"{_NETWORK}{name}": value for name, value in network.state_dict().items()}
 
 

@@ -1,0 +1,63 @@
+"""What a person gives beside the photo: other photos of somebody, a likeness, a secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bauta.cloaks.view import FaceView, ViewSpec, cut_view
+from bauta.errors import UsageError
+from bauta.faces.detection import detect_faces
+from bauta.faces.faces import Faces
+from bauta.photo import Photo, read_photo
+
+
+def faces_of(path: Path | Photo) -> tuple[Photo, Faces]:
+    """A photo that shows somebody, and its faces.
+
+    Raises:
+        UsageError: when it shows none.
+    """
+    photo = read_photo(path)
+    faces = detect_faces(photo.parts[:, :])
+    if not len(faces):
+        raise UsageError(
+            f"No face was found in the reference photo {photo.path or 'in memory'}.",
+            hint="Give a photo that shows the person large and from the front.",
+        )
+    return photo, faces
+
+
+def view_of(photo: Photo, spec: ViewSpec) -> FaceView:
+    """The view of the largest face in a photo.
+
+    Raises:
+        UsageError: when it shows no face that is large enough.
+    """
+    faces = detect_faces(photo.parts[:, :])
+    if not len(faces):
+        raise UsageError(
+            f"No face was found in {photo.path or 'the photo'}.",
+            hint="Give a photo that shows the person large and from the front.",
+        )
+    return cut_view(photo.parts, faces.largest().landmarks[0], grey=photo.grey, spec=spec)[0]
+
+
+LEAST_SECRET = 16
+"""Bytes of a key; less could be tried out."""
+
+
+def read_secret(path: Path) -> bytes:
+    """A key from its file.
+
+    Raises:
+        UsageError: when the file cannot be read, or holds too little.
+    """
+    try:
+        secret = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"The key {path} cannot be read: {error.strerror}.", hint="Check the name.") from error
+    if len(secret) < LEAST_SECRET:
+        raise UsageError(
+            f"The key {path} has {len(secret)} bytes; {LEAST_SECRET} is the least.", hint="Try `openssl rand 32`."
+        )
+    return secret
