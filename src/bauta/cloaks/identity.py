@@ -38,7 +38,6 @@ class IdentityLoss:
         mirror: Probability that a crop is seen in a mirror.
         noise: Greatest standard deviation of the noise on a crop, in [0, 1] units.
         transports: Whether a transport is drawn.
-        smoothed: Probability that it is total variation; see `bauta.objectives.transports.draw_transport`.
         limits: Cosine from which on each surrogate takes two faces for one person; None where it is not known.
         album: Photos protected before.
     """
@@ -59,14 +58,13 @@ class IdentityLoss:
         mirror: float = 0.0,
         noise: float = 0.0,
         transports: bool = False,
-        smoothed: float = 0.0,
         limits: Sequence[float | None] = (),
         album: Album | None = None,
     ) -> None:
         self.faces = ensemble.looking_at([view.landmarks for view in views])
         self.generator, self.movement, self.scale = generator, movement, scale
         self.mirror, self.noise = mirror, noise
-        self.transports, self.smoothed, self.greedy = transports, smoothed, greedy
+        self.transports, self.greedy = transports, greedy
         self.away = 0.0 if mode == "impersonate" else away
         self.apart = 0.0
         self.limits = list(limits) or [None] * len(ensemble)
@@ -85,7 +83,7 @@ class IdentityLoss:
         """(K, N, 3, H, W) gradients of the loss at pictures (N, 3, H, W); K is 1 unless `greedy`."""
         photos = pictures.detach().requires_grad_()
         with torch.enable_grad():
-            shared = draw_transport(self.generator, self.smoothed)(photos) if self.transports else photos
+            shared = draw_transport(self.generator)(photos) if self.transports else photos
         if self.targets is not None:
             self.nearest = self.affinity.argmax(1)
         leaf = shared.detach().requires_grad_()

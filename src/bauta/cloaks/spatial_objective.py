@@ -67,7 +67,6 @@ class Problem:
             mirror=config.mirror,
             noise=config.noise / 255,
             transports=True,
-            smoothed=config.smoothed,
             limits=[work.thresholds.get(name) for name in work.attacked.names],
             album=work.album,
         )

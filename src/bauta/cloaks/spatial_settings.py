@@ -36,8 +36,6 @@ class SpatialConfig(Settings):
         movement: Range of the standard deviations of the random affine movement of the crop; (0, 0) for none.
         scale: Largest share by which a surrogate's crop is made wider or tighter.
         mirror: Probability that a surrogate sees a crop in a mirror.
-        smoothed: Probability that a step goes through total variation, as purifiers do, instead of what happens to
-            shared photos.
         noise: Greatest standard deviation of the noise on a surrogate's crop, in 1/255.
     """
 
@@ -62,7 +60,6 @@ class SpatialConfig(Settings):
     scale: Annotated[float, Range(at=0, to=0.5)] = 0.15
     mirror: Share = 0.5
     noise: Annotated[float, Range(at=0, to=255)] = 12.0
-    smoothed: Share = 0.0
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """A range begins below where it ends."""

@@ -114,34 +114,6 @@ def brightness_contrast(images: Tensor, brightness: float, contrast: float) -> T
     return ((images - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
 
 
-def total_variation(photos: Tensor, weight: float, iterations: int) -> Tensor:
-    """The nearby picture of little variation, ``TV(u) + |u - photo|^2 / (2 weight)``, differentiably.
-
-    Chambolle's projection, each channel of (N, C, H, W) by itself, with steps of a quarter.
-
-    Args:
-        photos: In [0, 1].
-        weight: How smooth.
-        iterations: Of the projection.
-    """
-    down, right = torch.zeros_like(photos), torch.zeros_like(photos)
-    result = photos
-    for _ in range(iterations):
-        slope_down = functional.pad(result[..., 1:, :] - result[..., :-1, :], (0, 0, 0, 1))
-        slope_right = functional.pad(result[..., :, 1:] - result[..., :, :-1], (0, 1, 0, 0))
-        # The root has no gradient at zero.
-        length = 1 + (slope_down.square() + slope_right.square() + 1e-20).sqrt() / (4 * weight)
-        down, right = (down - slope_down / 4) / length, (right - slope_right / 4) / length
-        divergence = (
-            functional.pad(down[..., :-1, :], (0, 0, 1, 0))
-            - down
-            + functional.pad(right[..., :, :-1], (1, 0, 0, 0))
-            - right
-        )
-        result = photos + divergence
-    return result
-
-
 def median(images: Tensor) -> Tensor:
     """The median of 3 x 3 pixels, borders replicated; no gradient is meant to go through it."""
     padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
@@ -166,16 +138,8 @@ def _uniform(generator: torch.Generator, low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
-def draw_transport(generator: torch.Generator, smoothed: float = 0.0) -> Transport:
-    """One of: nothing (30 %), JPEG 50..95 (25 %), resize to 0.4..0.9 (20 %), blur 0.5..1.0 px (15 %), tone (10 %).
-
-    Args:
-        generator: Source of the draw.
-        smoothed: Probability of total variation, as purifiers use it, instead of all these.
-    """
-    if smoothed and _uniform(generator, 0, 1) < smoothed:
-        weight = _uniform(generator, 0.03, 0.12)
-        return lambda images: total_variation(images, weight, 15)
+def draw_transport(generator: torch.Generator) -> Transport:
+    """One of: nothing (30 %), JPEG 50..95 (25 %), resize to 0.4..0.9 (20 %), blur 0.5..1.0 px (15 %), tone (10 %)."""
     choice = _uniform(generator, 0, 1)
     if choice < 0.30:
         return lambda images: images
