@@ -20,7 +20,7 @@ from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.crops import alignments
 from bauta.objectives.descent import Values, descend
 from bauta.objectives.displacement import carried, moved
-from bauta.objectives.transports import Transport, gaussian_blur, jpeg, resize
+from bauta.objectives.transports import gaussian_blur, held_out
 
 
 def optimise(views: Sequence[FaceView], config: SpatialConfig, targets: Tensor | None, work: Work) -> list[Edit]:
@@ -45,9 +45,6 @@ def optimise(views: Sequence[FaceView], config: SpatialConfig, targets: Tensor |
     short = config.iterations < asked  # what ends them all is then the time
     stopped = ["deadline" if short and reason == "iterations" else reason for reason in run.stopped]
     return problem.edits(run.values, run.iterations, stopped)
-
-
-_RECEIVED: tuple[Transport, ...] = (lambda photos: jpeg(photos, 75), lambda photos: resize(photos, 0.45))
 
 
 class Problem:
@@ -119,13 +116,13 @@ class Problem:
         return torch.zeros(len(self.views), dtype=torch.long)
 
     def finished(self, values: Values, iteration: int) -> Tensor | None:
-        """Past every surrogate's threshold by the margin, as JPEG and made smaller; otherwise more is allowed.
+        """Past every surrogate's threshold by the margin, in ways that no step drew; otherwise more is allowed.
 
         Looked at after every fifth of the iterations.
         """
         if self.margin is None or (iteration + 1) % max(1, self.config.iterations // 5):
             return None
-        past = self.loss.closest(self.shown(values), _RECEIVED) > self.margin
+        past = self.loss.closest(self.shown(values), held_out()) > self.margin
         self.level += torch.where(past, 0.0, (1 - self.config.least) / 4).minimum(1 - self.level)
         return past
 
