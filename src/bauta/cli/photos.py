@@ -142,6 +142,7 @@ def restore(
     from bauta.cli.secrets import mask_key
     from bauta.cloaking.verbs import restore as undo
     from bauta.files import make_folder
+    from bauta.photo.attachment import attached
 
     if report is not None and len(photos) > 1:
         raise UsageError("A report is of one photo.", hint="Restore that photo by itself.")
@@ -158,6 +159,8 @@ def restore(
     make_folder(output)
     for path in photos:
         restored = undo(path, method=method, fitted=held, key=own, landmarks=landmarks, opens=opens)
+        if held and landmarks is None and not attached(path.read_bytes()):
+            show_notes([f"{clean(path)} does not say which masks it has; they were looked for, and came off about."])
         restored.save(output / path.with_suffix(restored.suffix).name)
         print(clean(output / path.with_suffix(restored.suffix).name))
     return 0

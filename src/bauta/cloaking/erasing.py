@@ -31,7 +31,7 @@ _REGION = struct.Struct(">5I")  # top, left, height, width, bytes
 _LEAST_UNIT = 1024
 _APART, _ALIKE = 3.0, 0.4
 """A photo is taken for the one that was sealed, saved anew or with a further mask, when this share of the fields of its
-overview differ by no more than so many 1/255. Of pairs of other photos, 187 of LFW, 5 % do on average and 33 % at most."""
+overview differ by no more than so many 1/255. Among 187 other photos, of LFW, 5 % do on average and 33 % at most."""
 _LIKE_BEFORE = 40.0
 """PSNR in dB from which on a region of a JPEG is what it was, but for its rounding."""
 

@@ -16,11 +16,12 @@ from PIL import Image
 from bauta.calls import checked
 from bauta.cloaking import apply
 from bauta.cloaking.given import read_secret
+from bauta.cloaking.people import People
 from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.report import Report
 from bauta.cloaking.restoring import FaceRecord, open_records
 from bauta.cloaking.settings import Box, Fallback, Others, ProtectSettings, Selection, Strength
-from bauta.cloaks.base import Cloak, Reading, Work, load_cloak
+from bauta.cloaks.base import Cloak, KnowsPayloads, Reading, Work, load_cloak
 from bauta.errors import NoFaceFound, UsageError
 from bauta.faces.detection import detect_faces
 from bauta.faces.faces import Faces
@@ -258,7 +259,8 @@ def restore(
         fitted: What the method learned, when it needs that.
         key: File with the secret, when it needs one.
         landmarks: (N, 5, 2) of the edited faces, as `Protected.landmarks`; by default what the file says of them
-            counts, or faces are looked for again, which finds them a little beside.
+            counts. A file that says nothing any more, such as one that a network saved anew, is searched for faces, and
+            masks are tried: they come off about.
         payloads: Of these faces, as `Protected.payloads`.
         options: Settings of the method by name, as they were when it protected.
         opens: Key or passphrase that the fitted files are sealed under. Without method and fitted files, that which a
@@ -277,8 +279,10 @@ def restore(
     source = read_photo(photo)
     if landmarks is not None or not any(one.secret for one in work.fitted):
         return apply.restore(cloak, source, _places(source, landmarks), payloads, work).photo
-    restored = source
-    for one, records in zip(work.fitted, _records(source, work.fitted), strict=True):
+    restored, found = source, _records(source, work.fitted)
+    if not found:
+        return _searched(source, cloak, work)
+    for one, records in zip(work.fitted, found, strict=True):
         if records:
             points = np.stack([record.landmarks for record in records])
             given, kept = replace(work, fitted=(one,)), [record.payload for record in records]
@@ -338,31 +342,41 @@ def _holder(
 
 
 def _records(photo: Photo, fitted: Sequence[Fitted]) -> list[list[FaceRecord]]:
-    """What a protected photo keeps of the faces of each owner.
+    """What a protected photo keeps of the faces of each owner; nothing when it was saved anew or resized.
 
     Raises:
-        UsageError: when it keeps nothing that opens, or is of another size than it was.
+        UsageError: when it keeps nothing that opens.
     """
     sealed, name = dict(attached(photo.content)).get(RECORDS, b""), str(photo.path or "The photo")
     if not sealed:
-        raise UsageError(
-            f"{name} does not say where its faces had a mask: it has none, or was saved anew, or is in a format that "
-            "cannot say it.",
-            hint="Take the JPEG, PNG or WebP file that Bauta wrote.",
-        )
+        return []
     found = [open_records(sealed, one.secret) if one.secret else [] for one in fitted]
     if not any(found):
         raise UsageError(
             f"{name} carries a mask, and another one than was given: another person's, or an earlier one.",
             hint="Give the fitted file that it was protected with.",
         )
-    for width, height in {record.size for records in found for record in records}:
-        if (width, height) != (photo.width, photo.height):
-            raise UsageError(
-                f"{name} has {photo.width} x {photo.height} pixels, and had {width} x {height} when it got its mask.",
-                hint="Take the file that Bauta wrote: a photo that was cropped or resized cannot be restored.",
-            )
-    return found
+    size = (photo.width, photo.height)
+    return found if all(record.size == size for records in found for record in records) else []
+
+
+def _searched(photo: Photo, cloak: Cloak[Any], work: Work) -> Photo:
+    """A photo that says nothing of its masks any more, with those taken off that can be found.
+
+    Raises:
+        UsageError: when there are none.
+    """
+    people = People(work.fitted, lambda: ())
+    restored, count = photo, 0
+    if people.known and isinstance(cloak, KnowsPayloads):
+        restored, count = people.unmasked(photo, detect_faces(photo.pixels), cloak, work)
+    if not count:
+        raise UsageError(
+            f"{photo.path or 'The photo'} does not say where its faces had a mask, or was resized since; and none was "
+            "found: no face becomes the person's when a mask is taken off.",
+            hint="Take the JPEG, PNG or WebP file that Bauta wrote, and the fitted file that it was protected with.",
+        )
+    return restored
 
 
 def _places(photo: Photo, landmarks: Landmarks | None) -> Faces:
