@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from bauta.cli import run
-from bauta.encrypted.cost import cost, fpir, largest_gallery
+from bauta.encrypted.cost import cost
 from bauta.errors import PeerError, UsageError
+from bauta.rates import fpir, largest_gallery
 from encrypted_parties import faces
 
 

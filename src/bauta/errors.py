@@ -11,6 +11,7 @@
     ├── PhotoError                4  photo                             a photo that cannot be read
     │   ├── UnreadablePhoto          photo.unreadable                  truncated, empty, corrupt, or not an image
     │   ├── UnsupportedPhoto         photo.unsupported                 an image of a kind Bauta does not protect
+    │   ├── PoorPhoto                photo.poor                        a face too small, blurred or turned, or several
     │   └── PhotoTooLarge            photo.too-large                   over the pixel limit (decompression bombs)
     ├── OutputError               5  output                            a result that cannot be written
     │   └── OutputExists             output.exists                     the destination is taken
@@ -26,7 +27,11 @@
     ├── GalleryError              9  gallery                           a gallery that cannot be read
     │   ├── WrongKey                 gallery.wrong-key                 another key than the one it is sealed under
     │   ├── GalleryDamaged           gallery.damaged                   torn, edited, or no gallery at all
-    │   └── GalleryVersion           gallery.version                   of another version, or from before sealing
+    │   ├── GalleryVersion           gallery.version                   of another version, or from before sealing
+    │   ├── OtherMaker               gallery.other-maker               made with another recogniser or protector
+    │   ├── SubjectUnknown           gallery.unknown-subject           nobody of that name is enrolled
+    │   ├── AlreadyEnrolled          gallery.already-enrolled          the face is enrolled under another name
+    │   └── TooMany                  gallery.too-many                  so many that a stranger would be taken for one
     └── PeerError                10  peer                              the other side of an encrypted match went wrong
         └── PeerRefused              peer.refused                      it refused, and said why
 
@@ -110,6 +115,12 @@ class UnsupportedPhoto(PhotoError):
     """The file is an image of a kind that Bauta does not protect."""
 
     code = "photo.unsupported"
+
+
+class PoorPhoto(PhotoError):
+    """The face is too small, blurred or turned to be enrolled or compared, or there is more than one."""
+
+    code = "photo.poor"
 
 
 class PhotoTooLarge(PhotoError):
@@ -211,6 +222,30 @@ class GalleryVersion(GalleryError):
     code = "gallery.version"
 
 
+class OtherMaker(GalleryError):
+    """A gallery was made with another recogniser or protector than the one that is to read it."""
+
+    code = "gallery.other-maker"
+
+
+class SubjectUnknown(GalleryError):
+    """Nobody of that name is enrolled, or nobody any more."""
+
+    code = "gallery.unknown-subject"
+
+
+class AlreadyEnrolled(GalleryError):
+    """The face is enrolled under another name; nothing was stored."""
+
+    code = "gallery.already-enrolled"
+
+
+class TooMany(GalleryError):
+    """So many are enrolled that a search would take strangers for some of them too often."""
+
+    code = "gallery.too-many"
+
+
 class PeerError(BautaError):
     """The other side of an encrypted match is gone, too slow, or sent what does not follow; nothing was decided."""
 
@@ -228,10 +263,13 @@ EXTRAS = {
     "dlib": "dlib",
     "face_recognition_models": "dlib",
     "faiss": "bench",
+    "fastapi": "server",
     "flip_evaluator": "bench",
     "lightning_fabric": "train",
     "onnxscript": "train",
+    "psycopg": "server",
     "skimage": "demo",
+    "sqlalchemy": "server",
     "starlette": "web",
     "tenseal": "encrypted",
     "uvicorn": "web",

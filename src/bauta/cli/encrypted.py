@@ -104,7 +104,7 @@ def serve(
 ) -> None:
     """Answer doors, until interrupted. The gallery is kept in memory alone."""
     from bauta.encrypted.budget import Budget
-    from bauta.encrypted.cost import MEANINGLESS, fpir
+    from bauta.encrypted.cost import MEANINGLESS
     from bauta.encrypted.dealing import RemoteTapes
     from bauta.encrypted.encoded import EncodedGallery, PlainGallery, SealedGallery
     from bauta.encrypted.exchange import Listener, parse_address
@@ -113,6 +113,7 @@ def serve(
     from bauta.encrypted.quantisation import quantise
     from bauta.encrypted.server import Server
     from bauta.encrypted.workers import ShardedGallery
+    from bauta.rates import fpir
 
     if cloud == bool(faces):
         raise UsageError("A database has faces, and a cloud has none.", hint="Give faces, or --cloud.")
@@ -243,10 +244,10 @@ def cost(
     """What a decision costs, and whether it means anything among so many people."""
     from dataclasses import asdict
 
-    from bauta.encrypted.cost import MEANINGLESS, fpir, largest_gallery
+    from bauta.encrypted.cost import MEANINGLESS
     from bauta.encrypted.cost import cost as estimate
     from bauta.errors import NotCalibrated
-    from bauta.rates import FMRS
+    from bauta.rates import FMRS, fpir, largest_gallery
 
     found = estimate(people, dimension)
     rates = []

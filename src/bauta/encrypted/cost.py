@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from bauta.encrypted.comparison import plan
@@ -82,21 +81,3 @@ def cost(people: int, dimension: int = 512, split: int | None = None) -> Cost:
         encode_seconds=values * _ENCODE / 1e6,
         seconds=micro / 1e6,
     )
-
-
-def fpir(people: int, fmr: float) -> float:
-    """The probability that a stranger is told that somebody matches, if comparisons err independently.
-
-    >>> round(fpir(10_000, 1e-4), 2)
-    0.63
-    """
-    return -math.expm1(people * math.log1p(-fmr))
-
-
-def largest_gallery(fmr: float, rate: float) -> int:
-    """How many people there may be for the FPIR to stay at a rate.
-
-    >>> largest_gallery(1e-4, 0.01)
-    100
-    """
-    return math.floor(math.log1p(-rate) / math.log1p(-fmr))

@@ -1,0 +1,123 @@
+"""Exact search in memory: a matrix of templates for each tenant, compared by one product."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Templates = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """What is most similar to a probe.
+
+    Attributes:
+        uid: Of the subject.
+        cosine: -1 to 1.
+    """
+
+    uid: bytes
+    cosine: float
+
+
+@dataclass
+class _Shelf:
+    """The records of a tenant, without gaps: the last one takes the place of one that leaves."""
+
+    templates: Templates
+    ids: list[bytes] = field(default_factory=list)
+    uids: list[bytes] = field(default_factory=list)
+    places: dict[bytes, int] = field(default_factory=dict)
+    of: dict[bytes, set[bytes]] = field(default_factory=dict)
+
+
+class Index:
+    """Templates by record, subject and tenant. It is made of the store's records at each start, and never written.
+
+    Args:
+        dimension: Of a template.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        self._dimension = dimension
+        self._shelves: dict[str, _Shelf] = {}
+        self._tenants: dict[bytes, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._tenants)
+
+    def ids(self) -> set[bytes]:
+        """Ids of all records."""
+        return set(self._tenants)
+
+    def count(self, tenant: str) -> int:
+        """Records of a tenant."""
+        shelf = self._shelves.get(tenant)
+        return 0 if shelf is None else len(shelf.ids)
+
+    def add(self, tenant: str, ids: Sequence[bytes], uids: Sequence[bytes], templates: Templates) -> None:
+        """Take records in, (N, D) unit-norm; those that are there already are replaced."""
+        self.remove(one for one in ids if one in self._tenants)
+        shelf = self._shelves.setdefault(tenant, _Shelf(np.zeros((0, self._dimension), np.float32)))
+        start = len(shelf.ids)
+        if start + len(ids) > len(shelf.templates):
+            room = np.zeros((max(2 * start, start + len(ids), 64), self._dimension), np.float32)
+            room[:start] = shelf.templates[:start]
+            shelf.templates = room
+        shelf.templates[start : start + len(ids)] = templates
+        for place, (one, uid) in enumerate(zip(ids, uids, strict=True), start):
+            shelf.ids.append(one)
+            shelf.uids.append(uid)
+            shelf.places[one] = place
+            shelf.of.setdefault(uid, set()).add(one)
+            self._tenants[one] = tenant
+
+    def remove(self, ids: Iterable[bytes]) -> None:
+        """Let records go; their templates are overwritten."""
+        for one in list(ids):
+            tenant = self._tenants.pop(one, None)
+            if tenant is None:
+                continue
+            shelf = self._shelves[tenant]
+            place, last = shelf.places.pop(one), len(shelf.ids) - 1
+            of = shelf.of[shelf.uids[place]]
+            of.discard(one)
+            if not of:
+                del shelf.of[shelf.uids[place]]
+            if place != last:
+                shelf.ids[place], shelf.uids[place] = shelf.ids[last], shelf.uids[last]
+                shelf.templates[place] = shelf.templates[last]
+                shelf.places[shelf.ids[place]] = place
+            shelf.templates[last] = 0
+            shelf.ids.pop()
+            shelf.uids.pop()
+
+    def of(self, tenant: str, uid: bytes) -> set[bytes]:
+        """Ids of a subject's records."""
+        shelf = self._shelves.get(tenant)
+        return set() if shelf is None else set(shelf.of.get(uid, ()))
+
+    def match(self, tenant: str, uid: bytes, probe: Templates) -> float | None:
+        """The greatest cosine of a probe (D,) and a subject's records; None where there are none."""
+        ids = self.of(tenant, uid)
+        if not ids:
+            return None
+        shelf = self._shelves[tenant]
+        return float((shelf.templates[[shelf.places[one] for one in ids]] @ probe).max())
+
+    def search(self, tenant: str, probe: Templates, *, but: bytes | None = None) -> Hit | None:
+        """The record most similar to a probe (D,), of anybody but one subject; None where there is nobody."""
+        shelf = self._shelves.get(tenant)
+        if shelf is None or not shelf.ids:
+            return None
+        cosines = shelf.templates[: len(shelf.ids)] @ probe
+        if but is not None:
+            cosines[[shelf.places[one] for one in shelf.of.get(but, ())]] = -np.inf
+        best = int(np.argmax(cosines))
+        if not np.isfinite(cosines[best]):
+            return None
+        return Hit(shelf.uids[best], float(cosines[best]))

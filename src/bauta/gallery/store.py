@@ -1,0 +1,383 @@
+"""A store of protected faces: tenants, subjects and their records, sealed each under a key of the subject.
+
+Two files, or a file and a PostgreSQL database::
+
+    gallery   subjects (a random id, a keyed hash of the name, the name sealed), records (a state, and the row sealed),
+              the audit, keys of the service as hashes
+    keys      `bauta.gallery.vault`: a data key for each subject, and it is no part of the gallery's backups
+
+A record is bound to its header, its subject and its state: who moves, exchanges or revives one in the database makes it
+unreadable. Whatever leaves a subject, be it a record that was revoked or the subject itself, leaves with its key: what
+stays is sealed under a new one, and the old is destroyed. So a backup of the gallery opens nothing that was erased.
+
+Writers come one after the other, in all processes. A key is on the disk before anything is sealed under it, and it is
+destroyed after what it sealed is deleted; what a crash leaves between the two is finished when the store is next
+opened.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy import Engine, Row, delete, func, select
+
+from bauta.errors import GalleryDamaged, GalleryError, GalleryVersion, OtherMaker, UsageError
+from bauta.gallery import tables
+from bauta.gallery.sealing import RecordSealer, encode_name
+from bauta.gallery.vault import Vault, new_file
+from bauta.gallery.writer import Writer, bound, revisions, signed, token_of, unsigned
+from bauta.keys import DeploymentKey, ScryptCost
+
+PAGE = 4096
+"""Records that are read at a time."""
+_TENANT = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{tables.TENANT - 1}}}")
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Which recogniser and protector a store is of.
+
+    Attributes:
+        recognizer: Name.
+        recognizer_sha256: Of its weights.
+        protector: Name of the method.
+        protector_sha256: Of its settings and learned parts.
+    """
+
+    recognizer: str
+    recognizer_sha256: str
+    protector: str
+    protector_sha256: str
+
+    def require(self, other: Maker) -> None:
+        """Let through who made this store.
+
+        Raises:
+            OtherMaker: naming what differs.
+        """
+        for what in ("recognizer", "protector"):
+            one, another = ((getattr(of, what), getattr(of, f"{what}_sha256")) for of in (self, other))
+            if one != another:
+                names = f"{one[0]!r} ({one[1][:12]}), not {another[0]!r} ({another[1][:12]})"
+                raise OtherMaker(
+                    f"The {what} of this gallery is {names}.",
+                    hint=f"Use the {what} it was made with; another needs a gallery of its own, and new photos.",
+                )
+
+
+@dataclass(frozen=True)
+class Found:
+    """A record as it was read and opened.
+
+    Attributes:
+        id: Of the record, 16 bytes.
+        uid: Of its subject.
+        tenant: Whose it is.
+        row: What is stored of the face.
+        revision: Of the store when it was written.
+    """
+
+    id: bytes
+    uid: bytes
+    tenant: str
+    row: bytes
+    revision: int
+
+
+class Store:
+    """Opened by `open`, made by `create`; threads and processes may share it.
+
+    Attributes:
+        vault: Its keys.
+        maker: Of what it holds.
+    """
+
+    def __init__(self, engine: Engine, vault: Vault, clock: Callable[[], float] = time.time) -> None:
+        self.engine, self.vault, self._clock = engine, vault, clock
+        with tables.reading(engine) as connection:
+            rows: dict[str, bytes] = {}
+            if engine.dialect.has_table(connection, tables.about.name):
+                rows = dict(connection.execute(select(tables.about)).tuples().all())
+        if "store" not in rows:
+            raise GalleryDamaged("That database is not a gallery.", hint="`bauta gallery init` makes one.")
+        about = json.loads(unsigned(vault, "store", rows["store"]))
+        if about["schema"] != tables.SCHEMA:
+            raise GalleryVersion(
+                f"The gallery has version {about['schema']}; this Bauta reads {tables.SCHEMA}.", hint="Update Bauta."
+            )
+        self.maker = Maker(**about["maker"])
+        self._makers = bytes.fromhex(self.maker.recognizer_sha256), bytes.fromhex(self.maker.protector_sha256)
+        self.finish()
+
+    @classmethod
+    def create(
+        cls,
+        place: Path | str,
+        keys: Path,
+        key: DeploymentKey,
+        maker: Maker,
+        *,
+        durable: bool = True,
+        cost: ScryptCost | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """A new, empty store.
+
+        Args:
+            place: A file, or the address of an empty PostgreSQL database.
+            keys: File of the keys.
+            key: Seals the keys.
+            maker: Of what it will hold.
+            durable: See `bauta.gallery.tables.open_database`.
+            cost: Of scrypt, for a passphrase.
+            clock: Seconds since 1970.
+
+        Raises:
+            OutputExists: when there is one already.
+            OutputError: when it cannot be written.
+        """
+        if isinstance(place, Path):
+            new_file(place, "gallery")
+        engine = tables.open_database(_address(place), durable=durable)
+        vault = Vault.create(keys, key, cost=cost)
+        with tables.writing(engine) as connection:
+            if engine.dialect.has_table(connection, tables.about.name):
+                raise UsageError("There is a gallery in this database.", hint="Give an empty one.")
+            tables.metadata.create_all(connection)
+            about = json.dumps({"schema": tables.SCHEMA, "maker": asdict(maker)}, sort_keys=True)
+            values = {"store": about.encode(), "revision": b"0 0"}
+            connection.execute(
+                tables.about.insert(),
+                [{"name": name, "value": signed(vault, name, value)} for name, value in values.items()],
+            )
+        return cls(engine, vault, clock)
+
+    @classmethod
+    def open(
+        cls,
+        place: Path | str,
+        keys: Path,
+        key: DeploymentKey,
+        *,
+        durable: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """A store that `create` made; what a crash interrupted is finished first.
+
+        Raises:
+            GalleryError: when it cannot be read.
+            WrongKey: when its keys are under another deployment key.
+            GalleryDamaged: when the keys are another gallery's, or it is none.
+        """
+        if isinstance(place, Path) and not place.is_file():
+            raise GalleryError(f"The gallery {place} is not there.", hint="`bauta gallery init` makes one.")
+        return cls(tables.open_database(_address(place), durable=durable), Vault.open(keys, key), clock)
+
+    def close(self) -> None:
+        """Let go of database and keys."""
+        self.vault.close()
+        self.engine.dispose()
+
+    @contextmanager
+    def writing(self) -> Iterator[Writer]:
+        """A transaction: all that is done with the writer is done, or nothing is."""
+        with tables.writing(self.engine) as connection:
+            yield Writer(connection, self.vault, self._makers, self._clock())
+
+    def finish(self) -> bool:
+        """Destroy the keys of what was deleted; False while an open reader keeps deleted bytes in a file.
+
+        Raises:
+            OutputError: when the keys cannot be written.
+        """
+        with tables.reading(self.engine) as connection:
+            if not connection.execute(select(tables.shed.c.uid).limit(1)).all():
+                return True
+        with tables.writing(self.engine) as connection:  # alone: nobody takes a key into use meanwhile
+            uids = list(connection.scalars(select(tables.shed.c.uid)))
+            used = set(connection.scalars(select(tables.subjects.c.uid).where(tables.subjects.c.uid.in_(uids))))
+            if used:
+                raise GalleryDamaged(
+                    "The gallery lists keys of subjects that are enrolled as to be destroyed.",
+                    hint="It was edited: restore it from a backup.",
+                )
+            self.vault.destroy(uids)
+        if not (tables.settle(self.engine) and self.vault.settle()):
+            return False
+        with tables.writing(self.engine) as connection:
+            connection.execute(delete(tables.shed).where(tables.shed.c.uid.in_(uids)))
+        return tables.settle(self.engine)
+
+    # Reading
+
+    def revision(self) -> tuple[int, int]:
+        """Number of the last change, and of the last that removed records."""
+        with tables.reading(self.engine) as connection:
+            value = connection.scalar(select(tables.about.c.value).where(tables.about.c.name == "revision"))
+        return revisions(unsigned(self.vault, "revision", value or b""))
+
+    def ids(self) -> set[bytes]:
+        """Ids of the records that are active."""
+        with tables.reading(self.engine) as connection:
+            return set(connection.scalars(select(tables.records.c.id).where(tables.records.c.state == "active")))
+
+    def active(self, since: int = -1) -> Iterator[list[Found]]:
+        """Records that are active and were written after a revision, opened, some at a time.
+
+        Records whose key was destroyed are passed over: a restored backup may hold such.
+
+        Raises:
+            GalleryDamaged: when one was changed.
+        """
+        last = b""
+        while True:
+            with tables.reading(self.engine) as connection:
+                rows = connection.execute(
+                    select(tables.records, tables.subjects.c.tenant, tables.subjects.c.token)
+                    .join(tables.subjects, tables.records.c.uid == tables.subjects.c.uid)
+                    .where(tables.records.c.state == "active", tables.records.c.revision > since)
+                    .where(tables.records.c.id > last)
+                    .order_by(tables.records.c.id)
+                    .limit(PAGE)
+                ).all()
+            if not rows:
+                return
+            last = rows[-1].id
+            keys = self.vault.some(row.uid for row in rows)
+            yield [self._opened(row, keys[row.uid]) for row in rows if row.uid in keys]
+
+    def names(self, tenant: str) -> list[str]:
+        """The subjects of a tenant."""
+        with tables.reading(self.engine) as connection:
+            rows = connection.execute(select(tables.subjects).where(tables.subjects.c.tenant == tenant)).all()
+        keys = self.vault.some(row.uid for row in rows)
+        return sorted(self._name(row, keys[row.uid]) for row in rows if row.uid in keys)
+
+    def name(self, uid: bytes) -> str | None:
+        """The subject of that id; None when it is erased."""
+        with tables.reading(self.engine) as connection:
+            row = connection.execute(select(tables.subjects).where(tables.subjects.c.uid == uid)).one_or_none()
+        key = None if row is None else self.vault.get(uid)
+        return None if row is None or key is None else self._name(row, key)
+
+    def uid(self, tenant: str, name: str) -> bytes | None:
+        """The id of a subject; None where none is enrolled."""
+        with tables.reading(self.engine) as connection:
+            found: bytes | None = connection.scalar(
+                select(tables.subjects.c.uid).where(tables.subjects.c.token == token_of(self.vault, tenant, name))
+            )
+        return found if found is not None and self.vault.get(found) is not None else None
+
+    def states(self, tenant: str, name: str) -> dict[str, int]:
+        """How many records of a subject are active, and how many revoked; empty where none is enrolled."""
+        uid = self.uid(tenant, name)
+        with tables.reading(self.engine) as connection:
+            rows = connection.execute(
+                select(tables.records.c.state, func.count())
+                .where(tables.records.c.uid == uid)
+                .group_by(tables.records.c.state)
+            ).tuples()
+            counts = dict(rows.all())
+        return {} if uid is None else counts
+
+    def stats(self, tenant: str | None = None) -> dict[str, int]:
+        """Counts of subjects and of records by state, of one tenant or of all, and of erasures that are pending."""
+        whose = [] if tenant is None else [tables.subjects.c.tenant == tenant]
+        with tables.reading(self.engine) as connection:
+            people = connection.scalar(select(func.count()).select_from(tables.subjects).where(*whose))
+            rows = connection.execute(
+                select(tables.records.c.state, func.count())
+                .join(tables.subjects, tables.records.c.uid == tables.subjects.c.uid)
+                .where(*whose)
+                .group_by(tables.records.c.state)
+            ).tuples()
+            counts = {"active": 0, "revoked": 0} | dict(rows.all())
+            pending = connection.scalar(select(func.count()).select_from(tables.shed))
+        return {"subjects": int(people or 0), **counts, "erasures_pending": int(pending or 0)}
+
+    def verify(self) -> list[str]:
+        """Open every record, name and row of the audit, tidy the keys up, and say what is wrong, a line each."""
+        problems = []
+        last, seen = b"", 0
+        while True:
+            with tables.reading(self.engine) as connection:
+                query = select(tables.subjects).where(tables.subjects.c.uid > last).order_by(tables.subjects.c.uid)
+                people = connection.execute(query.limit(PAGE)).all()
+                uids = [row.uid for row in people]
+                rows = connection.execute(select(tables.records).where(tables.records.c.uid.in_(uids))).all()
+            if not people:
+                break
+            last, keys, tokens = uids[-1], self.vault.some(uids), {row.uid: row.token for row in people}
+            seen += len(rows)
+            gone = sum(uid not in keys for uid in uids)
+            if gone:
+                problems.append(f"{gone} subjects were erased, and the database has them again: was a backup restored?")
+            for row in people:
+                if row.uid in keys:
+                    problems += _tried(self._name, row, keys[row.uid])
+            for row in rows:
+                if row.uid in keys:
+                    problems += _tried(self._content, row, tokens[row.uid], keys[row.uid])
+        with tables.writing(self.engine) as connection:
+            total = connection.scalar(select(func.count()).select_from(tables.records))
+            uids = [*connection.scalars(select(tables.subjects.c.uid)), *connection.scalars(select(tables.shed.c.uid))]
+            writer = Writer(connection, self.vault, self._makers, self._clock())
+            problems += writer.audit_problems()
+            if total != seen:
+                problems.append("There are records that belong to no subject, or others wrote meanwhile.")
+            self.vault.tidy(set(uids))
+        return problems
+
+    def forget_erased(self) -> int:
+        """Delete subjects whose keys are destroyed, as a restored backup brings them back; returns how many."""
+        with tables.writing(self.engine) as connection:
+            uids = list(connection.scalars(select(tables.subjects.c.uid)))
+            gone = sorted(set(uids) - self.vault.some(uids).keys())
+            for start in range(0, len(gone), PAGE):
+                part = gone[start : start + PAGE]
+                connection.execute(delete(tables.records).where(tables.records.c.uid.in_(part)))
+                connection.execute(delete(tables.subjects).where(tables.subjects.c.uid.in_(part)))
+        tables.settle(self.engine)
+        return len(gone)
+
+    def _opened(self, row: Row[tuple[object, ...]], key: bytes) -> Found:
+        return Found(row.id, row.uid, row.tenant, self._content(row, row.token, key), row.revision)
+
+    def _content(self, row: Row[tuple[object, ...]], token: bytes, key: bytes) -> bytes:
+        sealer = RecordSealer(key, self.vault.gallery, *self._makers)
+        return sealer.open(sealer.header(row.id, bound(token, row.state, row.until)), row.sealed)
+
+    def _name(self, row: Row[tuple[object, ...]], key: bytes) -> str:
+        sealer = RecordSealer(key, self.vault.gallery, *self._makers)
+        name = sealer.open(sealer.header(row.uid, bound(row.token, "name")), row.name)
+        return name.decode("utf-8", "surrogateescape")
+
+
+def require_names(tenant: str, name: str = "x") -> None:
+    """Let names through that can be stored.
+
+    Raises:
+        UsageError: when a tenant's is not 1 to 64 of a-z, 0-9, - and _, or a subject's is empty or too long.
+    """
+    if not _TENANT.fullmatch(tenant):
+        raise UsageError("That is not the name of a tenant.", hint="It has 1 to 64 of a-z, 0-9, - and _.")
+    encode_name(name)
+
+
+def _tried(look: Callable[..., object], *given: object) -> list[str]:
+    try:
+        look(*given)
+    except GalleryError as error:
+        return [error.message]
+    return []
+
+
+def _address(place: Path | str) -> str:
+    return tables.sqlite_url(place) if isinstance(place, Path) else place
