@@ -1,8 +1,8 @@
 """kill -9 of a process that writes a store, again and again: `python store_killer.py FOLDER KILLS SEED [ADDRESS]`.
 
 The child enrols, renews, revokes, restores and erases at random, and says on a pipe what it is about to do and what was
-done. After each kill the store is opened and compared: what was acknowledged is there, what was under way is there wholly
-or not at all, the erased are gone and their keys with them, and the index that a service makes of it equals it.
+done. After each kill the store is opened and compared: what was acknowledged is there, what was under way is there
+wholly or not at all, the erased are gone and their keys with them, and the index that a service makes of it equals it.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def run(folder: Path, kills: int, seed: int, place: Path | str) -> dict[str, int
         os.close(writing)
         with os.fdopen(reading, "rb") as stream:
             assert stream.readline() == b"open\n"
-            time.sleep(chance.uniform(0, 0.15))
+            time.sleep(chance.uniform(0, 0.5))
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             lines = stream.read().split(b"\n")

@@ -284,7 +284,7 @@ class Store:
                 .where(tables.records.c.uid == uid)
                 .group_by(tables.records.c.state)
             ).tuples()
-            counts = dict(rows.all())
+            counts: dict[str, int] = dict(rows.all())
         return {} if uid is None else counts
 
     def stats(self, tenant: str | None = None) -> dict[str, int]:
