@@ -1,4 +1,4 @@
-"""The store, on SQLite and PostgreSQL: what is written is there, what is erased is nowhere, what was edited is found."""
+"""The store, on SQLite and PostgreSQL: what is written is there, the erased is nowhere, what was edited is found."""
 
 from __future__ import annotations
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 
 from bauta.errors import PeerError, UsageError
 
+MOST_KEYS = 10_000
+"""From which on those that spent nothing lately are forgotten."""
+
 
 @dataclass
 class Budget:
@@ -48,6 +51,10 @@ class Budget:
         """
         now = self.clock()
         with self._lock:
+            if len(self._spent) > MOST_KEYS:  # keys that come and go must not fill the memory
+                old = [one for one, times in self._spent.items() if not times or times[-1] <= now - self.seconds]
+                for one in old:
+                    del self._spent[one]
             spent = self._spent.setdefault(key, deque())
             while spent and spent[0] <= now - self.seconds:
                 spent.popleft()
@@ -59,4 +66,5 @@ class Budget:
                     f"{self.decisions} decisions in {self.seconds:g} seconds are allowed.", hint="Try again later."
                 )
             spent.extend([now] * count)
-            self._ever[key] = ever + count
+            if self.total is not None:
+                self._ever[key] = ever + count

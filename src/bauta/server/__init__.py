@@ -1,0 +1,1 @@
+"""The face service over HTTP: `bauta serve`."""
