@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from fastapi.routing import APIRoute
-from starlette.testclient import TestClient
+from PIL import Image
 
 from bauta.errors import UsageError
 from bauta.gallery import tables
@@ -36,14 +38,25 @@ class Site:
         self.service: FaceService = new_service(folder)
         self.key = make_key(self.service.store, "acme", SCOPES).secret
         self.app = make_app(self.service, ServerLimits(**limits))
-        self.http = TestClient(self.app, raise_server_exceptions=False)
+        listening = listen("127.0.0.1", 0, secure=False)
+        self.address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        self._server = uvicorn.Server(
+            uvicorn.Config(self.app, log_level="critical", access_log=False, lifespan="off", ws="none")
+        )
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]}, daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.01)
+        self.http = httpx.Client(base_url=self.address, timeout=60)
+
+    def close(self) -> None:
+        self.http.close()
+        self._server.should_exit = True
+        self._thread.join(timeout=30)
+        self.service.store.close()
 
     def client(self, key: str = "") -> Client:
-        made = Client("http://testserver", key or self.key)
-        made._http = TestClient(
-            self.app, raise_server_exceptions=False, headers={"Authorization": f"Bearer {key or self.key}"}
-        )
-        return made
+        return Client(self.address, key or self.key)
 
     def routes(self) -> Iterator[tuple[str, str]]:
         for route in self.app.routes:
@@ -62,10 +75,22 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path)
-    yield made
-    made.service.store.close()
+def make(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    """Makes services on one gallery, with limits."""
+    made: list[Site] = []
+
+    def one(**limits: int) -> Site:
+        made.append(Site(tmp_path, **limits))
+        return made[-1]
+
+    yield one
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def site(make: Callable[..., Site]) -> Site:
+    return make()
 
 
 def refused(call: Any, *given: Any, **by: Any) -> tuple[int, str]:
@@ -120,7 +145,6 @@ def test_no_route_answers_without_a_key(site: Site) -> None:
     ident = site.key.split("_")[1]
     wrong = [
         None,
-        "",
         "bauta",
         "bauta_x_y",
         f"bauta_{ident}_wrong",
@@ -170,8 +194,7 @@ def test_no_route_shows_or_changes_another_tenant(site: Site) -> None:
     assert [one for one in mine.audit() if one["action"] not in ("match",)] == before
 
 
-def test_keys_end(tmp_path: Path) -> None:
-    site = Site(tmp_path)
+def test_keys_end(site: Site) -> None:
     key = make_key(site.service.store, "acme", ["audit"], days=1).secret
     assert site.ask("GET", "/v1/stats", key).status_code == 200
     now = time.time()
@@ -229,8 +252,8 @@ def test_what_is_no_photo_is_refused_and_nothing_stored(site: Site, content: byt
     assert site.client().stats()["subjects"] == 0
 
 
-def test_large_bodies_are_refused_while_they_arrive(tmp_path: Path) -> None:
-    site = Site(tmp_path, megabytes=1)
+def test_large_bodies_are_refused_while_they_arrive(make: Callable[..., Site]) -> None:
+    site = make(megabytes=1)
     taken = []
 
     def parts() -> Iterator[bytes]:
@@ -247,12 +270,7 @@ def test_large_bodies_are_refused_while_they_arrive(tmp_path: Path) -> None:
         assert site.ask("POST", path, site.key, headers={"Content-Length": length}).status_code == 413
 
 
-def test_pixels_are_counted_before_they_are_decoded(tmp_path: Path) -> None:
-    import io
-
-    from PIL import Image
-
-    site = Site(tmp_path)
+def test_pixels_are_counted_before_they_are_decoded(site: Site) -> None:
     stream = io.BytesIO()
     Image.new("L", (9000, 9000)).save(stream, "PNG")
     answer = site.ask("POST", "/v1/search", site.key, content=stream.getvalue())
@@ -271,8 +289,13 @@ def test_names_are_plain(site: Site, subject: str) -> None:
     assert site.ask("POST", f"/v1/subjects/{subject}/records", site.key).status_code in (404, 405, 422)
 
 
-@pytest.mark.parametrize("wish", ["{}", "[]", "", "{", '{"grace_days": -1}', '{"grace_days": 1.5}', '{"grace_days": "1"}',
-                                  '{"grace_days": 1, "more": 1}', '{"grace_days": 1e400}', "null"])  # fmt: skip
+@pytest.mark.parametrize(
+    "wish",
+    [
+        *("{}", "[]", "", "{", "null", '{"grace_days": -1}', '{"grace_days": 1.5}', '{"grace_days": "1"}'),
+        *('{"grace_days": 1, "more": 1}', '{"grace_days": 1e400}'),
+    ],
+)
 def test_bodies_are_checked(site: Site, wish: str) -> None:
     site.client().enrol("ann", photo(1))
     answer = site.ask("POST", "/v1/subjects/ann/revoke", site.key, content=wish, json=None)
@@ -311,8 +334,8 @@ def test_searches_that_mean_nothing_are_refused(site: Site) -> None:
     assert client.search(photo(1)).subject == "ann"
 
 
-def test_keys_get_so_many_requests_and_comparisons(tmp_path: Path) -> None:
-    site = Site(tmp_path, requests=9, comparisons=3)
+def test_keys_get_so_many_requests_and_comparisons(make: Callable[..., Site]) -> None:
+    site = make(requests=9, comparisons=3)
     client = site.client()
     client.enrol("ann", photo(1))
     for _ in range(3):
@@ -326,8 +349,8 @@ def test_keys_get_so_many_requests_and_comparisons(tmp_path: Path) -> None:
     assert other.match("ann", photo(1))
 
 
-def test_two_services_on_one_gallery_see_each_other(tmp_path: Path) -> None:
-    one, two = Site(tmp_path), Site(tmp_path)
+def test_two_services_on_one_gallery_see_each_other(make: Callable[..., Site]) -> None:
+    one, two = make(), make()
     first, second = one.client(), two.client(one.key)
     first.enrol("ann", photo(1))
     assert second.match("ann", photo(1))
@@ -413,19 +436,14 @@ def test_schemathesis_finds_nothing(site: Site, tmp_path: Path) -> None:
 
 
 SERVED = r'''
-import subprocess, sys, threading, time
+import subprocess, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import uvicorn
 from test_server import Site
-from bauta.server.serve import listen
 
 folder = Path(sys.argv[2]) / "served"
 folder.mkdir()
 site = Site(folder, requests=10**6, comparisons=10**6)
-listening = listen("127.0.0.1", 0, secure=False)
-server = uvicorn.Server(uvicorn.Config(site.app, log_level="error", access_log=False))
-threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
 (folder / "hooks.py").write_text(f"""
 import sys
 sys.path.insert(0, {sys.argv[1]!r})
@@ -436,8 +454,7 @@ photos = st.sampled_from([photo(seed) for seed in range(6)])
 for kind in ("image/jpeg", "image/png", "image/webp"):
     schemathesis.openapi.media_type(kind, photos)
 """)
-time.sleep(2)
-address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+address = site.address
 done = subprocess.run(
     [str(Path(sys.executable).with_name("schemathesis")), "run", f"{address}/openapi.json", "--checks", "all",
      "-H", f"Authorization: Bearer {site.key}", "--max-examples", "40", "--seed", "1", "--no-color"],

@@ -11,12 +11,14 @@ import typer
 
 from bauta.cli import configuration, photos, protect, values
 from bauta.cli.benchmark import bench
+from bauta.cli.clients import gallery
 from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_note, show_report, show_table
 from bauta.cli.doctor import doctor
 from bauta.cli.encrypted import encrypted
 from bauta.cli.galleries import galleries
 from bauta.cli.methods import show_method
 from bauta.cli.options import EPILOG, Json, Judges, References
+from bauta.cli.serve import serve
 from bauta.cli.templates import templates_fit
 from bauta.cli.templates_attack import templates_attack
 from bauta.cli.training import train
@@ -44,6 +46,7 @@ templates.add_typer(galleries)
 templates.add_typer(templates_attack)
 app.add_typer(templates, name="templates")
 app.add_typer(encrypted, name="encrypted")
+app.add_typer(gallery, name="gallery")
 
 
 def _version(asked: bool) -> None:
@@ -91,6 +94,7 @@ def _root(
 protect.register(app)
 photos.register(app)
 app.command()(web)
+app.command()(serve)
 app.command()(doctor)
 
 

@@ -91,6 +91,23 @@ class Found:
     revision: int
 
 
+@dataclass(frozen=True)
+class ApiKey:
+    """What is known of a key of the service.
+
+    Attributes:
+        id: Its name.
+        tenant: Whose gallery it opens.
+        scopes: What it may do, with blanks between.
+        expires: Seconds since 1970.
+    """
+
+    id: str
+    tenant: str
+    scopes: str
+    expires: int
+
+
 class Store:
     """Opened by `open`, made by `create`; threads and processes may share it.
 
@@ -104,7 +121,7 @@ class Store:
         with tables.reading(engine) as connection:
             rows: dict[str, bytes] = {}
             if engine.dialect.has_table(connection, tables.about.name):
-                rows = dict(connection.execute(select(tables.about)).tuples().all())
+                rows = {row.name: row.value for row in connection.execute(select(tables.about))}
         if "store" not in rows:
             raise GalleryDamaged("That database is not a gallery.", hint="`bauta gallery init` makes one.")
         about = json.loads(unsigned(vault, "store", rows["store"]))
@@ -289,8 +306,8 @@ class Store:
                 select(tables.records.c.state, func.count())
                 .where(tables.records.c.uid == uid)
                 .group_by(tables.records.c.state)
-            ).tuples()
-            counts: dict[str, int] = dict(rows.all())
+            )
+            counts: dict[str, int] = {row[0]: row[1] for row in rows}
         return {} if uid is None else counts
 
     def stats(self, tenant: str | None = None) -> dict[str, int]:
@@ -303,10 +320,16 @@ class Store:
                 .join(tables.subjects, tables.records.c.uid == tables.subjects.c.uid)
                 .where(*whose)
                 .group_by(tables.records.c.state)
-            ).tuples()
-            counts = {"active": 0, "revoked": 0} | dict(rows.all())
+            )
+            counts = {"active": 0, "revoked": 0} | {row[0]: row[1] for row in rows}
             pending = connection.scalar(select(func.count()).select_from(tables.shed))
         return {"subjects": int(people or 0), **counts, "erasures_pending": int(pending or 0)}
+
+    def api_keys(self) -> list[ApiKey]:
+        """Keys of the service, those that end first first."""
+        with tables.reading(self.engine) as connection:
+            rows = connection.execute(select(tables.api_keys).order_by(tables.api_keys.c.expires))
+            return [ApiKey(row.id, row.tenant, row.scopes, row.expires) for row in rows]
 
     def verify(self) -> list[str]:
         """Open every record, name and row of the audit, tidy the keys up, and say what is wrong, a line each."""

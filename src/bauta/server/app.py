@@ -289,9 +289,8 @@ def _add_subjects(app: FastAPI, service: FaceService) -> None:
         """Seal a subject under a new key; with a photo, a new record takes the place of all others."""
         return words.Changed(records=service.renew(caller.tenant, subject, photo, actor=caller.id))
 
-    pending: dict[int | str, dict[str, Any]] = {
-        202: {"model": words.Erased, "description": "The key is gone; deleted bytes are still held"}
-    }
+    held = {"model": words.Erased, "description": "The key is gone; a reader holds deleted bytes"}
+    pending: dict[int | str, dict[str, Any]] = {202: held}
 
     @app.delete(at, tags=tags, responses={**_FAILURES, **pending})
     def erase(subject: words.Subject, caller: Annotated[Caller, _allowed("erase")], response: Response) -> words.Erased:

@@ -1,0 +1,87 @@
+"""``bauta serve``: the face service over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from bauta.cli.console import show_note
+from bauta.cli.secrets import AskPassphrase, PassphraseFile, gallery_key
+from bauta.cli.store import (
+    SHIPPED,
+    Aligned,
+    Fmr,
+    Key,
+    Keys,
+    Place,
+    Protector,
+    Threshold,
+    create,
+    needs_server,
+    opened,
+    places,
+)
+from bauta.errors import UsageError
+
+
+def serve(
+    place: Place = "gallery",
+    keys: Keys = None,
+    key: Key = None,
+    passphrase_file: PassphraseFile = None,
+    ask_passphrase: AskPassphrase = False,
+    protector: Protector = SHIPPED,
+    fmr: Fmr = 1e-4,
+    threshold: Threshold = None,
+    aligned: Aligned = False,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for one that is free.")] = 7500,
+    certificate: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE.pem", help="Speak TLS with this certificate."),
+    ] = None,
+    certificate_key: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE.pem", help="The private key of the certificate."),
+    ] = None,
+    behind_proxy: Annotated[
+        bool, typer.Option("--behind-proxy", help="A proxy speaks TLS; listen beyond this machine without.")
+    ] = False,
+    megabytes: Annotated[int, typer.Option(min=1, max=100, help="Of a photo.")] = 10,
+    requests: Annotated[int, typer.Option(min=1, help="That a key gets in a minute.")] = 600,
+    comparisons: Annotated[int, typer.Option(min=1, help="That a key gets with one person in an hour.")] = 60,
+    at_once: Annotated[int, typer.Option(min=1, max=1000, help="Requests that are worked on at a time.")] = 32,
+) -> None:
+    """Answer clients over HTTP, until interrupted. A gallery that is not there is made."""
+    try:
+        from bauta.gallery.service import FaceService
+        from bauta.server.access import SCOPES, ServerLimits, make_key
+        from bauta.server.serve import listen
+        from bauta.server.serve import serve as run
+    except ModuleNotFoundError as error:
+        raise needs_server(error, "The service") from error
+    from bauta.keys import create_key_file
+    from bauta.templates.base import load_protector
+
+    if (certificate is None) != (certificate_key is None):
+        raise UsageError("TLS needs a certificate and its key.", hint="Give --certificate and --certificate-key.")
+    limits = ServerLimits(megabytes=megabytes, requests=requests, comparisons=comparisons, at_once=at_once)
+    listening = listen(host, port, secure=certificate is not None, behind_proxy=behind_proxy)
+    database, _ = places(place, keys)
+    fresh = isinstance(database, Path) and not database.exists()
+    if fresh:
+        if key is not None and not key.exists() and passphrase_file is None and not ask_passphrase:
+            create_key_file(key)
+        create(place, keys, gallery_key(key, passphrase_file, ask_passphrase, new=True), protector)
+    with opened(place, keys, key, passphrase_file, ask_passphrase) as store:
+        service = FaceService(store, load_protector(protector), fmr=fmr, threshold=threshold, aligned=aligned)
+        scheme = "http" if certificate is None else "https"
+        where, at = listening.getsockname()[:2]
+        print(f"Listening on {scheme}://{f'[{where}]' if ':' in where else where}:{at}", flush=True)
+        if fresh:
+            print(f"Key     {make_key(store, 'main', SCOPES).secret}", flush=True)
+            show_note("this key may do everything with the tenant main, for a year. It is shown once.")
+        run(service, listening, limits, certificate=certificate, certificate_key=certificate_key)
+    print("Ended.")
