@@ -470,6 +470,36 @@ def encrypted_table() -> str:
     return "\n".join(lines + ["| " + " | ".join(cells(row)) + " |" for row in rows])
 
 
+def gallery_store_table() -> str:
+    """What the gallery's store takes: one by one, in bulk, at a start, in a search."""
+    found = json.loads((RESULTS / "gallery-store.json").read_text(encoding="utf-8"))["results"]
+    header = ("enrolled one by one", "a second", "processor, ms each", "an erasure, ms", "one commit alone, ms")
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for name, called in (("full", "waiting for the disk (default)"), ("normal", "not waiting")):
+        row = found[name]
+        commit = f"{found['commit_ms']:.0f}" if name == "full" else "-"
+        lines.append(
+            f"| {called} | {row['a_second']:.0f} | {row['cpu_ms_each']:.1f} | {row['erase_ms']:.0f} | {commit} |"
+        )
+    header = (
+        "people",
+        "enrolled in bulk, a second",
+        "cold start, s (processor)",
+        "search, ms (processor)",
+        "bytes each on disk",
+        "GB memory",
+    )
+    lines += ["", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += [
+        f"| {row['people']:,} | {row['enrolled_a_second']:.0f} "
+        f"| {row['cold_start_seconds']:.0f} ({row['cold_start_cpu']:.0f}) "
+        f"| {row['search_ms']:.0f} ({row['search_cpu_ms']:.0f}) | {row['bytes_each']:.0f} "
+        f"| {row['peak_bytes'] / 1e9:.1f} |"
+        for row in found["bulk"]
+    ]
+    return "\n".join(lines)
+
+
 def p3_attacks_table() -> str:
     """What holders of pairs, or of many protected photos, get of a personalised mask."""
     found = json.loads((RESULTS / "p3-attacks.json").read_text(encoding="utf-8"))
@@ -537,6 +567,7 @@ TABLES = {
     "faces-speed": faces_speed_table,
     "faces-false": false_faces_table,
     "encrypted": encrypted_table,
+    "gallery-store": gallery_store_table,
     "ranking": lambda: ranking_table("hybrid-small", "local-features-small"),
 }
 

@@ -8,7 +8,8 @@ import typer
 
 from bauta.cli.console import show_facts, show_note, show_table
 from bauta.cli.secrets import AskPassphrase, PassphraseFile
-from bauta.cli.store import Key, Keys, Place, Tenant, gallery, opened
+from bauta.cli.store import Key, Keys, Place, Tenant, opened
+from bauta.cli.store import gallery as gallery
 
 
 @gallery.command("key")

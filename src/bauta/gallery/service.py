@@ -299,8 +299,7 @@ class FaceService:
             SubjectUnknown: when there are none.
         """
         require_names(tenant)
-        with self.store.writing() as writer:
-            form = writer.format()
+        form = self.store.format()
         rows, names, known = [], [], dict[bytes, str | None]()
         for batch in self.store.active():
             for one in batch:
@@ -365,8 +364,7 @@ class FaceService:
         """Into the index: what is stored becomes templates, as the protector reads them."""
         if not batch:
             return
-        with self.store.writing() as writer:
-            form = RowFormat.from_json(writer.format() or "")
+        form = RowFormat.from_json(self.store.format() or "")
         for start in range(0, len(batch), BATCH):
             part = batch[start : start + BATCH]
             with self._networks, torch.no_grad():

@@ -32,7 +32,7 @@ from bauta.errors import GalleryDamaged, GalleryError, GalleryVersion, OtherMake
 from bauta.gallery import tables
 from bauta.gallery.sealing import RecordSealer, encode_name
 from bauta.gallery.vault import Vault, new_file
-from bauta.gallery.writer import Writer, bound, revisions, signed, token_of, unsigned
+from bauta.gallery.writer import Entry, Writer, bound, revisions, signed, token_of, unsigned
 from bauta.keys import DeploymentKey, ScryptCost
 
 PAGE = 4096
@@ -245,6 +245,16 @@ class Store:
         with tables.reading(self.engine) as connection:
             value = connection.scalar(select(tables.about.c.value).where(tables.about.c.name == "revision"))
         return revisions(unsigned(self.vault, "revision", value or b""))
+
+    def format(self) -> str | None:
+        """The format of the rows, JSON; None before the first."""
+        with tables.reading(self.engine) as connection:
+            return Writer(connection, self.vault, self._makers, self._clock()).format()
+
+    def entries(self, tenant: str | None, after: int = 0, most: int = 100) -> list[Entry]:
+        """Lines of the audit after a number, of a tenant or of all."""
+        with tables.reading(self.engine) as connection:
+            return Writer(connection, self.vault, self._makers, self._clock()).entries(tenant, after, most)
 
     def ids(self) -> set[bytes]:
         """Ids of the records that are active."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     BigInteger,
@@ -157,6 +159,8 @@ def open_database(address: str, *, durable: bool = True) -> Engine:
     return engine
 
 
+_turns: WeakKeyDictionary[Engine, threading.Lock] = WeakKeyDictionary()
+_lock = threading.Lock()
 _LOCK = int.from_bytes(hashlib.sha256(b"bauta gallery").digest()[:7], "big")
 
 
@@ -167,8 +171,10 @@ def writing(engine: Engine) -> Iterator[Connection]:
     Raises:
         OutputError: when it cannot be written, such as on a full disk; nothing of it was.
     """
-    try:
-        with engine.connect().execution_options(writing=True) as connection, connection.begin():
+    with _lock:
+        turn = _turns.setdefault(engine, threading.Lock())
+    try:  # in turns here, since SQLite's own way to wait is not fair and ends; other processes wait that way
+        with turn, engine.connect().execution_options(writing=True) as connection, connection.begin():
             yield connection
     except SQLAlchemyError as error:
         raise OutputError(

@@ -311,8 +311,7 @@ def _add_audit(app: FastAPI, service: FaceService) -> None:
         most: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> words.Audit:
         """Who did what when; it names no subject."""
-        with service.store.writing() as writer:
-            found = writer.entries(caller.tenant, after, most)
+        found = service.store.entries(caller.tenant, after, most)
         return words.Audit(lines=[words.Line(**asdict(one)) for one in found])
 
     @app.get("/v1/stats", tags=tags, responses=_FAILURES)
