@@ -120,10 +120,28 @@ def bulk(folder: Path, key: DeploymentKey, people: int) -> dict[str, float]:
     }
 
 
+def search_only(people: int) -> dict[str, float]:
+    """Of random templates in memory alone, without a store."""
+    index = Index(DIMENSION)
+    for start in range(0, people, 50_000):
+        count = min(50_000, people - start)
+        ids = [number.to_bytes(16, "big") for number in range(start, start + count)]
+        index.add("main", ids, ids, templates(count, start))
+    probes = templates(8, 10**9)
+    index.search("main", probes[0])
+    searched = [timed(lambda probe=probe: index.search("main", probe)) for probe in probes]
+    return {
+        "people": people,
+        "search_ms": 1000 * float(np.median([one["seconds"] for one in searched])),
+        "search_cpu_ms": 1000 * float(np.median([one["cpu"] for one in searched])),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--people", type=int, nargs="+", default=[100_000])
+    parser.add_argument("--search", type=int, default=1_000_000)
     parser.add_argument("--one-by-one", type=int, default=500)
     options = parser.parse_args()
     key = DeploymentKey.generate()
@@ -134,6 +152,7 @@ def main() -> None:
             "full": one_by_one(folder / "full", key, options.one_by_one, durable=True),
             "normal": one_by_one(folder / "normal", key, options.one_by_one, durable=False),
             "bulk": [bulk(folder / f"bulk {people}", key, people) for people in options.people],
+            "search": search_only(options.search),
         }
     results = json.loads(json.dumps(results), parse_float=lambda text: float(f"{float(text):.4g}"))
     card = {"schema": "bauta.speed/1", "name": "gallery-store", "results": results}

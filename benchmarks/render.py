@@ -497,6 +497,8 @@ def gallery_store_table() -> str:
         f"| {row['peak_bytes'] / 1e9:.1f} |"
         for row in found["bulk"]
     ]
+    row = found["search"]
+    lines.append(f"| {row['people']:,} | - | - | {row['search_ms']:.0f} ({row['search_cpu_ms']:.0f}) | - | - |")
     return "\n".join(lines)
 
 

@@ -8,7 +8,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import text
 
 from bauta.errors import (
@@ -22,6 +25,7 @@ from bauta.errors import (
     WrongKey,
 )
 from bauta.gallery import tables
+from bauta.gallery.sealing import subkey
 from bauta.gallery.store import Maker, Store, require_names
 from bauta.gallery.writer import DAY, token_of
 from gallery_builders import key_of
@@ -405,6 +409,14 @@ def test_requests_that_are_sent_twice_are_done_once(store: Store) -> None:
         writer.once("key", "abc", b"enrol bob", lambda: b"")
     with store.writing() as writer:
         assert writer.once("other", "abc", b"enrol bob", lambda: b"new") == b"new"
+
+
+def test_keys_are_derived_as_the_library_derives_them() -> None:
+    for seed in range(20):
+        chance = np.random.default_rng(seed)
+        key, gallery = chance.bytes(32), chance.bytes(16)
+        wanted = HKDF(SHA256(), 32, gallery, b"bauta gallery 1 records").derive(key)
+        assert subkey(key, gallery, "records") == wanted
 
 
 # Disks

@@ -204,6 +204,7 @@ METHODS: dict[str, MethodCard] = {
                 summary=summary,
                 paper=paper,
                 target=f"bauta.templates.masked.protectors:{target}",
+                reference=name == "unprotected",
             )
             for name, summary, paper, target in (
                 (
@@ -269,6 +270,7 @@ METHODS: dict[str, MethodCard] = {
                 summary=summary,
                 paper="reference",
                 target=f"bauta.templates.references:{target}",
+                reference=True,
             )
             for name, summary, target in (
                 ("identity-feature", "Reference: the recogniser's own feature, unprotected.", "IdentityFeature"),

@@ -40,6 +40,7 @@ def listen(host: str, port: int, *, secure: bool, behind_proxy: bool = False) ->
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen(128)
     except OSError as error:
         listening.close()
         raise OutputError(
