@@ -500,8 +500,25 @@ def erasable_table() -> str:
     return "\n".join(lines)
 
 
+def p3_searching_table() -> str:
+    """How often photos that were saved anew match the person again once their masks were searched."""
+    found = json.loads((RESULTS / "p3-searching.json").read_text(encoding="utf-8"))
+    matched, masks = found["matched_percent"], found["found_percent"]
+    ways = [name.removesuffix(": protected") for name in matched if name.endswith(": protected")]
+    lines = ["| saved anew as | matched, masked | restored | by another's mask | a mask was found | by another's |"]
+    lines.append("|---|---|---|---|---|---|")
+    for way in ways:
+        cells = [matched[f"{way}: {name}"] for name in ("protected", "restored", "wrong mask")]
+        cells += [masks[f"{way}: {name}"] for name in ("restored", "wrong mask")]
+        lines.append(f"| {way} | " + " | ".join(f"{value:.0f} %" for value in cells) + " |")
+    lines.append(f"\nClean photos match in {matched['clean']:.0f} %; {len(found['people'])} people, ")
+    lines[-1] += f"{found['photos']} photos each."
+    return "\n".join(lines)
+
+
 TABLES = {
     "p3-attacks": p3_attacks_table,
+    "p3-searching": p3_searching_table,
     "erasable": erasable_table,
     "errors": errors_table,
     "main": main_table,
