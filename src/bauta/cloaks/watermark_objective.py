@@ -29,7 +29,12 @@ _SHARP = 4.0
 # Where the reader looks: right and down in crop pixels, growth, and turn in radians.
 _COARSE = (np.arange(-3, 3.1, 1.0), np.arange(-3, 3.1, 1.0), (-0.03, 0.0, 0.03), (-0.03, 0.0, 0.03))
 _FINE = (np.arange(-0.6, 0.7, 0.3), np.arange(-0.6, 0.7, 0.3), (-0.012, 0.0, 0.012), (-0.012, 0.0, 0.012))
-_WIDE = (np.arange(-5, 5.1, 1.25), np.arange(-5, 5.1, 1.25), (-0.08, -0.04, 0.0, 0.04, 0.08), (-0.06, 0.0, 0.06))
+_WIDE = (
+    np.arange(-4.5, 4.6, 1.5),
+    np.arange(-4.5, 4.6, 1.5),
+    np.arange(-0.08, 0.1, 0.04),
+    np.arange(-0.12, 0.13, 0.04),
+)
 _PLACES = 4
 _CHANCE = 2 * _PLACES * ATTEMPTS * 2.0**-TAG_BITS
 """Of a clean face to say something: every text that is looked at has a tag to pass."""
@@ -118,6 +123,9 @@ def _moves(right: object, down: object, growth: object, turn: object) -> Tensor:
 
 def _soft(carriers: Carriers, view: FaceView, to_crop: Tensor, moves: Tensor) -> np.ndarray:
     with torch.no_grad():
-        found = carriers.soft(view.pixels[None], compose(moves, to_crop))
-    values: np.ndarray = found.numpy()
+        parts = [carriers.soft(view.pixels[None], compose(some, to_crop)) for some in moves.split(_AT_ONCE)]
+    values: np.ndarray = torch.cat(parts).numpy()
     return values
+
+
+_AT_ONCE = 256
