@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import product
 
 import numpy as np
@@ -106,10 +107,10 @@ def _clear(soft: np.ndarray) -> np.ndarray:
     return clear
 
 
-def _moves(right: object, down: object, growth: object, turn: object) -> Tensor:
+def _moves(right: Iterable[float], down: Iterable[float], growth: Iterable[float], turn: Iterable[float]) -> Tensor:
     """(M, 2, 3) all of them, about the middle of the crop."""
     moves = []
-    for x, y, larger, angle in product(right, down, growth, turn):  # type: ignore[call-overload]
+    for x, y, larger, angle in product(right, down, growth, turn):
         cosine, sine = (1 + larger) * math.cos(angle), (1 + larger) * math.sin(angle)
         middle = 55.5
         moves.append(
