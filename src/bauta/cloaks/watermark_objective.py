@@ -124,7 +124,7 @@ def _moves(right: Iterable[float], down: Iterable[float], growth: Iterable[float
 
 def _soft(carriers: Carriers, view: FaceView, to_crop: Tensor, moves: Tensor) -> np.ndarray:
     with torch.no_grad():
-        parts = [carriers.soft(view.pixels[None], compose(some, to_crop)) for some in moves.split(_AT_ONCE)]
+        parts = [carriers.soft(view.pixels[None], compose(some, to_crop)) for some in torch.split(moves, _AT_ONCE)]
     values: np.ndarray = torch.cat(parts).numpy()
     return values
 
