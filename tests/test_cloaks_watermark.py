@@ -46,7 +46,7 @@ class TestPayload:
             wrong = random.choice(BITS, errors, replace=False)
             soft[wrong] *= -0.2  # errors are where a receiver doubts
             found = decoded(soft, KEY)
-            if errors <= 8:
+            if errors <= 6:
                 assert found == ("anna-7", errors)
 
     def test_chance_says_nothing(self) -> None:

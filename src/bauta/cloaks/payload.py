@@ -1,8 +1,8 @@
-"""What a watermark says: a short text and a tag, as 128 bits that survive errors.
+"""What a watermark says: a short text and a tag, as 112 bits that survive errors.
 
 A text of at most six of the characters ``A-Z a-z 0-9 - _`` is 40 bits. A tag of 24 bits under the key (HMAC-SHA256,
-truncated) tells a text from what chance makes of a face. A Reed-Solomon code over bytes doubles both; soft values say
-which bytes are doubtful, and half of the bytes may be.
+truncated) tells a text from what chance makes of a face. A Reed-Solomon code over bytes adds six; soft values say
+which bytes are doubtful, and six of the fourteen may be.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from reedsolo import ReedSolomonError, RSCodec
 
 from bauta.errors import UsageError
 
-BITS = 128
+BITS = 112
 LONGEST = 6
 """Characters of a text."""
 TAG_BITS = 24
@@ -25,7 +25,7 @@ TAG_BITS = 24
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _BYTES, _TEXT_BYTES, _TAG_BYTES = BITS // 8, 5, TAG_BITS // 8
 _PARITY = _BYTES - _TEXT_BYTES - _TAG_BYTES
-_ERASURES = (0, 2, 4, 6, 8)
+_ERASURES = (0, 2, 4, 6)
 ATTEMPTS = len(_ERASURES)
 """Texts that `decoded` looks at."""
 
@@ -33,7 +33,7 @@ _CODE = RSCodec(_PARITY)
 
 
 def encoded(text: str, key: bytes) -> NDArray[np.bool_]:
-    """(128,) the bits of a text.
+    """(112,) the bits of a text.
 
     >>> decoded(encoded("anna-7", b"k" * 32) * 2.0 - 1, b"k" * 32)
     ('anna-7', 0)
@@ -58,7 +58,7 @@ def decoded(soft: NDArray[np.floating], key: bytes) -> tuple[str, int] | None:
     """The text of soft values, and how many bits had to be corrected; None when they say none under this key.
 
     Args:
-        soft: (128,), positive for ones; large values are sure.
+        soft: (112,), positive for ones; large values are sure.
         key: That it was encoded under.
     """
     bits = soft > 0

@@ -24,7 +24,7 @@ from bauta.objectives.descent import Values
 from bauta.objectives.transports import draw_movement, draw_transport, held_out
 
 _SPREAD, _TURN, _SCALE = 0.006, 0.01, 0.015  # of the crop: how far beside a reader finds the face
-_ENOUGH = 0.97  # share of bits that must be right in every way that no step drew
+_ENOUGH = 0.93  # share of bits that must be right in every way that no step drew
 _SHARP = 4.0
 
 # Where the reader looks: right and down in crop pixels, growth, and turn in radians.

@@ -20,5 +20,6 @@ class WatermarkConfig(SpatialConfig):
 
     title: ClassVar[str] = "The watermark"
 
+    psnr: Annotated[float, Range(at=20, to=60)] = 35.5  # a message takes all it may; more was seen as dirty skin
     weight: Annotated[float, Range(at=0, to=100)] = 1.5
-    sure: Annotated[float, Range(above=0, to=10)] = 1.0
+    sure: Annotated[float, Range(above=0, to=10)] = 0.8
