@@ -104,7 +104,13 @@ def test_dlib_is_left_out_where_it_is_not_installed(
 
 @pytest.mark.parametrize(
     ("arguments", "extra"),
-    [(["demo"], "demo"), (["web", "--no-browser"], "web"), (["train", "--help"], "")],
+    [
+        (["demo"], "demo"),
+        (["web", "--no-browser"], "web"),
+        (["serve", "g"], "server"),
+        (["gallery", "stats", "g"], "server"),
+        (["train", "--help"], ""),
+    ],
 )
 def test_commands_name_the_extra_that_they_lack(tmp_path: Path, arguments: list[str], extra: str) -> None:
     said = bare(tmp_path, *arguments)

@@ -214,7 +214,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 KEY = ["--key", "deployment.key"]
 UNPROTECTED = "--store-faces-unprotected"
-OF = [*KEY, "--protector", "made", "--threshold", "0.99", "--aligned"]
+OF = [*KEY, "--protector", "made", "--threshold", "0.9999", "--aligned"]
 PHOTOS = [f"people/Person_{number}/{number}.png" for number in range(4)]
 
 
@@ -248,7 +248,7 @@ def test_people_from_the_first_command_to_the_last(place: Path, capsys: Capture)
     assert json.loads(said(capsys, "stats", "g", *KEY, "--json"))["subjects"] == 1
     assert "identity-feature" in said(capsys, "stats", "g", *KEY)
     assert "whole" in said(capsys, "verify", "g", *KEY)
-    exporting = [*KEY, "--protector", "made", "--threshold", "0.99"]
+    exporting = [*KEY, "--protector", "made", "--threshold", "0.9999"]
     said(capsys, "export", "g", "-o", "all.bauta", *exporting)
     said(capsys, "import", "g", "all.bauta", *exporting, "--tenant", "copy")
     assert said(capsys, "search", "g", PHOTOS[1], *OF, "--tenant", "copy", "--force") == "bob\n"

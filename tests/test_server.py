@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -28,6 +30,7 @@ from bauta.server.serve import listen
 from store_builders import new_service, photo
 
 OPEN = {"/health", "/openapi.json"}
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs/service.md"
 PNG = {"Content-Type": "image/png"}
 
 
@@ -466,6 +469,23 @@ done = subprocess.run(
 print(site.service.store.verify())
 sys.exit(done.returncode or bool(site.service.store.verify()))
 '''
+
+
+@pytest.mark.skipif(not DOCUMENT.is_file(), reason="the documentation is not part of an installation")
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_lines_of_the_documentation_work(site: Site, tmp_path: Path) -> None:
+    site.service.fmr = 1e-3
+    (tmp_path / "me.jpg").write_bytes(photo(1, "JPEG"))
+    lines = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("curl ")]
+    assert len(lines) == 9
+    for line in lines:
+        words = shlex.split(line.replace("$KEY", site.key).replace("http://127.0.0.1:7500", site.address))
+        said = subprocess.run(
+            [*words, "-sS", "--fail-with-body"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert said.returncode == 0, (line, said.stdout, said.stderr)
+        assert "error" not in json.loads(said.stdout)
+    assert site.client().stats()["subjects"] == 0
 
 
 def test_it_listens_where_nobody_else_hears() -> None:

@@ -28,7 +28,7 @@ from typing import Self
 
 from sqlalchemy import Engine, Row, delete, func, select
 
-from bauta.errors import GalleryDamaged, GalleryError, GalleryVersion, OtherMaker, UsageError
+from bauta.errors import GalleryDamaged, GalleryError, GalleryVersion, OtherMaker, OutputExists, UsageError
 from bauta.gallery import tables
 from bauta.gallery.sealing import RecordSealer, encode_name
 from bauta.gallery.vault import Vault, new_file
@@ -160,10 +160,12 @@ class Store:
             OutputExists: when there is one already.
             OutputError: when it cannot be written.
         """
-        if isinstance(place, Path):
-            new_file(place, "gallery")
+        if isinstance(place, Path) and place.exists():
+            raise OutputExists(f"{place} exists already.", hint="Give another place for the gallery.")
         engine = tables.open_database(_address(place), durable=durable)
         vault = Vault.create(keys, key, cost=cost)
+        if isinstance(place, Path):
+            new_file(place, "gallery")
         with tables.writing(engine) as connection:
             if engine.dialect.has_table(connection, tables.about.name):
                 raise UsageError("There is a gallery in this database.", hint="Give an empty one.")
