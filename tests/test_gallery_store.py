@@ -18,6 +18,7 @@ from bauta.errors import (
     GalleryDamaged,
     GalleryError,
     OtherMaker,
+    OtherRequest,
     OutputError,
     OutputExists,
     SubjectUnknown,
@@ -405,7 +406,7 @@ def test_requests_that_are_sent_twice_are_done_once(store: Store) -> None:
             made = writer.once("key", "abc", b"enrol ann", lambda w=writer: w.enrol("acme", "ann", [row(1)])[0])  # type: ignore[misc]
     assert contents(store) == {"ann": [row(1)]}
     assert len(made) == 16
-    with pytest.raises(UsageError, match="another request"), store.writing() as writer:
+    with pytest.raises(OtherRequest, match="another request"), store.writing() as writer:
         writer.once("key", "abc", b"enrol bob", lambda: b"")
     with store.writing() as writer:
         assert writer.once("other", "abc", b"enrol bob", lambda: b"new") == b"new"

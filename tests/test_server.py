@@ -321,7 +321,7 @@ def test_a_request_that_is_sent_twice_is_done_once(site: Site) -> None:
     one, two = (site.ask("POST", "/v1/subjects/ann/records", site.key, **ask) for _ in range(2))
     assert one.json() == two.json()
     assert site.client().stats()["active"] == 1
-    assert site.ask("POST", "/v1/subjects/bob/records", site.key, **ask).status_code == 422
+    assert site.ask("POST", "/v1/subjects/bob/records", site.key, **ask).status_code == 409
     assert site.ask("POST", "/v1/subjects/bob/records", site.key, headers={"Idempotency-Key": "a"}).status_code == 422
 
 
@@ -498,6 +498,7 @@ def test_it_listens_where_nobody_else_hears() -> None:
 
 
 def test_failures_are_json(site: Site) -> None:
+    assert site.ask("PATCH", "/v1/subjects/ann", site.key).headers["allow"] == "DELETE, GET"
     for method, path in (("GET", "/nowhere"), ("PUT", "/v1/search"), ("GET", "/v1/subjects/nobody")):
         answer = site.ask(method, path, site.key)
         assert set(json.loads(answer.text)["error"]) == {"code", "message", "hint"}

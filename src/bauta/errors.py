@@ -31,6 +31,7 @@
     │   ├── OtherMaker               gallery.other-maker               made with another recogniser or protector
     │   ├── SubjectUnknown           gallery.unknown-subject           nobody of that name is enrolled
     │   ├── AlreadyEnrolled          gallery.already-enrolled          the face is enrolled under another name
+    │   ├── OtherRequest             gallery.other-request             an idempotency key that was used for another
     │   └── TooMany                  gallery.too-many                  so many that a stranger would be taken for one
     └── PeerError                10  peer                              the other side of an encrypted match went wrong
         └── PeerRefused              peer.refused                      it refused, and said why
@@ -238,6 +239,12 @@ class AlreadyEnrolled(GalleryError):
     """The face is enrolled under another name; nothing was stored."""
 
     code = "gallery.already-enrolled"
+
+
+class OtherRequest(GalleryError):
+    """An idempotency key that was used for another request; nothing was done."""
+
+    code = "gallery.other-request"
 
 
 class TooMany(GalleryError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, select, update
 
-from bauta.errors import GalleryDamaged, OtherMaker, SubjectUnknown, UsageError
+from bauta.errors import GalleryDamaged, OtherMaker, OtherRequest, SubjectUnknown
 from bauta.gallery import tables
 from bauta.gallery.sealing import RecordSealer, encode_name, new_id
 from bauta.gallery.vault import Vault
@@ -352,7 +352,7 @@ class Writer:
             work: What makes the answer, which is kept for a day and must name nobody.
 
         Raises:
-            UsageError: when the key was used for another request.
+            OtherRequest: when the key was used for another.
         """
         token = hmac.digest(self._vault.answers, f"{actor}\0{key}".encode(), "sha256")
         digest = hmac.digest(self._vault.answers, hashlib.sha256(request).digest(), "sha256")
@@ -360,7 +360,7 @@ class Writer:
         row = self._connection.execute(select(tables.answers).where(tables.answers.c.token == token)).one_or_none()
         if row is not None:
             if not hmac.compare_digest(row.request, digest):
-                raise UsageError(
+                raise OtherRequest(
                     "This idempotency key was used for another request.", hint="Draw a new one for each request."
                 )
             return bytes(row.answer)

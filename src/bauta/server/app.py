@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from bauta.errors import (
     AlreadyEnrolled,
@@ -24,6 +25,7 @@ from bauta.errors import (
     GalleryVersion,
     NoFaceFound,
     OtherMaker,
+    OtherRequest,
     OutputError,
     PhotoError,
     PhotoTooLarge,
@@ -47,6 +49,7 @@ STATUS: tuple[tuple[type[BautaError], int], ...] = (
     (NoFaceFound, 422),
     (SubjectUnknown, 404),
     (AlreadyEnrolled, 409),
+    (OtherRequest, 409),
     (TooMany, 409),
     (OtherMaker, 409),
     (WrongKey, 409),
@@ -203,9 +206,12 @@ def _answer_failures(app: FastAPI) -> None:
         return failure(422, "invalid", f"Not as it must be: {where}.", "See /openapi.json.")
 
     @app.exception_handler(HTTPException)
-    async def plain(_: Request, error: HTTPException) -> Response:
+    async def plain(request: Request, error: HTTPException) -> Response:
         answer = failure(error.status_code, "http", str(error.detail), "See /openapi.json.")
         answer.headers.update(error.headers or {})
+        if error.status_code == 405:  # each route knows its own methods alone
+            matching = [route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE]
+            answer.headers["Allow"] = ", ".join(sorted(set().union(*(getattr(one, "methods", ()) for one in matching))))
         return answer
 
     @app.exception_handler(Exception)
@@ -319,8 +325,7 @@ def _add_audit(app: FastAPI, service: FaceService) -> None:
         """How much there is of the tenant."""
         return words.Stats(**service.store.stats(caller.tenant))
 
-    @app.get("/metrics", tags=tags, responses=_FAILURES, response_class=PlainTextResponse)
-    def metrics(caller: Annotated[Caller, _allowed("audit")]) -> str:
+    @app.get("/metrics", tags=tags, responses={**_FAILURES, 200: {"content": {"text/plain": {}}}})
+    def metrics(caller: Annotated[Caller, _allowed("audit")]) -> Response:
         """Counts for Prometheus, of the whole service."""
-        text: str = app.state.metrics.text(service.store.stats())
-        return text
+        return PlainTextResponse(app.state.metrics.text(service.store.stats()))

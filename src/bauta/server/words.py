@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 PHOTOS = ("image/jpeg", "image/png", "image/webp")
 
@@ -77,11 +77,18 @@ class States(BaseModel):
     revoked: int = Field(examples=[0])
 
 
+def _whole(value: object) -> object:
+    """JSON has one sort of number: 1.0 is a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Revoke(BaseModel):
     """How long a revocation can be undone."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"grace_days": 30}]})
-    grace_days: int = Field(ge=0, le=3650, strict=True, description="Then the records are erased.")
+    grace_days: Annotated[
+        int, Field(ge=0, le=3650, strict=True, description="Then the records are erased."), BeforeValidator(_whole)
+    ]
 
 
 class Changed(BaseModel):
