@@ -75,10 +75,10 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
 }
 _BEARER = HTTPBearer(auto_error=False, description="A key of `bauta gallery key`.")
 IdempotencyKey = Annotated[
-    str | None,
+    str,
     Header(
         alias="Idempotency-Key",
-        pattern=r"^[!-~]{8,128}$",
+        pattern=r"^([!-~]{8,128})?$",
         description="Drawn for this request: sent again within a day, it is answered and not done again.",
     ),
 ]
@@ -207,6 +207,8 @@ def _answer_failures(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 400:  # what FastAPI says of a body that is not even text
+            return failure(422, "invalid", "Not as it must be: body.", "See /openapi.json.")
         answer = failure(error.status_code, "http", str(error.detail), "See /openapi.json.")
         answer.headers.update(error.headers or {})
         if error.status_code == 405:  # each route knows its own methods alone
@@ -247,10 +249,10 @@ def _add_subjects(app: FastAPI, service: FaceService) -> None:
         caller: Annotated[Caller, _allowed("enrol")],
         photo: Photo,
         known: words.Known = False,
-        once: IdempotencyKey = None,
+        once: IdempotencyKey = "",
     ) -> words.Enrolled:
         """Store the face of a photo, protected and sealed, and not the photo. A subject may have several records."""
-        made = service.enrol(caller.tenant, subject, photo, actor=caller.id, once=once or "", known=known)
+        made = service.enrol(caller.tenant, subject, photo, actor=caller.id, once=once, known=known)
         return words.Enrolled(**made)
 
     @app.post(f"{at}/match", tags=tags, responses=_FAILURES, openapi_extra=words.photo_body())
