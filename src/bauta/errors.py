@@ -328,7 +328,7 @@ def every_error(of: type[BautaError] = BautaError) -> Iterator[type[BautaError]]
     """The errors of this module, each before those below it.
 
     >>> [error.code for error in every_error(PhotoError)]
-    ['photo', 'photo.unreadable', 'photo.unsupported', 'photo.too-large']
+    ['photo', 'photo.unreadable', 'photo.unsupported', 'photo.poor', 'photo.too-large']
     """
     if of.__module__ == __name__:
         yield of
