@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from bauta.cloaks.spatial_settings import SpatialConfig
-from bauta.settings import Range
+from bauta.settings import Flag, Range
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class WatermarkConfig(SpatialConfig):
 
     title: ClassVar[str] = "The watermark"
 
-    psnr: Annotated[float, Range(at=20, to=60)] = 35.5  # a message takes all it may; more was seen as dirty skin
-    weight: Annotated[float, Range(at=0, to=100)] = 1.5
-    sure: Annotated[float, Range(above=0, to=10)] = 0.8
+    iterations: Annotated[int, Range(at=1, to=10_000), Flag("steps")] = 100
+    psnr: Annotated[float, Range(at=20, to=60)] = 35.0  # a message takes all it may; more was seen as dirty skin
+    weight: Annotated[float, Range(at=0, to=100)] = 0.7
+    sure: Annotated[float, Range(above=0, to=10)] = 0.6
