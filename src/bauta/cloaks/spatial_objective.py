@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,33 +19,51 @@ from bauta.cloaks.view import FaceView
 from bauta.errors import NumericalFailure, UsageError
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.crops import alignments
-from bauta.objectives.descent import Values, descend
+from bauta.objectives.descent import Values, Variable, descend
 from bauta.objectives.displacement import carried, moved
 from bauta.objectives.transports import gaussian_blur, held_out
 
+C = TypeVar("C", bound=SpatialConfig)
 
-def optimise(views: Sequence[FaceView], config: SpatialConfig, targets: Tensor | None, work: Work) -> list[Edit]:
-    """One edit for each view, all in one batch; see `bauta.cloaks.spatial.Spatial.edit`."""
+
+def optimise(
+    views: Sequence[FaceView],
+    config: C,
+    targets: Tensor | None,
+    work: Work,
+    *,
+    problem: Callable[[Sequence[FaceView], Tensor | None, C, Work], Problem] | None = None,
+) -> list[Edit]:
+    """One edit for each view, all in one batch; see `bauta.cloaks.spatial.Spatial.edit`.
+
+    Args:
+        views: The faces.
+        config: Settings.
+        targets: Faces to be taken for.
+        work: Everything else.
+        problem: What is minimised; `Problem` when None.
+    """
+    posed = problem or Problem
     if not views:
         raise UsageError("The mask needs at least one face.", hint="Give a view.")
     wanted = None
     if config.mode != "dodge":
         wanted = (composite_faces() if targets is None else targets)[: config.targets]
     asked = config.iterations
-    problem = Problem(views, wanted, config, work)
+    made = posed(views, wanted, config, work)
     if work.deadline is not None:
         # Steps are sized for as many iterations as there is time for; fewer of the size for all would end half way.
         # Nor is there time then to find out how little is enough.
-        if (affordable := problem.affordable(work.deadline)) < config.iterations:
+        if (affordable := made.affordable(work.deadline)) < config.iterations:
             config = replace(config, iterations=affordable, margin=None)
-        problem = Problem(views, wanted, config, work)
-    run = descend(problem, problem.variables, config.iterations, deadline=work.deadline, progress=work.progress)
+        made = posed(views, wanted, config, work)
+    run = descend(made, made.variables, config.iterations, deadline=work.deadline, progress=work.progress)
     if not all(torch.isfinite(value).all() for value in run.values):
         raise NumericalFailure("The mask holds NaN or infinity.", hint="Leave out the surrogate that caused it.")
-    problem.loss.remember(problem.shown(run.values))
+    made.loss.remember(made.shown(run.values))
     short = config.iterations < asked  # what ends them all is then the time
     stopped = ["deadline" if short and reason == "iterations" else reason for reason in run.stopped]
-    return problem.edits(run.values, run.iterations, stopped)
+    return made.edits(run.values, run.iterations, stopped)
 
 
 class Problem:
@@ -79,7 +98,7 @@ class Problem:
         self.level = torch.full((len(views),), 1.0 if self.margin is None else config.least)
         noticed, mean = noticeable(self.views, self.images, self.to_crop, self.inside)
         self.weight = (noticed / mean) ** config.texture
-        self.variables = field_and_lightness(config, self.region, noticed / TYPICAL, self.level)
+        self.variables: tuple[Variable, ...] = field_and_lightness(config, self.region, noticed / TYPICAL, self.level)
 
     def shown(self, values: Values) -> Tensor:
         """The pictures, moved and with the lightness mask on them; differentiable in both."""
@@ -95,13 +114,17 @@ class Problem:
         now = time.monotonic()
         return max(1, int((deadline - now) / (1.15 * (now - began))))
 
-    def gradients(self, values: Values) -> Values:
-        """(1, N, 2, G, G) and (1, N, 1, H, W)."""
-        control, lightness = (value.detach().requires_grad_() for value in values)
-        # First away from oneself; photos that protect each other are moved apart once they have left.
+    def advance(self) -> None:
+        """One iteration on: first away from oneself; photos that protect each other are moved apart once they have
+        left."""
         progress = self.iteration / self.config.iterations
         self.loss.apart = self.config.apart * min(1.0, max(0.0, (progress - 0.3) / 0.5))
         self.iteration += 1
+
+    def gradients(self, values: Values) -> Values:
+        """(1, N, 2, G, G) and (1, N, 1, H, W)."""
+        control, lightness = (value.detach().requires_grad_() for value in values)
+        self.advance()
         with torch.enable_grad():
             pictures = self.shown((control, lightness))
         (toward,) = self.loss.gradients(pictures)
