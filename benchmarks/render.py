@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PICTURE_FOLDER = ROOT / "docs" / "images"
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-RECIPES = ("unnoticed", "portraits", "p3-mask", "lfw", "surrogates", "robustness", "visibility")
+RECIPES = ("unnoticed", "portraits", "makeup", "p3-mask", "lfw", "surrogates", "robustness", "visibility")
 LABELS = {
     "default": "**`tip-im`, as it is installed**",
     "combined": "the same, `--mode combined`",

@@ -26,7 +26,7 @@ def _soft(values: Tensor, width: float) -> Tensor:
 
 
 def _lips(maps: Maps, shape: Tensor) -> Tensor:
-    return _soft(shape - maps["lips"], 0.8) * maps["lips_gate"]
+    return _soft(shape - maps["lips"], 0.6) * maps["lips_gate"]
 
 
 def _shadow(maps: Maps, shape: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def _liner(maps: Maps, shape: Tensor) -> Tensor:
 
 
 def _brows(maps: Maps, shape: Tensor) -> Tensor:
-    return _soft(shape - maps["brow"], 1.2)
+    return _soft(shape - maps["brow"], 1.2) * maps["brow_gate"]
 
 
 def _blush(maps: Maps, shape: Tensor) -> Tensor:
@@ -131,6 +131,7 @@ class Paint:
             shift = torch.cat([torch.zeros_like(red), red, yellow], 1) * self.coloured
             lab = lab * (1 + mask * (depth - 1)) + mask * shift
         light = spread(shade, self.to_crop, (self.images.shape[2], self.images.shape[3]))
+        light = torch.where(light > 0, 0.5 * light, light)  # bright skin shows light sooner than shade
         light = 1 + self.contour * light * self.maps["shade"]
         lab = torch.cat([lab[:, :1] * light, lab[:, 1:] * light], 1)
         change = from_lab(lab) - self.before

@@ -42,8 +42,8 @@ CHEEKS = ((50, 61, 234), (280, 291, 454))  # middle, mouth corner, ear
 JAW = (58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 410, 393, 164, 167, 186)
 
 CHANNELS = (
-    "lips", "lips_gate", "eye", "lid", "along", "orbit", "way", "lid_gate", "brow", "across_1", "down_1", "across_2",
-    "down_2", "skin", "jaw", "shade",
+    "lips", "lips_gate", "eye", "lid", "along", "orbit", "way", "lid_gate", "brow", "brow_gate", "across_1", "down_1",
+    "across_2", "down_2", "skin", "jaw", "shade",
 )  # fmt: skip
 
 
@@ -55,9 +55,9 @@ class Regions:
         maps: (C, H, W) float32, one for each of `CHANNELS`: signed distances (negative inside) to lips, eyes, lids'
             area and brows; distance to the upper lid and place along it in [0, 1]; place on the way from lid to brow in
             [0, 1]; offsets from the middle of each cheek, along it and across; and in [0, 1] where colours are those of
-            lips, lids and skin, the beard's area, and all of the face that light falls on.
-        found: ``mesh``, or ``five points`` where there was none: then lines are a guess, and lips, lids, liner and brows
-            stay as they are.
+            lips, lids, brows and skin, the beard's area, and all of the face that light falls on.
+        found: ``mesh``, or ``five points`` where there was none: then lines are a guess, and lips, lids and brows stay
+            as they are.
         bare: Parts that are covered, and get no makeup.
     """
 
@@ -84,9 +84,7 @@ def find_regions(view: FaceView) -> Regions:
     mouth = inside(MOUTH)
     eyes = [inside(upper, lower[1:-1]) for upper, lower in zip(UPPER_LIDS, LOWER_LIDS, strict=True)]
     made["eye"] = np.minimum(*eyes)
-    brows = [
-        inside(upper, lower[::-1]) for upper, lower in zip(UPPER_BROWS, LOWER_BROWS, strict=True)
-    ]
+    brows = [inside(upper, lower[::-1]) for upper, lower in zip(UPPER_BROWS, LOWER_BROWS, strict=True)]
     made["brow"] = np.minimum(*brows)
     lids = [_along(x, y, _open(points[list(lid)])) for lid in UPPER_LIDS]
     first = lids[0][0] < lids[1][0]
@@ -106,21 +104,24 @@ def find_regions(view: FaceView) -> Regions:
     lab = to_lab(view.pixels[None])[0].numpy()
     face = _soft(-oval - 3, 1.5)
     clear = face * _soft(made["lips"] - 1, 0.5) * _soft(made["eye"] - 1, 0.5) * _soft(made["brow"] - 0.5, 0.5)
-    skin = _alike(lab, clear > 0.5, reach=16, darker=24)
-    smooth = gaussian_blur(torch.from_numpy(skin)[None, None], 0.8 / scale)[0, 0].numpy()
+    smooth = _smoothed(_alike(lab, clear > 0.5, reach=16, darker=24), 0.8 / scale)
     made["skin"] = face * _soft(made["lips"], 0.5) * _soft(made["eye"] - 0.8, 0.4) * smooth
     made["shade"] = face * _soft(made["eye"] - 0.5, 0.5) * smooth
     made["jaw"] = _soft(-jaw, 2.5) * _soft(made["lips"] - 1.0, 0.6) * face * smooth
     bare = []
     lid_skin = _soft(-made["orbit"], 0.5) * (made["eye"] > 0.5)
-    made["lid_gate"] = smooth
-    if not sure or float((smooth * lid_skin).sum()) < 0.35 * float(lid_skin.sum()):
+    # Lids lie in shadow, and some are made up already: hue decides, and only what is almost black is none.
+    made["lid_gate"] = lids_seen = _smoothed(_alike(lab, clear > 0.5, reach=22, darker=42, shaded=True), 0.8 / scale)
+    if not sure or float((lids_seen * lid_skin).sum()) < 0.35 * float(lid_skin.sum()):
         made["lid_gate"] = np.zeros_like(smooth)
         bare.append("lids")
-    made["lips_gate"] = _lips(lab, made["lips"], mouth, clear > 0.5)
+    made["lips_gate"] = _smoothed(_lips(lab, made["lips"], mouth, clear > 0.5), 0.4 / scale)
     if not sure or not made["lips_gate"].any():
         made["lips_gate"] = np.zeros_like(smooth)
         bare.append("lips")
+    median = float(np.median(lab[0][clear > 0.5])) if (clear > 0.5).any() else 100.0
+    # Brows are darker than skin, or as it; what is lighter and unlike it is hair before them.
+    made["brow_gate"] = np.maximum(smooth, _smoothed(_soft(median - 4 - lab[0], 6), 0.5 / scale))
     if not sure:
         made["brow"] = np.full_like(smooth, 1e3)
         bare.append("brows")
@@ -139,8 +140,8 @@ def _agrees(points: FloatArray, view: FaceView) -> bool:
 
 @cache
 def _usual_points() -> FloatArray:
-    """(468, 2) in crop pixels: where the mesh of a composite face lies."""
-    face = np.ascontiguousarray(composite_faces()[0].permute(1, 2, 0).numpy(), dtype=np.float32)
+    """(468, 2) in crop pixels: where the mesh of a composite face lies, of the one that fits its landmarks best."""
+    face = np.ascontiguousarray(composite_faces()[4].permute(1, 2, 0).numpy(), dtype=np.float32)
     return find_mesh(face, np.array(ARCFACE_112.points)).points
 
 
@@ -155,12 +156,22 @@ def _soft(values: FloatArray, width: float) -> FloatArray:
     return np.asarray(1 / (1 + np.exp(-(values / (0.5 * width)).clip(-30, 30))), dtype=np.float32)
 
 
-def _alike(lab: FloatArray, where: NDArray[np.bool_], *, reach: float, darker: float) -> FloatArray:
-    """In [0, 1], how much a place has the median colour of some others; lighter places count, much darker ones do not."""
+def _smoothed(values: FloatArray, sigma: float) -> FloatArray:
+    return np.asarray(gaussian_blur(torch.from_numpy(values)[None, None], sigma)[0, 0].numpy(), dtype=np.float32)
+
+
+def _alike(
+    lab: FloatArray, where: NDArray[np.bool_], *, reach: float, darker: float, shaded: bool = False
+) -> FloatArray:
+    """In [0, 1], how much a place has the median colour of some others; lighter places count, much darker ones do not.
+
+    With `shaded`, colours are compared as if places were as light as the others.
+    """
     if not where.any():
         return np.ones(lab.shape[1:], dtype=np.float32)
     light, red, yellow = np.median(lab[:, where], axis=1)
-    away = ((lab[1] - red) ** 2 + (lab[2] - yellow) ** 2) / reach**2
+    lit = (light / lab[0].clip(1)).clip(1, 6) if shaded else 1.0
+    away = ((lit * lab[1] - red) ** 2 + (lit * lab[2] - yellow) ** 2) / reach**2
     return np.asarray(np.exp(-(away**2)) * _soft(lab[0] - (light - darker * light / 60), 8), dtype=np.float32)
 
 

@@ -38,7 +38,7 @@ class Drawn:
 
     Attributes:
         layers: Its parts.
-        contour: Light and shade, as the largest share of lightness that it adds or takes.
+        contour: Light and shade, as the largest share of lightness that it takes; half as much is added.
     """
 
     layers: Mapping[Part, Layer]
@@ -49,7 +49,7 @@ _TONE = Layer(depth=(0.96, 1.03), red=(-1.0, 2.0), yellow=(-1.0, 3.0))
 LOOKS: dict[Look, Drawn] = {
     "natural": Drawn(
         {
-            "lips": Layer((0.86, 1.03), (2.0, 11.0), (-3.0, 4.0), (-0.3, 0.4)),
+            "lips": Layer((0.86, 1.03), (2.0, 11.0), (-3.0, 4.0), (-0.3, 0.3)),
             "shadow": Layer((0.82, 0.97), (0.0, 4.0), (-3.0, 2.0), (0.3, 0.8)),
             "liner": Layer((0.55, 0.8), shape=(0.3, 0.8)),
             "brows": Layer((0.74, 0.95), shape=(-0.3, 0.4)),
@@ -60,7 +60,7 @@ LOOKS: dict[Look, Drawn] = {
     ),
     "rose": Drawn(
         {
-            "lips": Layer((0.78, 0.98), (8.0, 20.0), (-6.0, 0.0), (-0.3, 0.5)),
+            "lips": Layer((0.78, 0.98), (8.0, 20.0), (-6.0, 0.0), (-0.3, 0.4)),
             "shadow": Layer((0.75, 0.93), (3.0, 9.0), (-6.0, -1.0), (0.4, 0.9)),
             "liner": Layer((0.45, 0.75), shape=(0.3, 0.9)),
             "brows": Layer((0.7, 0.92), shape=(-0.3, 0.5)),
@@ -71,7 +71,7 @@ LOOKS: dict[Look, Drawn] = {
     ),
     "evening": Drawn(
         {
-            "lips": Layer((0.62, 0.88), (12.0, 28.0), (-2.0, 10.0), (-0.2, 0.7)),
+            "lips": Layer((0.62, 0.88), (12.0, 28.0), (-2.0, 10.0), (-0.3, 0.4)),
             "shadow": Layer((0.55, 0.82), (0.0, 6.0), (-8.0, 1.0), (0.4, 1.0)),
             "liner": Layer((0.3, 0.55), shape=(0.5, 1.3)),
             "brows": Layer((0.62, 0.88), shape=(-0.3, 0.6)),
