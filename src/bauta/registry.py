@@ -103,7 +103,7 @@ METHODS: dict[str, MethodCard] = {
         MethodCard(
             name="makeup",
             kind="cloak",
-            summary="Makeup, or skin tone alone, chosen so that recognisers fail; half of the default mask beneath it.",
+            summary="Makeup, or skin tone alone, chosen so that recognisers fail; some of the default mask beneath it.",
             paper="our design after Yin et al., Adv-Makeup, IJCAI 2021, and Shamshad et al., Makeup-Guided Facial "
             "Privacy Protection via Untrained Neural Network Priors, 2024; without a network that paints",
             target="bauta.cloaks.makeup:Makeup",

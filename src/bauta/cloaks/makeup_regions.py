@@ -88,7 +88,7 @@ def find_regions(view: FaceView) -> Regions:
     made["brow"] = np.minimum(*brows)
     lids = [_along(x, y, _open(points[list(lid)])) for lid in UPPER_LIDS]
     first = lids[0][0] < lids[1][0]
-    made["lid"] = scale * np.where(first, lids[0][0], lids[1][0])
+    made["lid"] = np.minimum(lids[0][0], lids[1][0]) * np.float32(scale)
     made["along"] = np.where(first, lids[0][1], lids[1][1])
     made["orbit"] = np.minimum(
         *(inside(upper, lower[::-1]) for upper, lower in zip(UPPER_LIDS, LOWER_BROWS, strict=True))
