@@ -42,7 +42,7 @@ def _liner(maps: Maps, shape: Tensor) -> Tensor:
 
 
 def _brows(maps: Maps, shape: Tensor) -> Tensor:
-    return _soft(shape - maps["brow"], 1.2) * maps["brow_gate"]
+    return _soft(shape - maps["brow"], 1.8) * maps["brow_gate"]
 
 
 def _blush(maps: Maps, shape: Tensor) -> Tensor:

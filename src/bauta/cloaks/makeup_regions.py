@@ -120,8 +120,9 @@ def find_regions(view: FaceView) -> Regions:
         made["lips_gate"] = np.zeros_like(smooth)
         bare.append("lips")
     median = float(np.median(lab[0][clear > 0.5])) if (clear > 0.5).any() else 100.0
-    # Brows are darker than skin, or as it; what is lighter and unlike it is hair before them.
-    made["brow_gate"] = np.maximum(smooth, _smoothed(_soft(median - 4 - lab[0], 6), 0.5 / scale))
+    # Brows are darker than skin: hairs take colour, the skin between them a little, and hair before them none.
+    hairs = _smoothed(_soft(median - 4 - lab[0], 6), 0.5 / scale)
+    made["brow_gate"] = np.maximum(hairs, 0.4 * smooth)
     if not sure:
         made["brow"] = np.full_like(smooth, 1e3)
         bare.append("brows")
