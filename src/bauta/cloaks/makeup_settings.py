@@ -99,7 +99,7 @@ class MakeupConfig(SpatialConfig):
     Attributes:
         look: What it may look like: ``natural``, ``rose`` and ``evening`` make lips, lids, lashes, brows and cheeks up;
             ``tone`` changes light, shade and tan alone, and ``stubble`` adds a shadow of a beard.
-        intensity: By how much the look's bounds are wider than described, around the face's own colour.
+        intensity: Factor of the look's colours, from the face's own on: 0 is no makeup, and 1 the look as described.
     """
 
     title: ClassVar[str] = "The makeup"
