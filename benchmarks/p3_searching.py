@@ -3,7 +3,7 @@
     python benchmarks/p3_searching.py DATA -o FILE.json
 
 People of Pins who are in no other list, as in `p3_attacks.py`; masks fitted to ten photos go on ten others, which stand
-in the middle of a grey picture, are saved as JPEG, made smaller, and given to `bauta.cloaking.people.People.unmasked`
+in the middle of a grey picture, are saved as JPEG, made smaller, and given to `bauta.cloaking.searching.search`
 with the faces that the detector finds. The first judge knows the person, as in fitted files; the others compare with
 ten clean photos at an FMR of 1 %. The *wrong mask* is that of the person before.
 """
@@ -25,6 +25,7 @@ from bauta.benchmark.engine.cards import code
 from bauta.benchmark.photos.recipe import read_recipe
 from bauta.cloaking.apply import apply
 from bauta.cloaking.people import People, with_subject
+from bauta.cloaking.searching import search
 from bauta.cloaks.base import Work
 from bauta.cloaks.p3_mask import P3Mask
 from bauta.cloaks.p3_settings import P3MaskConfig
@@ -128,7 +129,7 @@ def main() -> None:
                     if one is None:
                         continue
                     people = People((one,), lambda: ())
-                    restored, count = people.unmasked(anew, detect_faces(anew.pixels), cloak, Work.seeded(0))
+                    restored, count = search(anew, detect_faces(anew.pixels), cloak, Work.seeded(0), people)
                     found_masks.setdefault(f"{way}: {name}", []).append(bool(count))
                     matched(f"{way}: {name}", restored, scale)
         before = fitted

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bauta.cloaking.apply import refused, restore
 from bauta.cloaking.making import Making
-from bauta.cloaks.base import Cloak, KnowsPayloads, Work
 from bauta.errors import UsageError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.faces import Faces
@@ -71,46 +68,13 @@ class People:
         past = np.full((len(self.fitted), len(faces)), -np.inf, np.float32)
         for row, one in enumerate(self.fitted):
             for name, template in subjects_of(one).items():
-                judge, limit = self._judge(name)
+                judge, limit = self.judge(name)
                 crops = extract_crops(photo.parts, faces.landmarks, judge.card.template)
                 past[row] = judge.embed(crops) @ template - limit
         nearest: NDArray[np.int64] = past.argmax(0)
         return nearest if sure else np.where(past.max(0) >= 0, nearest, -1)
 
-    def unmasked(self, photo: Photo, faces: Faces, cloak: Cloak[Any], work: Work) -> tuple[Photo, int]:
-        """Take masks off a photo that does not say which it has, and where: each of them is tried on each face.
-
-        A mask came off when the face is its person's then, and was so less before, to the first judge that knows them.
-
-        Args:
-            photo: Protected, and saved anew since.
-            faces: All that were found in it.
-            cloak: That made the masks.
-            work: Without fitted files.
-
-        Returns:
-            The photo, and how many faces had a mask taken off.
-        """
-        restored, count = photo, 0
-        for one in self.fitted:
-            given = replace(work, fitted=(one,))
-            name, template = next(iter(subjects_of(one).items()))
-            judge, limit = self._judge(name)
-            for number in range(len(faces)):
-                face = faces[np.array([number])]
-                versions = [restored]
-                if not refused(cloak, restored, face) and isinstance(cloak, KnowsPayloads):
-                    versions += [
-                        restore(cloak, restored, face, [payload], given).photo for payload in cloak.possible(given)
-                    ]
-                crops = [extract_crops(one.parts, face.landmarks, judge.card.template) for one in versions]
-                seen = judge.embed(np.concatenate(crops)) @ template
-                best = int(np.argmax(seen))
-                if best and seen[best] >= limit:
-                    restored, count = versions[best], count + 1
-        return restored, count
-
-    def _judge(self, name: str) -> tuple[Judge, float]:
+    def judge(self, name: str) -> tuple[Judge, float]:
         """The judge that a person is known by, and from which cosine on a face is theirs."""
         if name not in self._loaded:
             there = next((member for member in self._judges() if member.name == name), None)

@@ -20,8 +20,9 @@ from bauta.cloaking.people import People
 from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.report import Report
 from bauta.cloaking.restoring import FaceRecord, open_records
+from bauta.cloaking.searching import search
 from bauta.cloaking.settings import Box, Fallback, Others, ProtectSettings, Selection, Strength
-from bauta.cloaks.base import Cloak, KnowsPayloads, Reading, Work, load_cloak
+from bauta.cloaks.base import Cloak, Reading, Work, load_cloak
 from bauta.errors import NoFaceFound, UsageError
 from bauta.faces.detection import detect_faces
 from bauta.faces.faces import Faces
@@ -366,10 +367,7 @@ def _searched(photo: Photo, cloak: Cloak[Any], work: Work) -> Photo:
     Raises:
         UsageError: when there are none.
     """
-    people = People(work.fitted, lambda: ())
-    restored, count = photo, 0
-    if people.known and isinstance(cloak, KnowsPayloads):
-        restored, count = people.unmasked(photo, detect_faces(photo.pixels), cloak, work)
+    restored, count = search(photo, detect_faces(photo.pixels), cloak, work, People(work.fitted, lambda: ()))
     if not count:
         raise UsageError(
             f"{photo.path or 'The photo'} does not say where its faces had a mask, or was resized since; and none was "

@@ -61,7 +61,7 @@ class Makeup(Cloak[MakeupConfig]):
         from bauta.cloaks.makeup_objective import MadeUp
         from bauta.cloaks.spatial_objective import optimise
 
-        return optimise(views, self.config, self._targets, work, problem=MadeUp)
+        return optimise(views, self.config, self._targets, work, make=MadeUp)
 
     @classmethod
     def at_strength(cls, strength: Strength, chosen: Collection[str] = ()) -> Mapping[str, Any]:

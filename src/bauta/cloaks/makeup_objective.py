@@ -55,8 +55,7 @@ class MadeUp(Problem):
         self.advance()
         with torch.enable_grad():
             pictures = self.shown(leaves)
-        (toward,) = self.loss.gradients(pictures)
-        found = torch.autograd.grad(pictures, leaves, toward, allow_unused=True)
+        found = torch.autograd.grad(pictures, leaves, self.toward(pictures), allow_unused=True)
         field, light, chosen, shade = (
             torch.zeros_like(value) if one is None else one for one, value in zip(found, values, strict=True)
         )
