@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PICTURE_FOLDER = ROOT / "docs" / "images"
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-RECIPES = ("unnoticed", "portraits", "p3-mask", "lfw", "surrogates", "robustness", "visibility")
+RECIPES = ("unnoticed", "portraits", "makeup", "p3-mask", "lfw", "surrogates", "robustness", "visibility")
 LABELS = {
     "default": "**`tip-im`, as it is installed**",
     "combined": "the same, `--mode combined`",
@@ -205,6 +205,58 @@ def portrait_groups_table() -> str:
             ),
         ]
     )
+
+
+MAKEUP_WOMEN = (
+    "Angela_Bassett", "Carla_Myers", "Clare_Short", "Doris_Roberts", "Emmanuelle_Beart", "Janica_Kostelic",
+    "Jennifer_Garner", "Justine_Henin",
+)  # fmt: skip
+"""Women among the people of the recipe `makeup`, as they are publicly known; all others are men."""
+
+
+def makeup_people_table() -> str:
+    """Dodging with makeup, of men and women apart."""
+    path = RESULTS / "makeup-natural.json"
+    if not path.exists():
+        return "Not measured yet."
+    found = cards.read_card(path, PhotoCard)
+    limits = {judge["name"]: judge["threshold"]["cosine"] for judge in found["judges"]}
+    shares: dict[str, list[bool]] = {"men": [], "women": []}
+    pairs = dict.fromkeys(shares, 0)
+    for record in found["records"]:
+        if record["failure"]:
+            continue
+        group = "women" if record["subject"] in MAKEUP_WOMEN else "men"
+        pairs[group] += 1
+        shares[group] += [
+            record["after"]["saved"][judge] < limit
+            for judge, limit in limits.items()
+            if record["before"][judge] >= limit
+        ]
+    lines = ["| | pairs | natural |", "|---|---|---|"]
+    lines += [f"| {group} | {pairs[group]} | {100 * sum(hits) / len(hits):.0f} |" for group, hits in shares.items()]
+    return "\n".join(lines)
+
+
+def makeup_looks_table() -> str:
+    """What the ruler of makeup says of synthetic portraits."""
+    path = RESULTS / "makeup-looks.json"
+    if not path.exists():
+        return "Not measured yet."
+    looks = json.loads(path.read_text(encoding="utf-8"))["looks"]
+    columns = {
+        "lips": "lips", "lids": "lids", "skin": "skin", "elsewhere": "elsewhere", "strange": "strange colours",
+        "structure": "structure", "edges": "edges",
+    }  # fmt: skip
+    lines = ["| look | portraits | " + " | ".join(columns.values()) + " |", "|---|---|" + "---|" * len(columns)]
+    for look, rows in looks.items():
+        cells = []
+        for column in columns:
+            values = [row[column] for row in rows if row[column] == row[column]]
+            mean = sum(values) / len(values)
+            cells.append(f"{100 * mean:.1f} %" if column == "strange" else f"{mean:.2f}")
+        lines.append(f"| {look} | {len(rows)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def curve_table() -> str:
@@ -589,6 +641,8 @@ TABLES = {
     "curve": curve_table,
     "both": both_table,
     "portrait-groups": portrait_groups_table,
+    "makeup-people": makeup_people_table,
+    "makeup-looks": makeup_looks_table,
     "speed": speed_table,
     "adaptive": lambda: adaptive_table(adaptive_page.main_table),
     "purifiers": lambda: adaptive_table(adaptive_page.purifier_table),

@@ -28,6 +28,7 @@ from bauta.cli.configuration import defaults
 from bauta.cli.run import INTERRUPTED
 from bauta.cloaking.outcomes import FRAGILE, SERIOUSNESS, WEAK, outcome_schema, verdict_code
 from bauta.cloaking.report_data import SCHEMA, report_schema
+from bauta.cloaks.makeup import Makeup
 from bauta.cloaks.p3_mask import P3Mask
 from bauta.cloaks.spatial import Spatial
 from bauta.cloaks.tip_im import TipIm
@@ -79,7 +80,7 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BAUTA_MODELS", raising=False)
         patch.setenv("BAUTA_HOME", str(folder / "home"))
-        for cloak in (P3Mask, Spatial, TipIm):
+        for cloak in (Makeup, P3Mask, Spatial, TipIm):
             few = partial(few_steps, cloak.configured)
             patch.setattr(cloak, "configured", few)
         patch.chdir(folder)

@@ -108,6 +108,14 @@ METHODS: dict[str, MethodCard] = {
             paper="Yang et al., Towards Face Encryption by Generating Adversarial Identity Masks, ICCV 2021",
             target="bauta.cloaks.tip_im:TipIm",
         ),
+        MethodCard(
+            name="makeup",
+            kind="cloak",
+            summary="Makeup, or skin tone alone, chosen so that recognisers fail; some of the default mask beneath it.",
+            paper="our design after Yin et al., Adv-Makeup, IJCAI 2021, and Shamshad et al., Makeup-Guided Facial "
+            "Privacy Protection via Untrained Neural Network Priors, 2024; without a network that paints",
+            target="bauta.cloaks.makeup:Makeup",
+        ),
         *(
             MethodCard(
                 name=name,

@@ -195,6 +195,7 @@ class Making:
             attempts=self._attempts(number),
             settings={name: value for name, value in now.items() if value != first[name]},
             visibility=seen_of(self.photo.parts, self.faces.landmarks[number], mask.edit, mask.placement),
+            facts={name: value for name, value in mask.edit.facts.items() if name not in ("iterations", "stopped")},
         )
 
     def _attempts(self, number: int) -> int:

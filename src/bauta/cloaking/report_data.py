@@ -58,6 +58,7 @@ class MaskFacts:
         attempts: Masks that were tried, with ever stronger settings; 1 when the first one was enough.
         settings: What differs from the method's settings in the mask that was taken.
         visibility: What people see of it.
+        facts: What else the method says of it, such as the parts of a face that makeup left bare.
     """
 
     iterations: Annotated[int, Range(at=0)]
@@ -66,6 +67,7 @@ class MaskFacts:
     attempts: Annotated[int, Range(at=1)] = 1
     settings: dict[str, Any] = field(default_factory=dict)
     visibility: Visibility | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> MaskFacts:

@@ -18,7 +18,7 @@ from bauta.cloaks.view import FaceView
 from bauta.errors import NumericalFailure, UsageError
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.crops import alignments
-from bauta.objectives.descent import Values, descend
+from bauta.objectives.descent import Values, Variable, descend
 from bauta.objectives.displacement import carried, moved
 from bauta.objectives.transports import gaussian_blur, held_out
 
@@ -94,7 +94,7 @@ class Problem:
         self.level = torch.full((len(views),), 1.0 if self.margin is None else config.least)
         noticed, mean = noticeable(self.views, self.images, self.to_crop, self.inside)
         self.weight = (noticed / mean) ** config.texture
-        self.variables = field_and_lightness(config, self.region, noticed / TYPICAL, self.level)
+        self.variables: tuple[Variable, ...] = field_and_lightness(config, self.region, noticed / TYPICAL, self.level)
 
     def shown(self, values: Values) -> Tensor:
         """The pictures, moved and with the lightness mask on them; differentiable in both."""
@@ -110,13 +110,17 @@ class Problem:
         now = time.monotonic()
         return max(1, int((deadline - now) / (1.15 * (now - began))))
 
-    def gradients(self, values: Values) -> Values:
-        """(1, N, 2, G, G) and (1, N, 1, H, W)."""
-        control, lightness = (value.detach().requires_grad_() for value in values)
-        # First away from oneself; photos that protect each other are moved apart once they have left.
+    def advance(self) -> None:
+        """One iteration on: first away from oneself; photos that protect each other are moved apart once they have
+        left."""
         progress = self.iteration / self.config.iterations
         self.loss.apart = self.config.apart * min(1.0, max(0.0, (progress - 0.3) / 0.5))
         self.iteration += 1
+
+    def gradients(self, values: Values) -> Values:
+        """(1, N, 2, G, G) and (1, N, 1, H, W)."""
+        control, lightness = (value.detach().requires_grad_() for value in values)
+        self.advance()
         with torch.enable_grad():
             pictures = self.shown((control, lightness))
         toward = self.toward(pictures)

@@ -22,6 +22,7 @@ from bauta.faces.faces import Faces
 
 # The weights: the authors', for upright faces, and ours, for faces at every angle.
 Weights = Literal["centerface", "centerface_turned"]
+Shipped = Literal["centerface", "centerface_turned", "face_mesh"]
 SHIPPED = Path(__file__).parent / "shipped"
 # Sides of an image are multiples of this, and one cell of the network's answer has this many pixels.
 MULTIPLE = 32
@@ -49,7 +50,7 @@ def look(images: NDArray[np.float32], threshold: float, weights: Weights) -> lis
 
 
 @cache
-def load_session(weights: Weights) -> Any:
+def load_session(weights: Shipped) -> Any:
     """ONNX Runtime's session of one set of weights, loaded once per process.
 
     Raises:

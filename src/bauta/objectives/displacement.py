@@ -73,10 +73,23 @@ def carried(control: Tensor, to_crop: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         (N, 2, H, W), x and y in picture pixels; 0 outside the crop's footprint.
     """
-    grid = ((2 * torch.stack(_points(to_crop, size), -1) + 1) / SIDE - 1).to(control.dtype)
-    field = functional.grid_sample(dense(control), grid, padding_mode="zeros", align_corners=False)
     back = torch.linalg.inv(to_crop[:, :, :2].double()).to(control.dtype)
-    return torch.einsum("nij,njhw->nihw", back, field)
+    return torch.einsum("nij,njhw->nihw", back, spread(control, to_crop, size))
+
+
+def spread(control: Tensor, to_crop: Tensor, size: tuple[int, int]) -> Tensor:
+    """Splines of the crop's frame as pictures see them, differentiably in the control values.
+
+    Args:
+        control: (N, C, G, G).
+        to_crop: (N, 2, 3), from picture pixels to crop pixels: similarities.
+        size: (H, W) of the pictures.
+
+    Returns:
+        (N, C, H, W); 0 outside the crop's footprint.
+    """
+    grid = ((2 * torch.stack(_points(to_crop, size), -1) + 1) / SIDE - 1).to(control.dtype)
+    return functional.grid_sample(dense(control), grid, padding_mode="zeros", align_corners=False)
 
 
 def within(to_crop: Tensor, size: tuple[int, int], centre: tuple[float, float], axes: tuple[float, float]) -> Tensor:
