@@ -59,15 +59,16 @@ def _symbols(scheme: Binary, codes: Codes) -> NDArray[np.uint8]:
     """(N, S) numbers below 2^planes: the reverse of `Binary.pack`."""
     content = np.ascontiguousarray(codes.astype("<u8")).view(np.uint8)
     bits = np.unpackbits(content, axis=-1, bitorder="little")
-    return (bits << np.arange(scheme.planes, dtype=np.uint8)[:, None]).sum(1, dtype=np.uint8)
+    symbols: NDArray[np.uint8] = (bits << np.arange(scheme.planes, dtype=np.uint8)[:, None]).sum(1, dtype=np.uint8)
+    return symbols
 
 
 def _signed(scheme: Binary, symbols: NDArray[np.uint8]) -> Floats:
     """Symbols as weights of the projections: 1 for the largest of a group and less for all others; -1 or 1 for bits."""
     if isinstance(scheme, IomGrp):
-        chosen = np.eye(scheme.config.projections, dtype=np.float32)[symbols] - 1 / scheme.config.projections
-        return chosen.reshape(len(symbols), -1).astype(np.float32)
-    return 2 * symbols.astype(np.float32) - 1
+        chosen: Floats = np.eye(scheme.config.projections, dtype=np.float32)[symbols]
+        return chosen.reshape(len(symbols), -1) - np.float32(1 / scheme.config.projections)
+    return symbols.astype(np.float32) * np.float32(2) - np.float32(1)
 
 
 def _back(scheme: Binary, weights: Floats, maps: Maps) -> Floats:
@@ -84,7 +85,8 @@ def _agreement(scheme: Binary, found: Floats, wanted: Sequence[NDArray[np.uint8]
         (_symbols(scheme, scheme.encode(scheme.project(found, own))) == one).mean(1)
         for one, own in zip(wanted, maps, strict=True)
     ]
-    return np.mean(shares, axis=0).astype(np.float32)
+    mean: Floats = np.mean(shares, axis=0).astype(np.float32)
+    return mean
 
 
 def _solve(scheme: PolyProtect, codes: Sequence[Codes], maps: Sequence[Maps], start: Floats) -> Floats:
@@ -102,7 +104,10 @@ def _solve(scheme: PolyProtect, codes: Sequence[Codes], maps: Sequence[Maps], st
         tried = found + step
         left, slope = _rest(tried, wanted, maps)
         if np.square(left).sum() < np.square(rest).sum():
+            settled = np.square(left).sum() > 0.999 * np.square(rest).sum() or np.abs(left).max() < 1e-6
             found, rest, jacobian, damping = tried, left, slope, damping * 0.2
+            if settled:
+                break
         else:
             damping *= 10
     return _unit(found[None].astype(np.float32))[0]

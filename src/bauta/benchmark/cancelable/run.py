@@ -196,7 +196,7 @@ def _chosen(recipe: CancelableRecipe, job: Job) -> tuple[People, int]:
 
 def _embedded(recognizer: RecognizerCard, people: People, job: Job) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Templates, from their file where they were made before."""
-    facts = [recognizer.digest, people.sha256, cards.code()["sha256"]]
+    facts = [recognizer.digest, people.sha256, cards.source_digest(("recognizers", "faces", "data"))]
     file = job.kept / f"templates-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.npy"
     with contextlib.suppress(OSError, ValueError):
         kept: np.ndarray[Any, np.dtype[np.float32]] = np.load(file, allow_pickle=False)

@@ -281,7 +281,8 @@ class Binary(Scheme):
         """(...) share of equal symbols of codes (..., planes, words)."""
         different = np.bitwise_or.reduce(first ^ second, axis=-2)
         count = np.bitwise_count(different).sum(-1, dtype=np.int64)
-        return (1 - count / self.symbols).astype(np.float32)
+        share: NDArray[np.float32] = (1 - count / self.symbols).astype(np.float32)
+        return share
 
     def pack(self, symbols: NDArray[Any]) -> Codes:
         """(N, planes, words) of symbols (N, S), numbers below 2^planes."""
@@ -306,7 +307,7 @@ class CodeIndex:
         self._columns = np.ascontiguousarray(codes.transpose(2, 1, 0))
 
     def __len__(self) -> int:
-        return self._columns.shape[-1]
+        return int(self._columns.shape[-1])
 
     def different(self, probe: Codes) -> NDArray[np.uint16]:
         """(N,) numbers of symbols in which each code differs from that of a probe (planes, words)."""
@@ -361,7 +362,8 @@ def _parts(content: bytes, magic: bytes, what: str) -> tuple[bytes, bytes, bytes
     head = len(magic)
     if content[:head] != magic or len(content) <= head + _DIGEST + _ID:
         raise UsageError(f"This is not a {what}, or not a whole one.", hint=f"Look for the file of it. {_ENROL}")
-    return content[head : head + _DIGEST], content[head + _DIGEST : head + _DIGEST + _ID], content[head + _DIGEST + _ID :]
+    rest = content[head + _DIGEST :]
+    return content[head : head + _DIGEST], rest[:_ID], rest[_ID:]
 
 
 def _little(kind: np.dtype[Any]) -> np.dtype[Any]:

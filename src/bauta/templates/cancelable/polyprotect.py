@@ -68,7 +68,8 @@ class PolyProtect(Scheme):
         """(N, K)."""
         coefficients, exponents, places = maps
         padded = np.pad(templates, ((0, 0), (0, int(places.max()) + 1 - templates.shape[1])))
-        return (coefficients * padded[:, places] ** exponents).sum(-1, dtype=np.float32)
+        sums: NDArray[np.float32] = (coefficients * padded[:, places] ** exponents).sum(-1, dtype=np.float32)
+        return sums
 
     def encode(self, projected: NDArray[np.float32]) -> Codes:
         """As they are."""
@@ -77,4 +78,5 @@ class PolyProtect(Scheme):
     def compare(self, first: Codes, second: Codes) -> NDArray[np.float32]:
         """(...) cosines of codes (..., K)."""
         norms = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
-        return (np.einsum("...k,...k->...", first, second) / np.maximum(norms, 1e-12)).astype(np.float32)
+        cosines: NDArray[np.float32] = np.einsum("...k,...k->...", first, second) / np.maximum(norms, 1e-12)
+        return cosines.astype(np.float32)

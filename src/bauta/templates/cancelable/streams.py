@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
@@ -41,9 +39,9 @@ class Stream:
 
     def orthonormal(self, rows: int, columns: int) -> Floats:
         """(rows, columns) with orthonormal columns, evenly distributed (QR of normal numbers, Mezzadri 2007)."""
-        q, r = np.linalg.qr(self.normal(rows, columns).astype(np.float64))
-        result: NDArray[Any] = q * np.sign(np.diag(r))
-        return result.astype(np.float32)
+        q, r = np.linalg.qr(self.normal(rows, columns))
+        result: Floats = q * np.sign(np.diag(r))
+        return result
 
     def order(self, count: int) -> NDArray[np.int64]:
         """An order of the numbers below `count`; each is as likely as another, but for equal draws (1 in 2^50)."""
