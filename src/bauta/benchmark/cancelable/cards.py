@@ -110,8 +110,9 @@ class CancelableRun(Run):
     """Time and machine.
 
     Attributes:
-        enrol_ms: To draw the maps of a token and make a code, median.
-        search_ms: Of one probe in `search_codes` codes, on one thread, median; None for codes without popcount.
+        enrol_ms: Of the processor, to draw the maps of a token and turn a person's photos, median.
+        search_ms: Of the processor, for one probe in `search_codes` codes, on one thread, median; None for codes without
+            popcount.
         search_codes: How many.
     """
 

@@ -131,7 +131,8 @@ class Scheme(ABC):
     >>> renewed = scheme.renew(issued.reference, face)
     >>> scheme.match(renewed.reference, issued.token, face)
     Traceback (most recent call last):
-    bauta.errors.UsageError: The token is of another reference, or of one that was renewed.
+    bauta.errors.UsageError: The token is of another reference, or of one that was renewed. Find its own. Enrol the \
+face again; both parts are made anew.
     """
 
     card: ClassVar[MethodCard]
