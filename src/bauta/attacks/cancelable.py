@@ -110,7 +110,7 @@ def _solve(scheme: PolyProtect, codes: Sequence[Codes], maps: Sequence[Maps], st
                 break
         else:
             damping *= 10
-    return _unit(found[None].astype(np.float32))[0]
+    return _unit(found)
 
 
 def _rest(found: NDArray[np.float64], wanted: NDArray[np.float64], maps: Sequence[Maps]) -> tuple[Any, Any]:

@@ -111,8 +111,8 @@ class CancelableRun(Run):
 
     Attributes:
         enrol_ms: Of the processor, to draw the maps of a token and turn a person's photos, median.
-        search_ms: Of the processor, for one probe in `search_codes` codes, on one thread, median; None for codes without
-            popcount.
+        search_ms: Of the processor, for one probe in `search_codes` codes, on one thread, median; None where codes
+            are no bits.
         search_codes: How many.
     """
 
