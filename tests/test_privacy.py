@@ -175,7 +175,8 @@ def test_intervals_are_those_of_clopper_and_pearson() -> None:
 
 
 def answers(epsilon: float, count: int = 4000) -> tuple[Any, Any]:
-    return tuple(flip_bits(np.full(count, bit), epsilon).astype(float) for bit in (True, False))
+    one, other = (flip_bits(np.full(count, bit), epsilon).astype(float) for bit in (True, False))
+    return one, other
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 2.0])
@@ -193,8 +194,8 @@ def test_an_audit_finds_a_mechanism_that_spends_twice_what_it_says() -> None:
 def test_no_attack_on_peep_shows_more_than_its_claim(epsilon: float) -> None:
     peep = Peep(public(), 1, epsilon)
     far = 100 * (public()[0] - public().mean(0))
-    sides = [np.array([peep.release(public().mean(0) + sign * far)[0] for _ in range(1500)]) for sign in (1, -1)]
-    assert 0.4 * epsilon < audit(*sides).epsilon <= epsilon
+    one, other = (np.array([peep.release(public().mean(0) + sign * far)[0] for _ in range(1500)]) for sign in (1, -1))
+    assert 0.4 * epsilon < audit(one, other).epsilon <= epsilon
 
 
 def test_an_audit_of_too_little_is_refused() -> None:

@@ -92,9 +92,13 @@ def test_parts_survive_their_bytes_and_match(scheme: Scheme) -> None:
 
 
 def test_enrolment_draws_from_the_operating_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    face, asked = people(1)[0, 0], []
-    drawn = secrets.token_bytes
-    monkeypatch.setattr(secrets, "token_bytes", lambda count: asked.append(count) or drawn(count))
+    face, drawn, asked = people(1)[0, 0], secrets.token_bytes, list[int]()
+
+    def counted(count: int) -> bytes:
+        asked.append(count)
+        return drawn(count)
+
+    monkeypatch.setattr(secrets, "token_bytes", counted)
     one, other = SCHEMES[0].enrol(face), SCHEMES[0].enrol(face)
     assert sorted(asked) == [16, 16, 32, 32]
     assert one.token.secret != other.token.secret

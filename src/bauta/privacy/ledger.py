@@ -49,7 +49,8 @@ class Ledger:
                 f"The budget of this subject is spent: {before:g} of {self.limit:g}, and {asked:g} is asked for.",
                 hint="Release nothing more of this person, or decide on another limit for everybody.",
             )
-        entries = {**self._spent, subject: [*self._spent.get(subject, []), [spent.mechanism, asked]]}
+        entries = dict(self._spent)
+        entries[subject] = [*self._spent.get(subject, []), [spent.mechanism, asked]]
         content = json.dumps({"schema": 1, "limit": self.limit, "subjects": entries}, sort_keys=True)
         write_atomically(self.path, content.encode(), overwrite=True, mode=0o600)
         self._spent = entries

@@ -98,7 +98,8 @@ class Pixels(Mechanism):
         sums = image.reshape(count, self.cell, count, self.cell, 3).sum((1, 3), dtype=np.int64)
         means = sums // self.cell**2
         noisy = means + _noise(means.shape, 255 / self._epsilon)
-        return noisy.clip(0, 255).astype(np.uint8)
+        released: NDArray[np.uint8] = noisy.clip(0, 255).astype(np.uint8)
+        return released
 
 
 class BitPlanes(Mechanism):

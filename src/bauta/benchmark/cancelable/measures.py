@@ -155,7 +155,7 @@ def _known(scheme: Scheme, faces: Faces, seed: int) -> tuple[Floats, Floats]:
     return mated, np.einsum("pad,pbd->pab", found[0], np.roll(found[1], people // 2, 0))
 
 
-def linkage(mated: Floats, other: Floats, seed: int) -> Figures:
+def linkage(mated: metrics.Array, other: metrics.Array, seed: int) -> Figures:
     """D_sys with its value for shuffled labels, and maximal linkability. Scores count by their size, either way."""
     return {
         "d_sys": rounded(metrics.system_linkability(mated, other, bins=BINS)),
