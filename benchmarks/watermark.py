@@ -5,7 +5,8 @@
 Of each genuine pair one photo is marked and compared with the other by judges that were not attacked, at an FMR of 1 %;
 then the message is read from it, as it is and after what happens to shared photos, where the detector finds the face.
 
-- *watermark*: both at once, as it ships, and with more weight on the message. *mask*: the default mask. *mark alone*: the message, away from nobody.
+- *watermark*: both at once, as it ships, and with more weight on the message.
+- *mask*: the default mask. *mark alone*: the message, away from nobody.
 - *mark, then mask* and *mask, then mark*: the two one after the other.
 - *another key* and *clean faces*: what is read where there is nothing to read.
 - *removed*: the mean difference of ten other photos with the same message is taken off, in the frame of the crop.
@@ -42,7 +43,7 @@ from bauta.recognizers.ensemble import Ensemble
 SURROGATES = ("chip_resnet", "mobilefacenet")
 JUDGES = ("edgeface_xxs", "mobileface_v2", "espdl_mbf", "mobilenet")
 FMR = 1e-2
-TEXT = "id-007"
+TEXT = "id-07"
 KEY, OTHER = bytes(range(32)), bytes(range(100, 132))  # written down, so that figures can be had again
 WAYS: dict[str, tuple[float, int | None]] = {
     "saved": (1.0, None),

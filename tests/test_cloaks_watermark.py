@@ -26,28 +26,28 @@ KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
 
 
 class TestPayload:
-    @pytest.mark.parametrize("text", ["a", "anna-7", "______", "AAAAAA", "A", "0-z_Z9"])
+    @pytest.mark.parametrize("text", ["a", "anna", "-----", "AAAAA", "A", "0-zZ9"])
     def test_a_text_comes_back(self, text: str) -> None:
         bits = encoded(text, KEY)
         assert bits.shape == (BITS,)
         assert decoded(bits * 2.0 - 1, KEY) == (text, 0)
         assert decoded(bits * 2.0 - 1, OTHER) is None
 
-    @pytest.mark.parametrize("text", ["", "a" * (LONGEST + 1), "anna b", "é", "a\n"])
+    @pytest.mark.parametrize("text", ["", "a" * (LONGEST + 1), "anna b", "é", "a\n", "a_b"])
     def test_what_does_not_fit_is_refused(self, text: str) -> None:
         with pytest.raises(UsageError, match="does not fit"):
             encoded(text, KEY)
 
     def test_scattered_errors_are_corrected_and_counted(self) -> None:
         random = np.random.default_rng(0)
-        bits = encoded("anna-7", KEY)
+        bits = encoded("ann-7", KEY)
         for errors in range(12):
             soft = (bits * 2.0 - 1) * random.uniform(0.8, 1.2, BITS)
             wrong = random.choice(BITS, errors, replace=False)
             soft[wrong] *= -0.2  # errors are where a receiver doubts
             found = decoded(soft, KEY)
             if errors <= 6:
-                assert found == ("anna-7", errors)
+                assert found == ("ann-7", errors)
 
     def test_chance_says_nothing(self) -> None:
         random = np.random.default_rng(1)

@@ -20,7 +20,7 @@ class WatermarkConfig(SpatialConfig):
 
     title: ClassVar[str] = "The watermark"
 
-    iterations: Annotated[int, Range(at=1, to=10_000), Flag("steps")] = 80
+    iterations: Annotated[int, Range(at=1, to=10_000), Flag("steps")] = 100
     psnr: Annotated[float, Range(at=20, to=60)] = 35.0  # a message takes all it may; more was seen as dirty skin
-    weight: Annotated[float, Range(at=0, to=100)] = 0.8
-    sure: Annotated[float, Range(above=0, to=10)] = 0.7
+    weight: Annotated[float, Range(at=0, to=100)] = 0.7
+    sure: Annotated[float, Range(above=0, to=10)] = 0.6
