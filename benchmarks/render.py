@@ -19,6 +19,9 @@ from typing import Any
 from bauta.benchmark.adaptive import page as adaptive_page
 from bauta.benchmark.adaptive.cards import AdaptiveCard
 from bauta.benchmark.adaptive.recipe import read_recipe
+from bauta.benchmark.cancelable.cards import CancelableCard
+from bauta.benchmark.cancelable.recipe import read_recipe as read_cancelable
+from bauta.benchmark.cancelable.run import Cancelable
 from bauta.benchmark.engine import cards
 from bauta.benchmark.engine.table import Table, markdown
 from bauta.benchmark.photos.cards import PhotoCard
@@ -306,6 +309,17 @@ def template_tables(name: str) -> str:
     if not found:
         return "The cards are not here yet."
     return "\n" + markdown(stores.tables(found), stores.notes(found), titles=False) + "\n"
+
+
+def cancelable_table(number: int) -> Callable[[], str]:
+    """One of the tables of cancelable templates, of the cards that there are."""
+
+    def table() -> str:
+        paths = [RESULTS / f"cancelable-{row.name}.json" for row in read_cancelable("cancelable").rows]
+        found = [cards.read_card(path, CancelableCard) for path in paths if path.exists()]
+        return Cancelable().tables(found)[number].markdown() if found else "Not measured yet."
+
+    return table
 
 
 def ranking_table(*names: str) -> str:
@@ -668,6 +682,9 @@ TABLES = {
     "faces-false": false_faces_table,
     "encrypted": encrypted_table,
     "gallery-store": gallery_store_table,
+    "cancelable": cancelable_table(0),
+    "cancelable-linkage": cancelable_table(1),
+    "cancelable-inversion": cancelable_table(2),
     "ranking": lambda: ranking_table("hybrid-small", "local-features-small"),
 }
 

@@ -169,7 +169,13 @@ def test_jobs_that_make_no_sense_are_refused(tmp_path: Path, options: dict[str, 
 
 
 def test_cards_are_read_by_the_schema_that_they_name(tmp_path: Path) -> None:
-    assert list(FAMILIES) == ["bauta.benchmark/2", "bauta.adaptive/1", "bauta.templates/1", "bauta.recognizers/1"]
+    assert list(FAMILIES) == [
+        "bauta.benchmark/2",
+        "bauta.adaptive/1",
+        "bauta.templates/1",
+        "bauta.recognizers/1",
+        "bauta.cancelable/1",
+    ]
     paths = run(ToyKind(), Recipe(), Job(tmp_path))
     with pytest.raises(UsageError, match="a card of schema 'toy/1'"):
         read_cards(paths)

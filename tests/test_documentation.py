@@ -253,6 +253,7 @@ def test_every_method_is_named_in_the_page_of_its_kind() -> None:
         "purifier": "docs/adaptive-attackers.md",
         "attacker": "docs/adaptive-attackers.md",
         "protector": "docs/templates.md",
+        "cancelable": "docs/cancelable.md",
     }
     for card in METHODS.values():
         page = "docs/benchmark.md" if card.kind == "cloak" and card.reference else pages[card.kind]

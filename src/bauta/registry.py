@@ -28,7 +28,7 @@ from bauta.errors import UsageError
 T = TypeVar("T")
 
 GROUP = "bauta.methods"
-KINDS = ("cloak", "purifier", "attacker", "protector")
+KINDS = ("cloak", "purifier", "attacker", "protector", "cancelable")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class MethodCard:
     Attributes:
         name: The name to ask for, such as ``tip-im``.
         kind: ``cloak`` for photo-side methods, ``purifier`` for what attackers do to photos first, ``attacker`` for
-            who trains on protected photos, ``protector`` for what a face service stores.
+            who trains on protected photos, ``protector`` for what a face service stores, ``cancelable`` for what turns
+            a template by a token, so that it can be revoked.
         summary: One sentence.
         paper: Citation, or "our design".
         target: Dotted path ``package.module:attribute`` of the implementation.
@@ -276,6 +277,41 @@ METHODS: dict[str, MethodCard] = {
                     "Reference: nothing masked, and a recogniser trained as those of masked faces.",
                     "reference",
                     "Unprotected",
+                ),
+            )
+        ),
+        *(
+            MethodCard(
+                name=name,
+                kind="cancelable",
+                summary=summary,
+                paper=paper,
+                target=f"bauta.templates.cancelable.{target}",
+            )
+            for name, summary, paper, target in (
+                (
+                    "iom-grp",
+                    "Template as the places of the largest of random projections; can be revoked; the default.",
+                    "Jin et al., Index-of-Max Hashing, TIFS 2018",
+                    "iom:IomGrp",
+                ),
+                (
+                    "biohash",
+                    "Template as signs of random projections; can be revoked.",
+                    "Jin, Ling, Goh, Biohashing, Pattern Recognition 2004",
+                    "hashes:BioHash",
+                ),
+                (
+                    "mlp-hash",
+                    "Template as signs of the outputs of a random network; can be revoked.",
+                    "Shahreza, Hahn, Marcel, MLP-Hash, EUSIPCO 2023",
+                    "hashes:MlpHash",
+                ),
+                (
+                    "polyprotect",
+                    "Template as polynomials of neighbouring numbers; can be revoked.",
+                    "Hahn, Marcel, PolyProtect, T-BIOM 2022",
+                    "polyprotect:PolyProtect",
                 ),
             )
         ),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bauta.benchmark.adaptive.page import Adaptive
+from bauta.benchmark.cancelable.run import Cancelable
 from bauta.benchmark.engine.cards import Card, named_schema, read_card, schema_of
 from bauta.benchmark.engine.table import Family
 from bauta.benchmark.photos.page import Photos
@@ -14,7 +15,7 @@ from bauta.benchmark.stores.page import Stores
 from bauta.errors import UsageError
 
 FAMILIES: dict[str, Family] = {
-    schema_of(family.record): family for family in (Photos(), Adaptive(), Stores(), Recognizers())
+    schema_of(family.record): family for family in (Photos(), Adaptive(), Stores(), Recognizers(), Cancelable())
 }
 
 

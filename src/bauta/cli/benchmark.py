@@ -161,6 +161,26 @@ def recognizers(
 
 
 @bench.command()
+def cancelable(
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder with cfp_112.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Argument(help="Name of a recipe of cancelable templates, or a TOML file.")
+    ] = "cancelable",
+    output: Output = Path("out/bench"),
+    rows: Rows = None,
+    work: Work = None,
+) -> None:
+    """Measure cancelable templates with tokens secret and stolen: recognition, linkage, renewal, inversion."""
+    from bauta.benchmark.cancelable.run import CancelableKind
+
+    kind = CancelableKind()
+    chosen = kind.read(recipe)
+    if (names := values.chosen(rows)) is not None:
+        chosen = chosen.only(names)
+    run_table(kind, chosen, output, data=data, work=work)
+
+
+@bench.command()
 def report(
     cards: Cards,
     output: Annotated[

@@ -1,0 +1,106 @@
+"""What a distinguishing attack shows a mechanism to spend at least, with confidence: it must not exceed the claim."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bauta.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The result of an attack.
+
+    Attributes:
+        epsilon: Spent at least, with the confidence asked for.
+        confidence: Of this.
+        trials: Releases of each of the two photos that the bound rests on.
+    """
+
+    epsilon: float
+    confidence: float
+    trials: int
+
+
+def clopper_pearson(hits: int, trials: int, confidence: float = 0.99) -> tuple[float, float]:
+    """The two-sided interval of a share, exact."""
+    tail = (1 - confidence) / 2
+    low = 0.0 if hits == 0 else _root(lambda share: _at_least(hits, trials, share) - tail)
+    high = 1.0 if hits == trials else _root(lambda share: tail - (1 - _at_least(hits + 1, trials, share)))
+    return low, high
+
+
+def audit(first: NDArray[Any], second: NDArray[Any], confidence: float = 0.99) -> Audit:
+    """A lower bound on epsilon from a statistic of releases of two neighbours.
+
+    The attack says "the first" where the statistic passes a threshold. The threshold and its side are chosen on half of
+    the trials, and the bound is computed on the others, so that choosing costs no confidence.
+
+    Args:
+        first: (N,) statistics of releases of one photo.
+        second: (N,) of another, as many.
+        confidence: Of the bound, above .5 and below 1.
+
+    Raises:
+        UsageError: when there are fewer than 100 trials, or not as many of both.
+    """
+    one, two = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if one.ndim != 1 or one.shape != two.shape or len(one) < 100 or not 0.5 < confidence < 1:
+        raise UsageError(
+            f"{one.shape} and {two.shape} releases prove nothing at {confidence}.",
+            hint="Give at least 100 of each, as many of both, and a confidence below 1.",
+        )
+    half = len(one) // 2
+    tries = [
+        (_bound(one[:half], two[:half], limit, side, confidence), limit, side)
+        for limit in np.unique(np.quantile(np.concatenate([one[:half], two[:half]]), np.linspace(0, 1, 40)))
+        for side in (1, -1)
+    ]
+    _, limit, side = max(tries)
+    return Audit(max(0.0, _bound(one[half:], two[half:], limit, side, confidence)), confidence, len(one) - half)
+
+
+def _bound(one: NDArray[Any], two: NDArray[Any], limit: float, side: int, confidence: float) -> float:
+    hits, misses = (int((side * values >= side * limit).sum()) for values in (one, two))
+    # Each of the two bounds may fail with half of what may go wrong in all: one-sided, so the intervals are two-sided
+    # ones of the same confidence.
+    low, high = clopper_pearson(hits, len(one), confidence)[0], clopper_pearson(misses, len(two), confidence)[1]
+    return math.log(low / high) if low > 0 else -math.inf
+
+
+def _at_least(hits: int, trials: int, share: float) -> float:
+    """The probability of so many hits or more."""
+    if share <= 0:
+        return 0.0 if hits else 1.0
+    if share >= 1:
+        return 1.0
+    counts = np.arange(hits, trials + 1)
+    logs = _LOGS.of(trials)
+    terms = logs[trials] - logs[counts] - logs[trials - counts]
+    return float(np.exp(terms + counts * math.log(share) + (trials - counts) * math.log1p(-share)).sum())
+
+
+class _LogFactorials:
+    def __init__(self) -> None:
+        self._known = np.zeros(1)
+
+    def of(self, count: int) -> NDArray[np.float64]:
+        if len(self._known) <= count:
+            self._known = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
+        return self._known
+
+
+_LOGS = _LogFactorials()
+
+
+def _root(rising: Any) -> float:
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if rising(middle) > 0 else (middle, high)
+    return (low + high) / 2
