@@ -152,24 +152,44 @@ def _interpolation() -> Any:
 
 
 def native_frame(frame: Frame, pixels: NDArray[Any], rotation: int, pixel_format: str) -> av.VideoFrame:
-    """Upright RGB as a frame to encode, with the time and the colour tags of one that was decoded."""
+    """Upright RGB as a frame to encode, with the time and the colour tags of one that was decoded.
+
+    What was not changed keeps its samples: only the difference that a change makes goes through the conversion to RGB
+    and back, which moves colours by parts of a pixel and rounds.
+    """
+    import av
+
+    before = frame.native
+    if pixels is frame.pixels or np.array_equal(pixels, frame.pixels):
+        made = before.reformat(format=pixel_format)
+    else:
+        samples = before.reformat(format=pixel_format).to_ndarray()
+        changed, unchanged = (
+            _stored(one, frame, rotation, pixel_format).to_ndarray() for one in (pixels, frame.pixels)
+        )
+        most = (1 << max(component.bits for component in before.format.components)) - 1
+        there = samples.astype(np.int32) + changed.astype(np.int32) - unchanged.astype(np.int32)
+        made = av.VideoFrame.from_ndarray(there.clip(0, most).astype(samples.dtype), format=pixel_format)
+    made.pts, made.time_base = before.pts, before.time_base
+    made.colorspace, made.color_range = before.colorspace, before.color_range
+    made.color_primaries, made.color_trc = before.color_primaries, before.color_trc
+    return made
+
+
+def _stored(pixels: NDArray[Any], frame: Frame, rotation: int, pixel_format: str) -> av.VideoFrame:
+    """Upright RGB turned and coded as the frame was."""
     import av
 
     before = frame.native
     stored = np.ascontiguousarray(np.rot90(pixels, -(rotation // 90)))
-    made = av.VideoFrame.from_ndarray(stored, format="rgb24" if pixels.dtype == np.uint8 else "rgb48le")
     full = "JPEG" if int(before.color_range) == 2 or before.format.name.startswith("yuvj") else "MPEG"
-    made = made.reformat(
+    return av.VideoFrame.from_ndarray(stored, format="rgb24" if pixels.dtype == np.uint8 else "rgb48le").reformat(
         format=pixel_format,
         dst_colorspace=_matrix(before),
         src_color_range="JPEG",
         dst_color_range=full,
         interpolation=_interpolation(),
     )
-    made.pts, made.time_base = before.pts, before.time_base
-    made.colorspace, made.color_range = before.colorspace, before.color_range
-    made.color_primaries, made.color_trc = before.color_primaries, before.color_trc
-    return made
 
 
 @contextmanager
