@@ -168,8 +168,8 @@ def native_frame(frame: Frame, pixels: NDArray[Any], rotation: int, pixel_format
             _stored(one, frame, rotation, pixel_format).to_ndarray() for one in (pixels, frame.pixels)
         )
         most = (1 << max(component.bits for component in before.format.components)) - 1
-        there = samples.astype(np.int32) + changed.astype(np.int32) - unchanged.astype(np.int32)
-        made = av.VideoFrame.from_ndarray(there.clip(0, most).astype(samples.dtype), format=pixel_format)
+        there: Any = samples.astype(np.int32) + changed.astype(np.int32) - unchanged.astype(np.int32)
+        made = av.VideoFrame.from_ndarray(np.asarray(there.clip(0, most).astype(samples.dtype)), format=pixel_format)
     made.pts, made.time_base = before.pts, before.time_base
     made.colorspace, made.color_range = before.colorspace, before.color_range
     made.color_primaries, made.color_trc = before.color_primaries, before.color_trc

@@ -11,8 +11,10 @@ over a fraction of a second.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -77,8 +79,8 @@ class Track:
 def box_of(points: FloatArray) -> FloatArray:
     """x1, y1, x2, y2 of about the box that the detector gives for landmarks (5, 2)."""
     middle = points.mean(axis=0)
-    height = np.linalg.norm(points[3:].mean(axis=0) - points[:2].mean(axis=0))
-    eyes = np.linalg.norm(points[1] - points[0])
+    height = float(np.linalg.norm(points[3:].mean(axis=0) - points[:2].mean(axis=0)))
+    eyes = float(np.linalg.norm(points[1] - points[0]))
     side = max(2.6 * height, 2.2 * eyes, 2.0) / 2
     return np.array([middle[0] - 0.8 * side, middle[1] - side, middle[0] + 0.8 * side, middle[1] + side])
 
@@ -199,7 +201,7 @@ class Tracker:
                     path.steps += steps or []
                 self._match(window[-1][0], last, 0)
             else:
-                for before, now in zip(window[:-1], window[1:], strict=True):
+                for before, now in itertools.pairwise(window):
                     self._step(before, now)
         self._before = [*self._before, *((number, grey) for number, _, grey in window[:-1])][-self.every :]
         self._window = window[-1:]
@@ -222,7 +224,7 @@ class Tracker:
     def _flown(self, path: _Path, window: Sequence[tuple[int, Pixels, Pixels]]) -> list[FloatArray] | None:
         """The steps of a face through the window, or None where what moves does not tell."""
         points, steps = path.expected(), []
-        for before, now in zip(window[:-1], window[1:], strict=True):
+        for before, now in itertools.pairwise(window):
             step = _movement(before[2], now[2], box_of(points), _scale(now[1]))
             if step is None:
                 return None
@@ -261,7 +263,7 @@ class Tracker:
             back = _movement(greys[number], greys[number - 1], box_of(points), scale)
             if back is None:
                 break
-            path.steps.insert(0, np.linalg.inv(back))
+            path.steps.insert(0, np.asarray(np.linalg.inv(back), dtype=np.float64))
             path.first, number = number - 1, number - 1
             points = _carried(points, back)
 
@@ -285,11 +287,11 @@ def _pairs(expected: Sequence[FloatArray], faces: Faces) -> dict[int, int]:
 
 def _thumbnail(pixels: Pixels) -> NDArray[np.float32]:
     small = cv2.resize(pixels, _THUMBNAIL, interpolation=cv2.INTER_AREA)
-    return np.asarray(small, dtype=np.float32) / 255
+    return np.asarray(small, dtype=np.float32) / np.float32(255)
 
 
 def _scale(pixels: Pixels) -> float:
-    return min(1.0, _LONG_SIDE / max(pixels.shape[:2]))
+    return float(min(1.0, _LONG_SIDE / max(pixels.shape[:2])))
 
 
 def _grey(pixels: Pixels) -> Pixels:
@@ -318,9 +320,9 @@ def _movement(before: Pixels, now: Pixels, box: FloatArray, scale: float) -> Flo
     part = (slice(top, int(y2) + reach), slice(left, int(x2) + reach))
     one, two = np.ascontiguousarray(before[part]), np.ascontiguousarray(now[part])
     origin = np.array([left, top], np.float32)
-    options = {"winSize": (15, 15), "maxLevel": 3}
-    there, ok, _ = cv2.calcOpticalFlowPyrLK(one, two, points - origin, None, **options)
-    back, returned, _ = cv2.calcOpticalFlowPyrLK(two, one, there, None, **options)
+    options: dict[str, Any] = {"winSize": (15, 15), "maxLevel": 3}
+    there, ok, _ = cv2.calcOpticalFlowPyrLK(one, two, points - origin, points * 0, **options)
+    back, returned, _ = cv2.calcOpticalFlowPyrLK(two, one, there, points * 0, **options)
     wander = np.linalg.norm(back - (points - origin), axis=2)[:, 0]
     good = (ok[:, 0] > 0) & (returned[:, 0] > 0) & (wander < 0.5 + 0.01 * (x2 - x1))
     if good.sum() < max(_FEWEST, 0.35 * len(points)):

@@ -85,7 +85,7 @@ Verdict = Literal["protected", "unconfirmed", "fragile", "partial", "weak"]
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-FRAGILE_CONDITIONS = frozenset({"jpeg-95", "jpeg-75", "half-size", "screenshot"})
+FRAGILE_CONDITIONS = frozenset({"jpeg-95", "jpeg-75", "half-size", "screenshot", "messenger"})
 """Names of the conditions that no shared photo escapes; a mask that one of them undoes is fragile.
 
 JPEG 95 is milder than JPEG 75. Under the others, JPEG 50 and a blur, a match is told but forces no verdict.
