@@ -40,6 +40,7 @@ class Seen:
         frames: Numbers of the frames that were looked at.
         best: By judge and condition, the frame nearest to the person: its number and cosine.
         mean: By judge and condition, the mean cosine.
+        cosines: By judge and condition, of every frame that was looked at.
         findings: What follows.
         pictures: By number of the frame, what the clip shows there.
     """
@@ -47,6 +48,7 @@ class Seen:
     frames: list[int] = field(default_factory=list)
     best: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
     mean: dict[tuple[str, str], float] = field(default_factory=dict)
+    cosines: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     elsewhere: list[int] = field(default_factory=list)
     pictures: dict[int, FloatArray] = field(default_factory=dict)
@@ -111,9 +113,7 @@ def judge_clip(
         if found is not None:
             for face in range(len(found)):
                 shares = {
-                    at: float(
-                        overlaps(found.boxes[face : face + 1], box_of(points.astype(np.float64)).astype(np.float32))[0]
-                    )
+                    at: float(overlaps(found.boxes[face : face + 1], box_of(points).astype(np.float32))[0])
                     for at, points in places.items()
                 }
                 at = max(shares, key=lambda one: shares[one], default=-1)
@@ -148,6 +148,7 @@ def judge_clip(
         progress(done, total)
     for (at, name, condition), values in cosines.items():
         seen[at].best[name, condition] = max(values, key=lambda one: one[1])
+        seen[at].cosines[name, condition] = [cosine for _, cosine in values]
         seen[at].mean[name, condition] = float(np.mean([cosine for _, cosine in values]))
         seen[at].frames = sorted({*seen[at].frames, *(number for number, _ in values)})
     for at, person in enumerate(people):

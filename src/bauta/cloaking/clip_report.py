@@ -70,6 +70,7 @@ class JudgeOfFace:
         best_seconds: When the face is nearest to the person.
         best: Cosine of that frame.
         mean: Of all frames that were looked at.
+        matching: Share of these frames that match; null when the judge is not calibrated.
         limit: The judge matches from this cosine on; null when it is not calibrated.
         margin: `limit` less `best`.
     """
@@ -80,6 +81,7 @@ class JudgeOfFace:
     best_seconds: float
     best: float
     mean: float
+    matching: float | None
     limit: float | None
     margin: float | None
 
@@ -320,6 +322,9 @@ def _judges(pipeline: Pipeline, followed: Followed, seen: Seen) -> list[JudgeOfF
                         followed.times[number],
                         cosine,
                         seen.mean[member.name, condition],
+                        None
+                        if limit is None
+                        else float(np.mean([one >= limit.cosine for one in seen.cosines[member.name, condition]])),
                         None if limit is None else limit.cosine,
                         None if limit is None else limit.cosine - cosine,
                     )
@@ -362,7 +367,7 @@ def _warnings(
         notes.append(f"The file is {size / before:.1f} times as large as it was.")
     if followed.every > 1:
         notes.append(
-            f"Faces were looked for in every {followed.every}th frame and followed between; a face that shows for less "
+            f"Faces were looked for in one frame of {followed.every} and followed between; a face that shows for less "
             "than that may have been missed."
         )
     return notes

@@ -76,7 +76,7 @@ class Track:
         return np.stack([box_of(points) for points in self.landmarks])
 
 
-def box_of(points: FloatArray) -> FloatArray:
+def box_of(points: NDArray[np.floating[Any]]) -> FloatArray:
     """x1, y1, x2, y2 of about the box that the detector gives for landmarks (5, 2)."""
     middle = points.mean(axis=0)
     height = float(np.linalg.norm(points[3:].mean(axis=0) - points[:2].mean(axis=0)))
