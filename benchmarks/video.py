@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--people", type=int, default=1, help="clips for which a personalised mask is fitted too")
     options = parser.parse_args()
-    folders = [one for one in sorted(options.photos.iterdir()) if len(list(one.glob("*.jpg"))) >= 5][: options.clips]
+    folders = [one for one in sorted(options.photos.iterdir()) if len(list(one.glob("*.jpg"))) >= 4][: options.clips]
     found: dict[str, dict[str, list[Any]]] = {}
     pipeline = Pipeline(ProtectSettings())
     with tempfile.TemporaryDirectory() as scratch:
