@@ -153,7 +153,7 @@ def main() -> None:
             ]
             if seed < options.people:
                 mask, key = work / f"{seed}.mask", DeploymentKey.generate()
-                bauta.fit(photos[1:], method="p3-mask").save(mask, key=key)
+                bauta.fit("p3-mask", photos[1:]).save(mask, key=key)
                 kinds.append(("p3-mask", {"method": "p3-mask", "fitted": mask, "opens": key}))
             still = 0.0
             for name, asked in kinds:
