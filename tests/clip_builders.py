@@ -51,6 +51,7 @@ def write_clip(
     uneven: bool = False,
     tags: dict[str, str] | None = None,
     transfer: int = 1,
+    chapter: str | None = None,
 ) -> Path:
     """A clip of these frames, 25 a second; with a tone when a codec for sound is named."""
     with av.open(str(path), "w") as sink:
@@ -63,6 +64,9 @@ def write_clip(
         if rotation:
             stream.set_display_rotation(rotation)
         sink.metadata.update(tags or {})
+        if chapter is not None:
+            span = {"id": 1, "start": 0, "end": 400, "time_base": Fraction(1, 1000)}
+            sink.set_chapters([{**span, "metadata": {"title": chapter}}])
         tone = None
         if sound is not None:
             tone = sink.add_stream(sound, rate=48000)
@@ -94,9 +98,7 @@ def packets(path: Path, kind: str) -> list[tuple[bytes, float]]:
     """Bytes and times of what a file holds of a kind of track."""
     with av.open(str(path)) as source:
         stream = next(one for one in source.streams if one.type == kind)
-        return [
-            (bytes(packet), float(packet.pts * packet.time_base)) for packet in source.demux(stream) if packet.size
-        ]
+        return [(bytes(packet), float(packet.pts * packet.time_base)) for packet in source.demux(stream) if packet.size]
 
 
 class Finder:

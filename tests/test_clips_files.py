@@ -9,13 +9,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from clip_builders import ground, moving, packets, write_clip
 
 from bauta.clips import clip as clips
 from bauta.clips.clip import native_frame, read_clip
 from bauta.clips.writing import write_clip as write_again
 from bauta.errors import MissingExtra, OutputError, PhotoTooLarge, UnreadablePhoto, UnsupportedPhoto
 from bauta.photo import MetadataPolicy
+from clip_builders import ground, moving, packets, write_clip
 
 FACE = ground((112, 112), 5)
 TAGS = {"location": "+48.1+011.5/", "artist": "Anna Amsel", "creation_time": "2024-01-01T00:00:00Z"}
@@ -74,23 +74,14 @@ def test_tags_by_policy(tmp_path: Path, policy: str, left: bool) -> None:
     removed = write_again(clip, tmp_path / "b.mp4", same, metadata=MetadataPolicy(policy))
     content = (tmp_path / "b.mp4").read_bytes()
     assert (b"Anna" in content) is left
-    assert (b"+48.1" in content) is left
     with av.open(str(tmp_path / "b.mp4")) as written:
+        assert ("location" in written.metadata) is left
         assert ("creation_time" in written.metadata) is (policy != "strip")
     assert ("positions and places" in removed) is not left
 
 
 def test_chapters_go_unless_they_are_kept(tmp_path: Path) -> None:
-    plain = read_clip(write_clip(tmp_path / "plain.mkv", moving(FACE, 3)))
-    with av.open(str(plain.path)) as source, av.open(str(tmp_path / "a.mkv"), "w") as sink:
-        stream = sink.add_stream_from_template(source.streams.video[0])
-        names = {"metadata": {"title": "Anna arrives"}, "time_base": av.time_base and stream.time_base}
-        sink.set_chapters([{"id": 1, "start": 0, "end": 1, **names}])
-        for packet in source.demux():
-            if packet.dts is not None:
-                packet.stream = stream
-                sink.mux(packet)
-    clip = read_clip(tmp_path / "a.mkv")
+    clip = read_clip(write_clip(tmp_path / "a.mkv", moving(FACE, 12), chapter="Anna arrives"))
     assert write_again(clip, tmp_path / "b.mkv", same)["chapters"] == 1
     assert b"Anna" not in (tmp_path / "b.mkv").read_bytes()
     write_again(clip, tmp_path / "c.mkv", same, metadata=MetadataPolicy.KEEP)

@@ -133,6 +133,7 @@ class Tracker:
     def __init__(self, detect: Callable[[Pixels], Faces], rate: float, every: int | None = None) -> None:
         self.detect, self.rate = detect, rate
         self.every = max(1, round(LOOK_EVERY * rate)) if every is None else every
+        self._back = max(self.every, round(HOLD * rate))
         self.shots = [0]  # numbers of their first frames
         self.looked: dict[int, Faces] = {}
         self._paths: list[_Path] = []
@@ -203,7 +204,7 @@ class Tracker:
             else:
                 for before, now in itertools.pairwise(window):
                     self._step(before, now)
-        self._before = [*self._before, *((number, grey) for number, _, grey in window[:-1])][-self.every :]
+        self._before = [*self._before, *((number, grey) for number, _, grey in window[:-1])][-self._back :]
         self._window = window[-1:]
 
     def _step(self, before: tuple[int, Pixels, Pixels], now: tuple[int, Pixels, Pixels]) -> None:
@@ -216,7 +217,7 @@ class Tracker:
                 path.held += int(HOLD * self.rate) + 1
             path.steps.append(step)
         self._match(now[0], faces, 1)
-        self._before = [*self._before, (before[0], before[2])][-self.every :]
+        self._before = [*self._before, (before[0], before[2])][-self._back :]
 
     def _active(self) -> list[_Path]:
         return [path for path in self._paths if not path.lost]
