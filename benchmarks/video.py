@@ -168,6 +168,7 @@ def main() -> None:
                 still = now if name == "clean" else still
                 row["flicker"].append(now / still)
                 row["size"].append(target.stat().st_size / source.stat().st_size)
+                write(options, folders, found)
             target = work / f"{seed}-fresh.mp4"
             spent, answers = fresh(pipeline, source, target)
             row = found.setdefault("fresh", {"answers": [], "flicker": [], "seconds": [], "writing": [], "size": []})
@@ -179,7 +180,7 @@ def main() -> None:
 
 
 def write(options: argparse.Namespace, folders: list[Path], found: dict[str, dict[str, list[Any]]]) -> None:
-    """The card, after every clip."""
+    """The card, after every row."""
     results = {}
     for name, row in found.items():
         results[name] = {"clips": len(row["flicker"]), "flicker": float(np.mean(row["flicker"]))}

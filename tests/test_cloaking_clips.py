@@ -134,12 +134,12 @@ def test_a_face_that_cannot_be_masked_makes_it_partial(monkeypatch: pytest.Monke
 
     edited = clip_pipeline._edited
 
-    def missing(cloak, pixels, numbers, points, ask=None):  # type: ignore[no-untyped-def]
+    def missing(cloak, pixels, numbers, points, ask=None, work=None):  # type: ignore[no-untyped-def]
         if ask is not None:
             missing.calls += 1  # type: ignore[attr-defined]
             if missing.calls in (5, 6):  # type: ignore[attr-defined]
                 return pixels, list(numbers)
-        return edited(cloak, pixels, numbers, points, ask)
+        return edited(cloak, pixels, numbers, points, ask, work)
 
     missing.calls = 0  # type: ignore[attr-defined]
     monkeypatch.setattr(clip_pipeline, "_edited", missing)

@@ -20,7 +20,7 @@ from bauta.faces.alignment import extract_crops
 from bauta.faces.detection import detect_faces
 from bauta.faces.faces import overlaps
 from bauta.faces.tracking import box_of
-from bauta.judging.findings import ORIGINAL, Finding, Verdict, decide
+from bauta.judging.findings import MESSENGER, ORIGINAL, Finding, Verdict, decide
 from bauta.progress import Steps
 
 FloatArray = NDArray[np.float32]
@@ -143,7 +143,7 @@ def judge_clip(
             done += 1
             progress(done, total)
     for number, pixels in _through_messenger(saved, looks):
-        look(number, as_floats(pixels), "messenger")
+        look(number, as_floats(pixels), MESSENGER)
         done += 1
         progress(done, total)
     for (at, name, condition), values in cosines.items():
@@ -180,7 +180,7 @@ def _found(pipeline: Pipeline, seen: Seen, face: int) -> list[Finding]:
     in_file: set[str] = set()
     for member in pipeline.judges:
         limit = member.thresholds.get(fmr)
-        for condition in ("saved", "messenger"):
+        for condition in ("saved", MESSENGER):
             best = seen.best.get((member.name, condition))
             if limit is None or best is None or best[1] < limit.cosine or member.name in in_file:
                 continue

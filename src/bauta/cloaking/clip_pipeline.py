@@ -73,7 +73,8 @@ class ClipPipeline:
         masks = self._masks(followed, progress)
         clock.lap("mask")
         while True:
-            drawing = _Drawing(self.pipeline.cloak, followed, masks, settings.fallback, self._asked)
+            given = Work.seeded(0, fitted=self.pipeline.fitted)
+            drawing = _Drawing(self.pipeline.cloak, followed, masks, settings.fallback, self._asked, given)
             removed = write_clip(
                 clip,
                 destination,
@@ -141,7 +142,9 @@ class _Drawing:
         masks: dict[int, Carried],
         fallback: Fallback,
         asked: Callable[[float], bool],
+        work: Work,
     ) -> None:
+        self.work = work
         self.cloak, self.followed, self.masks, self.fallback, self.asked = cloak, followed, masks, fallback, asked
         self.bare: set[tuple[int, int]] = set()  # number of the face, and of the frame
         self.covers = {
@@ -197,7 +200,7 @@ class _Drawing:
         self, pixels: FloatArray, numbers: Sequence[int], points: Sequence[FloatArray]
     ) -> tuple[FloatArray, list[int]]:
         if not isinstance(self.cloak, Follows):
-            return _edited(self.cloak, pixels, numbers, points)
+            return _edited(self.cloak, pixels, numbers, points, work=self.work)
         made = [at for at, number in enumerate(numbers) if number in self.masks]
         left = [number for number in numbers if number not in self.masks]
         carried = [self.masks[numbers[at]] for at in made]
@@ -206,7 +209,7 @@ class _Drawing:
             return [carried[place].on(view) for view, place in zip(views, places, strict=True)]
 
         pixels, missed = _edited(
-            self._shown, pixels, [numbers[at] for at in made], [points[at] for at in made], ask=ask
+            self._shown, pixels, [numbers[at] for at in made], [points[at] for at in made], ask=ask, work=self.work
         )
         return pixels, left + missed
 
@@ -224,12 +227,13 @@ def _edited(
     numbers: Sequence[int],
     points: Sequence[FloatArray],
     ask: Any = None,
+    work: Work | None = None,
 ) -> tuple[FloatArray, list[int]]:
     """Pixels with edits of these faces, and the numbers of the faces that none could be made for."""
     if not numbers:
         return pixels, []
     picture = Picture(pixels, np.stack(points))
-    (change,) = edit_pictures(cloak, [picture], Work.seeded(0), ask=ask)
+    (change,) = edit_pictures(cloak, [picture], work or Work.seeded(0), ask=ask)
     if change.edits:
         pixels = (pixels + change.delta).clip(0, 1)
     return pixels, [numbers[place] for place in change.left]

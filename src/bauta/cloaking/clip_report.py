@@ -18,7 +18,7 @@ from bauta.cloaking.outcomes import FaceOutcome, Outcome, verdict_code
 from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.report import environment
 from bauta.cloaking.report_data import printable
-from bauta.judging.findings import Finding, Verdict, decide
+from bauta.judging.findings import MESSENGER, Finding, Verdict, decide
 from bauta.judging.words import DOES_NOT_PROTECT_AGAINST, HEADLINES
 from bauta.schema import plain
 
@@ -235,7 +235,7 @@ class ClipReport:
 
 
 def _match(face: FaceOfClip, verdict: Verdict) -> str:
-    condition = "saved" if verdict == "weak" else "messenger"
+    condition = "saved" if verdict == "weak" else MESSENGER
     rows = [row for row in face.judges if row.condition == condition and row.margin is not None]
     nearest = min(rows, key=lambda row: row.margin or 0.0, default=None)
     return face.name if nearest is None else f"{face.name}, nearest at {clock(nearest.best_seconds)} by {nearest.judge}"
@@ -311,7 +311,7 @@ def _judges(pipeline: Pipeline, followed: Followed, seen: Seen) -> list[JudgeOfF
     rows = []
     for member in pipeline.judges:
         limit = member.thresholds.get(pipeline.settings.fmr)
-        for condition in ("saved", "messenger"):
+        for condition in ("saved", MESSENGER):
             if (member.name, condition) in seen.best:
                 number, cosine = seen.best[member.name, condition]
                 rows.append(

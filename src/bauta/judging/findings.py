@@ -85,11 +85,14 @@ Verdict = Literal["protected", "unconfirmed", "fragile", "partial", "weak"]
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-FRAGILE_CONDITIONS = frozenset({"jpeg-95", "jpeg-75", "half-size", "screenshot", "messenger"})
+FRAGILE_CONDITIONS = frozenset({"jpeg-95", "jpeg-75", "half-size", "screenshot"})
 """Names of the conditions that no shared photo escapes; a mask that one of them undoes is fragile.
 
 JPEG 95 is milder than JPEG 75. Under the others, JPEG 50 and a blur, a match is told but forces no verdict.
 """
+
+MESSENGER = "messenger"
+"""What happens to clips that are shared: they are coded anew, small and with few bits."""
 
 _FORCES: dict[FindingKind, Verdict] = {
     "match": "weak",
@@ -141,7 +144,7 @@ class Finding:
     @property
     def forces(self) -> Verdict:
         """The best verdict that is possible beside this finding."""
-        if self.kind == "match-under-condition" and self.condition in FRAGILE_CONDITIONS:
+        if self.kind == "match-under-condition" and self.condition in FRAGILE_CONDITIONS | {MESSENGER}:
             return "fragile"
         return _FORCES.get(self.kind, "protected")
 
