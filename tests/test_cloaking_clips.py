@@ -270,3 +270,34 @@ def test_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "protected" in said.out
     assert run(["protect", "a.mp4", "-o", "out2", "--method", "blur", "--json", "--no-report"]) in (0, WEAK, FRAGILE)
     assert json.loads(capsys.readouterr().out)["faces"] == 1
+
+
+def test_a_mask_that_was_fitted_goes_along_with_its_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from bauta.cloaks.p3_mask import P3Mask
+    from bauta.cloaks.p3_settings import P3MaskConfig
+    from bauta.learning.fitted import Fitted, Provenance
+
+    config = P3MaskConfig(variants=3)
+    random = torch.Generator().manual_seed(1)
+    parts = {
+        "control": torch.zeros(3, 2, 11, 11),
+        "lightness": 0.2 * torch.randn(3, 1, 112, 112, generator=random),
+        "secret": torch.zeros(32, dtype=torch.uint8),
+    }
+    fitted = Fitted("p3-mask", config.to_dict(), parts, ("attacked_one",), Provenance("nobody"), P3Mask.version)
+    monkeypatch.setattr("bauta.cloaking.pipeline.Fitted.load", lambda *args, **options: fitted)
+    clip()
+    report = bauta.protect_clip("a.mp4", "b.mp4", method="p3-mask", fitted="me.mask")
+    assert report.faces[0].frames == 16
+    before, after = (
+        np.stack([frame.pixels for frame in read_clip(Path(name))]).astype(float) for name in ("a.mp4", "b.mp4")
+    )
+    changed = []
+    for number in range(16):
+        top, left = place(number)
+        window = (number, slice(top + 16, top + 96), slice(left + 16, left + 96))
+        changed.append((after[window] - before[window]).mean(axis=2))
+    alike = [np.corrcoef(changed[0].ravel(), one.ravel())[0, 1] for one in changed[1:]]
+    assert min(alike) > 0.5  # one of the three masks, on every frame, and moving with the face
