@@ -249,7 +249,7 @@ def messenger_words() -> str:
 def times(numbers: Sequence[int], seconds: Sequence[float], apart: float = 0.5) -> list[str]:
     """Frames as spans of time, in words.
 
-    >>> times([0, 1, 2, 70], [at / 25 for at in range(100)])
+    >>> times([0, 1, 2, 3, 70], [at / 25 for at in range(100)])
     ['0:00.0-0:00.1', '0:02.8']
     """
     spans: list[list[float]] = []
