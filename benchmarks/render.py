@@ -505,9 +505,76 @@ def video_table() -> str:
     return "\n".join(lines)
 
 
+def erasable_table() -> str:
+    """What comes back of masked photos with the key, without it, and after a network saved them anew."""
+    found = json.loads((RESULTS / "erasable.json").read_text(encoding="utf-8"))
+    forms = list(found["matched"])
+    lines = ["| | " + " | ".join(f"{form}: matched; least" for form in forms) + " |", "|---|" + "---|" * len(forms)]
+
+    def cell(form: str, name: str) -> str:
+        values = found["matched"][form][name]
+        return f"{100 * sum(values) / len(values):.0f}; {100 * min(values):.0f}"
+
+    names = list(found["matched"][forms[0]])
+    lines += [f"| {name} | " + " | ".join(cell(form, name) for form in forms) + " |" for name in names]
+    least = found["least_psnr"]
+    kept = [f"from {least[form]:.0f} dB on" if form in least else f"{found['bit_exact'][form]:.0%}" for form in forms]
+    lines.append("| regions that came back bit for bit, or how near | " + " | ".join(kept) + " |")
+    shares = [f"{found['sealed_share_of_file'][form]:.0%}" for form in forms]
+    lines.append("| sealed part, share of the file without it | " + " | ".join(shares) + " |")
+    tried = len(forms) * found["pairs"]
+    lines.append(f"| opened by another key | {found['opened_by_another_key']} of {tried} |" + " |" * (len(forms) - 1))
+    return "\n".join(lines)
+
+
+def p3_searching_table() -> str:
+    """How often photos that were saved anew match the person again once their masks were searched."""
+    found = json.loads((RESULTS / "p3-searching.json").read_text(encoding="utf-8"))
+    matched, masks = found["matched_percent"], found["found_percent"]
+    ways = [name.removesuffix(": protected") for name in matched if name.endswith(": protected")]
+    lines = ["| saved anew as | matched, masked | restored | by another's mask | a mask was found | by another's |"]
+    lines.append("|---|---|---|---|---|---|")
+    for way in ways:
+        cells = [matched[f"{way}: {name}"] for name in ("protected", "restored", "wrong mask")]
+        cells += [masks[f"{way}: {name}"] for name in ("restored", "wrong mask")]
+        lines.append(f"| {way} | " + " | ".join(f"{value:.0f} %" for value in cells) + " |")
+    lines.append(f"\nClean photos match in {matched['clean']:.0f} %; {len(found['people'])} people, ")
+    lines[-1] += f"{found['photos']} photos each."
+    return "\n".join(lines)
+
+
+def watermark_table() -> str:
+    """What a marked face hides and says, beside its parts and after attacks."""
+    card = json.loads((RESULTS / "watermark.json").read_text(encoding="utf-8"))
+    dodging, found = card["dodging"], card["found"]
+    lines = ["| row | not matched; worst judge | bits | message read |", "|---|---|---|---|"]
+    for row, values in dodging.items():
+        cell = f"{100 * sum(values) / len(values):.0f} %; {100 * min(values):.0f} %"
+        counts = found.get(row)
+        ways = [name.removesuffix(": bits") for name in counts if name.endswith(": bits")] if counts else []
+        if not counts:
+            lines.append(f"| {row} | {cell} | - | - |")
+        for way in ways:
+            name = row if way == "saved" else f"{row}, {way}"
+            bits, read = counts[f"{way}: bits"], counts[f"{way}: read"]
+            lines.append(f"| {name} | {cell if way == 'saved' else ''} | {bits:.1%} | {read:.0%} |")
+    lines += ["", "| | messages read |", "|---|---|"]
+    for name, said in (
+        ("with another key", "another_key"),
+        ("clean faces", "clean_faces"),
+        ("the mean of ten differences taken off", "read_after_removal"),
+        ("copied to clean faces of others", "read_when_copied"),
+    ):
+        lines.append(f"| {name} | {card[said][0]} of {card[said][1]} |")
+    return "\n".join(lines)
+
+
 TABLES = {
     "video": video_table,
     "p3-attacks": p3_attacks_table,
+    "watermark": watermark_table,
+    "p3-searching": p3_searching_table,
+    "erasable": erasable_table,
     "errors": errors_table,
     "main": main_table,
     "readme": readme_table,

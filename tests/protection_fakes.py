@@ -186,6 +186,7 @@ def build_stage(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
         "cloaking.fitting": {"detect_faces": stage.detect, "load_judge": FakeJudge},
         "cloaking.people": {"find_card": stage.find, "load_judge": FakeJudge, "threshold": stage.threshold},
         "cloaking.given": {"detect_faces": stage.detect},
+        "cloaking.verbs": {"detect_faces": stage.detect},
         "judging.verification": {"detect_faces": stage.detect},
     }.items():
         for name, fake in names.items():

@@ -146,7 +146,7 @@ def test_another_fitted_file_is_another_product(capsys: pytest.CaptureFixture[st
         (6, ("protect", "photo.png", "--method", "toy-veil", "--fitted", "no.mask"), "no.mask"),
         (2, ("protect", "photo.png", "--method", "negative", "--fitted", "me.mask"), "me.mask was fitted by toy-veil"),
         (2, ("protect", "photo.png", "--method", "toy-veil", "--fitted", "me.mask", "--surrogates", "both"), "attacks"),
-        (2, ("restore", "photo.png"), "No method is named"),
+        (2, ("restore", "photo.png"), "Neither a key nor a fitted file is given"),
         (2, ("restore", "photo.png", "--method", "negative"), "negative does to a photo cannot be taken off"),
         (2, ("restore", "photo.png", "--method", "toy-veil"), "toy-veil needs what it learned"),
         (2, ("restore", "photo.png", "photo.png", "--fitted", "me.mask", "--report", "r"), "A report is of one photo"),

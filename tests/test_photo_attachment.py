@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bauta.photo import read_photo
-from bauta.photo.attachment import LARGEST, attach, attached
+from bauta.photo.attachment import RECORDS, REGIONS, attach, attached
 
 
 def photo(kind: str, **options: object) -> bytes:
@@ -19,6 +19,7 @@ def photo(kind: str, **options: object) -> bytes:
     return stream.getvalue()
 
 
+OWN = (RECORDS, b"for the owner")
 KINDS = [("JPEG", {}), ("JPEG", {"progressive": True, "exif": Image.Exif()}), ("PNG", {}), ("WEBP", {})]
 KINDS += [("WEBP", {"lossless": True}), ("WEBP", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"})]
 
@@ -26,10 +27,14 @@ KINDS += [("WEBP", {"lossless": True}), ("WEBP", {"exif": b"Exif\0\0MM\0*\0\0\0\
 @pytest.mark.parametrize(("kind", "options"), KINDS)
 def test_a_payload_comes_back_and_changes_no_pixel(kind: str, options: dict[str, object]):
     content = photo(kind, **options)
-    assert attached(content) == b""
-    for payload in (b"x", b"two", bytes(range(256)) * 200, bytes(LARGEST)):
-        content = attach(content, payload)  # takes the place of the one before
-        assert attached(content) == payload
+    assert attached(content) == []
+    for sections in (
+        [(RECORDS, b"x")],
+        [(RECORDS, b"two"), (REGIONS, b"")],
+        [(REGIONS, bytes(range(256)) * 2000), (RECORDS, bytes(70_000)), (REGIONS, b"\xff")],
+    ):
+        content = attach(content, sections)  # takes the place of those before
+        assert attached(content) == sections
         shown = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
         assert (shown == np.asarray(Image.open(io.BytesIO(photo(kind, **options))).convert("RGB"))).all()
         assert read_photo(content).format == kind
@@ -37,27 +42,29 @@ def test_a_payload_comes_back_and_changes_no_pixel(kind: str, options: dict[str,
 
 @pytest.mark.parametrize(("kind", "options"), KINDS)
 def test_who_saves_the_photo_anew_leaves_it_out(kind: str, options: dict[str, object]):
-    content = attach(photo(kind, **options), b"for the owner")
-    assert attached(read_photo(content).encode()) == b""
+    content = attach(photo(kind, **options), [OWN])
+    assert attached(read_photo(content).encode()) == []
     stream = io.BytesIO()
     Image.open(io.BytesIO(content)).save(stream, kind)
-    assert attached(stream.getvalue()) == b""
+    assert attached(stream.getvalue()) == []
 
 
 @pytest.mark.parametrize(("kind", "options"), KINDS)
 def test_a_file_that_is_cut_off_carries_nothing(kind: str, options: dict[str, object]):
-    content = attach(photo(kind, **options), b"for the owner")
+    content = attach(photo(kind, **options), [OWN])
     for length in range(0, len(content), 7):
-        assert attached(content[:length]) in (b"", b"for the owner")
+        assert attached(content[:length]) in ([], [OWN])
 
 
-def test_other_formats_and_sizes_are_refused():
-    for content, payload in (
-        (photo("TIFF"), b"x"),
-        (photo("PNG"), b""),
-        (photo("PNG"), bytes(LARGEST + 1)),
-        (b"", b"x"),
-    ):
+@pytest.mark.parametrize(("kind", "options"), KINDS)
+def test_what_was_attached_leaves_without_a_trace(kind: str, options: dict[str, object]):
+    content = photo(kind, **options)
+    assert attach(attach(content, [OWN]), []) == attach(content, [])
+    assert read_photo(attach(content, [OWN])).removed() == read_photo(content).removed()
+
+
+def test_other_formats_are_refused():
+    for content in (photo("TIFF"), b""):
         with pytest.raises(ValueError, match="cannot be attached"):
-            attach(content, payload)
-    assert attached(b"") == attached(photo("TIFF")) == b""
+            attach(content, [OWN])
+        assert attached(content) == []

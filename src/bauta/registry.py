@@ -94,6 +94,14 @@ METHODS: dict[str, MethodCard] = {
             target="bauta.cloaks.p3_mask:P3Mask",
         ),
         MethodCard(
+            name="watermark",
+            kind="cloak",
+            summary="The default mask that also carries a short message, which whoever has the key reads.",
+            paper="our design after the goal of Double Privacy Guard (DIP-Watermark), arXiv 2404.14693; spread "
+            "spectrum after Cox et al., Secure Spread Spectrum Watermarking for Multimedia, IEEE TIP 1997",
+            target="bauta.cloaks.watermark:Watermark",
+        ),
+        MethodCard(
             name="tip-im",
             kind="cloak",
             summary="Adversarial identity mask, optimised per photo against an ensemble of surrogates.",

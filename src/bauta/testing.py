@@ -35,6 +35,7 @@ from bauta.errors import BautaError, NumericalFailure
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.faces import Faces
 from bauta.learning.fitted import SECRET, Fitted
+from bauta.objectives.displacement import moved
 from bauta.photo import Photo, read_photo
 from bauta.recognizers.cards import RecognizerCard
 from bauta.recognizers.ensemble import Ensemble
@@ -325,7 +326,9 @@ class CloakContract:
             return
         (change,) = edit_pictures(cloak, [_picture(toy_photo(8))], self.work())
         view = change.edits[0].view
-        shown = FaceView((view.pixels + change.edits[0].delta).clamp(0, 1), view.landmarks, view.region, view.grey)
+        (edit,) = change.edits
+        there = view.pixels if edit.warp is None else moved(view.pixels[None], edit.warp[None])[0]
+        shown = FaceView((there + edit.delta).clamp(0, 1), view.landmarks, view.region, view.grey)
         (reading,) = cloak.read([shown], self.work())
         assert reading.message == "anna"
         assert reading.chance < 1e-3

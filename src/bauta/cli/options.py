@@ -45,7 +45,8 @@ Key = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
         metavar="FILE",
-        help="The secret of a method that needs one, or the key that a fitted file is sealed with.",
+        help="The secret of a method that needs one, or the key that a fitted file, or what was under a mask, is "
+        "sealed with.",
         rich_help_panel="Method",
     ),
 ]
@@ -54,7 +55,7 @@ MaskPassphraseFile = Annotated[
     typer.Option(
         "--passphrase-file",
         metavar="FILE",
-        help="File with the passphrase that a fitted file is sealed with.",
+        help="File with the passphrase that a fitted file, or what was under a mask, is sealed with.",
         rich_help_panel="Method",
     ),
 ]
@@ -62,7 +63,7 @@ AskMaskPassphrase = Annotated[
     bool,
     typer.Option(
         "--ask-passphrase",
-        help="Ask for the passphrase that a fitted file is sealed with; it is not shown.",
+        help="Ask for that passphrase; it is not shown.",
         rich_help_panel="Method",
     ),
 ]

@@ -142,16 +142,25 @@ def restore(
     from bauta.cli.secrets import mask_key
     from bauta.cloaking.verbs import restore as undo
     from bauta.files import make_folder
+    from bauta.photo.attachment import attached
 
     if report is not None and len(photos) > 1:
         raise UsageError("A report is of one photo.", hint="Restore that photo by itself.")
     landmarks = None if report is None else _landmarks(report)
     held = tuple(fitted or ())
-    opens = mask_key(held, key if held else None, passphrase_file, ask_passphrase)
-    own = key if opens is None else None
+    sealed = bool(held) or method is None
+    opens = mask_key(held, key if sealed else None, passphrase_file, ask_passphrase)
+    if opens is None and sealed and not held:
+        raise UsageError(
+            "Neither a key nor a fitted file is given.",
+            hint="Give --key FILE or --ask-passphrase for a photo that was made with --erasable, or --fitted FILE.",
+        )
+    own = None if sealed else key
     make_folder(output)
     for path in photos:
         restored = undo(path, method=method, fitted=held, key=own, landmarks=landmarks, opens=opens)
+        if held and landmarks is None and not attached(path.read_bytes()):
+            show_notes([f"{clean(path)} does not say which masks it has; they were looked for, and came off about."])
         restored.save(output / path.with_suffix(restored.suffix).name)
         print(clean(output / path.with_suffix(restored.suffix).name))
     return 0

@@ -131,6 +131,15 @@ def protect(
     surrogates: Surrogates = None,
     judges: Judges = None,
     fitted: Fitted = None,
+    erasable: Annotated[
+        bool,
+        typer.Option(
+            "--erasable",
+            help="Seal what was there before into the file, under --key (made when it is not there) or a passphrase: "
+            "`bauta restore` with it takes every mask off.",
+            rich_help_panel="Method",
+        ),
+    ] = False,
     key: Key = None,
     passphrase_file: MaskPassphraseFile = None,
     ask_passphrase: AskMaskPassphrase = False,
@@ -186,7 +195,7 @@ def protect(
         raise UsageError("Metadata is either kept or stripped.", hint="Give only one of the two options.")
     if quiet + verbose + as_json > 1:
         raise UsageError("--quiet, --verbose and --json exclude each other.", hint="Give one of them.")
-    own_key, opens = _keys(method, fitted, key, passphrase_file, ask_passphrase)
+    own_key, opens, seals = _keys(method, fitted, key, passphrase_file, ask_passphrase, erasable)
     policy = MetadataPolicy.PRIVATE
     if keep_metadata or strip_metadata:
         policy = MetadataPolicy.KEEP if keep_metadata else MetadataPolicy.STRIP
@@ -211,6 +220,7 @@ def protect(
         references=tuple(reference or ()),
         fitted=tuple(fitted or ()),
         opens=opens,
+        erasable=seals,
         key=own_key,
         message=message,
         like=tuple(like or ()),
@@ -238,15 +248,26 @@ def _span(begin: str | None, end: str | None) -> tuple[float, float] | None:
 
 
 def _keys(
-    method: str, fitted: Sequence[Path] | None, key: Path | None, passphrase_file: Path | None, ask: bool
-) -> tuple[Path | None, DeploymentKey | None]:
-    """The secret of the method, and what opens fitted files: --key is one or the other."""
-    from bauta.cli.secrets import mask_key
+    method: str,
+    fitted: Sequence[Path] | None,
+    key: Path | None,
+    passphrase_file: Path | None,
+    ask: bool,
+    erasable: bool,
+) -> tuple[Path | None, DeploymentKey | None, DeploymentKey | None]:
+    """The secret of the method, what opens fitted files, and what seals: --key is each of them that is needed."""
+    from bauta.cli.secrets import mask_key, new_mask_key
     from bauta.cloaks.base import load_cloak
 
-    if not fitted or "key" in load_cloak(method).needs:
-        return key, mask_key(fitted or (), None, passphrase_file, ask)
-    return None, mask_key(fitted, key, passphrase_file, ask)
+    keyed = "key" in load_cloak(method).needs
+    if not erasable:
+        if not fitted or keyed:
+            return key, mask_key(fitted or (), None, passphrase_file, ask), None
+        return None, mask_key(fitted, key, passphrase_file, ask), None
+    if fitted:
+        opens = mask_key(fitted, key, passphrase_file, ask)
+        return key if keyed else None, opens, opens or new_mask_key(key, passphrase_file, ask)
+    return key if keyed else None, None, new_mask_key(key, passphrase_file, ask)
 
 
 def _require_folder(output: Path) -> None:

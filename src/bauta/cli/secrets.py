@@ -62,7 +62,7 @@ def mask_key(fitted: Sequence[Path], key: Path | None, passphrase_file: Path | N
 
 
 def new_mask_key(key: Path | None, passphrase_file: Path | None, ask: bool) -> DeploymentKey:
-    """What a new fitted file is sealed under. A key file that is not there is made.
+    """What a new fitted file, or what was under a mask, is sealed under. A key file that is not there is made.
 
     Raises:
         UsageError: when nothing is given, and there is no terminal to ask for a passphrase.
@@ -75,7 +75,7 @@ def new_mask_key(key: Path | None, passphrase_file: Path | None, ask: bool) -> D
     found = given_key(key, passphrase_file, ask or (nothing and sys.stdin.isatty()), "mask", new=True)
     if found is None:
         raise UsageError(
-            "A fitted mask is a key: it is sealed, and nothing is given to seal it with.",
+            "What takes a mask off is sealed, and nothing is given to seal it with.",
             hint="Give --key me.key, which is made if it is not there, or --passphrase-file FILE.",
         )
     return found

@@ -170,6 +170,7 @@ def refuse_what_clips_cannot(pipeline: Pipeline) -> None:
     for option, given in (
         ("--box", selection.boxes), ("--face", selection.faces), ("--largest", selection.largest),
         ("--unlinkable", settings.unlinkable), ("--budget", settings.budget is not None),
+        ("--erasable", settings.erasable is not None),
     ):  # fmt: skip
         if given:
             raise UsageError(

@@ -12,6 +12,7 @@ from bauta.version import __version__
 
 if TYPE_CHECKING:
     from bauta.cloaking.pipeline import Pipeline
+    from bauta.keys import DeploymentKey
 
 
 def mask_fingerprint(pipeline: Pipeline) -> str:
@@ -32,6 +33,7 @@ def mask_fingerprint(pipeline: Pipeline) -> str:
         repr((settings.fallback, settings.others, settings.unlinkable)),
         *(f"clips {one}" for one in ((settings.span, settings.every),) if any(one)),
         *(f"fitted {one.sha256}" for one in pipeline.fitted),
+        *(f"erasable {_named(key)}" for key in (settings.erasable,) if key),
         *(f"key {digest_of_file(path)}" for path in (settings.key,) if path),
         *(f"like {digest_of_file(path)}" for path in settings.like),
         *(f"attacked {card.digest} {limits.get(card.name)}" for card in pipeline.roles.surrogates),
@@ -60,6 +62,11 @@ def judging_fingerprint(pipeline: Pipeline) -> str:
             *(f"reference {digest_of_file(path)}" for path in settings.references),
         ]
     )
+
+
+def _named(key: DeploymentKey) -> str:
+    """Tells keys apart by a hash, which says nothing of 32 random bytes. A passphrase could be guessed by it."""
+    return hashlib.sha256(b"bauta key " + key.secret).hexdigest() if key.way == "file" else key.way
 
 
 def _hash(parts: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from bauta.cloaks.view import FaceView, ViewSpec, cut_view
 from bauta.errors import UsageError
 from bauta.faces.detection import detect_faces
 from bauta.faces.faces import Faces
+from bauta.keys import read_private
 from bauta.photo import Photo, read_photo
 
 
@@ -47,17 +48,15 @@ LEAST_SECRET = 16
 
 
 def read_secret(path: Path) -> bytes:
-    """A key from its file.
+    """A key from its file, which others than its owner cannot read.
 
     Raises:
-        UsageError: when the file cannot be read, or holds too little.
+        UsageError: when the file cannot be read, is open to others, or holds too little.
     """
-    try:
-        secret = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"The key {path} cannot be read: {error.strerror}.", hint="Check the name.") from error
+    secret = read_private(path, "key")
     if len(secret) < LEAST_SECRET:
         raise UsageError(
-            f"The key {path} has {len(secret)} bytes; {LEAST_SECRET} is the least.", hint="Try `openssl rand 32`."
+            f"The key {path} has {len(secret)} bytes; {LEAST_SECRET} is the least.",
+            hint="`bauta templates key -o my.key` makes one.",
         )
     return secret

@@ -17,7 +17,7 @@ from bauta.faces.faces import Faces
 from bauta.judging.verification import JudgeWithThresholds
 from bauta.learning.fitted import Fitted
 from bauta.photo import MetadataPolicy, Photo
-from bauta.photo.attachment import FORMATS, attach
+from bauta.photo.attachment import FORMATS, RECORDS, Section
 from bauta.rates import SELECTION_FMR
 from bauta.recognizers import Judge, find_card, load_judge, threshold
 
@@ -68,13 +68,13 @@ class People:
         past = np.full((len(self.fitted), len(faces)), -np.inf, np.float32)
         for row, one in enumerate(self.fitted):
             for name, template in subjects_of(one).items():
-                judge, limit = self._judge(name)
+                judge, limit = self.judge(name)
                 crops = extract_crops(photo.parts, faces.landmarks, judge.card.template)
                 past[row] = judge.embed(crops) @ template - limit
         nearest: NDArray[np.int64] = past.argmax(0)
         return nearest if sure else np.where(past.max(0) >= 0, nearest, -1)
 
-    def _judge(self, name: str) -> tuple[Judge, float]:
+    def judge(self, name: str) -> tuple[Judge, float]:
         """The judge that a person is known by, and from which cosine on a face is theirs."""
         if name not in self._loaded:
             there = next((member for member in self._judges() if member.name == name), None)
@@ -91,20 +91,19 @@ class People:
         found = [one.secret for one in self.fitted]
         return tuple(secret for secret in found if secret is not None) if all(found) else ()
 
-    def with_records(self, content: bytes, making: Making, metadata: MetadataPolicy) -> bytes:
-        """The file with what owners need to take masks off, where format and policy have a place for it.
+    def records(self, making: Making, metadata: MetadataPolicy) -> list[Section]:
+        """What owners need to take masks off, where format and policy have a place for it.
 
         Args:
-            content: Of the file.
-            making: The masks in it.
+            making: The masks.
             metadata: With `MetadataPolicy.STRIP` nothing is added.
         """
         kept = [(number, mask.edit.payload) for number, mask in sorted(making.masks.items()) if mask.edit.payload]
         photo = making.photo
         if not kept or not self.secrets or metadata is MetadataPolicy.STRIP or photo.format not in FORMATS:
-            return content
+            return []
         from bauta.cloaking.restoring import FaceRecord, seal_records
 
         size, landmarks = (photo.width, photo.height), making.faces.landmarks
         records = [FaceRecord(size, landmarks[number], payload) for number, payload in kept]
-        return attach(content, seal_records(records, [self.secrets[making.owner(number)] for number, _ in kept]))
+        return [(RECORDS, seal_records(records, [self.secrets[making.owner(number)] for number, _ in kept]))]

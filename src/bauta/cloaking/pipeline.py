@@ -36,8 +36,10 @@ from bauta.judging.verification import (
     refuse_another_photo,
     verify_faces,
 )
+from bauta.keys import DeploymentKey
 from bauta.learning.fitted import Fitted
 from bauta.photo import Photo, read_photo
+from bauta.photo.attachment import FORMATS, attach, attached
 from bauta.progress import Clock, Progress, silent, steps_of
 from bauta.rates import SELECTION_FMR
 from bauta.recognizers.calibration import calibrated
@@ -107,10 +109,13 @@ class Pipeline:
 
         Raises:
             NoFaceFound: when there is nothing to protect.
+            UsageError: when it is to be erasable, and its format has no place for what is sealed.
             OutputError: when the destination cannot be written.
         """
         clock = Clock()
         photo = photo.cleared()
+        if self.settings.erasable:
+            _require_place(photo)
         progress("looking for faces", 0, 1)
         chosen = self.select(photo, found)
         faces = chosen.faces
@@ -187,7 +192,9 @@ class Pipeline:
                     hint="Use a larger version of the photo, or cover such faces with --fallback blur.",
                 )
             clock.lap("mask")
-            content = self.people.with_records(product.encode(metadata=settings.metadata), making, settings.metadata)
+            content = product.encode(metadata=settings.metadata)
+            if sections := self.people.records(making, settings.metadata):
+                content = attach(content, sections)
             del product  # before the file is read back: of a hundred megapixels it is hundreds of megabytes
             saved = read_photo(content)
             changed = [number for number in changed if number in making.treated]
@@ -205,6 +212,20 @@ class Pipeline:
         rest = [number for number in making.treated if number not in changed]
         making.judged(self._answers(making.photo, saved, making.faces, rest, progress))
         clock.lap("verification")
+        return self._sealed(making, content, settings.erasable) if settings.erasable else (content, saved)
+
+    def _sealed(self, making: Making, content: bytes, key: DeploymentKey) -> tuple[bytes, Photo]:
+        """The file with what its owner takes every mask off with, and the photo as read from it.
+
+        Raises:
+            OutputError: when they do not come off.
+        """
+        from bauta.cloaking.erasing import require_erasable, with_erasable
+
+        masked = making.product()
+        content = attach(content, with_erasable(attached(content), making.photo, masked, key))
+        saved = read_photo(content)
+        require_erasable(making.photo, masked, saved, key)
         return content, saved
 
     def _result(self, making: Making, number: int) -> FaceResult:
@@ -481,6 +502,14 @@ class Pipeline:
 def _numbers(asked: Iterable[int], treated: Collection[int]) -> NDArray[np.int64]:
     """Which of the faces asked for were not treated."""
     return np.array(sorted(set(asked) - set(treated)), dtype=np.int64)
+
+
+def _require_place(photo: Photo) -> None:
+    if photo.format not in FORMATS:
+        raise UsageError(
+            f"{_name(photo)} is a {photo.format} file, which has no place for what is sealed.",
+            hint="Save it as JPEG, PNG or WebP first, or leave --erasable out.",
+        )
 
 
 def _name(photo: Photo) -> str:

@@ -85,6 +85,8 @@ class ProtectSettings:
         references: Other photos of the person, against which the result is judged.
         fitted: What the method learned of people, files of `bauta fit`; each mask goes on its person's faces only.
         opens: Key or passphrase that the fitted files are sealed under.
+        erasable: Key or passphrase under which what was there before travels in the file, so that its owner takes every
+            mask and cover off again, whatever the method; see `bauta.cloaking.erasing`.
         key: File with the secret of a method that needs one.
         message: The text that a method hides in the face.
         like: Photos of faces that the method goes by.
@@ -108,6 +110,7 @@ class ProtectSettings:
     references: tuple[Path | Photo, ...] = ()
     fitted: tuple[Path, ...] = ()
     opens: DeploymentKey | None = None
+    erasable: DeploymentKey | None = None
     key: Path | None = None
     message: str | None = None
     like: tuple[Path | Photo, ...] = ()
@@ -132,6 +135,11 @@ class ProtectSettings:
             raise UsageError(
                 "Faces that are to be kept as they are cannot be covered too.",
                 hint="Leave out --others or --keep, or choose the faces to protect with --only.",
+            )
+        if self.erasable is not None and self.metadata is MetadataPolicy.STRIP:
+            raise UsageError(
+                "What is sealed travels in the file, and all that is in it is to be stripped.",
+                hint="Leave out --erasable or --strip-metadata.",
             )
         if self.budget is not None and not 0 < self.budget < math.inf:
             raise UsageError(

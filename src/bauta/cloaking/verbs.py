@@ -16,9 +16,11 @@ from PIL import Image
 from bauta.calls import checked
 from bauta.cloaking import apply
 from bauta.cloaking.given import read_secret
+from bauta.cloaking.people import People
 from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.report import Report
 from bauta.cloaking.restoring import FaceRecord, open_records
+from bauta.cloaking.searching import search
 from bauta.cloaking.settings import Box, Fallback, Others, ProtectSettings, Selection, Strength
 from bauta.cloaks.base import Cloak, Reading, Work, load_cloak
 from bauta.errors import NoFaceFound, UsageError
@@ -29,7 +31,7 @@ from bauta.judging.findings import Verdict
 from bauta.keys import DeploymentKey
 from bauta.learning.fitted import Fitted
 from bauta.photo import MetadataPolicy, Photo, PhotoSource, read_photo
-from bauta.photo.attachment import attached
+from bauta.photo.attachment import RECORDS, attached
 from bauta.photo.files import SUFFIXES
 from bauta.progress import Progress, silent
 from bauta.registry import DEFAULT_CLOAK
@@ -129,6 +131,7 @@ def protect(
     others: Others = "leave",
     fitted: Paths = (),
     opens: DeploymentKey | None = None,
+    erasable: DeploymentKey | None = None,
     key: PathLike | None = None,
     message: str | None = None,
     like: Photos = (),
@@ -161,6 +164,8 @@ def protect(
         others: What is done to faces that the selection leaves out.
         fitted: What the method learned of people, files that `fit` gave; each mask goes on its person's faces only.
         opens: Key or passphrase that these files are sealed under.
+        erasable: Key or passphrase under which what was there before is sealed into the file: `restore` then takes
+            every mask and cover off, whatever the method. JPEG, PNG and WebP only.
         key: File with the secret of a method that needs one.
         message: Text that a method hides in the face.
         like: Photos of faces that a method goes by.
@@ -192,6 +197,7 @@ def protect(
         references=photos_of(references),
         fitted=paths_of(fitted),
         opens=opens,
+        erasable=erasable,
         key=None if key is None else Path(key),
         message=message,
         like=photos_of(like),
@@ -254,21 +260,30 @@ def restore(
         fitted: What the method learned, when it needs that.
         key: File with the secret, when it needs one.
         landmarks: (N, 5, 2) of the edited faces, as `Protected.landmarks`; by default what the file says of them
-            counts, or faces are looked for again, which finds them a little beside.
+            counts. A file that says nothing any more, such as one that a network saved anew, is searched for faces, and
+            masks are tried: they come off about.
         payloads: Of these faces, as `Protected.payloads`.
         options: Settings of the method by name, as they were when it protected.
-        opens: Key or passphrase that the fitted files are sealed under.
+        opens: Key or passphrase that the fitted files are sealed under. Without method and fitted files, that which a
+            photo was made ``erasable`` with.
 
     Raises:
         UsageError: when the method's masks cannot be taken off, or something that it needs is missing.
+        WrongKey: when what is sealed in the photo does not open.
         NoFaceFound: when the photo shows no face.
     """
+    if method is None and opens is not None and not _paths(fitted):
+        from bauta.cloaking.erasing import erase
+
+        return erase(read_photo(photo), opens)
     cloak, work = _holder(method, fitted, key, options, opens)
     source = read_photo(photo)
     if landmarks is not None or not any(one.secret for one in work.fitted):
         return apply.restore(cloak, source, _places(source, landmarks), payloads, work).photo
-    restored = source
-    for one, records in zip(work.fitted, _records(source, work.fitted), strict=True):
+    restored, found = source, _records(source, work.fitted)
+    if not found:
+        return _searched(source, cloak, work)
+    for one, records in zip(work.fitted, found, strict=True):
         if records:
             points = np.stack([record.landmarks for record in records])
             given, kept = replace(work, fitted=(one,)), [record.payload for record in records]
@@ -328,31 +343,38 @@ def _holder(
 
 
 def _records(photo: Photo, fitted: Sequence[Fitted]) -> list[list[FaceRecord]]:
-    """What a protected photo keeps of the faces of each owner.
+    """What a protected photo keeps of the faces of each owner; nothing when it was saved anew or resized.
 
     Raises:
-        UsageError: when it keeps nothing that opens, or is of another size than it was.
+        UsageError: when it keeps nothing that opens.
     """
-    sealed, name = attached(photo.content), str(photo.path or "The photo")
+    sealed, name = dict(attached(photo.content)).get(RECORDS, b""), str(photo.path or "The photo")
     if not sealed:
-        raise UsageError(
-            f"{name} does not say where its faces had a mask: it has none, or was saved anew, or is in a format that "
-            "cannot say it.",
-            hint="Take the JPEG, PNG or WebP file that Bauta wrote.",
-        )
+        return []
     found = [open_records(sealed, one.secret) if one.secret else [] for one in fitted]
     if not any(found):
         raise UsageError(
             f"{name} carries a mask, and another one than was given: another person's, or an earlier one.",
             hint="Give the fitted file that it was protected with.",
         )
-    for width, height in {record.size for records in found for record in records}:
-        if (width, height) != (photo.width, photo.height):
-            raise UsageError(
-                f"{name} has {photo.width} x {photo.height} pixels, and had {width} x {height} when it got its mask.",
-                hint="Take the file that Bauta wrote: a photo that was cropped or resized cannot be restored.",
-            )
-    return found
+    size = (photo.width, photo.height)
+    return found if all(record.size == size for records in found for record in records) else []
+
+
+def _searched(photo: Photo, cloak: Cloak[Any], work: Work) -> Photo:
+    """A photo that says nothing of its masks any more, with those taken off that can be found.
+
+    Raises:
+        UsageError: when there are none.
+    """
+    restored, count = search(photo, detect_faces(photo.pixels), cloak, work, People(work.fitted, lambda: ()))
+    if not count:
+        raise UsageError(
+            f"{photo.path or 'The photo'} does not say where its faces had a mask, or was resized since; and none was "
+            "found: no face becomes the person's when a mask is taken off.",
+            hint="Take the JPEG, PNG or WebP file that Bauta wrote, and the fitted file that it was protected with.",
+        )
+    return restored
 
 
 def _places(photo: Photo, landmarks: Landmarks | None) -> Faces:

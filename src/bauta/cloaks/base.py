@@ -343,6 +343,14 @@ class Reads(Protocol):
 
 
 @runtime_checkable
+class KnowsPayloads(Protocol):
+    """A cloak of whose edits few can be: which one a face has can be found by trying."""
+
+    def possible(self, work: Work) -> Sequence[bytes]:
+        """Every payload that an edit made with this work can have."""
+
+
+@runtime_checkable
 class Restores(Protocol):
     """A cloak whose edits can be taken off again."""
 

@@ -116,6 +116,11 @@ class P3Mask(Cloak[P3MaskConfig]):
             edits.append(Edit(view, delta, warp))
         return edits
 
+    def possible(self, work: Work) -> list[bytes]:
+        """A payload for each of the person's masks; see `bauta.cloaks.base.KnowsPayloads`."""
+        _, config = _mask_of(work)
+        return [bytes([variant]) for variant in range(config.variants)]
+
     @classmethod
     def at_strength(cls, strength: Strength, chosen: Collection[str] = ()) -> Mapping[str, Any]:
         """The bounds of the default mask."""

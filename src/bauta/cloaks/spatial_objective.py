@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,24 +20,39 @@ from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.crops import alignments
 from bauta.objectives.descent import Values, descend
 from bauta.objectives.displacement import carried, moved
-from bauta.objectives.transports import Transport, gaussian_blur, jpeg, resize
+from bauta.objectives.transports import gaussian_blur, held_out
 
 
-def optimise(views: Sequence[FaceView], config: SpatialConfig, targets: Tensor | None, work: Work) -> list[Edit]:
-    """One edit for each view, all in one batch; see `bauta.cloaks.spatial.Spatial.edit`."""
+def optimise(
+    views: Sequence[FaceView],
+    config: SpatialConfig,
+    targets: Tensor | None,
+    work: Work,
+    make: Callable[..., Problem] | None = None,
+) -> list[Edit]:
+    """One edit for each view, all in one batch; see `bauta.cloaks.spatial.Spatial.edit`.
+
+    Args:
+        views: The faces.
+        config: Settings.
+        targets: As `Spatial` takes them.
+        work: Everything else.
+        make: Makes what is minimised of views, targets, settings and work; `Problem` by default.
+    """
+    make = make or Problem
     if not views:
         raise UsageError("The mask needs at least one face.", hint="Give a view.")
     wanted = None
     if config.mode != "dodge":
         wanted = (composite_faces() if targets is None else targets)[: config.targets]
     asked = config.iterations
-    problem = Problem(views, wanted, config, work)
+    problem = make(views, wanted, config, work)
     if work.deadline is not None:
         # Steps are sized for as many iterations as there is time for; fewer of the size for all would end half way.
         # Nor is there time then to find out how little is enough.
         if (affordable := problem.affordable(work.deadline)) < config.iterations:
             config = replace(config, iterations=affordable, margin=None)
-        problem = Problem(views, wanted, config, work)
+        problem = make(views, wanted, config, work)
     run = descend(problem, problem.variables, config.iterations, deadline=work.deadline, progress=work.progress)
     if not all(torch.isfinite(value).all() for value in run.values):
         raise NumericalFailure("The mask holds NaN or infinity.", hint="Leave out the surrogate that caused it.")
@@ -45,9 +60,6 @@ def optimise(views: Sequence[FaceView], config: SpatialConfig, targets: Tensor |
     short = config.iterations < asked  # what ends them all is then the time
     stopped = ["deadline" if short and reason == "iterations" else reason for reason in run.stopped]
     return problem.edits(run.values, run.iterations, stopped)
-
-
-_RECEIVED: tuple[Transport, ...] = (lambda photos: jpeg(photos, 75), lambda photos: resize(photos, 0.45))
 
 
 class Problem:
@@ -107,27 +119,35 @@ class Problem:
         self.iteration += 1
         with torch.enable_grad():
             pictures = self.shown((control, lightness))
-        (toward,) = self.loss.gradients(pictures)
+        toward = self.toward(pictures)
         field, light = torch.autograd.grad(pictures, (control, lightness), toward, allow_unused=True)
         if field is None:
             field = torch.zeros_like(control)
         light = torch.stack([gaussian_blur(one[None], s)[0] for one, s in zip(light, self.sigmas, strict=True)])
         return field[None], (light * self.weight)[None]
 
+    def toward(self, pictures: Tensor) -> Tensor:
+        """(N, 3, H, W) gradient of what is minimised, at pictures."""
+        gradient: Tensor = self.loss.gradients(pictures)[0]
+        return gradient
+
     def best(self, candidates: Values) -> Tensor:
         """There is one candidate."""
         return torch.zeros(len(self.views), dtype=torch.long)
 
     def finished(self, values: Values, iteration: int) -> Tensor | None:
-        """Past every surrogate's threshold by the margin, as JPEG and made smaller; otherwise more is allowed.
-
-        Looked at after every fifth of the iterations.
-        """
+        """Those that are past, looked at after every fifth of the iterations; others are allowed more."""
         if self.margin is None or (iteration + 1) % max(1, self.config.iterations // 5):
             return None
-        past = self.loss.closest(self.shown(values), _RECEIVED) > self.margin
+        past = self.past(values)
         self.level += torch.where(past, 0.0, (1 - self.config.least) / 4).minimum(1 - self.level)
         return past
+
+    def past(self, values: Values) -> Tensor:
+        """(N,) whether each is past every surrogate's threshold by the margin, in ways that no step drew."""
+        assert self.margin is not None
+        found: Tensor = self.loss.closest(self.shown(values), held_out()) > self.margin
+        return found
 
     def edits(self, values: Values, iterations: Sequence[int], stopped: Sequence[str]) -> list[Edit]:
         """What the values are as edits of the views."""

@@ -114,6 +114,26 @@ def brightness_contrast(images: Tensor, brightness: float, contrast: float) -> T
     return ((images - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
 
 
+def median(images: Tensor) -> Tensor:
+    """The median of 3 x 3 pixels, borders replicated; no gradient is meant to go through it."""
+    padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
+    height, width = images.shape[-2:]
+    around = [padded[..., y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    return torch.stack(around).median(0).values
+
+
+def held_out() -> tuple[Transport, ...]:
+    """Ways that `draw_transport` never draws, to judge by whether a mask is enough: chains, and other operators.
+
+    Reduced to half and then JPEG 70; a median; reduced to two thirds, darker and with less contrast, then JPEG 60.
+    """
+    return (
+        lambda images: jpeg(resize(images, 0.5), 70),
+        median,
+        lambda images: jpeg(brightness_contrast(resize(images, 2 / 3), -0.1, 0.8), 60),
+    )
+
+
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 

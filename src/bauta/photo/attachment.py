@@ -1,67 +1,93 @@
-"""A few bytes of our own in the file of a photo: what its owner needs to take a mask off again.
+"""Bytes of our own in the file of a photo: what its owner needs to take a mask off again.
 
-JPEG carries them in an APP15 segment, PNG in a private ancillary chunk that asks to be dropped when pixels change, WebP
-in a chunk of its own. Programs and networks that save a photo anew leave them out.
+JPEG carries them in APP15 segments, PNG in a private ancillary chunk that asks to be dropped when pixels change, WebP
+in a chunk of its own. Programs and networks that save a photo anew leave them out. They come as sections, each of a
+kind, so that several owners' can be in one file.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-_MARK = b"Bauta\0"
+MARK = b"Bauta\0"
+CHUNK, WEBP_CHUNK = b"baUT", b"BAUT"
+"""What our segments of a JPEG begin with, and the names of our chunks of a PNG and a WebP file."""
+
 _APP15 = b"\xff\xef"
-_CHUNK, _WEBP_CHUNK = b"baUT", b"BAUT"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 """Formats that can carry them."""
 
-LARGEST = 65_000
+RECORDS, REGIONS = 1, 2
+"""Kinds of sections: where masks are (`bauta.cloaking.restoring`), and what was there before
+(`bauta.cloaking.erasing`)."""
+
+LARGEST = 2**30
 """Bytes that fit, whatever the format."""
 
+_SECTION = struct.Struct(">BI")
+_JPEG_PIECE = 65_000
 
-def attach(content: bytes, payload: bytes) -> bytes:
-    """The file with a payload, in place of one that it has.
+Section = tuple[int, bytes]
+"""Its kind, and what it holds."""
 
-    >>> attach(b"no photo", b"payload")
+
+def attach(content: bytes, sections: Sequence[Section]) -> bytes:
+    """The file with sections, in place of those that it has; with none, without any.
+
+    >>> attach(b"no photo", [(RECORDS, b"sealed")])
     Traceback (most recent call last):
-    ValueError: a payload of 7 bytes cannot be attached to this file
+    ValueError: 11 bytes cannot be attached to this file
 
     Args:
         content: Of a JPEG, PNG or WebP file that Bauta wrote.
-        payload: At most `LARGEST` bytes.
+        sections: In their order.
 
     Raises:
-        ValueError: when the format carries none, or it is too long.
+        ValueError: when the format carries none, or they are too long.
     """
-    if 0 < len(payload) <= LARGEST:
+    payload = b"".join(_SECTION.pack(kind, len(body)) + body for kind, body in sections)
+    if len(payload) <= LARGEST:
         if content.startswith(b"\xff\xd8"):
             return _attach_jpeg(content, payload)
         if content.startswith(_PNG):
-            kept = b"".join(piece for name, piece, _ in _png_chunks(content) if name not in (_CHUNK, b"IEND"))
-            checksum = struct.pack(">I", zlib.crc32(payload, zlib.crc32(_CHUNK)))
-            end = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
-            return _PNG + kept + struct.pack(">I", len(payload)) + _CHUNK + payload + checksum + end
+            kept = b"".join(piece for name, piece, _ in _png_chunks(content) if name not in (CHUNK, b"IEND"))
+            checksum = struct.pack(">I", zlib.crc32(payload, zlib.crc32(CHUNK)))
+            ours = struct.pack(">I", len(payload)) + CHUNK + payload + checksum if payload else b""
+            return _PNG + kept + ours + struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
         if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-            kept = b"".join(piece for name, piece, _ in _webp_chunks(content) if name != _WEBP_CHUNK)
-            body = kept + _WEBP_CHUNK + struct.pack("<I", len(payload)) + payload + b"\0" * (len(payload) % 2)
+            kept = b"".join(piece for name, piece, _ in _webp_chunks(content) if name != WEBP_CHUNK)
+            ours = WEBP_CHUNK + struct.pack("<I", len(payload)) + payload + b"\0" * (len(payload) % 2)
+            body = kept + (ours if payload else b"")
             return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
-    raise ValueError(f"a payload of {len(payload)} bytes cannot be attached to this file")
+    raise ValueError(f"{len(payload)} bytes cannot be attached to this file")
 
 
-def attached(content: bytes) -> bytes:
-    """The payload of a file; b"" where there is none, or the file is cut off or of another format."""
+def attached(content: bytes) -> list[Section]:
+    """The sections of a file; none where there are none, or the file is cut off or of another format."""
     if content.startswith(b"\xff\xd8"):
-        found = [piece[4 + len(_MARK) :] for marker, piece in _jpeg_segments(content) if _is_ours(marker, piece)]
+        ours = [piece[4 + len(MARK) :] for marker, piece in _jpeg_segments(content) if _is_ours(marker, piece)]
+        found = [b"".join(ours)]
     elif content.startswith(_PNG):
-        found = [payload for name, _, payload in _png_chunks(content) if name == _CHUNK]
+        found = [payload for name, _, payload in _png_chunks(content) if name == CHUNK]
     elif content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        found = [payload for name, _, payload in _webp_chunks(content) if name == _WEBP_CHUNK]
+        found = [payload for name, _, payload in _webp_chunks(content) if name == WEBP_CHUNK]
     else:
         found = []
-    return found[0] if len(found) == 1 else b""
+    return _sections(found[0]) if len(found) == 1 else []
+
+
+def _sections(payload: bytes) -> list[Section]:
+    """The sections of a payload; none when it is not whole."""
+    found, position = [], 0
+    while position + _SECTION.size <= len(payload):
+        kind, length = _SECTION.unpack_from(payload, position)
+        position += _SECTION.size + length
+        found.append((kind, payload[position - length : position]))
+    return found if position == len(payload) else []
 
 
 def _attach_jpeg(content: bytes, payload: bytes) -> bytes:
@@ -69,12 +95,13 @@ def _attach_jpeg(content: bytes, payload: bytes) -> bytes:
     rest = content[2 + sum(len(piece) for _, piece in segments) :]
     kept = [piece for marker, piece in segments if not _is_ours(marker, piece)]
     first = next((place for place, piece in enumerate(kept) if not 0xE0 <= piece[1] <= 0xEF), len(kept))
-    ours = _APP15 + struct.pack(">H", 2 + len(_MARK) + len(payload)) + _MARK + payload
+    pieces = [payload[at : at + _JPEG_PIECE] for at in range(0, len(payload), _JPEG_PIECE)]
+    ours = b"".join(_APP15 + struct.pack(">H", 2 + len(MARK) + len(piece)) + MARK + piece for piece in pieces)
     return b"\xff\xd8" + b"".join([*kept[:first], ours, *kept[first:]]) + rest
 
 
 def _is_ours(marker: bytes, piece: bytes) -> bool:
-    return marker == _APP15 and piece[4:].startswith(_MARK)
+    return marker == _APP15 and piece[4:].startswith(MARK)
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[bytes, bytes]]:

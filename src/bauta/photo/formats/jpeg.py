@@ -11,6 +11,7 @@ from functools import partial
 from PIL.JpegImagePlugin import JpegImageFile
 
 from bauta.photo import codec
+from bauta.photo.attachment import MARK
 from bauta.photo.cleaning import Removed, decoded
 from bauta.photo.codec import Decoded, Source
 from bauta.photo.formats.exif import orientation_of
@@ -281,6 +282,8 @@ def _block_of(segment: _Segment) -> Block | None:
     if marker == _COMMENT:
         return Block(BlockKind.TEXT, name, payload, decoded(payload))
     if (marker == _APP14 and payload.startswith(_ADOBE)) or not _APP0 <= marker <= _APP15:
+        return None
+    if marker == _APP15 and payload.startswith(MARK):  # of an earlier run, which seals anew what is still wanted
         return None
     # Thumbnails; extended XMP, where phones put depth maps and the original; MPF and FlashPix; provenance, which
     # has thumbnails and is signed for other pixels; an infrared camera's second picture.

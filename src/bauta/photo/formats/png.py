@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bauta.photo import codec
+from bauta.photo.attachment import CHUNK
 from bauta.photo.cleaning import Removed, decoded, words
 from bauta.photo.codec import Decoded, Source
 from bauta.photo.formats.exif import orientation_of
@@ -137,7 +138,7 @@ def _metadata(chunks: list[_Chunk], rest: bytes) -> Metadata:
     blocks = []
     left = [Removed.FILM] if rest.strip(b"\0") else []
     for chunk in chunks:
-        if chunk.name in _PIXEL_CHUNKS or chunk.name in _STALE_CHUNKS:
+        if chunk.name in _PIXEL_CHUNKS or chunk.name in _STALE_CHUNKS or chunk.name == CHUNK:
             continue
         if chunk.name == b"eXIf":
             exif = exif or chunk.content.removeprefix(b"Exif\0\0")

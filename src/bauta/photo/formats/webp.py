@@ -6,6 +6,7 @@ import struct
 from functools import partial
 
 from bauta.photo import codec
+from bauta.photo.attachment import WEBP_CHUNK
 from bauta.photo.cleaning import Removed
 from bauta.photo.codec import Decoded, Source
 from bauta.photo.formats.exif import orientation_of
@@ -23,7 +24,7 @@ def decode(source: Source) -> Decoded:
         raise source.unsupported("an animated WebP", hint="Save the frame you want as a still picture.")
     size = sum(len(content) for name, content in chunks.items() if name in _PIXEL_CHUNKS)
     image = codec.open_with_pillow(source, source.data[:end] + bytes(end % 2), "WEBP", coded=size)
-    unknown = len(chunks.keys() - _PIXEL_CHUNKS - {b"ICCP", b"EXIF", b"XMP ", b"VP8X"})
+    unknown = len(chunks.keys() - _PIXEL_CHUNKS - {b"ICCP", b"EXIF", b"XMP ", b"VP8X", WEBP_CHUNK})
     metadata = Metadata(
         exif=chunks.get(b"EXIF", b"").removeprefix(b"Exif\0\0"),
         xmp=chunks.get(b"XMP ", b""),
