@@ -272,7 +272,7 @@ def restore(
         WrongKey: when what is sealed in the photo does not open.
         NoFaceFound: when the photo shows no face.
     """
-    if method is None and opens is not None and not _paths(fitted):
+    if method is None and opens is not None and not paths_of(fitted):
         from bauta.cloaking.erasing import erase
 
         return erase(read_photo(photo), opens)
