@@ -576,6 +576,33 @@ def p3_attacks_table() -> str:
     return "\n".join(lines)
 
 
+def video_table() -> str:
+    """What the best frame of a clip gives an attacker, and how much a mask flickers."""
+    names = {
+        "clean": "as it was",
+        "blur": "blurred",
+        "tracked": "**default mask, carried along**",
+        "p3-mask": "`p3-mask`, fitted to three other photos",
+        "fresh": "default mask, made anew for each frame",
+    }
+    lines = [
+        "| | best frame not matched | frames not matched | best frame, after a messenger | flicker | size "
+        "| processor seconds a frame |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    results = card("video")["results"]
+    for name, label in names.items():
+        if row := results.get(name):
+            saved, sent = row["saved"], row.get("messenger")
+            after = f"{100 * sent['best_frame']:.0f} %" if sent else "-"
+            size = f"{row['size']:.2f}" if "size" in row else "-"
+            lines.append(
+                f"| {label} | {100 * saved['best_frame']:.0f} % | {100 * saved['frames']:.0f} % | {after} "
+                f"| {row['flicker']:.2f} | {size} | {row['processor_seconds_a_frame']:.1f} |"
+            )
+    return "\n".join(lines)
+
+
 def erasable_table() -> str:
     """What comes back of masked photos with the key, without it, and after a network saved them anew."""
     found = json.loads((RESULTS / "erasable.json").read_text(encoding="utf-8"))
@@ -641,6 +668,7 @@ def watermark_table() -> str:
 
 
 TABLES = {
+    "video": video_table,
     "p3-attacks": p3_attacks_table,
     "watermark": watermark_table,
     "p3-searching": p3_searching_table,

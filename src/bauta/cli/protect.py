@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def _methods(beginning: str) -> list[str]:
 
 def protect(
     paths: Annotated[
-        list[Path], typer.Argument(help="Photos, folders or quoted globs; - for stdin.", show_default=False)
+        list[Path], typer.Argument(help="Photos, clips, folders or quoted globs; - for stdin.", show_default=False)
     ],
     output: Annotated[
         Optional[Path],  # noqa: UP045
@@ -101,6 +102,23 @@ def protect(
         Literal["leave", "blur", "pixelate"],
         typer.Option(help="What is done to faces that these options leave out.", rich_help_panel="Which faces"),
     ] = "leave",
+    begin: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--from", metavar="TIME", help="Protect from here on, such as 83s.", rich_help_panel="Clips"),
+    ] = None,
+    end: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--to", metavar="TIME", help="Protect up to here.", rich_help_panel="Clips"),
+    ] = None,
+    every: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            metavar="N",
+            help="Look for faces in every Nth frame; 1 misses none, and takes longer.",
+            show_default="six looks a second",
+            rich_help_panel="Clips",
+        ),
+    ] = None,
     unlinkable: Annotated[
         bool,
         typer.Option(
@@ -169,7 +187,7 @@ def protect(
     ] = False,
     options: dict[str, Any] | None = None,
 ) -> int:
-    """Protect the faces in photos. Originals are never changed; finished photos are not done again."""
+    """Protect the faces in photos and clips. Originals are never changed; finished photos are not done again."""
     from bauta.cloaking.settings import ProtectSettings, Selection
     from bauta.photo import MetadataPolicy
 
@@ -207,6 +225,8 @@ def protect(
         message=message,
         like=tuple(like or ()),
         budget=None if budget is None else values.seconds(budget),
+        span=_span(begin, end),
+        every=every,
     )
     if dry_run:
         return _rehearse(paths, output or OUTPUT, settings, quiet, as_json)
@@ -217,6 +237,14 @@ def protect(
     return _protect(
         paths, folder, settings, jobs, not no_report, force=force, quiet=quiet, verbose=verbose, as_json=as_json
     )
+
+
+def _span(begin: str | None, end: str | None) -> tuple[float, float] | None:
+    """First and last second of what is protected in clips."""
+    if begin is None and end is None:
+        return None
+    first = 0.0 if begin is None or begin in ("0", "0s") else values.seconds(begin)
+    return first, math.inf if end is None else values.seconds(end)
 
 
 def _keys(

@@ -22,8 +22,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bauta.clips.clip import Clip, is_clip_name, read_clip
 from bauta.cloaking.fingerprints import judging_fingerprint, mask_fingerprint
 from bauta.cloaking.outcomes import WEAK, FaceOutcome, Outcome, verdict_code
 from bauta.cloaking.places import WEAK_FOLDER, Task, make_parents, plan, report_places
@@ -42,6 +43,7 @@ from bauta.cloaking.report_files import narrow
 from bauta.errors import (
     BautaError,
     InternalError,
+    MissingExtra,
     OutputError,
     OutputExists,
     PhotoError,
@@ -54,6 +56,7 @@ from bauta.photo import read_photo
 from bauta.progress import silent
 
 if TYPE_CHECKING:
+    from bauta.cloaking.clip_report import ClipReport
     from bauta.cloaking.pipeline import Pipeline
     from bauta.cloaking.report import Report
     from bauta.cloaking.settings import ProtectSettings
@@ -93,10 +96,10 @@ class FolderRun:
             self._pipeline = Pipeline(self.settings)
         return self._pipeline
 
-    def protect(self, task: Task, progress: Progress = silent, photo: Photo | None = None) -> Outcome:
-        """Protect one photo, which may have been read already; whatever goes wrong is the outcome and no exception."""
+    def protect(self, task: Task, progress: Progress = silent, photo: Photo | Clip | None = None) -> Outcome:
+        """Protect one photo or clip, which may have been read already; what goes wrong is the outcome, no exception."""
         try:
-            return self._protect(task, progress, photo or read_photo(task.source))
+            return self._protect(task, progress, photo or read_source(task.source))
         except BautaError as error:
             return Outcome.failed(task.source, error)
         except OSError as error:
@@ -113,7 +116,7 @@ class FolderRun:
                 traceback.print_exc()
             return Outcome.failed(task.source, as_bauta_error(error))
 
-    def _protect(self, task: Task, progress: Progress, photo: Photo) -> Outcome:
+    def _protect(self, task: Task, progress: Progress, photo: Photo | Clip) -> Outcome:
         place, known = self._place(task, photo)
         ours = known.unchanged(self.directory) if known else {}
         product = None if self.force else self._finished_product(photo, known, ours)
@@ -124,14 +127,14 @@ class FolderRun:
         # Everything is made beside the records and then moved, so that an interruption leaves no half file.
         with scratch_folder(self.directory) as scratch:
             draft = scratch / place.name
-            report = None
-            if known and product:
+            report: Report | ClipReport | None = None
+            if known and product and not isinstance(photo, Clip):
                 report = self.pipeline.judge_again(photo, read_photo(product), known.faces, progress=progress)
                 shutil.copyfile(product, draft)
             judged_again = report is not None
             if report is None:
                 draft.unlink(missing_ok=True)
-                report = self.pipeline.protect(photo, draft, progress=progress)
+                report = self._made(photo, draft, progress)
             target = Path(WEAK_FOLDER) / place if verdict_code(report.verdict) == WEAK else place
             drafts = {target: draft}
             for page, text in zip(pages, (report.to_html, report.to_json), strict=False):
@@ -148,20 +151,19 @@ class FolderRun:
                 product=target.as_posix(),
                 files={path.as_posix(): digest_of_file(made) for path, made in drafts.items()},
                 earlier=known.unchanged(self.directory) if known else {},  # asked again: the mask took its time
-                faces=[
-                    {
-                        "box": face.box,
-                        "mask": face.mask and asdict(face.mask),
-                        "treatment": face.treatment,
-                        "cause": face.cause,
-                    }
-                    for face in report.faces
-                ],
+                faces=[] if isinstance(photo, Clip) else _faces_of(report),
                 outcome=outcome.to_dict(),
                 report=pages[0].as_posix() if pages else None,
             )
             self._move(place, record, drafts, scratch)
         return _placed(outcome, self.directory, record)
+
+    def _made(self, photo: Photo | Clip, draft: Path, progress: Progress) -> Report | ClipReport:
+        if isinstance(photo, Clip):
+            from bauta.cloaking.clip_pipeline import ClipPipeline
+
+            return ClipPipeline(self.pipeline).protect(photo, draft, progress=progress)
+        return self.pipeline.protect(photo, draft, progress=progress)
 
     def _move(self, place: Path, record: Record, drafts: dict[Path, Path], scratch: Path) -> None:
         """Put what was made in its place, and take away what it replaces.
@@ -190,7 +192,7 @@ class FolderRun:
         for name in ours.keys() - record.files.keys():  # they tell of another product, or lie where it lay before
             (self.directory / name).unlink(missing_ok=True)
 
-    def _finished_product(self, photo: Photo, known: Record | None, ours: dict[str, str]) -> Path | None:
+    def _finished_product(self, photo: Photo | Clip, known: Record | None, ours: dict[str, str]) -> Path | None:
         """The product of an earlier run, when a mask made now would be the same."""
         if known is None or (known.source_sha256, known.mask) != (photo.sha256, self.mask):
             return None
@@ -200,7 +202,7 @@ class FolderRun:
         """Whether a finished photo was judged as this run would, and has its reports, or none."""
         return known.judging == self.judging and (known.report is not None) == self.reports
 
-    def _place(self, task: Task, photo: Photo) -> tuple[Path, Record | None]:
+    def _place(self, task: Task, photo: Photo | Clip) -> tuple[Path, Record | None]:
         """Where the product belongs, below the output folder, and the record of what an earlier run put there.
 
         The place of the task, or the first numbered one that is free or holds our own unchanged product
@@ -307,13 +309,25 @@ def protect_photos(
     return refused + _in_processes(run, tasks, min(jobs, len(tasks)), finished)
 
 
-def read_first(tasks: Sequence[Task]) -> tuple[Photo | None, list[Outcome]]:
-    """The first photo that can be read, and what became of those before it: without any, nothing needs to be loaded."""
+def read_source(path: Path) -> Photo | Clip:
+    """A photo, or a clip where the name has a clip's ending.
+
+    Raises:
+        PhotoError: when it cannot be read.
+        MissingExtra: for a clip, without PyAV.
+    """
+    if is_clip_name(path.name):
+        return read_clip(path)
+    return read_photo(path)
+
+
+def read_first(tasks: Sequence[Task]) -> tuple[Photo | Clip | None, list[Outcome]]:
+    """The first photo or clip that can be read, and what became of those before: without any, nothing is loaded."""
     refused: list[Outcome] = []
     for task in tasks:
         try:
-            return read_photo(task.source), refused
-        except PhotoError as error:
+            return read_source(task.source), refused
+        except (PhotoError, MissingExtra) as error:
             refused.append(Outcome.failed(task.source, error))
     return None, refused
 
@@ -428,7 +442,19 @@ def _make_folder(directory: Path, like: Sequence[Path]) -> None:
         ) from error
 
 
-def _outcome(source: Path, report: Report, target: Path, judged_again: bool) -> Outcome:
+def _faces_of(report: Any) -> list[dict[str, Any]]:
+    """What a photo's record keeps of its faces, so that it can be judged again; a clip is made anew."""
+    return [
+        {"box": face.box, "mask": face.mask and asdict(face.mask), "treatment": face.treatment, "cause": face.cause}
+        for face in report.faces
+    ]
+
+
+def _outcome(source: Path, report: Report | ClipReport, target: Path, judged_again: bool) -> Outcome:
+    from bauta.cloaking.clip_report import ClipReport
+
+    if isinstance(report, ClipReport):
+        return report.outcome(source, target)
     ratios = [
         face.verification.footprint.psnr
         for face in report.faces

@@ -31,6 +31,7 @@ def mask_fingerprint(pipeline: Pipeline) -> str:
         repr((settings.seed, settings.metadata.name, settings.budget, settings.fmr)),
         repr((selection.largest, selection.boxes, selection.faces, settings.message)),
         repr((settings.fallback, settings.others, settings.unlinkable)),
+        *(f"clips {one}" for one in ((settings.span, settings.every),) if any(one)),
         *(f"fitted {one.sha256}" for one in pipeline.fitted),
         *(f"erasable {_named(key)}" for key in (settings.erasable,) if key),
         *(f"key {digest_of_file(path)}" for path in (settings.key,) if path),

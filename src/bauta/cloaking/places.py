@@ -98,9 +98,10 @@ def collect(paths: Sequence[Path], directory: Path) -> tuple[list[tuple[Path, Pa
     is named and itself in the output folder: there only recorded products are passed over. When nothing else is
     left, that is a failure too.
     """
+    from bauta.clips.clip import is_clip_name
     from bauta.photo import find_photos, why_passed_over
 
-    found = find_photos(paths)
+    found = find_photos(paths, also=is_clip_name)
     outside = (path for path in found.passed_over if not _absolute(path).is_relative_to(_absolute(directory)))
     problems = (*found.problems, *map(why_passed_over, outside))
     failures = [Outcome.failed(Path(), problem) for problem in problems]

@@ -91,6 +91,8 @@ class ProtectSettings:
         message: The text that a method hides in the face.
         like: Photos of faces that the method goes by.
         budget: Seconds that one face may take, or None for no limit.
+        span: Of clips, first and last second of what is protected; None for all of it.
+        every: Of clips, frames between two looks for faces; None for six looks a second.
         fmr: False match rate of the verdict, one of `FMRS`.
     """
 
@@ -113,6 +115,8 @@ class ProtectSettings:
     message: str | None = None
     like: tuple[Path | Photo, ...] = ()
     budget: float | None = None
+    span: tuple[float, float] | None = None
+    every: int | None = None
     fmr: float = FMRS[0]
 
     def __post_init__(self) -> None:
@@ -142,6 +146,10 @@ class ProtectSettings:
                 f"A budget of {self.budget:g} seconds is not a time.",
                 hint="Give a positive number, such as 10s.",
             )
+        if self.span is not None and not 0 <= self.span[0] < self.span[1]:
+            raise UsageError("What is to be protected ends before it begins.", hint="Give --from and a later --to.")
+        if self.every is not None and self.every < 1:
+            raise UsageError(f"Every {self.every} frames is not often.", hint="Give --every 1 or more.")
         if self.fmr not in FMRS:
             raise UsageError(
                 f"Judges have no threshold at an FMR of {self.fmr:g}.",

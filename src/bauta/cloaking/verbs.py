@@ -195,7 +195,7 @@ def protect(
         fallback=fallback,
         others=others,
         references=photos_of(references),
-        fitted=_paths(fitted),
+        fitted=paths_of(fitted),
         opens=opens,
         erasable=erasable,
         key=None if key is None else Path(key),
@@ -272,7 +272,7 @@ def restore(
         WrongKey: when what is sealed in the photo does not open.
         NoFaceFound: when the photo shows no face.
     """
-    if method is None and opens is not None and not _paths(fitted):
+    if method is None and opens is not None and not paths_of(fitted):
         from bauta.cloaking.erasing import erase
 
         return erase(read_photo(photo), opens)
@@ -330,7 +330,7 @@ def _holder(
     opens: DeploymentKey | None,
 ) -> tuple[Cloak[Any], Work]:
     """A cloak, and work with what its owner holds."""
-    paths = _paths(fitted)
+    paths = paths_of(fitted)
     learned = tuple(Fitted.load(path, key=opens) for path in paths)
     name = method or (learned[0].method if learned else None)
     if name is None:
@@ -407,7 +407,8 @@ def _box(box: Box) -> Box:
     return left, top, width, height
 
 
-def _paths(paths: Paths) -> tuple[Path, ...]:
+def paths_of(paths: Paths) -> tuple[Path, ...]:
+    """One path or several, as a tuple."""
     return tuple(map(Path, [paths] if isinstance(paths, str | os.PathLike) else paths))
 
 

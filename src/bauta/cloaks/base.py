@@ -365,3 +365,23 @@ class Restores(Protocol):
         Raises:
             UsageError: when the key is another one, or the photo was changed too much since.
         """
+
+
+class Carried(Protocol):
+    """An edit of one face that goes along with it, from frame to frame, in the face's own frame."""
+
+    def on(self, view: FaceView) -> Edit:
+        """The edit of one more frame; no network is asked."""
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A cloak for clips: what it makes once for a face is carried through a shot and does not flicker."""
+
+    def follow(self, views: Sequence[FaceView], work: Work) -> Carried:
+        """The edit of one face.
+
+        Args:
+            views: The face in some frames of the shot, in their order.
+            work: As for `Cloak.edit`.
+        """

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bauta.cloaks.base import Work
+from bauta.cloaks.base import Edit, Scalar, Work
 from bauta.cloaks.identity import IdentityLoss, stacked
 from bauta.cloaks.lightness import TYPICAL, field_and_lightness, noticeable
 from bauta.cloaks.p3_settings import P3MaskConfig
@@ -182,6 +182,28 @@ def fit_spatial(views: Sequence[FaceView], config: P3MaskConfig, work: Work) -> 
     if not all(torch.isfinite(value).all() for value in run.values):
         raise NumericalFailure("The mask holds NaN or infinity.", hint="Leave out the surrogate that caused it.")
     return dict(zip(("control", "lightness"), run.values, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Following:
+    """One mask that goes along with a face; see `bauta.cloaks.base.Carried`.
+
+    Attributes:
+        config: Settings.
+        parts: As fitted.
+        variant: Which of the masks.
+        facts: Of every edit.
+    """
+
+    config: P3MaskConfig
+    parts: Mapping[str, Tensor]
+    variant: int
+    facts: Mapping[str, Scalar]
+
+    def on(self, view: FaceView) -> Edit:
+        """The mask on one more view."""
+        delta, warp = Canvas([view]).masked(self.config, self.parts, self.variant)
+        return Edit(view, delta, warp, {"iterations": 0, **self.facts}, bytes([self.variant]))
 
 
 def unmasked(

@@ -21,7 +21,7 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bauta.cloaks.base import Aim, Cloak, Edit, Need, Strength, Work
+from bauta.cloaks.base import Aim, Carried, Cloak, Edit, Need, Strength, Work
 from bauta.cloaks.p3_settings import P3MaskConfig
 from bauta.cloaks.spatial import STRENGTHS
 from bauta.cloaks.view import ViewSpec
@@ -88,6 +88,13 @@ class P3Mask(Cloak[P3MaskConfig]):
             delta, warp = Canvas([view]).masked(config, fitted.parts, variant)
             edits.append(Edit(view, delta, warp, {"iterations": 0, "stopped": "fitted"}, bytes([variant])))
         return edits
+
+    def follow(self, views: Sequence[FaceView], work: Work) -> Carried:
+        """One of the person's masks, the same in all frames; see `bauta.cloaks.base.Follows`."""
+        from bauta.cloaks.p3_fitting import Following
+
+        fitted, config = _mask_of(work)
+        return Following(config, fitted.parts, chosen(fitted, views[0], config.variants), {"stopped": "fitted"})
 
     def restore(self, views: Sequence[FaceView], payloads: Sequence[bytes], work: Work) -> list[Edit]:
         """Take the mask off each view; see `bauta.cloaks.base.Restores`.

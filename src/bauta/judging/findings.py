@@ -91,6 +91,9 @@ FRAGILE_CONDITIONS = frozenset({"jpeg-95", "jpeg-75", "half-size", "screenshot"}
 JPEG 95 is milder than JPEG 75. Under the others, JPEG 50 and a blur, a match is told but forces no verdict.
 """
 
+MESSENGER = "messenger"
+"""What happens to clips that are shared: they are coded anew, small and with few bits."""
+
 _FORCES: dict[FindingKind, Verdict] = {
     "match": "weak",
     "embedded-picture-match": "weak",
@@ -141,7 +144,7 @@ class Finding:
     @property
     def forces(self) -> Verdict:
         """The best verdict that is possible beside this finding."""
-        if self.kind == "match-under-condition" and self.condition in FRAGILE_CONDITIONS:
+        if self.kind == "match-under-condition" and self.condition in FRAGILE_CONDITIONS | {MESSENGER}:
             return "fragile"
         return _FORCES.get(self.kind, "protected")
 

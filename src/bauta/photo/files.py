@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,13 +64,17 @@ class FoundPhotos:
     passed_over: tuple[Path, ...] = ()
 
 
-def find_photos(paths: Sequence[Path | str]) -> FoundPhotos:
+def find_photos(paths: Sequence[Path | str], *, also: Callable[[str], bool] = lambda name: False) -> FoundPhotos:
     """Photos named by files, folders and glob patterns (``*``, ``?``, ``[...]``, ``**``).
 
     A file named outright is taken whatever its ending; reading it will tell. Folders are searched to any
     depth and give files with a photo's ending; other pictures and films among them are named. Hidden names
     (``._img.jpg``) are passed over, except hidden photos, which are named. Links are followed, each folder is
     entered once and each file reported once, whatever names lead to it.
+
+    Args:
+        paths: What to search.
+        also: Which other file names are taken as photos are, such as those of clips.
     """
     photos: dict[str, Path] = {}
     problems: list[PhotoError] = []
@@ -80,7 +84,7 @@ def find_photos(paths: Sequence[Path | str]) -> FoundPhotos:
         known, before = os.path.realpath(given) in entered, len(problems)
         found: list[Path] = []
         try:
-            found.extend(_named(given, entered, problems, others))
+            found.extend(_named(given, entered, problems, others, also))
         except OSError as error:
             problems.append(_closed(given, error))
         if not found and not known and len(problems) == before and not others:
@@ -109,13 +113,15 @@ def why_passed_over(path: Path) -> UnsupportedPhoto:
     )
 
 
-def _named(given: Path, entered: set[str], problems: list[PhotoError], others: dict[str, Path]) -> Iterator[Path]:
+def _named(
+    given: Path, entered: set[str], problems: list[PhotoError], others: dict[str, Path], also: Callable[[str], bool]
+) -> Iterator[Path]:
     if given.is_dir():
-        yield from _search(given, entered, problems, others)
+        yield from _search(given, entered, problems, others, also)
     elif given.exists():
         yield given
     elif glob.has_magic(str(given)):
-        yield from _expand(given, entered, problems, others)
+        yield from _expand(given, entered, problems, others, also)
     elif address := re.match(r"([a-z]+):/+(.+)", str(given)):  # a path keeps one of two slashes
         where = f"{address[1]}://{address[2]}"
         problems.append(_problem(f"{where} is an address, not a file", "Download the photo first."))
@@ -132,7 +138,9 @@ def _problem(message: str, hint: str) -> UnreadablePhoto:
     return UnreadablePhoto(f"{message}.", hint=hint)
 
 
-def _search(folder: Path, entered: set[str], problems: list[PhotoError], others: dict[str, Path]) -> Iterator[Path]:
+def _search(
+    folder: Path, entered: set[str], problems: list[PhotoError], others: dict[str, Path], also: Callable[[str], bool]
+) -> Iterator[Path]:
     def report(error: OSError) -> None:
         problems.append(_closed(Path(error.filename), error))
 
@@ -145,7 +153,7 @@ def _search(folder: Path, entered: set[str], problems: list[PhotoError], others:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in sorted(files):
             path = Path(root, name)
-            if is_photo_name(name):
+            if is_photo_name(name) or also(name):
                 yield path
             elif _is_other_picture(path):
                 others.setdefault(os.path.realpath(path), path)
@@ -165,12 +173,14 @@ def _is_other_picture(path: Path) -> bool:
     return webp or head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*")) or head[4:8] == b"ftyp"
 
 
-def _expand(pattern: Path, entered: set[str], problems: list[PhotoError], others: dict[str, Path]) -> Iterator[Path]:
+def _expand(
+    pattern: Path, entered: set[str], problems: list[PhotoError], others: dict[str, Path], also: Callable[[str], bool]
+) -> Iterator[Path]:
     for name in glob.iglob(str(pattern), recursive=True):  # noqa: PTH207 - Path.glob refuses absolute patterns
         match = Path(name)
         if match.is_dir():
-            yield from _search(match, entered, problems, others)
-        elif is_photo_name(match.name):
+            yield from _search(match, entered, problems, others, also)
+        elif is_photo_name(match.name) or also(match.name):
             yield match
 
 

@@ -1,0 +1,208 @@
+"""Writing a clip: pictures are coded anew, sound and subtitles are copied, and metadata is left out by policy."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bauta.clips.clip import ENCODERS, Clip, Frame, mean_rate, native_frame, opened
+from bauta.drafts import claim_draft
+from bauta.errors import OutputError
+from bauta.photo.metadata import MetadataPolicy
+from bauta.progress import Steps, silent
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+
+Change = Callable[[Frame], NDArray[Any]]
+"""What becomes of a frame: its pixels, changed or not, of the same shape and type."""
+
+HARMLESS = frozenset({"language", "creation_time", "date"})
+"""Tags of a container or a track that stay under `MetadataPolicy.PRIVATE`, as they do in photos."""
+
+_ALWAYS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id"})
+"""What writers set themselves; not counted as left out."""
+
+_PLACES = ("location", "gps", "xyz", "coordinates")
+_DEVICES = ("make", "model", "software", "android", "camera", "firmware", "com.apple.quicktime", "serial", "lens")
+
+
+def write_clip(
+    clip: Clip,
+    destination: Path,
+    change: Change,
+    *,
+    metadata: MetadataPolicy = MetadataPolicy.PRIVATE,
+    rate: float = 1.25,
+    progress: Steps = silent,
+) -> dict[str, int]:
+    """Write a clip with changed frames; the times of frames, sound and subtitles stay.
+
+    The file is written at once under the name given; whoever needs it whole or not at all writes to a draft first.
+
+    Args:
+        clip: What is read.
+        destination: What is written, with the container of the clip.
+        change: What becomes of each frame.
+        metadata: What is kept of the tags. Chapters stay under ``KEEP`` only, cover pictures never.
+        rate: Most bits that pictures may take, in multiples of what they took.
+        progress: Called with (frames done, frames there are).
+
+    Returns:
+        How many tags were left out, by kind.
+
+    Raises:
+        OutputError: when the file cannot be written.
+        UnreadablePhoto: when the clip is damaged.
+    """
+    import av
+
+    os.environ.setdefault("SVT_LOG", "1")  # errors only: it writes to the terminal by itself
+    try:
+        with destination.open("wb") as file:
+            claim_draft(file)
+            with (
+                opened(clip.path) as (source, pictures),
+                av.open(file, "w", format=clip.container, options=_OPTIONS.get(clip.container, {})) as sink,
+            ):
+                removed = _transfer(clip, source, pictures, sink, change, metadata, rate, progress)
+    except (av.error.FFmpegError, OSError) as error:
+        raise OutputError(
+            f"{destination.name} cannot be written: {getattr(error, 'strerror', None) or error}.",
+            hint="Check the output folder and the space left on its disk.",
+        ) from error
+    return removed
+
+
+# Players that fetch a clip over the net begin before all of it is there.
+_OPTIONS = {"mp4": {"movflags": "+faststart"}, "mov": {"movflags": "+faststart"}}
+
+
+def _transfer(
+    clip: Clip,
+    source: Any,
+    pictures: Any,
+    sink: OutputContainer,
+    change: Change,
+    metadata: MetadataPolicy,
+    rate: float,
+    progress: Steps,
+) -> dict[str, int]:
+    removed: Counter[str] = Counter()
+    sink.metadata.update(_kept(source.metadata, metadata, removed))
+    written = _encoder(clip, pictures, sink, rate)
+    written.metadata.update(_kept(pictures.metadata, metadata, removed))
+    copies = {}
+    for stream in source.streams:
+        if stream.type in ("audio", "subtitle"):
+            copies[stream.index] = sink.add_stream_from_template(stream)
+            copies[stream.index].metadata.clear()
+            copies[stream.index].metadata.update(_kept(stream.metadata, metadata, removed))
+    if chapters := source.chapters():
+        if metadata is MetadataPolicy.KEEP:
+            sink.set_chapters(chapters)
+        else:
+            removed["chapters"] += len(chapters)
+    context, number = written.codec_context, 0
+    last = None
+    for packet in source.demux([pictures, *(stream for stream in source.streams if stream.index in copies)]):
+        if packet.stream.index in copies:
+            if packet.dts is not None:
+                packet.stream = copies[packet.stream.index]
+                sink.mux(packet)
+            continue
+        for native in packet.decode():
+            frame = clip.frame(native, number)
+            number += 1
+            made = native_frame(frame, change(frame), clip.rotation, context.pix_fmt)
+            if made.pts is None or (last is not None and made.pts <= last):
+                made.pts = 0 if last is None else last + 1  # times that do not advance cannot be written
+            last = made.pts
+            for coded in written.encode(made):
+                sink.mux(coded)
+            progress(number, clip.frames)
+    for coded in written.encode(None):
+        sink.mux(coded)
+    return dict(removed)
+
+
+def _encoder(clip: Clip, pictures: Any, sink: OutputContainer, rate: float) -> Any:
+    before = pictures.codec_context
+    written: Any = sink.add_stream(ENCODERS[clip.codec], rate=mean_rate(clip))
+    context = written.codec_context
+    context.width, context.height = before.width, before.height
+    context.pix_fmt = _pixel_format(clip.codec, before.pix_fmt)
+    base = pictures.time_base
+    if clip.codec == "mpeg4" and base.denominator > 65535:  # all that its format has room for
+        base = type(base)(1, 60000)
+    context.time_base = base
+    written.time_base = base
+    for tag in ("color_range", "color_primaries", "color_trc", "colorspace"):
+        setattr(context, tag, getattr(before, tag))
+    if before.sample_aspect_ratio:
+        context.sample_aspect_ratio = before.sample_aspect_ratio
+    if clip.rotation:
+        written.set_display_rotation(clip.rotation if clip.rotation <= 180 else clip.rotation - 360)
+    most = max(64_000, int(rate * clip.bit_rate))
+    context.thread_count = 0
+    context.options = _quality(clip.codec, most)
+    if clip.codec in ("vp8", "vp9", "mpeg4", "mjpeg", "av1"):
+        context.bit_rate = most if clip.codec != "mjpeg" else most // 2  # of which it is no good judge
+    return written
+
+
+def _quality(codec: str, most: int) -> dict[str, str]:
+    """Options of good quality, within a number of bits a second."""
+    kilobits = str(max(1, most // 1000))
+    match codec:
+        case "h264":
+            return {"crf": "17", "preset": "fast", "maxrate": str(most), "bufsize": str(2 * most)}
+        case "hevc":
+            limits = f"vbv-maxrate={kilobits}:vbv-bufsize={2 * int(kilobits)}:log-level=error"
+            return {"crf": "19", "preset": "fast", "x265-params": limits}
+        case "vp8" | "vp9":
+            return {"crf": "20", "deadline": "good", "cpu-used": "4", "maxrate": str(most), "bufsize": str(2 * most)}
+        case "av1":
+            return {"preset": "9"}
+    return {"maxrate": str(most), "bufsize": str(2 * most)}
+
+
+def _pixel_format(codec: str, before: str) -> str:
+    return {"mjpeg": "yuvj420p" if before in ("yuv420p", "yuvj420p") else before}.get(codec, before)
+
+
+def _kept(tags: Any, policy: MetadataPolicy, removed: Counter[str]) -> dict[str, str]:
+    kept = {}
+    for name, value in dict(tags).items():
+        low = name.casefold()
+        harmless = policy is not MetadataPolicy.STRIP and low in HARMLESS
+        if low == "language" or harmless or (policy is MetadataPolicy.KEEP and low not in _ALWAYS):
+            kept[name] = value
+        elif low not in _ALWAYS and value and low != "handler_name":
+            removed[_kind(low)] += 1
+    return kept
+
+
+def _kind(tag: str) -> str:
+    if any(word in tag for word in _PLACES):
+        return "positions and places"
+    if any(word in tag for word in _DEVICES):
+        return "devices and programs"
+    return "names, titles and comments"
+
+
+def as_floats(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Samples of a frame, or of a part of it, in [0, 1]."""
+    return np.asarray(pixels, dtype=np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+
+
+def as_samples(pixels: NDArray[np.float32], like: NDArray[Any]) -> NDArray[Any]:
+    """The other way round: [0, 1] as samples of the type of others."""
+    most = np.iinfo(like.dtype).max
+    return np.asarray((pixels * np.float32(most)).round().clip(0, most)).astype(like.dtype)

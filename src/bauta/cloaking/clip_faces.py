@@ -1,0 +1,213 @@
+"""The faces of a clip: found and followed, told apart, and what is asked for each of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bauta.clips.clip import Clip
+from bauta.clips.writing import as_floats
+from bauta.cloaking.pipeline import Pipeline
+from bauta.errors import NoFaceFound, UsageError
+from bauta.faces.detection import detect_faces
+from bauta.faces.faces import Faces
+from bauta.faces.tracking import Track, Tracker, box_of
+from bauta.judging.findings import Cause
+from bauta.photo import Photo, read_photo
+from bauta.progress import Steps
+
+FloatArray = NDArray[np.float32]
+Treatment = Literal["mask", "blur", "pixelate", "left"]
+
+STILLS = 8
+"""Frames of a face that are kept to make its mask of, to tell who it is, and to show it in the report."""
+
+
+@dataclass(frozen=True, eq=False)
+class Still:
+    """A face in one frame of the original.
+
+    Attributes:
+        number: Of the frame.
+        pixels: (h, w, 3) float32 in [0, 1], the face and what is around it.
+        landmarks: (1, 5, 2) in these pixels.
+    """
+
+    number: int
+    pixels: FloatArray
+    landmarks: FloatArray
+
+    @property
+    def photo(self) -> Photo:
+        """The same as a photo."""
+        return read_photo((255 * self.pixels).round().astype(np.uint8))
+
+    @property
+    def faces(self) -> Faces:
+        """The face, as found in that photo."""
+        boxes = box_of(self.landmarks[0].astype(np.float64)).astype(np.float32)[None]
+        return Faces(boxes, self.landmarks, np.ones(1, np.float32))
+
+
+@dataclass(eq=False)
+class Person:
+    """A face through one shot, and what is done to it.
+
+    Attributes:
+        track: Where it is.
+        treatment: What is asked for; a mask that fails can become a cover.
+        cause: Why it is covered.
+        owner: Number of the fitted file that its mask is from.
+        stills: In some frames.
+        thickness: Which of the settings of its cover.
+    """
+
+    track: Track
+    treatment: Treatment = "mask"
+    cause: Cause | None = None
+    owner: int = 0
+    stills: list[Still] = field(default_factory=list)
+    thickness: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """The faces of a clip.
+
+    Attributes:
+        people: One for each face of each shot.
+        times: Seconds of each frame.
+        shots: Numbers of the frames that shots begin with.
+        every: Frames between two looks for faces.
+        limited: Whether a search for faces was not whole.
+    """
+
+    people: list[Person]
+    times: list[float]
+    shots: list[int]
+    every: int
+    limited: bool
+
+
+def follow(clip: Clip, progress: Steps, every: int | None = None) -> Followed:
+    """Find the faces of a clip, follow them, and keep a few stills of each.
+
+    Raises:
+        NoFaceFound: when there is none.
+    """
+    limited = False
+
+    def detect(pixels: NDArray[np.uint8]) -> Faces:
+        nonlocal limited
+        found = detect_faces(as_floats(pixels))
+        limited |= bool(found.limits)
+        return found
+
+    tracker, times = Tracker(detect, clip.rate, every), []
+    for frame in clip:
+        tracker.add(frame.number, eight_bits(frame.pixels))
+        times.append(frame.seconds)
+        progress(frame.number + 1, clip.frames)
+    people = [Person(track) for track in tracker.finish()]
+    if not people:
+        raise NoFaceFound(f"No face was found in {clip.path}.", hint="Nothing was written; the clip is as it was.")
+    _keep_stills(clip, people)
+    return Followed(people, times, tracker.shots, tracker.every, limited)
+
+
+def eight_bits(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """A frame as eight bits a sample."""
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)  # type: ignore[return-value, operator]
+
+
+def _keep_stills(clip: Clip, people: Sequence[Person]) -> None:
+    wanted: dict[int, list[Person]] = {}
+    for person in people:
+        found = np.flatnonzero(person.track.found) + person.track.first
+        for number in np.unique(found[np.linspace(0, len(found) - 1, STILLS).round().astype(int)]):
+            wanted.setdefault(int(number), []).append(person)
+    last = max(wanted)
+    for frame in clip:
+        for person in wanted.get(frame.number, ()):
+            points = person.track.at(frame.number)
+            assert points is not None
+            rows, columns = window([points], frame.pixels.shape)
+            person.stills.append(
+                Still(
+                    frame.number,
+                    as_floats(frame.pixels[rows, columns]),
+                    (points - (columns.start, rows.start)).astype(np.float32)[None],
+                )
+            )
+        if frame.number >= last:
+            break
+
+
+def window(faces: Sequence[NDArray[np.float64]], shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns of a frame that hold faces with landmarks (5, 2) and all that an edit of them can reach."""
+    boxes = np.stack([box_of(points) for points in faces])
+    reach = 1.2 * (boxes[:, 3] - boxes[:, 1])[:, None] + 8
+    left, top = np.floor((boxes[:, :2] - reach).min(axis=0)).clip(0).astype(int)
+    right, bottom = np.ceil((boxes[:, 2:] + reach).max(axis=0)).astype(int)
+    right, bottom = min(max(int(right), left + 16), shape[1]), min(max(int(bottom), top + 16), shape[0])
+    return slice(min(int(top), bottom - 16), bottom), slice(min(int(left), right - 16), right)
+
+
+def refuse_what_clips_cannot(pipeline: Pipeline) -> None:
+    """Options that speak of one photo, and methods that make each frame by itself.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    from bauta.cloaks.base import Follows
+
+    settings, selection = pipeline.settings, pipeline.settings.selection
+    for option, given in (
+        ("--box", selection.boxes), ("--face", selection.faces), ("--largest", selection.largest),
+        ("--unlinkable", settings.unlinkable), ("--budget", settings.budget is not None),
+        ("--erasable", settings.erasable is not None),
+    ):  # fmt: skip
+        if given:
+            raise UsageError(
+                f"{option} is for photos, and a clip is among what is to be protected.",
+                hint="Leave it out, or protect clips in a run of their own; --only and --keep choose people.",
+            )
+    if "surrogates" in pipeline.cloak.needs and not isinstance(pipeline.cloak, Follows):
+        raise UsageError(
+            f"{settings.method} makes each picture by itself, and a clip of such pictures would flicker.",
+            hint="Leave --method out, or choose p3-mask, blur or pixelate.",
+        )
+
+
+def choose(pipeline: Pipeline, people: Sequence[Person], name: str) -> None:
+    """Decide what is done to each face: as in photos, by what most of its stills show.
+
+    Raises:
+        NoFaceFound: when none is selected and the others are to be left as they are.
+    """
+    settings, selection = pipeline.settings, pipeline.settings.selection
+    for person in people:
+        chosen = True
+        if selection.only or selection.keep:
+            paths = selection.only or selection.keep
+            seen = [bool(pipeline._matches(still.photo, still.faces, paths)[0]) for still in person.stills]
+            # Either way rather protected than not: somebody to protect in any still, to leave alone in most.
+            chosen = any(seen) if selection.only else sum(seen) * 2 <= len(seen)
+        if chosen and pipeline.people.known:
+            votes = Counter(int(pipeline.people.owners(still.photo, still.faces)[0]) for still in person.stills)
+            votes.pop(-1, None)
+            chosen = bool(votes)
+            person.owner = votes.most_common(1)[0][0] if votes else 0
+        if not chosen:
+            person.treatment = "left" if settings.others == "leave" else settings.others
+            person.cause = None if settings.others == "leave" else "not-chosen"
+    if all(person.treatment == "left" for person in people):
+        raise NoFaceFound(
+            f"None of the {len(people)} faces in {name} is selected, or of the person that the mask was fitted to.",
+            hint="Check the photos that select people, or leave out --only and --keep to protect every face.",
+        )

@@ -1,0 +1,272 @@
+"""Did it work? Judges look at frames of the clip as it was written, and as a messenger sends it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bauta.clips.clip import Clip
+from bauta.clips.writing import as_floats
+from bauta.cloaking.clip_faces import Followed, eight_bits, window
+from bauta.cloaking.pipeline import Pipeline
+from bauta.errors import OutputError
+from bauta.faces.alignment import extract_crops
+from bauta.faces.detection import detect_faces
+from bauta.faces.faces import overlaps
+from bauta.faces.tracking import box_of
+from bauta.judging.findings import MESSENGER, ORIGINAL, Finding, Verdict, decide
+from bauta.progress import Steps
+
+FloatArray = NDArray[np.float32]
+
+MOST_FRAMES = 150
+"""Frames of a clip that judges look at; of a longer one, evenly spread ones."""
+MESSENGER_SIDE, MESSENGER_CRF, MESSENGER_RATE = 848, "28", 1_200_000
+"""How messengers code clips, about: long side in pixels, quality of H.264, and most bits a second."""
+_SURE = 0.6  # score from which on a face that was not followed is one that was missed
+
+
+@dataclass
+class Seen:
+    """What judges say of one face.
+
+    Attributes:
+        frames: Numbers of the frames that were looked at.
+        best: By judge and condition, the frame nearest to the person: its number and cosine.
+        mean: By judge and condition, the mean cosine.
+        cosines: By judge and condition, of every frame that was looked at.
+        findings: What follows.
+        pictures: By number of the frame, what the clip shows there.
+    """
+
+    frames: list[int] = field(default_factory=list)
+    best: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
+    mean: dict[tuple[str, str], float] = field(default_factory=dict)
+    cosines: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    elsewhere: list[int] = field(default_factory=list)
+    pictures: dict[int, FloatArray] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of this face."""
+        return decide(self.findings)
+
+
+def judge_clip(
+    pipeline: Pipeline, followed: Followed, saved: Clip, asked: Callable[[float], bool], progress: Steps
+) -> list[Seen]:
+    """What judges say of each face that was masked or covered; the last one is of faces that were not followed.
+
+    Every frame that is looked at is compared with the stills of the original, and with references if there are any; the
+    nearest counts. Looks fall between those by which faces were followed, so that what those missed can be seen.
+
+    Args:
+        pipeline: With the judges.
+        followed: The faces of the original.
+        saved: The clip as written.
+        asked: Whether a second of the clip was to be protected.
+        progress: Called with (looks done, looks there are).
+    """
+    people = followed.people
+    known = {
+        member.name: [
+            np.concatenate(
+                [extract_crops(still.pixels, still.landmarks, member.judge.card.template) for still in person.stills]
+            )
+            for person in people
+        ]
+        for member in pipeline.judges
+    }
+    templates = {
+        member.name: [
+            np.concatenate(
+                [
+                    member.judge.embed(crops),
+                    *(one.embeddings[member.name][None] for one in pipeline.references),
+                ]
+            )
+            for crops in known[member.name]
+        ]
+        for member in pipeline.judges
+    }
+    del known
+    seen = [Seen() for _ in range(len(people) + 1)]
+    looks = _looks(followed, asked)
+    cosines: dict[tuple[int, str, str], list[tuple[int, float]]] = {}
+    stills = {still.number for person in people for still in person.stills}
+
+    def look(number: int, pixels: FloatArray, condition: str) -> None:
+        scale = pixels.shape[1] / saved.width
+        found = detect_faces(pixels) if condition == "saved" else None
+        places: dict[int, FloatArray] = {}
+        for at, person in enumerate(people):
+            there = person.track.at(number)
+            if there is not None:
+                places[at] = ((there + 0.5) * scale - 0.5).astype(np.float32)
+        if found is not None:
+            for face in range(len(found)):
+                shares = {
+                    at: float(overlaps(found.boxes[face : face + 1], box_of(points).astype(np.float32))[0])
+                    for at, points in places.items()
+                }
+                at = max(shares, key=lambda one: shares[one], default=-1)
+                if at >= 0 and shares[at] > 0.25:
+                    places[at] = found.landmarks[face]
+                elif found.scores[face] >= _SURE:
+                    seen[-1].elsewhere.append(number)
+        for at, points in places.items():
+            if people[at].treatment == "left":
+                continue
+            for member in pipeline.judges:
+                crop = extract_crops(pixels, points[None], member.judge.card.template)
+                near = float((member.judge.embed(crop) @ templates[member.name][at].T).max())
+                cosines.setdefault((at, member.name, condition), []).append((number, near))
+
+    total = 2 * len(looks)
+    done = 0
+    for frame in saved:
+        if frame.number in stills:
+            for at, person in enumerate(people):
+                still = next((one for one in person.stills if one.number == frame.number), None)
+                points = person.track.at(frame.number)
+                if still is not None and points is not None:
+                    seen[at].pictures[frame.number] = as_floats(frame.pixels[window([points], frame.pixels.shape)])
+        if frame.number in looks:
+            look(frame.number, as_floats(frame.pixels), "saved")
+            done += 1
+            progress(done, total)
+    for number, pixels in _through_messenger(saved, looks):
+        look(number, as_floats(pixels), MESSENGER)
+        done += 1
+        progress(done, total)
+    for (at, name, condition), values in cosines.items():
+        seen[at].best[name, condition] = max(values, key=lambda one: one[1])
+        seen[at].cosines[name, condition] = [cosine for _, cosine in values]
+        seen[at].mean[name, condition] = float(np.mean([cosine for _, cosine in values]))
+        seen[at].frames = sorted({*seen[at].frames, *(number for number, _ in values)})
+    for at, person in enumerate(people):
+        if person.treatment != "left":
+            seen[at].findings = _found(pipeline, seen[at], at + 1)
+    seen[-1].elsewhere = sorted(set(seen[-1].elsewhere))
+    seen[-1].findings = [Finding("unprotected-face-elsewhere")] if seen[-1].elsewhere else []
+    return seen
+
+
+def _looks(followed: Followed, asked: Callable[[float], bool]) -> set[int]:
+    """Numbers of the frames that judges look at: between two looks of the tracker, and where faces begin and end."""
+    every = followed.every
+    wanted = {
+        number
+        for number in range(len(followed.times))
+        if number % every == every // 2 and asked(followed.times[number])
+    }
+    step = -(-len(wanted) // MOST_FRAMES) if wanted else 1
+    wanted = set(sorted(wanted)[::step])
+    for person in followed.people:
+        ends = {person.track.first, person.track.last, person.stills[len(person.stills) // 2].number}
+        wanted |= {number for number in ends if asked(followed.times[number])}
+    return wanted
+
+
+def _found(pipeline: Pipeline, seen: Seen, face: int) -> list[Finding]:
+    fmr, findings = pipeline.settings.fmr, []
+    in_file: set[str] = set()
+    for member in pipeline.judges:
+        limit = member.thresholds.get(fmr)
+        for condition in ("saved", MESSENGER):
+            best = seen.best.get((member.name, condition))
+            if limit is None or best is None or best[1] < limit.cosine or member.name in in_file:
+                continue
+            if condition == "saved":
+                in_file.add(member.name)
+            findings.append(
+                Finding(
+                    "match" if condition == "saved" else "match-under-condition",
+                    face=face,
+                    judge=member.name,
+                    against=ORIGINAL,
+                    condition=condition,
+                    cosine=best[1],
+                    limit=limit.cosine,
+                    fmr=fmr,
+                    margin=limit.cosine - best[1],
+                    matches_at=member.matches_at(best[1]),
+                )
+            )
+    if not any(member.thresholds and not member.attacked for member in pipeline.judges):
+        findings.append(Finding("no-independent-judge", face=face))
+    return findings
+
+
+def _through_messenger(saved: Clip, looks: set[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Frames of the clip once a messenger has coded it anew, small and with few bits."""
+    import av
+
+    scale = min(1.0, MESSENGER_SIDE / max(saved.width, saved.height))
+    width, height = (max(2, 2 * round(side * scale / 2)) for side in (saved.width, saved.height))
+    with tempfile.TemporaryDirectory(prefix="bauta-") as folder:
+        path = Path(folder) / "sent.mkv"
+        try:
+            with av.open(str(path), "w") as sink:
+                stream = sink.add_stream("libx264", rate=Fraction(saved.rate).limit_denominator(1001))
+                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                stream.codec_context.options = {
+                    "crf": MESSENGER_CRF, "preset": "veryfast",
+                    "maxrate": str(MESSENGER_RATE), "bufsize": str(2 * MESSENGER_RATE),
+                }  # fmt: skip
+                for frame in saved:
+                    picture = av.VideoFrame.from_ndarray(eight_bits(frame.pixels), format="rgb24")
+                    picture = picture.reformat(width=width, height=height, format="yuv420p", interpolation="AREA")
+                    picture.pts = frame.number
+                    picture.time_base = 1 / Fraction(saved.rate).limit_denominator(1001)
+                    for packet in stream.encode(picture):
+                        sink.mux(packet)
+                for packet in stream.encode(None):
+                    sink.mux(packet)
+        except (av.error.FFmpegError, OSError) as error:
+            raise OutputError(
+                f"The clip could not be coded as messengers do: {error}.",
+                hint="Check the space left for temporary files.",
+            ) from error
+        with av.open(str(path)) as container:
+            for number, native in enumerate(container.decode(video=0)):
+                if number in looks:
+                    yield number, np.asarray(native.to_ndarray(format="rgb24"), dtype=np.uint8)
+
+
+def messenger_words() -> str:
+    """How a messenger codes clips, for reports."""
+    return f"H.264 at {MESSENGER_SIDE} pixels, quality {MESSENGER_CRF}, {MESSENGER_RATE / 1e6:g} Mbit/s at most"
+
+
+def times(numbers: Sequence[int], seconds: Sequence[float], apart: float = 0.5) -> list[str]:
+    """Frames as spans of time, in words.
+
+    >>> times([0, 1, 2, 3, 70], [at / 25 for at in range(100)])
+    ['0:00.0-0:00.1', '0:02.8']
+    """
+    spans: list[list[float]] = []
+    for number in sorted(numbers):
+        at = seconds[number]
+        if spans and at - spans[-1][1] <= apart:
+            spans[-1][1] = at
+        else:
+            spans.append([at, at])
+    return [clock(first) if clock(first) == clock(last) else f"{clock(first)}-{clock(last)}" for first, last in spans]
+
+
+def clock(seconds: float) -> str:
+    """A time in a clip.
+
+    >>> clock(83.25)
+    '1:23.2'
+    """
+    tenths = int(10 * seconds)
+    return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"

@@ -1,0 +1,184 @@
+"""Clips are written back as they were: times, sound, colours, orientation, size; and what cannot be is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from bauta.clips import clip as clips
+from bauta.clips.clip import native_frame, read_clip
+from bauta.clips.writing import write_clip as write_again
+from bauta.errors import MissingExtra, OutputError, PhotoTooLarge, UnreadablePhoto, UnsupportedPhoto
+from bauta.photo import MetadataPolicy
+from clip_builders import ground, moving, packets, write_clip
+
+FACE = ground((112, 112), 5)
+TAGS = {"location": "+48.1+011.5/", "artist": "Anna Amsel", "creation_time": "2024-01-01T00:00:00Z"}
+KINDS: dict[str, dict[str, Any]] = {
+    "a.mp4": {"sound": "aac"},
+    "uneven.mp4": {"uneven": True, "sound": "aac"},
+    "turned.mov": {"rotation": 90},
+    "turned-back.mov": {"rotation": -90},
+    "a.webm": {"codec": "libvpx-vp9", "sound": "libopus"},
+    "a.mkv": {"codec": "libvpx"},
+    "hevc.mp4": {"codec": "libx265"},
+    "ten.mp4": {"codec": "libx265", "pixel_format": "yuv420p10le"},
+    "a.avi": {"codec": "mpeg4"},
+}
+
+
+def same(frame: clips.Frame) -> np.ndarray:
+    return frame.pixels
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_not_a_picture_stays(tmp_path: Path, name: str) -> None:
+    source = write_clip(tmp_path / name, moving(FACE, 12), tags=TAGS, **KINDS[name])
+    clip = read_clip(source)
+    target = tmp_path / f"out-{name}"
+    write_again(clip, target, same)
+    again = read_clip(target)
+    for what in ("container", "codec", "width", "height", "rotation", "frames", "bits"):
+        assert getattr(again, what) == getattr(clip, what), what
+    for before, after in zip(clip, again, strict=True):
+        assert after.seconds == pytest.approx(before.seconds, abs=2e-3)
+        assert before.native.format.name == after.native.format.name
+        tags = ("colorspace", "color_primaries", "color_trc", "color_range")
+        assert [getattr(before.native, tag) for tag in tags] == [getattr(after.native, tag) for tag in tags]
+        whole = np.iinfo(before.pixels.dtype).max
+        assert np.abs(before.pixels.astype(float) - after.pixels).mean() < 0.02 * whole
+    if "sound" in KINDS[name]:
+        assert packets(target, "audio") == packets(source, "audio")
+    assert target.stat().st_size < 1.5 * source.stat().st_size + 4096
+    with av.open(str(target)) as written:
+        text = repr({**written.metadata, **written.streams.video[0].metadata})
+    assert "Anna" not in text
+    assert "48.1" not in text
+
+
+def test_a_turned_clip_is_shown_upright(tmp_path: Path) -> None:
+    frames = moving(FACE, 3)
+    upright = next(iter(read_clip(write_clip(tmp_path / "a.mov", frames, rotation=90))))
+    assert upright.pixels.shape == (320, 240, 3)
+    assert np.abs(np.rot90(frames[0]).astype(float) - upright.pixels).mean() < 12
+
+
+@pytest.mark.parametrize(("policy", "left"), [("keep", True), ("private", False), ("strip", False)])
+def test_tags_by_policy(tmp_path: Path, policy: str, left: bool) -> None:
+    clip = read_clip(write_clip(tmp_path / "a.mp4", moving(FACE, 3), tags=TAGS))
+    removed = write_again(clip, tmp_path / "b.mp4", same, metadata=MetadataPolicy(policy))
+    content = (tmp_path / "b.mp4").read_bytes()
+    assert (b"Anna" in content) is left
+    with av.open(str(tmp_path / "b.mp4")) as written:
+        assert ("location" in written.metadata) is left
+        assert ("creation_time" in written.metadata) is (policy != "strip")
+    assert ("positions and places" in removed) is not left
+
+
+def test_chapters_go_unless_they_are_kept(tmp_path: Path) -> None:
+    clip = read_clip(write_clip(tmp_path / "a.mkv", moving(FACE, 12), chapter="Anna arrives"))
+    assert write_again(clip, tmp_path / "b.mkv", same)["chapters"] == 1
+    assert b"Anna" not in (tmp_path / "b.mkv").read_bytes()
+    write_again(clip, tmp_path / "c.mkv", same, metadata=MetadataPolicy.KEEP)
+    assert b"Anna" in (tmp_path / "c.mkv").read_bytes()
+
+
+def test_what_is_not_changed_keeps_its_samples(tmp_path: Path) -> None:
+    clip = read_clip(write_clip(tmp_path / "a.mov", moving(FACE, 2), rotation=90))
+    frame = next(iter(clip))
+    changed = frame.pixels.copy()
+    changed[40:80, 40:80] = 255 - changed[40:80, 40:80]
+    before = frame.native.to_ndarray()
+    assert (native_frame(frame, frame.pixels.copy(), clip.rotation, "yuv420p").to_ndarray() == before).all()
+    after = native_frame(frame, changed, clip.rotation, "yuv420p").to_ndarray()
+    luma = np.rot90((after != before)[: frame.native.height])
+    assert luma[40:80, 40:80].mean() > 0.9
+    luma[36:84, 36:84] = False
+    assert not luma.any()
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    whole = write_clip(tmp_path / "a.mp4", moving(FACE, 30), sound="aac")
+    content = whole.read_bytes()
+    (tmp_path / "half.mp4").write_bytes(content[: len(content) // 2])
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("no clip at all" * 100)
+    for name, words in {
+        "half.mp4": "cut off", "empty.mp4": "empty", "text.mp4": "no clip", "gone.mp4": "does not exist",
+    }.items():  # fmt: skip
+        with pytest.raises(UnreadablePhoto, match=words) as error:
+            read_clip(tmp_path / name)
+        assert error.value.hint
+
+
+def test_a_clip_that_ends_too_early_is_refused(tmp_path: Path) -> None:
+    whole = write_clip(tmp_path / "a.mp4", moving(FACE, 30))
+    write_again(read_clip(whole), tmp_path / "fast.mp4", same)  # which says at its beginning how long it is
+    content = (tmp_path / "fast.mp4").read_bytes()
+    (tmp_path / "half.mp4").write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(UnreadablePhoto, match="frames"):
+        list(read_clip(tmp_path / "half.mp4"))
+
+
+def test_sound_alone_is_nothing_to_protect(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as sink:
+        stream = sink.add_stream("aac", rate=48000)
+        stream.layout = "mono"
+        piece = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        piece.rate = 48000
+        for packet in [*stream.encode(piece), *stream.encode(None)]:
+            sink.mux(packet)
+    with pytest.raises(UnreadablePhoto, match="no pictures that move"):
+        read_clip(tmp_path / "a.mp4")
+
+
+def test_what_would_be_another_clip_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hdr = write_clip(tmp_path / "hdr.mp4", moving(FACE, 2), "libx265", pixel_format="yuv420p10le", transfer=16)
+    with pytest.raises(UnsupportedPhoto, match=r"HDR \(PQ\)"):
+        read_clip(hdr)
+    rare = write_clip(tmp_path / "rare.mkv", moving(FACE, 2), "ffv1")
+    with pytest.raises(UnsupportedPhoto, match="ffv1, which is not written"):
+        read_clip(rare)
+    plain = write_clip(tmp_path / "a.mp4", moving(FACE, 2))
+    shutil.copyfile(plain, tmp_path / "a.flv")
+    with pytest.raises(UnsupportedPhoto, match="Convert it to MP4"):
+        read_clip(tmp_path / "a.flv")
+    monkeypatch.setitem(clips.ENCODERS, "h264", "no-such-encoder")
+    with pytest.raises(UnsupportedPhoto, match="no no-such-encoder to write") as error:
+        read_clip(plain)
+    assert "pip install" in error.value.hint
+    monkeypatch.setattr(clips, "_LARGEST", 100)
+    monkeypatch.setitem(clips.ENCODERS, "h264", "libx264")
+    with pytest.raises(PhotoTooLarge):
+        read_clip(plain)
+
+
+def test_a_transparent_clip_is_refused(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mov"), "w") as sink:
+        stream = sink.add_stream("png", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "rgba"
+        for packet in stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 4), np.uint8), format="rgba")):
+            sink.mux(packet)
+        for packet in stream.encode(None):
+            sink.mux(packet)
+    with pytest.raises(UnsupportedPhoto):
+        read_clip(tmp_path / "a.mov")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    clip = read_clip(write_clip(tmp_path / "a.mkv", moving(FACE, 20)))
+    with pytest.raises(OutputError, match="No space left") as error:
+        write_again(clip, Path("/dev/full"), same)
+    assert "space" in error.value.hint
+
+
+def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    with pytest.raises(MissingExtra, match=r"bauta\[video\]"):
+        read_clip(tmp_path / "a.mp4")
