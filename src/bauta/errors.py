@@ -35,7 +35,7 @@
     │   └── TooMany                  gallery.too-many                  so many that a stranger would be taken for one
     └── PeerError                10  peer                              the other side of an encrypted match went wrong
         └── PeerRefused              peer.refused                      it refused, and said why
-            └── ServiceRefused       peer.refused.service              a face service did, over HTTP
+            └── ServiceRefused       peer.service                      a face service did, over HTTP
 
 Codes stay as they are once released: programs may rely on them, and ``photo.`` begins every kind of `PhotoError`.
 Messages may be reworded at any time. Exit codes 7 and 8 are verdicts of `bauta.judging.findings`, not errors.
@@ -277,7 +277,7 @@ class ServiceRefused(PeerRefused):
         kind: The service's own code, as ``gallery.unknown-subject``.
     """
 
-    code = "peer.refused.service"
+    code = "peer.service"
 
     def __init__(self, message: str, *, hint: str = "", status: int = 0, kind: str = "") -> None:
         super().__init__(message, hint=hint)
