@@ -20,12 +20,12 @@ import uvicorn
 from fastapi.routing import APIRoute
 from PIL import Image
 
-from bauta.errors import UsageError
+from bauta.errors import ServiceRefused, UsageError
 from bauta.gallery import tables
 from bauta.gallery.service import FaceService
 from bauta.server.access import SCOPES, ServerLimits, make_key, remove_key
 from bauta.server.app import make_app
-from bauta.server.client import Client, ServiceRefused
+from bauta.server.client import Client
 from bauta.server.serve import listen
 from store_builders import new_service, photo
 

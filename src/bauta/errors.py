@@ -35,6 +35,7 @@
     │   └── TooMany                  gallery.too-many                  so many that a stranger would be taken for one
     └── PeerError                10  peer                              the other side of an encrypted match went wrong
         └── PeerRefused              peer.refused                      it refused, and said why
+            └── ServiceRefused       peer.service                      a face service did, over HTTP
 
 Codes stay as they are once released: programs may rely on them, and ``photo.`` begins every kind of `PhotoError`.
 Messages may be reworded at any time. Exit codes 7 and 8 are verdicts of `bauta.judging.findings`, not errors.
@@ -264,6 +265,23 @@ class PeerRefused(PeerError):
     """The other side refused, and said why."""
 
     code = "peer.refused"
+
+
+class ServiceRefused(PeerRefused):
+    """A face service refused, over HTTP.
+
+    Args:
+        message: What is wrong.
+        hint: What to do next.
+        status: HTTP's.
+        kind: The service's own code, as ``gallery.unknown-subject``.
+    """
+
+    code = "peer.service"
+
+    def __init__(self, message: str, *, hint: str = "", status: int = 0, kind: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status, self.kind = status, kind
 
 
 EXTRAS = {

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, get_args
 from sqlalchemy import select
 
 from bauta.encrypted.budget import Budget
-from bauta.errors import BautaError, PeerError, UsageError
+from bauta.errors import PeerError, UsageError
 from bauta.gallery import tables
 from bauta.gallery.store import Store, require_names
 from bauta.gallery.writer import DAY, key_digest
@@ -41,14 +41,12 @@ class ServerLimits(Settings):
     seconds: Annotated[int, Range(at=1, to=600)] = 30
 
 
-class Refused(BautaError):
-    """A request that is not let through; `status` is HTTP's."""
-
-    code = "refused"
+class Refused(Exception):
+    """A request that is not let through; `status` is HTTP's, and it never leaves the server as an exception."""
 
     def __init__(self, status: int, code: str, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.status, self.kind = status, code
+        super().__init__(message)
+        self.status, self.code, self.message, self.hint = status, code, message, hint
 
 
 @dataclass(frozen=True)

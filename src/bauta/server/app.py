@@ -191,7 +191,7 @@ def _answer_failures(app: FastAPI) -> None:
 
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> Response:
-        return failure(error.status, error.kind, error.message, error.hint)
+        return failure(error.status, error.code, error.message, error.hint)
 
     @app.exception_handler(BautaError)
     async def ours(_: Request, error: BautaError) -> Response:

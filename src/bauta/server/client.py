@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import httpx
 
-from bauta.errors import PeerError, PeerRefused
+from bauta.errors import PeerError, PeerRefused, ServiceRefused
 
 _MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp"}
 
@@ -50,21 +50,6 @@ class SearchAnswer:
     subject: str | None
     fpir: float | None
     records: int
-
-
-class ServiceRefused(PeerRefused):
-    """The service said no.
-
-    Args:
-        status: HTTP's.
-        kind: The service's code, as ``gallery.unknown-subject``.
-        message: What is wrong.
-        hint: What to do.
-    """
-
-    def __init__(self, status: int, kind: str, message: str, hint: str) -> None:
-        super().__init__(message, hint=hint)
-        self.status, self.kind = status, kind
 
 
 class Client:
@@ -158,4 +143,4 @@ class Client:
         if answer.is_success:
             return found
         said = found["error"]
-        raise ServiceRefused(answer.status_code, said["code"], said["message"], said["hint"])
+        raise ServiceRefused(said["message"], hint=said["hint"], status=answer.status_code, kind=said["code"])
