@@ -25,7 +25,7 @@ from PIL import Image
 
 from bauta.benchmark.engine.cards import code
 from bauta.cloaking.apply import apply
-from bauta.cloaking.erasing import erase, with_erasable
+from bauta.cloaking.erasing import erasable, erase
 from bauta.cloaks.base import Work, load_cloak
 from bauta.errors import WrongKey
 from bauta.faces.alignment import extract_crops
@@ -33,7 +33,7 @@ from bauta.faces.detection import detect_faces
 from bauta.faces.faces import Faces
 from bauta.keys import DeploymentKey
 from bauta.photo import Photo, read_photo
-from bauta.photo.attachment import attach, attached
+from bauta.photo.attachment import attached
 from bauta.recognizers import Judge, find_card, load_judge, load_surrogate, threshold
 from bauta.recognizers.ensemble import Ensemble
 
@@ -103,7 +103,7 @@ def main() -> None:
             work = Work.seeded(0, ensemble, thresholds=limits)
             masked = apply(cloak, original, place, work).photo
             plain = masked.encode()
-            file = read_photo(attach(plain, with_erasable([], original, masked, key)))
+            _, file = erasable(plain, original, masked, key)
             restored = erase(file, key)
             views: dict[str, Callable[[], Photo]] = {
                 "unprotected": lambda original=original: original,

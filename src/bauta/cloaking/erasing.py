@@ -12,15 +12,14 @@ covered regions are and how detailed, which the photo shows as well, and no more
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 
 import numpy as np
 
 from bauta.errors import BautaError, OutputError, UsageError, WrongKey
 from bauta.keys import DeploymentKey
 from bauta.learning.sealing import seal, unseal
-from bauta.photo import Photo
-from bauta.photo.attachment import REGIONS, Section, attached
+from bauta.photo import Photo, read_photo
+from bauta.photo.attachment import REGIONS, attach, attached
 from bauta.photo.regions import Region, changed_regions, coded_region, overview, shape_of, with_region
 
 VERSION = 1
@@ -109,31 +108,24 @@ def _put_back(photo: Photo, content: bytes, name: str) -> Photo:
     return photo
 
 
-def with_erasable(content: Sequence[Section], original: Photo, masked: Photo, key: DeploymentKey) -> list[Section]:
-    """Sections with one more, which takes everything off again; and those that the original carried before.
+def erasable(content: bytes, original: Photo, masked: Photo, key: DeploymentKey) -> tuple[bytes, Photo]:
+    """A file with one more section, which takes everything off again; and the photo as read from it.
+
+    Sections that the original carried before stay. The masks are taken off once, to make sure that they come off.
 
     Args:
-        content: The sections that the file has by now.
-        original: Before.
-        masked: After, not yet encoded.
-        key: Of the owner.
-    """
-    earlier = [section for section in attached(original.content) if section[0] == REGIONS]
-    return [*content, *earlier, (REGIONS, sealed_regions(original, masked, key))]
-
-
-def require_erasable(original: Photo, masked: Photo, saved: Photo, key: DeploymentKey) -> None:
-    """Take what was put on last off a file that was just made, and make sure that nothing is left of them.
-
-    Args:
+        content: Of the file, with the sections that it has by now.
         original: Before.
         masked: After, before it was encoded.
-        saved: As read from the file.
         key: Of the owner.
 
     Raises:
         OutputError: when the original does not come back.
     """
+    earlier = [section for section in attached(original.content) if section[0] == REGIONS]
+    sections = [*attached(content), *earlier, (REGIONS, sealed_regions(original, masked, key))]
+    content = attach(content, sections)
+    saved = read_photo(content)
     try:
         _, sealed = attached(saved.content)[-1]
         restored = _put_back(saved, unseal(sealed, key), "The photo")
@@ -144,6 +136,7 @@ def require_erasable(original: Photo, masked: Photo, saved: Photo, key: Deployme
         apart = float(np.square((one - other) / original._raster.maximum).mean())
         if apart > (10 ** (-_LIKE_BEFORE / 10) if original.format == "JPEG" else 0):
             raise OutputError("The masks do not come off again as they were put on.", hint=_REPORT)
+    return content, saved
 
 
 _REPORT = "Nothing was written. Please report the photo's format and size as a bug, and leave --erasable out."

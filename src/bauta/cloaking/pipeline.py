@@ -36,10 +36,9 @@ from bauta.judging.verification import (
     refuse_another_photo,
     verify_faces,
 )
-from bauta.keys import DeploymentKey
 from bauta.learning.fitted import Fitted
 from bauta.photo import Photo, read_photo
-from bauta.photo.attachment import FORMATS, attach, attached
+from bauta.photo.attachment import FORMATS, attach
 from bauta.progress import Clock, Progress, silent, steps_of
 from bauta.rates import SELECTION_FMR
 from bauta.recognizers.calibration import calibrated
@@ -114,8 +113,11 @@ class Pipeline:
         """
         clock = Clock()
         photo = photo.cleared()
-        if self.settings.erasable:
-            _require_place(photo)
+        if self.settings.erasable and photo.format not in FORMATS:
+            raise UsageError(
+                f"{_name(photo)} is a {photo.format} file, which has no place for what is sealed.",
+                hint="Save it as JPEG, PNG or WebP first, or leave --erasable out.",
+            )
         progress("looking for faces", 0, 1)
         chosen = self.select(photo, found)
         faces = chosen.faces
@@ -212,20 +214,10 @@ class Pipeline:
         rest = [number for number in making.treated if number not in changed]
         making.judged(self._answers(making.photo, saved, making.faces, rest, progress))
         clock.lap("verification")
-        return self._sealed(making, content, settings.erasable) if settings.erasable else (content, saved)
+        if settings.erasable:
+            from bauta.cloaking.erasing import erasable
 
-    def _sealed(self, making: Making, content: bytes, key: DeploymentKey) -> tuple[bytes, Photo]:
-        """The file with what its owner takes every mask off with, and the photo as read from it.
-
-        Raises:
-            OutputError: when they do not come off.
-        """
-        from bauta.cloaking.erasing import require_erasable, with_erasable
-
-        masked = making.product()
-        content = attach(content, with_erasable(attached(content), making.photo, masked, key))
-        saved = read_photo(content)
-        require_erasable(making.photo, masked, saved, key)
+            content, saved = erasable(content, making.photo, making.product(), settings.erasable)
         return content, saved
 
     def _result(self, making: Making, number: int) -> FaceResult:
@@ -502,14 +494,6 @@ class Pipeline:
 def _numbers(asked: Iterable[int], treated: Collection[int]) -> NDArray[np.int64]:
     """Which of the faces asked for were not treated."""
     return np.array(sorted(set(asked) - set(treated)), dtype=np.int64)
-
-
-def _require_place(photo: Photo) -> None:
-    if photo.format not in FORMATS:
-        raise UsageError(
-            f"{_name(photo)} is a {photo.format} file, which has no place for what is sealed.",
-            hint="Save it as JPEG, PNG or WebP first, or leave --erasable out.",
-        )
 
 
 def _name(photo: Photo) -> str:
