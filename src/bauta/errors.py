@@ -34,8 +34,8 @@
     │   ├── OtherRequest             gallery.other-request             an idempotency key that was used for another
     │   └── TooMany                  gallery.too-many                  so many that a stranger would be taken for one
     └── PeerError                10  peer                              the other side of an encrypted match went wrong
-        └── PeerRefused              peer.refused                      it refused, and said why
-            └── ServiceRefused       peer.service                      a face service did, over HTTP
+        ├── PeerRefused              peer.refused                      it refused, and said why
+        └── ServiceRefused           peer.service                      a face service refused, over HTTP
 
 Codes stay as they are once released: programs may rely on them, and ``photo.`` begins every kind of `PhotoError`.
 Messages may be reworded at any time. Exit codes 7 and 8 are verdicts of `bauta.judging.findings`, not errors.
@@ -267,7 +267,7 @@ class PeerRefused(PeerError):
     code = "peer.refused"
 
 
-class ServiceRefused(PeerRefused):
+class ServiceRefused(PeerError):
     """A face service refused, over HTTP.
 
     Args:

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import httpx
 
-from bauta.errors import PeerError, PeerRefused, ServiceRefused
+from bauta.errors import PeerError, ServiceRefused
 
 _MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp"}
 
@@ -86,7 +86,7 @@ class Client:
         asked: dict[str, Any] = {"params": {"known": known}, "headers": headers, "photo": photo}
         try:
             found = self._ask("POST", f"/v1/subjects/{subject}/records", **asked)
-        except PeerRefused:
+        except ServiceRefused:
             raise
         except PeerError:
             found = self._ask("POST", f"/v1/subjects/{subject}/records", **asked)
