@@ -147,6 +147,7 @@ FINE = {
     ("fit", "seed"): {"int", "none"},
     ("fit", "renew"): {"none"},
     ("*", "opens"): {"none"},
+    ("*", "erasable"): {"none"},
     ("protect", "faces"): {"none"},
     ("*", "options"): {"none"},
     ("*", "largest"): {"bool"},

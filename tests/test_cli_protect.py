@@ -331,8 +331,8 @@ class TestMessages:
             (2, ("templates", "fit", ".", "--recognizer", "x", "-o", "y", "--method", "tip-im"), "changes photos"),
             (2, ("templates", "protect", "x", "--method", "tip-im"), "`bauta templates fit --method NAME`"),
             (2, ("protect", "a.png", *NEGATIVE, "--set", "amount=much"), "amount is a number from 0, up to 1"),
-            (4, ("protect", "clip.mkv"), "clip.mkv is a film"),
-            (4, ("protect", "clip.mov"), "Save the frame you want as a photo."),
+            (4, ("protect", "clip.mkv"), "clip.mkv cannot be read as a clip"),
+            (4, ("protect", "clip.mov"), "see whether a player opens it."),
             (4, ("protect", "https://example.org/a.png"), "https://example.org/a.png is an address"),
         ],
     )

@@ -120,11 +120,13 @@ class CloakContract:
 
     method: ClassVar[str] = ""
     options: ClassVar[Mapping[str, Any]] = {}
+    writing: ClassVar[Mapping[str, Any]] = {}
+    """Further options, for a message that is to be read again."""
 
-    def cloak(self) -> Cloak[Any]:
+    def cloak(self, **options: Any) -> Cloak[Any]:
         """A new one."""
         made = load_cloak(self.method)
-        return made(made.configured(self.options))
+        return made(made.configured({**self.options, **options}))
 
     def fitted(self, seed: int = 0) -> Fitted:
         """What a cloak that fits learned of a toy person."""
@@ -321,7 +323,7 @@ class CloakContract:
 
     def test_a_message_is_read_again(self) -> None:
         """From the edited view, with the key."""
-        cloak = self.cloak()
+        cloak = self.cloak(**self.writing)
         if not isinstance(cloak, Reads):
             return
         (change,) = edit_pictures(cloak, [_picture(toy_photo(8))], self.work())

@@ -231,7 +231,7 @@ def _unreadable(path: Path, error: Exception) -> UnreadablePhoto:
     if isinstance(error, PermissionError):
         return UnreadablePhoto(f"{path} cannot be opened.", hint="Check its permissions.")
     return UnreadablePhoto(
-        f"{path} is no clip that can be read: it is cut off, damaged, or something else.",
+        f"{path} cannot be read as a clip: it is cut off, damaged, or something else.",
         hint="Copy it anew from where it came, or see whether a player opens it.",
     )
 
