@@ -109,7 +109,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("no clip at all" * 100)
     for name, words in {
-        "half.mp4": "cut off", "empty.mp4": "empty", "text.mp4": "no clip", "gone.mp4": "does not exist",
+        "half.mp4": "cut off", "empty.mp4": "empty", "text.mp4": "cannot be read", "gone.mp4": "does not exist",
     }.items():  # fmt: skip
         with pytest.raises(UnreadablePhoto, match=words) as error:
             read_clip(tmp_path / name)
