@@ -95,6 +95,9 @@ def served(make: Callable[[], Any] | None = Toy, **options: Any) -> Iterator[Run
     with running(make=make, **options) as run:
         thread = threading.Thread(target=serve, args=(run,), daemon=True)
         thread.start()
+        until = time.monotonic() + 60
+        while not run.server.started and thread.is_alive() and time.monotonic() < until:
+            time.sleep(0.01)  # until it listens, a browser is refused
         try:
             yield run
         finally:
