@@ -58,6 +58,8 @@ def write_clip(
         stream = sink.add_stream(codec, rate=RATE)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixel_format
+        if codec == "libx265" and len(frames) < 3:  # for which it makes up times
+            stream.codec_context.options = {"x265-params": "bframes=0:log-level=error"}
         stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
         context = stream.codec_context
         context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, transfer, 1
