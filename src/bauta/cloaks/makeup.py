@@ -11,18 +11,16 @@ let a network paint, and ours is told what makeup is.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from bauta.cloaks.base import Aim, Cloak, Edit, Need, Strength, Work
+from bauta.cloaks.base import Strength
 from bauta.cloaks.makeup_settings import MakeupConfig
+from bauta.cloaks.moving import Moving
 from bauta.registry import register
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from bauta.cloaks.view import FaceView
+    from bauta.cloaks.spatial_objective import Problem
 
 STRENGTHS: dict[Strength, dict[str, Any]] = {
     "low": {"psnr": 40.0},
@@ -32,45 +30,17 @@ STRENGTHS: dict[Strength, dict[str, Any]] = {
 
 
 @register("makeup", kind="cloak")
-class Makeup(Cloak[MakeupConfig]):
-    """The cloak.
+class Makeup(Moving[MakeupConfig]):
+    """The cloak; see `bauta.cloaks.moving.Moving` for its arguments.
 
     >>> from bauta.cloaks.base import Work
     >>> edits = Makeup(MakeupConfig(look="evening")).edit(views, Work.seeded(0, ensemble))  # doctest: +SKIP
-
-    Args:
-        config: Settings.
-        targets: As for `bauta.cloaks.spatial.Spatial`.
     """
 
     Config = MakeupConfig
-    needs: ClassVar[frozenset[Need]] = frozenset({"surrogates"})
-    aims: ClassVar[tuple[Aim, ...]] = ("dodge", "impersonate")
+    strengths = STRENGTHS
 
-    def __init__(self, config: MakeupConfig | None = None, *, targets: Tensor | None = None) -> None:
-        super().__init__(config)
-        self._targets = targets
-
-    def edit(self, views: Sequence[FaceView], work: Work) -> list[Edit]:
-        """Optimise one edit for each view, all in one batch; see `Cloak.edit`.
-
-        Raises:
-            UsageError: when there is no view or no surrogate.
-            NumericalFailure: when a surrogate answers with NaN or infinity.
-        """
+    def _problem(self) -> Callable[..., Problem]:
         from bauta.cloaks.makeup_objective import MadeUp
-        from bauta.cloaks.spatial_objective import optimise
 
-        return optimise(views, self.config, self._targets, work, make=MadeUp)
-
-    @classmethod
-    def at_strength(cls, strength: Strength, chosen: Collection[str] = ()) -> Mapping[str, Any]:
-        """How much of the default mask lies beneath; the look is chosen by itself."""
-        return STRENGTHS[strength]
-
-    @classmethod
-    def escalations(cls, config: MakeupConfig) -> Sequence[MakeupConfig]:
-        """The same bounds, used in full from the beginning, and for twice as long."""
-        if config.margin is None:
-            return ()
-        return (replace(config, margin=None, iterations=2 * config.iterations),)
+        return MadeUp

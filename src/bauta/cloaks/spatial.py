@@ -11,19 +11,17 @@ free flow of single pixels; the spline, its bounds, and the union with lightness
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from bauta.cloaks.base import Aim, Carried, Cloak, Edit, Need, Strength, Work
+from bauta.cloaks.base import Carried, Strength, Work
+from bauta.cloaks.moving import Moving
 from bauta.cloaks.p3_settings import P3MaskConfig
 from bauta.cloaks.spatial_settings import SpatialConfig
 from bauta.errors import UsageError
 from bauta.registry import register
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from bauta.cloaks.view import FaceView
 
 FOLLOWED = 2
@@ -41,36 +39,15 @@ STRENGTHS: dict[Strength, dict[str, Any]] = {
 
 
 @register("spatial", kind="cloak")
-class Spatial(Cloak[SpatialConfig]):
-    """The cloak.
+class Spatial(Moving[SpatialConfig]):
+    """The cloak; see `bauta.cloaks.moving.Moving` for its arguments.
 
     >>> from bauta.cloaks.base import Work
     >>> edits = Spatial(SpatialConfig(iterations=30)).edit(views, Work.seeded(0, ensemble))  # doctest: +SKIP
-
-    Args:
-        config: Settings.
-        targets: (K, 3, 112, 112) faces aligned to the ArcFace template, in [0, 1], for the modes that have some; None
-            takes the shipped composites.
     """
 
     Config = SpatialConfig
-    needs: ClassVar[frozenset[Need]] = frozenset({"surrogates"})
-    aims: ClassVar[tuple[Aim, ...]] = ("dodge", "impersonate")
-
-    def __init__(self, config: SpatialConfig | None = None, *, targets: Tensor | None = None) -> None:
-        super().__init__(config)
-        self._targets = targets
-
-    def edit(self, views: Sequence[FaceView], work: Work) -> list[Edit]:
-        """Optimise one edit for each view, all in one batch; see `Cloak.edit`.
-
-        Raises:
-            UsageError: when there is no view or no surrogate.
-            NumericalFailure: when a surrogate answers with NaN or infinity.
-        """
-        from bauta.cloaks.spatial_objective import optimise
-
-        return optimise(views, self.config, self._targets, work)
+    strengths = STRENGTHS
 
     def follow(self, views: Sequence[FaceView], work: Work) -> Carried:
         """One mask for all views of a face, in the frame of the aligned crop; see `bauta.cloaks.base.Follows`.
@@ -94,15 +71,3 @@ class Spatial(Cloak[SpatialConfig]):
             **{name: getattr(config, name) for name in _SHARED},
         )
         return Following(fitted, fit_spatial(views, fitted, work), 0, {"iterations": config.iterations})
-
-    @classmethod
-    def at_strength(cls, strength: Strength, chosen: Collection[str] = ()) -> Mapping[str, Any]:
-        """How far it moves, and floors of what is seen."""
-        return STRENGTHS[strength]
-
-    @classmethod
-    def escalations(cls, config: SpatialConfig) -> Sequence[SpatialConfig]:
-        """The same bounds, used in full from the beginning, and for twice as long."""
-        if config.margin is None:
-            return ()
-        return (replace(config, margin=None, iterations=2 * config.iterations),)
