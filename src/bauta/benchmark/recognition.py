@@ -214,10 +214,6 @@ class Recognizers(Family):
 
     record = RecognizersCard
 
-    def figures(self, card: Card) -> Card:
-        """None: these cards have no records."""
-        return {}
-
     def tables(self, cards: Sequence[Card]) -> list[Table]:
         """A table of each card, accuracies in percent.
 

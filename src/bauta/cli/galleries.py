@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from bauta.cli.console import clean, show_facts, show_notes, show_table
-from bauta.cli.secrets import AskPassphrase, PassphraseFile, gallery_key
+from bauta.cli.secrets import AskNewPassphrase, AskPassphrase, NewKey, NewPassphraseFile, PassphraseFile, gallery_key
 
 if TYPE_CHECKING:
     from bauta.gallery.enrol import Gallery
@@ -146,17 +146,9 @@ def rotate(
     key: Key = None,
     passphrase_file: PassphraseFile = None,
     ask_passphrase: AskPassphrase = False,
-    new_key: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(metavar="FILE", help="Key that seals it from now on."),
-    ] = None,
-    new_passphrase_file: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(metavar="FILE", help="File with the passphrase from now on."),
-    ] = None,
-    ask_new_passphrase: Annotated[
-        bool, typer.Option("--ask-new-passphrase", help="Ask for the passphrase from now on.")
-    ] = False,
+    new_key: NewKey = None,
+    new_passphrase_file: NewPassphraseFile = None,
+    ask_new_passphrase: AskNewPassphrase = False,
 ) -> None:
     """Seal a gallery with another key, in place. No one has to be enrolled again."""
     from bauta.gallery.files import rotate_gallery

@@ -27,6 +27,16 @@ AskPassphrase = Annotated[
     bool, typer.Option("--ask-passphrase", help="Ask for a passphrase, which is not shown, instead of a key.")
 ]
 
+NewKey = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(metavar="FILE", help="Key that seals it from now on."),
+]
+NewPassphraseFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(metavar="FILE", help="File with the passphrase from now on."),
+]
+AskNewPassphrase = Annotated[bool, typer.Option("--ask-new-passphrase", help="Ask for the passphrase from now on.")]
+
 
 def gallery_key(
     key: Path | None, passphrase_file: Path | None, ask: bool, *, new: bool = False, prefix: str = ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from bauta.cli.console import clean, show_facts, show_note, show_notes, show_table
-from bauta.cli.secrets import AskPassphrase, PassphraseFile, gallery_key
+from bauta.cli.secrets import AskNewPassphrase, AskPassphrase, NewKey, NewPassphraseFile, PassphraseFile, gallery_key
 from bauta.errors import GalleryDamaged, UsageError, missing_extra
 
 if TYPE_CHECKING:
@@ -429,17 +429,9 @@ def rotate(
     key: Key = None,
     passphrase_file: PassphraseFile = None,
     ask_passphrase: AskPassphrase = False,
-    new_key: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(metavar="FILE", help="Key that seals the key store from now on."),
-    ] = None,
-    new_passphrase_file: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(metavar="FILE", help="File with the passphrase from now on."),
-    ] = None,
-    ask_new_passphrase: Annotated[
-        bool, typer.Option("--ask-new-passphrase", help="Ask for the passphrase from now on.")
-    ] = False,
+    new_key: NewKey = None,
+    new_passphrase_file: NewPassphraseFile = None,
+    ask_new_passphrase: AskNewPassphrase = False,
 ) -> None:
     """Seal the key store with another key. Nobody is enrolled again; a service that runs must be started again."""
     old = gallery_key(key, passphrase_file, ask_passphrase)

@@ -33,10 +33,6 @@ class Cancelable(Family):
 
     record = CancelableCard
 
-    def figures(self, card: Card) -> Card:
-        """None: these cards have no records."""
-        return {}
-
     def tables(self, cards: Sequence[Card]) -> list[Table]:
         """Recognition and linkage, and what is computed back.
 

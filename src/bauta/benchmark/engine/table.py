@@ -46,9 +46,9 @@ class Family(ABC):
 
     record: ClassVar[type[CardRecord]]
 
-    @abstractmethod
     def figures(self, card: Card) -> Card:
-        """Those of a card's results that follow from its records."""
+        """Those of a card's results that follow from its records; none where cards have no records."""
+        return {}
 
     @abstractmethod
     def tables(self, cards: Sequence[Card]) -> list[Table]:
