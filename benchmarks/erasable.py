@@ -13,54 +13,26 @@ and compared with the other photo of the person by judges that were not attacked
 from __future__ import annotations
 
 import argparse
-import io
 import json
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
 from bauta.benchmark.engine.cards import code
 from bauta.cloaking.apply import apply
 from bauta.cloaking.erasing import erasable, erase
 from bauta.cloaks.base import Work, load_cloak
 from bauta.errors import WrongKey
-from bauta.faces.alignment import extract_crops
-from bauta.faces.detection import detect_faces
 from bauta.faces.faces import Faces
 from bauta.keys import DeploymentKey
 from bauta.photo import Photo, read_photo
 from bauta.photo.attachment import attached
-from bauta.recognizers import Judge, find_card, load_judge, load_surrogate, threshold
+from bauta.recognizers import find_card, load_judge, load_surrogate, threshold
 from bauta.recognizers.ensemble import Ensemble
-
-SURROGATES = ("chip_resnet", "mobilefacenet")
-JUDGES = ("edgeface_xxs", "mobileface_v2", "espdl_mbf", "mobilenet")
-FMR = 1e-2
-Embedding = NDArray[np.float32]
-
-
-def central(photo: Photo) -> Faces | None:
-    """The face nearest the middle."""
-    faces = detect_faces(photo.pixels)
-    if not len(faces):
-        return None
-    middle = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
-    nearest = np.square(middle - [photo.width / 2, photo.height / 2]).sum(1).argmin()
-    return faces[np.array([nearest])]
-
-
-def seen(photo: Photo, place: Faces, judges: list[Judge]) -> list[Embedding]:
-    return [judge.embed(extract_crops(photo.pixels, place.landmarks, judge.card.template)) for judge in judges]
-
-
-def saved(photo: Photo, form: str, **options: object) -> Photo:
-    stream = io.BytesIO()
-    Image.fromarray((photo.pixels * 255).round().astype(np.uint8)).save(stream, form, **options)
-    return read_photo(stream.getvalue())
+from lfw_pairs import FMR, FOLDER, JUDGES, SURROGATES, Embedding, embedded, genuine_pairs, sent
 
 
 def main() -> None:
@@ -70,8 +42,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=40)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    folder = options.data / "lfw_photos_250"
-    lines = (folder / "genuine_pairs.txt").read_text().split("\n")
+    folder = options.data / FOLDER
     made = load_cloak("spatial")
     cloak = made(made.configured({}, strength="medium"))
     ensemble = Ensemble([load_surrogate(name) for name in SURROGATES])
@@ -83,23 +54,16 @@ def main() -> None:
     exact: dict[str, list[float]] = {}
     opened = 0
     done = 0
-    for line in lines:
-        if done == options.pairs or not line.strip():
-            break
-        name, *numbers = line.split("\t")
-        first, second = (read_photo(folder / name / f"{name}_{int(number):04d}.jpg") for number in numbers)
-        place, reference = central(first), central(second)
-        if place is None or reference is None:
-            continue
+    for first, place, second, reference in islice(genuine_pairs(folder), options.pairs):
         done += 1
-        known = seen(second, reference, judges)
+        known = embedded(second, reference, judges)
 
         def look(photo: Photo, place: Faces = place, known: list[Embedding] = known) -> list[bool]:
-            found = zip(JUDGES, seen(photo, place, judges), known, strict=True)
+            found = zip(JUDGES, embedded(photo, place, judges), known, strict=True)
             return [float((one * two).sum()) >= limits[judge] for judge, one, two in found]
 
         for form, kept in (("JPEG", {"quality": 92}), ("PNG", {})):
-            original = saved(first, form, **kept)
+            original = sent(first, form=form, **kept)
             work = Work.seeded(0, ensemble, thresholds=limits)
             masked = apply(cloak, original, place, work).photo
             plain = masked.encode()
@@ -110,7 +74,7 @@ def main() -> None:
                 "protected": lambda file=file: file,
                 "restored": lambda restored=restored: restored,
                 "restored, saved once more": lambda restored=restored: read_photo(restored.encode()),
-                "saved anew by a network": lambda file=file: saved(file, "JPEG", quality=90),
+                "saved anew by a network": lambda file=file: sent(file, quality=90),
             }
             for name, make in views.items():
                 matched.setdefault(form, {}).setdefault(name, []).append(look(make()))

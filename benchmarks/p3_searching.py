@@ -11,7 +11,6 @@ ten clean photos at an FMR of 1 %. The *wrong mask* is that of the person before
 from __future__ import annotations
 
 import argparse
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +37,7 @@ from bauta.learning.fitted import SECRET, Fitted
 from bauta.photo import Photo, read_photo
 from bauta.recognizers import find_card, load_judge, load_surrogate, threshold
 from bauta.recognizers.ensemble import Ensemble
+from lfw_pairs import sent
 
 KNOWS = "mobilenet"
 MARGIN = 56
@@ -58,14 +58,6 @@ def placed(path: Path) -> Photo:
 def face() -> Faces:
     points = (POINTS + MARGIN) * UPSCALED
     return Faces(np.concatenate([points.min(0), points.max(0)])[None], points[None], np.ones(1, np.float32))
-
-
-def saved(photo: Photo, scale: float, quality: int) -> Photo:
-    image = Image.fromarray((photo.pixels * 255).round().astype(np.uint8))
-    stream = io.BytesIO()
-    size = (round(image.width * scale), round(image.height * scale))
-    image.resize(size, Image.Resampling.BICUBIC).save(stream, "JPEG", quality=quality)
-    return read_photo(stream.getvalue())
 
 
 def scaled(factor: float) -> NDArray[np.float32]:
@@ -123,7 +115,7 @@ def main() -> None:
             matched("clean", photo, 1.0)
             masked = apply(cloak, photo, face(), Work.seeded(0, fitted=(fitted,))).photo
             for way, (scale, quality) in WAYS.items():
-                anew = saved(masked, scale, quality)
+                anew = sent(masked, scale, quality=quality)
                 matched(f"{way}: protected", anew, scale)
                 for name, one in (("restored", fitted), ("wrong mask", before)):
                     if one is None:

@@ -16,60 +16,36 @@ then the message is read from it, as it is and after what happens to shared phot
 from __future__ import annotations
 
 import argparse
-import io
 import json
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
 from bauta.benchmark.engine.cards import code
 from bauta.cloaking.apply import apply, read
 from bauta.cloaks.base import Cloak, Work, load_cloak
 from bauta.cloaks.carriers import Carriers
 from bauta.cloaks.payload import BITS, encoded
-from bauta.faces.alignment import extract_crops
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.crops import alignments
-from bauta.faces.detection import detect_faces
 from bauta.faces.faces import Faces
 from bauta.faces.warp import invert, warp
 from bauta.photo import Photo, read_photo
 from bauta.recognizers import find_card, load_judge, load_surrogate, threshold
 from bauta.recognizers.ensemble import Ensemble
+from lfw_pairs import FMR, FOLDER, JUDGES, SURROGATES, central, embedded, genuine_pairs, sent
 
-SURROGATES = ("chip_resnet", "mobilefacenet")
-JUDGES = ("edgeface_xxs", "mobileface_v2", "espdl_mbf", "mobilenet")
-FMR = 1e-2
 TEXT = "id-07"
 KEY, OTHER = bytes(range(32)), bytes(range(100, 132))  # written down, so that figures can be had again
-WAYS: dict[str, tuple[float, int | None]] = {
-    "saved": (1.0, None),
-    "jpeg-75": (1.0, 75),
-    "jpeg-50": (1.0, 50),
-    "half-size+jpeg-75": (0.5, 75),
+WAYS: dict[str, dict[str, Any]] = {
+    "saved": {"form": "PNG"},
+    "jpeg-75": {"quality": 75},
+    "jpeg-50": {"quality": 50},
+    "half-size+jpeg-75": {"scale": 0.5, "quality": 75},
 }
-
-
-def central(photo: Photo) -> Faces | None:
-    faces = detect_faces(photo.pixels)
-    if not len(faces):
-        return None
-    middle = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
-    return faces[np.array([np.square(middle - [photo.width / 2, photo.height / 2]).sum(1).argmin()])]
-
-
-def sent(photo: Photo, scale: float, quality: int | None) -> Photo:
-    image = Image.fromarray((photo.pixels * 255).round().astype(np.uint8))
-    stream = io.BytesIO()
-    if quality is None:
-        image.save(stream, "PNG")
-    else:
-        size = (round(image.width * scale), round(image.height * scale))
-        image.resize(size, Image.Resampling.BICUBIC).save(stream, "JPEG", quality=quality)
-    return read_photo(stream.getvalue())
 
 
 def crop_of(photo: Photo, face: Faces) -> torch.Tensor:
@@ -91,7 +67,7 @@ def main() -> None:
     parser.add_argument("--clean", type=int, default=300)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    folder = options.data / "lfw_photos_250"
+    folder = options.data / FOLDER
     limits = {name: threshold(find_card(name), FMR).cosine for name in (*SURROGATES, *JUDGES)}
     judges = [load_judge(name) for name in JUDGES]
     ensemble = Ensemble([load_surrogate(name) for name in SURROGATES])
@@ -111,9 +87,6 @@ def main() -> None:
             work = Work.seeded(seed, ensemble, thresholds=dict(work.thresholds), key=KEY, message=TEXT)
         return apply(method, photo, face, work).photo
 
-    def seen(photo: Photo, face: Faces) -> list[NDArray[np.float32]]:
-        return [judge.embed(extract_crops(photo.pixels, face.landmarks, judge.card.template)) for judge in judges]
-
     def says(photo: Photo, key: bytes = KEY) -> str | None:
         face = central(photo)
         return None if face is None else read(both, photo, face, Work.seeded(0, key=key))[0].message
@@ -129,15 +102,9 @@ def main() -> None:
     differences: list[torch.Tensor] = []
     kept: list[tuple[Photo, Faces, Photo, Faces]] = []
     wrong = 0
-    lines = iter((folder / "genuine_pairs.txt").read_text().splitlines())
-    while len(kept) < options.pairs:
-        name, *numbers = next(lines).split("\t")
-        first, second = (read_photo(folder / name / f"{name}_{int(number):04d}.jpg") for number in numbers)
-        place, reference = central(first), central(second)
-        if place is None or reference is None:
-            continue
-        first = sent(first, 1.0, None)
-        known = seen(second, reference)
+    for first, place, second, reference in islice(genuine_pairs(folder), options.pairs):
+        first = sent(first, form="PNG")
+        known = embedded(second, reference, judges)
         seed = len(kept)
         made = {"watermark": put(both, first, place, seed), "mask": put(mask, first, place, seed)}
         made["watermark, weight 1.5"] = put(surer, first, place, seed)
@@ -145,13 +112,13 @@ def main() -> None:
         made["mark, then mask"] = put(mask, made["mark alone"], place, seed)
         made["mask, then mark"] = put(mark, made["mask"], place, seed)
         for row, photo in made.items():
-            cosines = [float((one * two).sum()) for one, two in zip(seen(photo, place), known, strict=True)]
+            cosines = [float((one * two).sum()) for one, two in zip(embedded(photo, place, judges), known, strict=True)]
             dodged.setdefault(row, []).append([c < limits[j] for c, j in zip(cosines, JUDGES, strict=True)])
             if row == "mask":
                 continue
             ways = WAYS if row.startswith("watermark") else {"saved": WAYS["saved"]}
-            for way, (scale, quality) in ways.items():
-                photo_there = sent(photo, scale, quality)
+            for way, how in ways.items():
+                photo_there, scale = sent(photo, **how), how.get("scale", 1.0)
                 counts = found.setdefault(row, {})
                 counts.setdefault(f"{way}: bits", []).append(right(photo_there, scale, place))
                 counts.setdefault(f"{way}: read", []).append(says(photo_there) == TEXT)
