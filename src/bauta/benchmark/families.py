@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bauta.benchmark.adaptive.page import Adaptive
+from bauta.benchmark.budgets.run import Budgets
 from bauta.benchmark.cancelable.run import Cancelable
 from bauta.benchmark.engine.cards import Card, named_schema, read_card, schema_of
 from bauta.benchmark.engine.table import Family
@@ -15,7 +16,8 @@ from bauta.benchmark.stores.page import Stores
 from bauta.errors import UsageError
 
 FAMILIES: dict[str, Family] = {
-    schema_of(family.record): family for family in (Photos(), Adaptive(), Stores(), Recognizers(), Cancelable())
+    schema_of(family.record): family
+    for family in (Photos(), Adaptive(), Stores(), Recognizers(), Cancelable(), Budgets())
 }
 
 
