@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +76,8 @@ def exponential_coins(parts: Longs, whole: int, words: Words = system_words) -> 
         turn = int(turns[alive[0]])  # the same for all that are alive
         alive = alive[below(whole * turn, alive.size, words) < parts[alive]]
         turns[alive] += 1
-    return turns % 2 == 1
+    heads: NDArray[np.bool_] = turns % 2 == 1
+    return heads
 
 
 def discrete_laplace(scale: Fraction, count: int, words: Words = system_words) -> Longs:
@@ -120,5 +120,6 @@ def flip_threshold(epsilon: float) -> int:
 
 def flip_bits(bits: NDArray[np.bool_], epsilon: float, words: Words = system_words) -> NDArray[np.bool_]:
     """Randomised response: each bit kept or flipped, at a budget of `epsilon` each."""
-    flipped: NDArray[Any] = words(bits.size).reshape(bits.shape) < np.uint64(flip_threshold(epsilon))
-    return bits ^ flipped
+    flips = words(bits.size).reshape(bits.shape) < np.uint64(flip_threshold(epsilon))
+    noisy: NDArray[np.bool_] = bits ^ flips
+    return noisy

@@ -26,6 +26,8 @@ from bauta.errors import UsageError
 from bauta.privacy.exact import Longs, Words, discrete_laplace, flip_bits, laplace_scale, require_epsilon, system_words
 
 STEPS = 1024  # of a projection's range: noise is of whole steps
+CLIPPED = 0.1
+"""Of public faces at either end: bounds that are closer make the noise smaller, and cost less than it does."""
 Floats = NDArray[np.float64]
 
 
@@ -68,9 +70,10 @@ class Spent:
 
     def words(self, images: int = 1) -> str:
         """All three totals in a sentence."""
+        value, image, person = map(number, (self.value, self.image, self.person(images)))
         return (
-            f"epsilon {number(self.value)} a value, {number(self.image)} a photo, {number(self.person(images))} for the "
-            f"person over {images} photo{'s' * (images > 1)} (replacing any photo by another)"
+            f"epsilon {value} a value, {image} a photo, {person} for the person over {images} photo"
+            f"{'s' * (images > 1)} (replacing any photo by another)"
         )
 
 
@@ -111,7 +114,7 @@ class Basis:
 
 
 def eigenfaces(public: NDArray[Any], count: int = 128) -> Basis:
-    """The directions in which public faces differ most, with the range of all but 2 % of them.
+    """The directions in which public faces differ most, with the range of most of them.
 
     Args:
         public: (N, P) vectors of faces, such as grey pixels, of people who are never protected.
@@ -131,7 +134,7 @@ def eigenfaces(public: NDArray[Any], count: int = 128) -> Basis:
 
 
 def cosines(public: NDArray[Any], count: int = 128) -> Basis:
-    """The lowest frequencies of a square picture (discrete cosines), with the range of all but 2 % of public faces.
+    """The lowest frequencies of a square picture (discrete cosines), with the range of most public faces.
 
     Args:
         public: (N, side * side) grey pixels of people who are never protected.
@@ -151,9 +154,23 @@ def cosines(public: NDArray[Any], count: int = 128) -> Basis:
     return _bounded(faces.mean(0), axes, faces)
 
 
-def cells(count: int) -> Basis:
-    """Each of so many values as it is, from 0 to 1: such as the means of a photo's cells."""
-    return Basis(np.zeros(count), np.eye(count), np.zeros(count), np.ones(count))
+def cells(public: NDArray[Any], side: int = 7) -> Basis:
+    """Means of square cells, with the range of most public faces.
+
+    Args:
+        public: (N, 3 * S * S) colours of square pictures, channel by channel, of people who are never protected.
+        side: Cells along a side; it divides S.
+
+    Raises:
+        UsageError: when pictures are not square or too few, or cells do not fit.
+    """
+    faces = _faces(public)
+    size = math.isqrt(faces.shape[1] // 3)
+    if 3 * size * size != faces.shape[1] or side < 1 or size % side:
+        raise UsageError(f"Faces {faces.shape} have no {side}x{side} cells.", hint="Give square pictures, a divisor.")
+    width = size // side
+    axes = np.kron(np.eye(3 * side), np.kron(np.ones((1, width)), np.eye(side).repeat(width, 1))) / width**2
+    return _bounded(np.zeros(faces.shape[1]), axes, faces)
 
 
 class Projections(Mechanism):
@@ -293,5 +310,5 @@ def _faces(public: NDArray[Any]) -> Floats:
 
 
 def _bounded(mean: Floats, axes: Floats, faces: Floats) -> Basis:
-    low, high = np.quantile((faces - mean) @ axes.T, (0.01, 0.99), axis=0)
+    low, high = np.quantile((faces - mean) @ axes.T, (CLIPPED, 1 - CLIPPED), axis=0)
     return Basis(mean, axes, low, high)

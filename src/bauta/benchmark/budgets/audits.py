@@ -45,7 +45,8 @@ def audited(mechanism: Mechanism, words: Words) -> tuple[Figures, Figures]:
 def _ones(mechanism: BitPlanes, level: int, words: Words) -> NDArray[Any]:
     """How many of the bits that are released of each value are set."""
     released = mechanism.release(np.full((mechanism.side, mechanism.side, 3), level, np.uint8), words)
-    return np.unpackbits(released[..., None], axis=-1, count=mechanism.planes).sum(-1)
+    ones: NDArray[Any] = np.unpackbits(released[..., None], axis=-1, count=mechanism.planes).sum(-1)
+    return ones
 
 
 def _figures(mechanism: Mechanism, near: NDArray[Any], far: NDArray[Any], *, photo: bool = False) -> Figures:

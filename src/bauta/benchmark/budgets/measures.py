@@ -148,7 +148,7 @@ def _attacked(
     pictures = torch.from_numpy(found[:, 0, size:]).float().reshape(-1, 3, PICTURE, PICTURE)
     pictures = functional.interpolate(pictures, (SIDE, SIDE), mode="bilinear").clamp(0, 1)
     with torch.no_grad():
-        seen = torch.cat([protector.clean(part) for part in pictures.split(CHUNK)]).numpy()
+        seen = torch.cat([protector.clean(part) for part in torch.split(pictures, CHUNK)]).numpy()
     shown = judged(seen)
     true = as_images(faces.images[:victims, 0])
     likeness = [

@@ -185,4 +185,3 @@ def _chosen(recipe: CancelableRecipe, job: Job) -> tuple[People, int]:
     order = [place for own in full[: recipe.people] for place in own] + [own[0] for own in full[recipe.people :]]
     images = tuple(pairs.images[place] for place in order)
     return People(pairs.name, images, tuple(pairs.subjects[place] for place in order)), recipe.people
-

@@ -88,6 +88,12 @@ class Released(Protector):
         spent = self.spent
         return ("epsilon_value", spent.value), ("epsilon_photo", spent.image), ("epsilon", spent.words())
 
+    def calibrate(self, images: Tensor, work: FitWork) -> None:
+        """Say where a protector that learned nothing comes from, with thresholds where people are named."""
+        work.require_faces(images)
+        limits = self.calibrated(images, work, list(range(len(images)))) if work.people else ()
+        self.provenance = work.provenance(images, *self.facts(), *limits, learned=0)
+
     def calibrated(self, images: Tensor, work: FitWork, chosen: list[int]) -> tuple[tuple[str, float], ...]:
         """Thresholds on some of the faces, of people whom the protector did not learn from."""
         chosen = chosen[:WATCHED]

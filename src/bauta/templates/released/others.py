@@ -17,9 +17,9 @@ from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
 from bauta.settings import Range, Settings
 from bauta.templates.base import SIDE, ImageProtector
-from bauta.templates.fit import FitWork, as_images
+from bauta.templates.fit import FitWork
 from bauta.templates.references import picture_of
-from bauta.templates.released.base import WATCHED, Released
+from bauta.templates.released.base import Released
 from bauta.templates.released.projected import Epsilon
 from bauta.templates.representation import Kind, Representation
 
@@ -44,9 +44,7 @@ class TurnedTemplate(Released):
     kind: Kind = "template"
     mechanism: Direction
 
-    def __init__(
-        self, recognizer: Surrogate, config: TurnedConfig, *, provenance: Provenance | None = None
-    ) -> None:
+    def __init__(self, recognizer: Surrogate, config: TurnedConfig, *, provenance: Provenance | None = None) -> None:
         size = recognizer.card.dim
         super().__init__(recognizer, Direction(size, config.epsilon), config, provenance=provenance)
         self.row_shape = (size,)
@@ -54,7 +52,9 @@ class TurnedTemplate(Released):
     @classmethod
     def fit(cls, images: Tensor, config: TurnedConfig, training: Settings, work: FitWork) -> Self:
         """Nothing is learned from the faces; where people are named, thresholds are taken from them."""
-        return _calibrated(cls(work.recognizer, config), images, work)
+        made = cls(work.recognizer, config)
+        made.calibrate(images, work)
+        return made
 
     def release(self, images: Tensor, words: Words) -> Tensor:
         """See `Released.release`."""
@@ -101,16 +101,16 @@ class FlippedBits(Released, ImageProtector):
     Config = FlippedConfig
     mechanism: BitPlanes
 
-    def __init__(
-        self, recognizer: Surrogate, config: FlippedConfig, *, provenance: Provenance | None = None
-    ) -> None:
+    def __init__(self, recognizer: Surrogate, config: FlippedConfig, *, provenance: Provenance | None = None) -> None:
         mechanism = BitPlanes(SIDE, config.epsilon, config.planes)
         super().__init__(recognizer, mechanism, config, provenance=provenance)
 
     @classmethod
     def fit(cls, images: Tensor, config: FlippedConfig, training: Settings, work: FitWork) -> Self:
         """Nothing is learned from the faces; where people are named, thresholds are taken from them."""
-        return _calibrated(cls(work.recognizer, config), images, work)
+        made = cls(work.recognizer, config)
+        made.calibrate(images, work)
+        return made
 
     def release(self, images: Tensor, words: Words) -> Tensor:
         """See `Released.release`."""
@@ -124,10 +124,3 @@ class FlippedBits(Released, ImageProtector):
     ) -> Self:
         """The protector again; see `Protector.restore`."""
         return cls(recognizer, FlippedConfig.of(settings), provenance=provenance)
-
-
-def _calibrated(made: Any, images: Tensor, work: FitWork) -> Any:
-    work.require_faces(images)
-    limits = made.calibrated(images, work, list(range(min(len(images), WATCHED)))) if work.people else ()
-    made.provenance = work.provenance(images, *made.facts(), *limits, learned=0)
-    return made

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -28,11 +28,11 @@ from bauta.settings import Range, Settings
 from bauta.templates.base import SIDE
 from bauta.templates.fit import FitWork, as_images
 from bauta.templates.loading import require_parts
-from bauta.templates.references import picture_of
 from bauta.templates.released.base import Released, seeded_words
 from bauta.templates.representation import Kind, Representation
 
 GREY = 56  # side of the grey pictures that are projected
+CELLS = 28  # and of those in colour, from which cells are made
 DRAWS = 4  # of the noise, for each face that the discriminant learns from
 SHRINK = 0.1  # of the spread within people towards its mean, for few faces
 WATCHED_SHARE = 10  # one in so many people is watched and not learned from
@@ -74,12 +74,12 @@ class PixelsConfig(Settings):
     """Settings of `DpPixels`.
 
     Attributes:
-        side: Cells along a side; each has three colours.
+        side: Cells along a side, a divisor of 28; each has three colours.
         epsilon: Of each number; a photo spends 3 side^2 times as much.
     """
 
     title: ClassVar[str] = "dp-pixels"
-    side: Annotated[int, Range(at=1, to=28)] = 7
+    side: Literal[2, 4, 7, 14] = 7
     epsilon: Epsilon = 8.0
 
 
@@ -171,11 +171,6 @@ class Projected(Released):
         basis = self.mechanism.basis
         shares = representation.values().double().numpy()
         flat = torch.from_numpy(basis.mean + (basis.low + shares * (basis.high - basis.low)) @ basis.axes).float()
-        return self.picture(flat.clamp(0, 1))
-
-    @classmethod
-    def picture(cls, flat: Tensor) -> Tensor:
-        """(N, 3, 112, 112) of vectors (N, P)."""
         grey = flat.reshape(len(flat), 1, GREY, GREY).expand(-1, 3, -1, -1)
         return functional.interpolate(grey, (SIDE, SIDE), mode="bilinear").clamp(0, 1)
 
@@ -191,7 +186,9 @@ class Projected(Released):
         config = cls.Config.of(settings)
         size, pixels = cls.sizes(config)
         shapes = ((pixels,), (size, pixels), (size,), (size,), (size,), (size, size))
-        require_parts(parts, {name: torch.zeros(shape, device="meta") for name, shape in zip(_PARTS, shapes)})
+        require_parts(
+            parts, {name: torch.zeros(shape, device="meta") for name, shape in zip(_PARTS, shapes, strict=True)}
+        )
         if not bool((parts["high"] > parts["low"]).all()):
             raise WeightsCorrupt("The bounds of projections are no ranges.", hint="Fit the protector again.")
         return cls(recognizer, config, parts, provenance=provenance)
@@ -234,32 +231,26 @@ class DpPixels(Projected):
 
     @classmethod
     def vectors(cls, images: Tensor) -> Floats:
-        """Colours of 28x28 squares, from which cells are made."""
-        return functional.avg_pool2d(images, 4).flatten(1).double().numpy()
+        """Colours."""
+        return functional.avg_pool2d(images, SIDE // CELLS).flatten(1).double().numpy()
 
     @classmethod
     def basis(cls, faces: Floats, config: PixelsConfig) -> Basis:
-        """Cells, each from 0 to 1."""
-        eye = torch.eye(3 * 28 * 28).reshape(-1, 3, 28, 28)
-        means = functional.adaptive_avg_pool2d(eye, config.side).flatten(1).T
-        return replace(cells(len(means)), mean=np.zeros(3 * 28 * 28), axes=means.double().numpy())
-
-    @classmethod
-    def picture(cls, flat: Tensor) -> Tensor:
-        """Vectors as they are; see `to_image`."""
-        return picture_of(flat)
+        """Cells, with bounds of public faces."""
+        return cells(faces, config.side)
 
     def to_image(self, representation: Representation, key: bytes | None = None) -> Tensor:
         """The cells as squares; see `Protector.to_image`."""
         self.require_own(representation, key)
-        side = self.config.side
-        squares = representation.values().reshape(-1, 3, side, side)
+        side: int = self.settings()["side"]
+        low, high = self._parts["low"], self._parts["high"]
+        squares = (low + representation.values() * (high - low)).reshape(-1, 3, side, side)
         return functional.interpolate(squares, (SIDE, SIDE), mode="nearest").clamp(0, 1)
 
     @classmethod
     def sizes(cls, config: PixelsConfig) -> tuple[int, int]:
         """See `Projected.sizes`."""
-        return 3 * config.side**2, 3 * 28 * 28
+        return 3 * config.side**2, 3 * CELLS * CELLS
 
 
 def discriminant(values: Floats, people: list[str]) -> tuple[Floats, Floats]:
