@@ -11,7 +11,7 @@ import typer
 
 from bauta.cli import configuration, photos, protect, values
 from bauta.cli.benchmark import bench
-from bauta.cli.clients import gallery
+from bauta.cli.budgets import gallery
 from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_note, show_report, show_table
 from bauta.cli.doctor import doctor
 from bauta.cli.encrypted import encrypted

@@ -29,7 +29,7 @@ from typing import Self
 from sqlalchemy import Engine, Row, delete, func, select
 
 from bauta.errors import GalleryDamaged, GalleryError, GalleryVersion, OtherMaker, OutputExists, UsageError
-from bauta.gallery import tables
+from bauta.gallery import budgets, tables
 from bauta.gallery.sealing import RecordSealer, encode_name
 from bauta.gallery.vault import Vault, new_file
 from bauta.gallery.writer import Entry, Writer, bound, revisions, signed, token_of, unsigned
@@ -234,6 +234,7 @@ class Store:
                     hint="It was edited: restore it from a backup.",
                 )
             self.vault.destroy(uids)
+            budgets.forget(connection)
         if not (tables.settle(self.engine) and self.vault.settle()):
             return False
         with tables.writing(self.engine) as connection:

@@ -21,6 +21,7 @@ from starlette.routing import Match
 from bauta.errors import (
     AlreadyEnrolled,
     BautaError,
+    BudgetSpent,
     GalleryError,
     GalleryVersion,
     NoFaceFound,
@@ -35,6 +36,7 @@ from bauta.errors import (
     UsageError,
     WrongKey,
 )
+from bauta.gallery.budgets import budget_of
 from bauta.gallery.service import FaceService
 from bauta.gallery.writer import DAY
 from bauta.server import words
@@ -51,6 +53,7 @@ STATUS: tuple[tuple[type[BautaError], int], ...] = (
     (AlreadyEnrolled, 409),
     (OtherRequest, 409),
     (TooMany, 409),
+    (BudgetSpent, 409),
     (OtherMaker, 409),
     (WrongKey, 409),
     (GalleryVersion, 409),
@@ -275,7 +278,11 @@ def _add_subjects(app: FastAPI, service: FaceService) -> None:
         states = service.store.states(caller.tenant, subject)
         if not states:
             raise SubjectUnknown("Nobody of that name is enrolled.", hint="Check the name and the tenant.")
-        return words.States(active=states.get("active", 0), revoked=states.get("revoked", 0))
+        counts = {state: states.get(state, 0) for state in ("active", "revoked")}
+        budget = budget_of(service.store, caller.tenant, subject)
+        if budget is None:
+            return words.States(**counts)
+        return words.States(**counts, epsilon_spent=budget.spent, epsilon_limit=budget.limit)
 
     @app.post(f"{at}/revoke", tags=tags, responses=_FAILURES)
     def revoke(

@@ -193,6 +193,11 @@ class Representation:
         return replace(self, tensor=self.tensor[rows])
 
     @property
+    def spent(self) -> Spent | None:
+        """What each face spends of a budget of differential privacy; None where the method promises nothing."""
+        return self.format.spent
+
+    @property
     def bytes_each(self) -> int:
         """Bytes that one face takes in storage. Ranges of ``uint8`` are the protector's and not counted."""
         return self.tensor[0].numel() * self.tensor.element_size()
