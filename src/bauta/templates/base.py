@@ -273,7 +273,7 @@ class Protector(ABC):
             protector=self.name,
             protector_sha256=self.sha256,
             key=check_value(key),
-            epsilon=() if self.spent is None else (self.spent.value, self.spent.image),
+            epsilon=() if self.spent is None else (float(self.spent.value), float(self.spent.image)),
         )
 
     def require_images(self, images: Tensor) -> None:
