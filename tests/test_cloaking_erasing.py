@@ -16,7 +16,7 @@ from bauta.cli.run import run
 from bauta.cloaking.erasing import erase, sealed_regions
 from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.settings import ProtectSettings, Selection
-from bauta.errors import BautaError, OutputError, UsageError, WeightsCorrupt, WrongKey
+from bauta.errors import BautaError, NotErasable, OutputError, UsageError, WeightsCorrupt, WrongKey
 from bauta.keys import DeploymentKey
 from bauta.photo import MetadataPolicy, Photo, read_photo
 from bauta.photo.attachment import REGIONS, attach, attached
@@ -204,7 +204,7 @@ class TestOthers:
 @pytest.mark.usefixtures("stage")
 class TestAsking:
     def test_formats_and_policies_without_a_place_are_refused_before_anything_is_done(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="TIFF file, which has no place"):
+        with pytest.raises(NotErasable, match="TIFF file, which has no place"):
             made(picture(tmp_path, "TIFF"))
         assert Negative.calls == []
         with pytest.raises(UsageError, match="to be stripped"):

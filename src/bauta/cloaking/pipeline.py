@@ -22,7 +22,7 @@ from bauta.cloaking.roles import choose_roles
 from bauta.cloaking.settings import ProtectSettings
 from bauta.cloaks.album import Album
 from bauta.cloaks.base import Need, Work, load_cloak
-from bauta.errors import NoFaceFound, NotCalibrated, UsageError
+from bauta.errors import NoFaceFound, NotCalibrated, NotErasable, UsageError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.detection import detect_faces, face_from_box
 from bauta.faces.faces import Faces, SearchLimit
@@ -108,13 +108,13 @@ class Pipeline:
 
         Raises:
             NoFaceFound: when there is nothing to protect.
-            UsageError: when it is to be erasable, and its format has no place for what is sealed.
+            NotErasable: when it is to be erasable, and its format has no place for what is sealed.
             OutputError: when the destination cannot be written.
         """
         clock = Clock()
         photo = photo.cleared()
         if self.settings.erasable and photo.format not in FORMATS:
-            raise UsageError(
+            raise NotErasable(
                 f"{_name(photo)} is a {photo.format} file, which has no place for what is sealed.",
                 hint="Save it as JPEG, PNG or WebP first, or leave --erasable out.",
             )
