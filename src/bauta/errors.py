@@ -125,12 +125,6 @@ class PoorPhoto(PhotoError):
     code = "photo.poor"
 
 
-class NotErasable(PhotoError):
-    """The photo's format has no place for what would take its masks off again."""
-
-    code = "photo.not-erasable"
-
-
 class PhotoTooLarge(PhotoError):
     """The image has more pixels than the limit allows."""
 
