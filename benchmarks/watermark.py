@@ -27,7 +27,7 @@ import torch
 from bauta.benchmark.engine.cards import code
 from bauta.cloaking.apply import apply, read
 from bauta.cloaks.base import Cloak, Work, load_cloak
-from bauta.cloaks.carriers import Carriers
+from bauta.cloaks.carriers import Carriers, spectra, summaries
 from bauta.cloaks.payload import BITS, encoded
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.crops import alignments
@@ -78,7 +78,7 @@ def main() -> None:
 
     both, mask, mark = cloak("watermark"), cloak("spatial"), cloak("watermark", weight=100.0)
     surer = cloak("watermark", weight=1.5)
-    carriers, bits = Carriers(KEY, BITS), encoded(TEXT, KEY)
+    bits = encoded(TEXT, KEY)
 
     def put(method: Cloak, photo: Photo, face: Faces, seed: int) -> Photo:
         needs = method.needs
@@ -91,11 +91,15 @@ def main() -> None:
         face = central(photo)
         return None if face is None else read(both, photo, face, Work.seeded(0, key=key))[0].message
 
-    def right(photo: Photo, scale: float, face: Faces) -> float:
-        """Share of bits at the true place."""
+    def seen(photo: Photo, face: Faces, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         pixels = torch.from_numpy(np.ascontiguousarray(photo.pixels.transpose(2, 0, 1)))[None]
-        to_crop = alignments(face.landmarks * scale, ARCFACE_112)[0][None].double()
-        return float(((carriers.soft(pixels, to_crop)[0].numpy() > 0) == bits).mean())
+        return pixels, alignments(face.landmarks * scale, ARCFACE_112)[0][None].double()
+
+    def right(photo: Photo, scale: float, face: Faces, before: Photo) -> float:
+        """Share of bits at the true place, in the true carriers."""
+        ((summary,),) = summaries(*seen(before, face), KEY)
+        soft = Carriers(KEY, BITS, summary).soft(spectra(*seen(photo, face, scale)))
+        return float(((soft[0].numpy() > 0) == bits).mean())
 
     dodged: dict[str, list[list[bool]]] = {}
     found: dict[str, dict[str, list[float]]] = {}
@@ -120,7 +124,7 @@ def main() -> None:
             for way, how in ways.items():
                 photo_there, scale = sent(photo, **how), how.get("scale", 1.0)
                 counts = found.setdefault(row, {})
-                counts.setdefault(f"{way}: bits", []).append(right(photo_there, scale, place))
+                counts.setdefault(f"{way}: bits", []).append(right(photo_there, scale, place, first))
                 counts.setdefault(f"{way}: read", []).append(says(photo_there) == TEXT)
         wrong += says(made["watermark"], OTHER) is not None
         if len(differences) < 10:

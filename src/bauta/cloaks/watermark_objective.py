@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bauta.cloaks.base import Reading, Work
-from bauta.cloaks.carriers import Carriers
+from bauta.cloaks.carriers import Carriers, spectra, summaries
 from bauta.cloaks.payload import ATTEMPTS, BITS, TAG_BITS, decoded, encoded
 from bauta.cloaks.spatial_objective import Problem
 from bauta.cloaks.view import FaceView
@@ -36,7 +36,7 @@ _WIDE = (
     np.arange(-0.08, 0.1, 0.04),
     np.arange(-0.12, 0.13, 0.04),
 )
-_PLACES = 4
+_PLACES, _DOUBTED = 4, 6
 _CHANCE = 2 * _PLACES * ATTEMPTS * 2.0**-TAG_BITS
 """Of a clean face to say something: every text that is looked at has a tag to pass."""
 
@@ -49,7 +49,8 @@ class WatermarkProblem(Problem):
     def __init__(self, views: list[FaceView], targets: Tensor | None, config: WatermarkConfig, work: Work) -> None:
         super().__init__(views, targets, config, work)
         assert work.key is not None
-        self.carriers = Carriers(work.key, BITS)
+        seen = summaries(self.images, self.to_crop.double(), work.key)
+        self.carriers = torch.stack([Carriers(work.key, BITS, summary).weights for (summary,) in seen])
         self.signs = torch.from_numpy(encoded(work.message or "", work.key) * np.float32(2) - 1)
         self.generator = work.generator
 
@@ -60,7 +61,7 @@ class WatermarkProblem(Problem):
         movement = draw_movement(self.generator, (112, 112), spread=_SPREAD, turn=_TURN, scale=_SCALE)
         with torch.enable_grad():
             shown = draw_transport(self.generator)(leaf)
-            soft = self.carriers.soft(shown, compose(movement.double(), self.to_crop.double())) * self.signs
+            soft = self._soft(shown, compose(movement.double(), self.to_crop.double()))
             loss = functional.softplus(_SHARP * (self.config.sure - soft)).mean(1).sum()
         (message,) = torch.autograd.grad(loss, leaf)
         short = (soft.detach() < self.config.sure).float().mean(1)[:, None, None, None]
@@ -73,9 +74,13 @@ class WatermarkProblem(Problem):
         least = torch.ones(len(pictures))
         with torch.no_grad():
             for through in held_out():
-                right = self.carriers.soft(through(pictures), self.to_crop) * self.signs > 0
+                right = self._soft(through(pictures), self.to_crop) > 0
                 least = least.minimum(right.float().mean(1))
         return super().past(values) & (least >= _ENOUGH)
+
+    def _soft(self, pictures: Tensor, to_crop: Tensor) -> Tensor:
+        """(N, bits) how sure the bits are, each face's in its own carriers; negative where one is wrong."""
+        return torch.einsum("nck,nk->nc", self.carriers, spectra(pictures, to_crop)) * self.signs
 
 
 def _unit(gradients: Tensor) -> Tensor:
@@ -84,13 +89,16 @@ def _unit(gradients: Tensor) -> Tensor:
 
 def reading(view: FaceView, key: bytes) -> Reading:
     """What a view says under a key; the face is looked for beside where its landmarks are, and then farther away."""
-    carriers = Carriers(key, BITS)
     to_crop = alignments(view.landmarks[None].numpy(), ARCFACE_112)[0].double()
-    clearest = 0.0
+    (seen,) = summaries(view.pixels[None], to_crop[None], key, _DOUBTED)
+    possible, clearest = [Carriers(key, BITS, summary) for summary in seen], 0.0
     for moves in (_moves(*_COARSE), _moves(*_WIDE)):
-        found = _soft(carriers, view, to_crop, moves)
-        for at in np.argsort(-_clear(found))[:_PLACES]:
-            finer = _soft(carriers, view, compose(moves[int(at)], to_crop), _moves(*_FINE))
+        there = _spectra(view, to_crop, moves)
+        found = np.stack([_clear(carriers.soft(there).numpy()) for carriers in possible])
+        for best in np.argsort(-found, axis=None)[:_PLACES]:
+            one, at = divmod(int(best), len(moves))
+            near = _spectra(view, compose(moves[at], to_crop), _moves(*_FINE))
+            finer = possible[one].soft(near).numpy()
             clear = _clear(finer)
             clearest = max(clearest, float(clear.max()))
             text = decoded(finer[int(np.argmax(clear))], key)
@@ -122,11 +130,9 @@ def _moves(right: Iterable[float], down: Iterable[float], growth: Iterable[float
     return torch.tensor(moves, dtype=torch.float64)
 
 
-def _soft(carriers: Carriers, view: FaceView, to_crop: Tensor, moves: Tensor) -> np.ndarray:
+def _spectra(view: FaceView, to_crop: Tensor, moves: Tensor) -> Tensor:
     with torch.no_grad():
-        parts = [carriers.soft(view.pixels[None], compose(some, to_crop)) for some in torch.split(moves, _AT_ONCE)]
-    values: np.ndarray = torch.cat(parts).numpy()
-    return values
+        return torch.cat([spectra(view.pixels[None], compose(some, to_crop)) for some in torch.split(moves, _AT_ONCE)])
 
 
 _AT_ONCE = 256
