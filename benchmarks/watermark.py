@@ -27,7 +27,7 @@ import torch
 from bauta.benchmark.engine.cards import code
 from bauta.cloaking.apply import apply, read
 from bauta.cloaks.base import Cloak, Work, load_cloak
-from bauta.cloaks.carriers import Carriers, spectra, summaries
+from bauta.cloaks.carriers import Carriers, spectra, summaries, turns
 from bauta.cloaks.payload import BITS, encoded
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.crops import alignments
@@ -78,7 +78,7 @@ def main() -> None:
 
     both, mask, mark = cloak("watermark"), cloak("spatial"), cloak("watermark", weight=100.0)
     surer = cloak("watermark", weight=1.5)
-    bits = encoded(TEXT, KEY)
+    carriers, bits = Carriers(KEY, BITS), encoded(TEXT, KEY)
 
     def put(method: Cloak, photo: Photo, face: Faces, seed: int) -> Photo:
         needs = method.needs
@@ -96,10 +96,10 @@ def main() -> None:
         return pixels, alignments(face.landmarks * scale, ARCFACE_112)[0][None].double()
 
     def right(photo: Photo, scale: float, face: Faces, before: Photo) -> float:
-        """Share of bits at the true place, in the true carriers."""
+        """Share of bits at the true place, turned as before the mark."""
         ((summary,),) = summaries(*seen(before, face), KEY)
-        soft = Carriers(KEY, BITS, summary).soft(spectra(*seen(photo, face, scale)))
-        return float(((soft[0].numpy() > 0) == bits).mean())
+        soft = carriers.soft(spectra(*seen(photo, face, scale)))[0].numpy() * turns(KEY, summary, BITS)
+        return float(((soft > 0) == bits).mean())
 
     dodged: dict[str, list[list[bool]]] = {}
     found: dict[str, dict[str, list[float]]] = {}

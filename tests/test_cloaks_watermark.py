@@ -56,7 +56,7 @@ class TestPayload:
 
 class TestCarriers:
     def test_they_are_orthogonal_and_one_keys_say_nothing_of_anothers(self) -> None:
-        one, again, other = (Carriers(key, BITS, b"ab").weights for key in (KEY, KEY, OTHER))
+        one, again, other = (Carriers(key, BITS).weights for key in (KEY, KEY, OTHER))
         assert torch.equal(one, again)
         for first, second, most in ((one, one, 0.25), (one, other, 0.25)):
             alike = torch.nn.functional.normalize(first, dim=1) @ torch.nn.functional.normalize(second, dim=1).T
@@ -79,7 +79,7 @@ class TestCarriers:
     def test_a_gradient_leads_to_every_bit(self) -> None:
         view = toy_view(3)
         to_crop = alignments(view.landmarks[None].numpy(), ARCFACE_112)[0]
-        carriers, signs = Carriers(KEY, BITS, b"ab"), torch.from_numpy(encoded("anna", KEY) * np.float32(2) - 1)
+        carriers, signs = Carriers(KEY, BITS), torch.from_numpy(encoded("anna", KEY) * np.float32(2) - 1)
         picture = view.pixels[None].clone()
         for _ in range(60):
             picture.requires_grad_()

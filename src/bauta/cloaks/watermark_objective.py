@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bauta.cloaks.base import Reading, Work
-from bauta.cloaks.carriers import Carriers, spectra, summaries
+from bauta.cloaks.carriers import Carriers, spectra, summaries, turns
 from bauta.cloaks.payload import ATTEMPTS, BITS, TAG_BITS, decoded, encoded
 from bauta.cloaks.spatial_objective import Problem
 from bauta.cloaks.view import FaceView
@@ -36,8 +36,8 @@ _WIDE = (
     np.arange(-0.08, 0.1, 0.04),
     np.arange(-0.12, 0.13, 0.04),
 )
-_PLACES, _DOUBTED = 4, 6
-_CHANCE = 2 * _PLACES * ATTEMPTS * 2.0**-TAG_BITS
+_PLACES, _DOUBTED = 4, 3
+_CHANCE = 2 * _PLACES * 2**_DOUBTED * ATTEMPTS * 2.0**-TAG_BITS
 """Of a clean face to say something: every text that is looked at has a tag to pass."""
 
 
@@ -49,9 +49,10 @@ class WatermarkProblem(Problem):
     def __init__(self, views: list[FaceView], targets: Tensor | None, config: WatermarkConfig, work: Work) -> None:
         super().__init__(views, targets, config, work)
         assert work.key is not None
+        self.carriers = Carriers(work.key, BITS)
+        bits = encoded(work.message or "", work.key) * np.float32(2) - 1
         seen = summaries(self.images, self.to_crop.double(), work.key)
-        self.carriers = torch.stack([Carriers(work.key, BITS, summary).weights for (summary,) in seen])
-        self.signs = torch.from_numpy(encoded(work.message or "", work.key) * np.float32(2) - 1)
+        self.signs = torch.from_numpy(np.stack([bits * turns(work.key, one, BITS) for (one,) in seen]))  # (N, bits)
         self.generator = work.generator
 
     def toward(self, pictures: Tensor) -> Tensor:
@@ -79,8 +80,8 @@ class WatermarkProblem(Problem):
         return super().past(values) & (least >= _ENOUGH)
 
     def _soft(self, pictures: Tensor, to_crop: Tensor) -> Tensor:
-        """(N, bits) how sure the bits are, each face's in its own carriers; negative where one is wrong."""
-        return torch.einsum("nck,nk->nc", self.carriers, spectra(pictures, to_crop)) * self.signs
+        """(N, bits) how sure the bits are; negative where one is wrong."""
+        return self.carriers.soft(spectra(pictures, to_crop)) * self.signs
 
 
 def _unit(gradients: Tensor) -> Tensor:
@@ -90,21 +91,20 @@ def _unit(gradients: Tensor) -> Tensor:
 def reading(view: FaceView, key: bytes) -> Reading:
     """What a view says under a key; the face is looked for beside where its landmarks are, and then farther away."""
     to_crop = alignments(view.landmarks[None].numpy(), ARCFACE_112)[0].double()
-    (seen,) = summaries(view.pixels[None], to_crop[None], key, _DOUBTED)
-    possible, clearest = [Carriers(key, BITS, summary) for summary in seen], 0.0
+    carriers, clearest = Carriers(key, BITS), 0.0
     for moves in (_moves(*_COARSE), _moves(*_WIDE)):
-        there = _spectra(view, to_crop, moves)
-        found = np.stack([_clear(carriers.soft(there).numpy()) for carriers in possible])
-        for best in np.argsort(-found, axis=None)[:_PLACES]:
-            one, at = divmod(int(best), len(moves))
-            near = _spectra(view, compose(moves[at], to_crop), _moves(*_FINE))
-            finer = possible[one].soft(near).numpy()
-            clear = _clear(finer)
-            clearest = max(clearest, float(clear.max()))
-            text = decoded(finer[int(np.argmax(clear))], key)
-            if text is not None:
-                facts = {"corrected": text[1], "bits": BITS, "clear": round(float(clear.max()), 2)}
-                return Reading(text[0], _CHANCE, facts)
+        found = _clear(_soft(carriers, view, to_crop, moves))
+        for at in np.argsort(-found)[:_PLACES]:
+            near = compose(moves[int(at)], to_crop)
+            finer = _soft(carriers, view, near, _moves(*_FINE))
+            best = int(np.argmax(_clear(finer)))
+            clear = float(_clear(finer)[best])
+            clearest = max(clearest, clear)
+            place = compose(_moves(*_FINE)[best], near)
+            for summary in summaries(view.pixels[None], place[None], key, _DOUBTED)[0]:
+                text = decoded(finer[best] * turns(key, summary, BITS), key)
+                if text is not None:
+                    return Reading(text[0], _CHANCE, {"corrected": text[1], "bits": BITS, "clear": round(clear, 2)})
     return Reading(None, 1.0, {"clear": round(clearest, 2)})
 
 
@@ -130,9 +130,11 @@ def _moves(right: Iterable[float], down: Iterable[float], growth: Iterable[float
     return torch.tensor(moves, dtype=torch.float64)
 
 
-def _spectra(view: FaceView, to_crop: Tensor, moves: Tensor) -> Tensor:
+def _soft(carriers: Carriers, view: FaceView, to_crop: Tensor, moves: Tensor) -> np.ndarray:
     with torch.no_grad():
-        return torch.cat([spectra(view.pixels[None], compose(some, to_crop)) for some in torch.split(moves, _AT_ONCE)])
+        parts = [spectra(view.pixels[None], compose(some, to_crop)) for some in torch.split(moves, _AT_ONCE)]
+    values: np.ndarray = carriers.soft(torch.cat(parts)).numpy()
+    return values
 
 
 _AT_ONCE = 256
