@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bauta.photo import read_photo
-from bauta.photo.attachment import RECORDS, REGIONS, attach, attached
+from bauta.photo.attachment import RECORDS, REGIONS, _boxes, attach, attached
 
 
 def photo(kind: str, **options: object) -> bytes:
@@ -73,6 +73,14 @@ def test_what_was_attached_leaves_without_a_trace(kind: str, options: dict[str, 
     content = photo(kind, **options)
     assert attach(attach(content, [OWN]), []) == attach(content, [])
     assert read_photo(attach(content, [OWN])).removed() == read_photo(content).removed()
+
+
+def test_a_file_of_nothing_but_boxes_is_not_taken_apart():
+    empty = b"\0\0\0\x08free"
+    content = photo("AVIF") + empty * 100_000
+    assert attached(content) == []
+    assert attach(content, []) == content
+    assert sum(1 for _ in _boxes(content)) <= 1001
 
 
 def test_other_formats_are_refused():

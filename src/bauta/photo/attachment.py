@@ -36,6 +36,7 @@ _TAIL = struct.Struct(f">{len(MARK)}sII")  # of a TIFF file: our mark, where its
 
 _SECTION = struct.Struct(">BI")
 _JPEG_PIECE = 65_000
+_MOST_BOXES = 1000  # of a file that is a photo
 
 Section = tuple[int, bytes]
 """Its kind, and what it holds."""
@@ -158,11 +159,11 @@ def _webp_chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
 def _boxes(content: bytes) -> Iterator[bytes]:
     """The boxes of a file of the ISO kind; the last one holds whatever is no box."""
     position = 0
-    while position + 8 <= len(content):
+    for _ in range(_MOST_BOXES):
         length, head = int.from_bytes(content[position : position + 4], "big"), 8
         if length == 1:
             length, head = int.from_bytes(content[position + 8 : position + 16], "big"), 16
-        if length < head or position + length > len(content):
+        if position + 8 > len(content) or length < head or position + length > len(content):
             break
         yield content[position : position + length]
         position += length
