@@ -10,7 +10,7 @@ then the message is read from it, as it is and after what happens to shared phot
 - *mark, then mask* and *mask, then mark*: the two one after the other.
 - *another key* and *clean faces*: what is read where there is nothing to read.
 - *removed*: the mean difference of ten other photos with the same message is taken off, in the frame of the crop.
-- *copied*: it is put on clean faces of others.
+- *copied*: it is put on clean faces of others, and so is each of the ten by itself.
 """
 
 from __future__ import annotations
@@ -133,11 +133,12 @@ def main() -> None:
         print(len(kept), {row: round(float(np.mean(v)), 3) for row, v in dodged.items()}, flush=True)
     mean = torch.stack(differences).mean(0)
     strength = float(torch.stack([d.square().mean().sqrt() for d in differences]).mean() / mean.square().mean().sqrt())
-    removed, copied = [], []
+    removed, copied, singly = [], [], []
     for first, place, marked, _ in kept[10:]:
         off = laid_on(marked, place, -mean)
         removed.append(says(off) == TEXT)
         copied.append(says(laid_on(first, place, mean * strength)) == TEXT)
+        singly += [says(laid_on(first, place, one)) == TEXT for one in differences]
     false = 0
     pictures = sorted(folder.glob("*/*.jpg"))[: options.clean]
     for path in pictures:
@@ -160,6 +161,7 @@ def main() -> None:
         "clean_faces": [false, len(pictures)],
         "read_after_removal": [int(sum(removed)), len(removed)],
         "read_when_copied": [int(sum(copied)), len(copied)],
+        "read_when_one_is_copied": [int(sum(singly)), len(singly)],
     }
     options.output.write_text(json.dumps(card, indent=1) + "\n")
 
