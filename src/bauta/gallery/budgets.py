@@ -10,20 +10,18 @@ from __future__ import annotations
 import hmac
 import json
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from sqlalchemy import Column, Connection, LargeBinary, Table, delete, select
+from sqlalchemy import Column, Connection, Engine, LargeBinary, Table, delete, select
 
 from bauta.errors import BudgetSpent, GalleryDamaged, SubjectUnknown, UsageError
 from bauta.gallery import tables
+from bauta.gallery.vault import Vault
 from bauta.gallery.writer import Writer, token_of
 from bauta.privacy.mechanisms import Spent, number
-
-if TYPE_CHECKING:
-    from bauta.gallery.store import Store
-    from bauta.gallery.vault import Vault
 
 releases = Table(
     "releases",
@@ -32,6 +30,19 @@ releases = Table(
     Column("value", LargeBinary, nullable=False),  # 32 bytes that authenticate what follows
 )
 _LIMIT = bytes(32)
+
+
+class Store(Protocol):
+    """What is needed of a `bauta.gallery.store.Store`."""
+
+    engine: Engine
+    vault: Vault
+
+    def writing(self) -> AbstractContextManager[Writer]:
+        """A transaction."""
+
+    def uid(self, tenant: str, name: str) -> bytes | None:
+        """The id of a subject."""
 
 
 @dataclass(frozen=True)

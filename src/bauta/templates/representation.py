@@ -352,8 +352,8 @@ class Representation:
             raise WeightsCorrupt(f"It holds other tensors than {', '.join(sorted(wanted))}: {names}.", hint=_AGAIN)
         try:
             texts = {name: about[name] for name in _TEXTS}
-            ranges = {name: tensors.get(name) for name in ("low", "step")}
-            return cls(tensors["values"], **texts, **ranges, epsilon=tuple(about["epsilon"])), about
+            low, step = tensors.get("low"), tensors.get("step")
+            return cls(tensors["values"], **texts, low=low, step=step, epsilon=tuple(about["epsilon"])), about
         except (UsageError, NumericalFailure) as error:
             raise WeightsCorrupt(error.message, hint=_AGAIN) from error
 
