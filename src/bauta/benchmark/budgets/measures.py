@@ -18,6 +18,8 @@ from bauta.progress import Steps
 from bauta.templates.base import SIDE, Protector
 from bauta.templates.fit import as_images
 from bauta.templates.released.base import Released, seeded_words
+from bauta.templates.released.others import TurnedTemplate
+from bauta.templates.representation import Representation
 
 FMR = 1e-3
 PICTURE = 56  # side of the pictures that are computed back
@@ -62,7 +64,9 @@ def measure(protector: Released, faces: Faces, victims: int, seed: int, progress
     for start in range(0, len(flat), CHUNK):
         part = as_images(flat[start : start + CHUNK])
         with torch.no_grad():
-            stored = protector.protect(part, generator)
+            stored = _protected(
+                protector, part, faces.templates.reshape(len(flat), -1)[start : start + CHUNK], generator
+            )
             noisy.append(protector.templates(stored))
             if type(protector).probe is not Protector.probe:
                 clean.append(protector.probe(part))
@@ -96,6 +100,13 @@ def measure(protector: Released, faces: Faces, victims: int, seed: int, progress
     }
 
 
+def _protected(protector: Released, part: Tensor, templates: Floats, generator: torch.Generator) -> Representation:
+    if isinstance(protector, TurnedTemplate):  # the templates are known already
+        turned = protector.mechanism.release(templates, seeded_words(generator))
+        return protector.represent(torch.from_numpy(turned).float())
+    return protector.protect(part, generator)
+
+
 def _recognised(stored: Floats, probes: Floats, faces: Faces) -> Figures:
     genuine = np.einsum("pd,pnd->pn", stored[:, 0], probes[:, 1:])
     strangers = (stored[:, 0] @ probes[:, 1].T)[~np.eye(len(stored), dtype=bool)]
@@ -123,16 +134,21 @@ def _recognised(stored: Floats, probes: Floats, faces: Faces) -> Figures:
 def _attacked(
     protector: Released, faces: Faces, values: Floats, victims: int, generator: torch.Generator
 ) -> tuple[dict[str, Figures], Figures]:
-    known = []
-    for start in range(0, len(faces.public), CHUNK):
-        with torch.no_grad():
-            stored = protector.protect(as_images(faces.public[start : start + CHUNK]), generator)
-        known.append(_seen(stored.values()))
-    inputs = torch.cat(known).double().numpy()
-    small = functional.avg_pool2d(as_images(faces.public), SIDE // PICTURE).flatten(1)
-    attacker = Ridge(inputs, np.concatenate([faces.public_templates, small.numpy()], 1), faces.public_people)
+    small = functional.avg_pool2d(as_images(faces.public), SIDE // PICTURE).flatten(1).numpy()
     size, count = faces.templates.shape[-1], faces.enrolled
-    found = attacker(values[:victims, :count])
+    if isinstance(protector, TurnedTemplate):
+        # What is stored is the template but for the noise: nothing that is learned of it comes nearer.
+        templates = values[:victims, :count]
+        drawn = Ridge(faces.public_templates, small, faces.public_people)(templates)
+        found = np.concatenate([templates, drawn], 2)
+    else:
+        known = []
+        for start in range(0, len(faces.public), CHUNK):
+            with torch.no_grad():
+                stored = protector.protect(as_images(faces.public[start : start + CHUNK]), generator)
+            known.append(_seen(stored.values()))
+        wanted = np.concatenate([faces.public_templates, small], 1)
+        found = Ridge(torch.cat(known).double().numpy(), wanted, faces.public_people)(values[:victims, :count])
     plain = faces.templates
     strangers = (plain[:, 0] @ plain[:, 1].T)[~np.eye(len(plain), dtype=bool)]
     limit = metrics.threshold_at_fmr(strangers, FMR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class Released(Protector):
     @property
     def spent(self) -> Spent:
         """By each face that is stored; see `Protector.spent`."""
-        return self.mechanism.spent
+        return replace(self.mechanism.spent, mechanism=self.name)
 
     def protect(self, images: Tensor, generator: torch.Generator, key: bytes | None = None) -> Representation:
         """With the generator's noise, for experiments alone; see `Protector.protect`."""
