@@ -22,7 +22,8 @@ import numpy as np
 
 from bauta.benchmark.engine import cards
 from bauta.gallery.index import Index
-from bauta.gallery.store import Maker, Store
+from bauta.gallery.makers import Maker
+from bauta.gallery.store import Store
 from bauta.keys import DeploymentKey
 
 DIMENSION = 512

@@ -13,8 +13,8 @@ from sqlalchemy import select
 from bauta.encrypted.budget import Budget
 from bauta.errors import PeerError, UsageError
 from bauta.gallery import tables
+from bauta.gallery.ledger import DAY, key_digest
 from bauta.gallery.store import Store, require_names
-from bauta.gallery.writer import DAY, key_digest
 from bauta.settings import Range, Settings
 
 Scope = Literal["enrol", "match", "search", "read", "revoke", "renew", "erase", "audit"]

@@ -35,8 +35,8 @@ from bauta.errors import (
     UsageError,
     WrongKey,
 )
+from bauta.gallery.ledger import DAY
 from bauta.gallery.service import FaceService
-from bauta.gallery.writer import DAY
 from bauta.server import words
 from bauta.server.access import Access, Caller, Refused, Scope, ServerLimits
 from bauta.server.guard import Guard
@@ -272,10 +272,10 @@ def _add_subjects(app: FastAPI, service: FaceService) -> None:
     @app.get(at, tags=tags, responses=_FAILURES)
     def read(subject: words.Subject, caller: Annotated[Caller, _allowed("read")]) -> words.States:
         """How many records a subject has."""
-        states = service.store.states(caller.tenant, subject)
-        if not states:
+        one = service.store.person(caller.tenant, subject)
+        if one is None:
             raise SubjectUnknown("Nobody of that name is enrolled.", hint="Check the name and the tenant.")
-        return words.States(active=states.get("active", 0), revoked=states.get("revoked", 0))
+        return words.States(active=one.active, revoked=one.revoked, waiting=one.waiting)
 
     @app.post(f"{at}/revoke", tags=tags, responses=_FAILURES)
     def revoke(
