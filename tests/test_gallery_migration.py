@@ -276,7 +276,7 @@ def test_a_running_service_stops_answering_when_its_gallery_is_migrated(
 # Commands
 
 KEY = ["--key", "deployment.key"]
-ALIGNED = ["--threshold", "0.9999", "--former-threshold", "0.9999", "--aligned"]
+ALIGNED = ["--threshold", "0.6", "--former-threshold", "0.9999", "--aligned"]
 
 
 def said(capsys: Capture, *arguments: str, code: int = 0) -> str:
@@ -314,7 +314,7 @@ def test_a_migration_by_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "pixelated-image" in moved
     assert "people who wait for a new photo" in " ".join(moved.split())
     assert "pixelated-image" in said(capsys, "match", "g", "ann", photos[0], *old, code=9)
-    assert "--former" in said(capsys, "match", "g", "ann", photos[0], *new[:4], "--threshold", "0.9999", code=9)
+    assert "--former" in said(capsys, "match", "g", "ann", photos[0], *new[:4], "--threshold", "0.6", code=9)
     assert said(capsys, "match", "g", "ann", photos[0], *new) == "yes\n"
     said(capsys, "enrol", "g", "ann", photos[0], *new)
     assert said(capsys, "match", "g", "ann", photos[0], *new) == "yes\n"
@@ -326,5 +326,5 @@ def test_a_migration_by_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert json.loads(said(capsys, "stats", "g", *KEY, "--json"))["waiting"] == 1
     assert said(capsys, "migrate", "g", *KEY, "--finish").split() == ["records", "erased", "1", "people", "erased", "1"]
     assert json.loads(said(capsys, "people", "g", *KEY, "--json"))[0]["name"] == "ann"
-    assert said(capsys, "match", "g", "ann", photos[0], *new[:4], "--threshold", "0.9999", "--aligned") == "yes\n"
+    assert said(capsys, "match", "g", "ann", photos[0], *new[:4], "--threshold", "0.6", "--aligned") == "yes\n"
     assert "whole" in said(capsys, "verify", "g", *KEY)

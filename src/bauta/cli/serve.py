@@ -89,5 +89,12 @@ def serve(
         if fresh:
             print(f"Key     {make_key(store, 'main', SCOPES).secret}", flush=True)
             show_note("this key may do everything with the tenant main, for a year. It is shown once.")
-        run(service, listening, limits, certificate=certificate, certificate_key=certificate_key)
+        run(
+            service,
+            listening,
+            limits,
+            certificate=certificate,
+            certificate_key=certificate_key,
+            behind_proxy=behind_proxy,
+        )
     print("Ended.")

@@ -7,8 +7,9 @@ import hmac
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, select
+from sqlalchemy import Connection, Select, bindparam, delete, func, select
 
 from bauta.errors import GalleryDamaged, OtherRequest
 from bauta.gallery import tables
@@ -102,6 +103,18 @@ class Ledger:
         query = select(tables.audit).where(tables.audit.c.number > after).order_by(tables.audit.c.number).limit(most)
         if tenant is not None:
             query = query.where(tables.audit.c.tenant == tenant)
+        return self._entries(query)
+
+    def latest(self, tenant: str, before: int | None = None, most: int = 100, action: str | None = None) -> list[Entry]:
+        """Lines of a tenant before a number, the last first; of one action where it is named."""
+        query = select(tables.audit).where(tables.audit.c.tenant == tenant).order_by(tables.audit.c.number.desc())
+        if before is not None:
+            query = query.where(tables.audit.c.number < before)
+        if action is not None:
+            query = query.where(tables.audit.c.action == action)
+        return self._entries(query.limit(most))
+
+    def _entries(self, query: Select[Any]) -> list[Entry]:
         rows = self._connection.execute(query)
         return [Entry(**{**row._asdict(), "digest": row.digest.hex()}) for row in rows]
 

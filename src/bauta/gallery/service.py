@@ -169,6 +169,21 @@ class FaceService:
             if part:
                 side.take(self.store.format(maker) or "", part, self._lock)
 
+    def count(self, tenant: str) -> int:
+        """Records of a tenant that are compared in a search."""
+        with self._lock:
+            return sum(side.count(tenant) for side in self._sides.values())
+
+    def fpir(self, tenant: str) -> float | None:
+        """The probability that a search takes a stranger for somebody; None where a threshold was given by hand."""
+        if any(side.fmr is None for side in self._sides.values()):
+            return None
+        return fpir(self.count(tenant), max(side.fmr or 0.0 for side in self._sides.values()))
+
+    def sides(self) -> list[Side]:
+        """What makes records now, and what made them before a migration."""
+        return list(self._sides.values())
+
     # What is asked
 
     def enrol(self, tenant: str, name: str, photo: PhotoSource, *, actor: str, once: str = "",
@@ -257,10 +272,7 @@ class FaceService:
         """
         require_names(tenant)
         self.refresh()
-        with self._lock:
-            count = sum(side.count(tenant) for side in self._sides.values())
-            known = all(side.fmr is not None for side in self._sides.values() if side.count(tenant))
-        rate = fpir(count, self.side.fmr) if known and self.side.fmr is not None else None
+        count, rate = self.count(tenant), self.fpir(tenant)
         if not force and count > 1 and (rate is None or rate > MOST_FPIR):
             much = "an unknown share" if rate is None else f"{rate:.0%}"
             raise TooMany(

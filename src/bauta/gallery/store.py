@@ -288,6 +288,11 @@ class Store:
         with tables.reading(self.engine) as connection:
             return Ledger(connection, self.vault, self._clock()).entries(tenant, after, most)
 
+    def latest(self, tenant: str, before: int | None = None, most: int = 100, action: str | None = None) -> list[Entry]:
+        """Lines of the audit of a tenant before a number, the last first; of one action where it is named."""
+        with tables.reading(self.engine) as connection:
+            return Ledger(connection, self.vault, self._clock()).latest(tenant, before, most, action)
+
     def ids(self) -> set[bytes]:
         """Ids of the records that are active."""
         with tables.reading(self.engine) as connection:

@@ -17,7 +17,7 @@ from bauta.gallery.ledger import DAY, key_digest
 from bauta.gallery.store import Store, require_names
 from bauta.settings import Range, Settings
 
-Scope = Literal["enrol", "match", "search", "read", "revoke", "renew", "erase", "audit"]
+Scope = Literal["enrol", "match", "search", "read", "revoke", "renew", "erase", "audit", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
@@ -57,11 +57,13 @@ class Caller:
         id: Of the key.
         tenant: Whose gallery it opens, and no other.
         scopes: What it may do.
+        expires: Seconds since 1970.
     """
 
     id: str
     tenant: str
     scopes: frozenset[str]
+    expires: int
 
 
 @dataclass(frozen=True)
@@ -142,11 +144,23 @@ class Access:
         digest = key_digest(self._store.vault, secret, row.tenant, row.scopes, row.expires)
         if not hmac.compare_digest(digest, row.digest) or row.expires <= self._store.now():
             raise _unknown()
-        caller = Caller(row.id, row.tenant, frozenset(row.scopes.split()))
+        caller = Caller(row.id, row.tenant, frozenset(row.scopes.split()), row.expires)
         self._spend(self._requests, caller.id, "requests in a minute")
         if scope not in caller.scopes:
-            raise Refused(403, "forbidden", f"This key may not {scope}.", hint="Use one with that scope.")
+            raise Refused(403, "forbidden", f"This key lacks the scope {scope}.", hint="Use one that has it.")
         return caller
+
+    def require_still(self, caller: Caller) -> None:
+        """Let through who was let through before, if its key was not ended since; a request is taken off its budget.
+
+        Raises:
+            Refused: 401 when the key has ended, 429 when it asks too often.
+        """
+        with tables.reading(self._store.engine) as connection:
+            there = connection.execute(select(tables.api_keys.c.id).where(tables.api_keys.c.id == caller.id)).all()
+        if not there or caller.expires <= self._store.now():
+            raise _unknown()
+        self._spend(self._requests, caller.id, "requests in a minute")
 
     def compare(self, caller: Caller, subject: str) -> None:
         """Take a comparison with a subject off its budget, whether or not it is enrolled.

@@ -39,6 +39,7 @@ from bauta.gallery.ledger import DAY
 from bauta.gallery.service import FaceService
 from bauta.server import words
 from bauta.server.access import Access, Caller, Refused, Scope, ServerLimits
+from bauta.server.admin import Admin
 from bauta.server.guard import Guard
 from bauta.version import __version__
 
@@ -155,12 +156,18 @@ Photo = Annotated[bytes, Depends(_photo)]
 PhotoOrNone = Annotated[bytes | None, Depends(_photo_or_none)]
 
 
-def make_app(service: FaceService, limits: ServerLimits | None = None) -> FastAPI:
+def status_of(error: BautaError) -> int:
+    """HTTP's status for an error; 500 where it is a defect."""
+    return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
+
+
+def make_app(service: FaceService, limits: ServerLimits | None = None, *, secure: bool = False) -> FastAPI:
     """The service as an ASGI application.
 
     Args:
         service: What answers.
         limits: What is taken.
+        secure: Whether clients come by TLS, here or at a proxy.
     """
     limits = limits or ServerLimits()
     app = FastAPI(
@@ -177,6 +184,7 @@ def make_app(service: FaceService, limits: ServerLimits | None = None) -> FastAP
     _add_health(app)
     _add_subjects(app, service)
     _add_audit(app, service)
+    Admin(service, app.state.access, secure=secure, status=status_of).add_to(app)
     return app
 
 
@@ -195,7 +203,7 @@ def _answer_failures(app: FastAPI) -> None:
 
     @app.exception_handler(BautaError)
     async def ours(_: Request, error: BautaError) -> Response:
-        status = next((status for kind, status in STATUS if isinstance(error, kind)), 500)
+        status = status_of(error)
         if status == 500:
             return _defect(error)
         return failure(status, error.code, error.message, error.hint)
