@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -97,13 +98,15 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(site: Site, visitor: Vi
 
 
 def test_the_cookie_goes_by_tls_alone_where_there_is_tls(site: Site) -> None:
-    from starlette.testclient import TestClient
-
     from bauta.server.app import make_app
 
-    with TestClient(make_app(site.service, secure=True), base_url="https://faces.example") as client:
-        given = {"data": {"key": site.key}, "headers": {"Origin": "https://faces.example"}, "follow_redirects": False}
-        assert "Secure" in client.post("/admin/sign-in", **given).headers["set-cookie"]
+    async def entered() -> httpx.Response:
+        transport = httpx.ASGITransport(make_app(site.service, secure=True))
+        async with httpx.AsyncClient(transport=transport, base_url="https://faces.example") as client:
+            own = {"Origin": "https://faces.example"}
+            return await client.post("/admin/sign-in", data={"key": site.key}, headers=own)
+
+    assert "Secure" in asyncio.run(entered()).headers["set-cookie"]
 
 
 @pytest.mark.parametrize("key", ["", "nonsense", "bauta_0123456789ab_" + "x" * 43, "ключ"])
@@ -147,9 +150,8 @@ def test_sessions_end_by_themselves_and_do_not_pile_up(site: Site) -> None:
         assert found is not None
         assert same_form(found, found.form)
         assert not same_form(found, found.form[:-1] + "\udcff")
-        assert sessions.get(idle) is None or now[0] == IDLE
     now[0] += 1
-    assert sessions.get(busy) is None
+    assert sessions.get(idle) is sessions.get(busy) is None
     values = []
     for _ in range(MOST + 1):
         now[0] += 1
@@ -282,10 +284,9 @@ def test_pages_fail_closed(site: Site, visitor: Visitor, monkeypatch: pytest.Mon
     monkeypatch.setattr(site.service, "ready", False)
     assert visitor.get("/admin/people").status_code == 503
     monkeypatch.setattr(site.service, "ready", True)
-    site.service.store.vault.path.rename(site.service.store.vault.path.with_suffix(".gone"))
     monkeypatch.setattr(site.service.store.vault, "some", _broken)
     answer = visitor.get("/admin/people")
-    assert (answer.status_code, "ann" in answer.text) == (503, False)
+    assert (answer.status_code, "name=ann" in answer.text) == (503, False)
     assert visitor.get("/admin/static/page.css").headers["content-type"].startswith("text/css")
     for name in ("admin.py", "..%2Fadmin.py", "%2e%2e/access.py", "layout.html.j2"):
         assert visitor.get(f"/admin/static/{name}").status_code == 404
@@ -332,8 +333,9 @@ def test_the_page_in_a_browser(site: Site) -> None:
             for path in PAGES:
                 page.goto(site.address + path)
                 look()
-            page.click("text=Restore >> nth=-1")  # forms carry what the service asks of them
-            page.wait_for_selector("text=Revoke >> nth=0")
+            page.goto(f"{site.address}/admin/person?name=ann")
+            page.click("button:has-text('Restore')")  # a browser sends with forms what the service asks of them
+            page.wait_for_selector("#days")
             page.fill("#days", "3")
             page.click("button:has-text('Revoke')")
             page.wait_for_selector("button:has-text('Restore')")

@@ -236,7 +236,7 @@ class Admin:
         """Let a person match no more."""
         self._require(session, "revoke")
         days = given.get("days", "")
-        if not (days.isascii() and days.isdecimal() and int(days) <= 3650):
+        if not (days.isascii() and days.isdecimal() and len(days) <= 4 and int(days) <= 3650):
             raise Refused(422, "invalid", "The days are not 0 to 3650.", hint="Go back, and give another number.")
         one = self._person(given.get("name", ""), session)
         self._service.revoke(session.caller.tenant, one.name, int(days) * DAY, actor=session.caller.id)
@@ -275,7 +275,7 @@ class Admin:
         page = page_template("server/pages", name).render(
             session=session, link=_link, date=_date, version=__version__, **values
         )
-        return HTMLResponse(page, status)
+        return HTMLResponse(page.encode("utf-8", "replace"), status)  # names may hold what is not Unicode
 
 
 async def _form(request: Request) -> dict[str, str]:
