@@ -549,7 +549,7 @@ def gallery_store_table() -> str:
         )
     header = (
         "people",
-        "enrolled in bulk, a second",
+        "enrolled in bulk, a second (processor, us each)",
         "cold start, s (processor)",
         "search, ms (processor)",
         "bytes each on disk",
@@ -557,14 +557,14 @@ def gallery_store_table() -> str:
     )
     lines += ["", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += [
-        f"| {row['people']:,} | {row['enrolled_a_second']:.0f} "
+        f"| {row['people']:,} | {row['enrolled_a_second']:.0f} ({row['enrol_cpu_us_each']:.0f}) "
         f"| {row['cold_start_seconds']:.0f} ({row['cold_start_cpu']:.0f}) "
         f"| {row['search_ms']:.0f} ({row['search_cpu_ms']:.0f}) | {row['bytes_each']:.0f} "
         f"| {row['peak_bytes'] / 1e9:.1f} |"
         for row in found["bulk"]
     ]
-    row = found["search"]
-    lines.append(f"| {row['people']:,} | - | - | {row['search_ms']:.0f} ({row['search_cpu_ms']:.0f}) | - | - |")
+    if row := found.get("search"):
+        lines.append(f"| {row['people']:,} | - | - | {row['search_ms']:.0f} ({row['search_cpu_ms']:.0f}) | - | - |")
     return "\n".join(lines)
 
 
