@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+import test_gallery_store
 from bauta.cli.run import run
 from bauta.errors import AlreadyEnrolled, GalleryDamaged, OtherMaker, UsageError
 from bauta.gallery.ledger import signed
@@ -26,6 +27,7 @@ from store_builders import MAKER, contents, enrolled, new_service, new_store, op
 
 NEXT = Maker("toy", "a" * 64, "mlp-hash", "c" * 64)
 Capture = pytest.CaptureFixture[str]
+place, server = test_gallery_store.place, test_gallery_store.server  # SQLite and PostgreSQL
 
 
 @pytest.fixture
@@ -38,7 +40,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 # Records
 
 
-def test_who_is_enrolled_again_leaves_the_former_maker_and_the_key(store: Store) -> None:
+def test_who_is_enrolled_again_leaves_the_former_maker_and_the_key(tmp_path: Path, place: Path | str) -> None:
+    store = new_store(tmp_path, place)
     enrolled(store, "ann", 1, 2)
     enrolled(store, "bob", 3)
     old = store.uid("acme", "ann")
@@ -55,6 +58,13 @@ def test_who_is_enrolled_again_leaves_the_former_maker_and_the_key(store: Store)
     enrolled(store, "ann", 5)  # and now there are two photos of her
     assert contents(store)["ann"] == sorted([row(4), row(5)])
     assert store.verify() == []
+    assert store.drop_former("test") == (1, 1)
+    assert contents(store).keys() == {"ann"}
+    store.close()
+    again = open_store(tmp_path, place)
+    assert again.makers == (MAKER, NEXT)
+    assert again.verify() == []
+    again.close()
 
 
 def test_revoked_records_of_a_former_maker_come_back_and_leave_like_others(tmp_path: Path) -> None:
@@ -276,7 +286,7 @@ def test_a_running_service_stops_answering_when_its_gallery_is_migrated(
 # Commands
 
 KEY = ["--key", "deployment.key"]
-ALIGNED = ["--threshold", "0.6", "--former-threshold", "0.9999", "--aligned"]
+ALIGNED = ["--threshold", "0.9999", "--former-threshold", "0.9999", "--aligned"]
 
 
 def said(capsys: Capture, *arguments: str, code: int = 0) -> str:
@@ -290,18 +300,20 @@ def test_a_migration_by_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("BAUTA_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("BAUTA_MODELS", raising=False)
     monkeypatch.chdir(tmp_path)
-    home = tmp_path / "home" / "recognizers" / "mine"
-    home.mkdir(parents=True)
-    (home / "card.toml").write_text(format_card(card_of(home, linear_model())))
+    for seed, name in enumerate(("mine", "other")):
+        home = tmp_path / "home" / "recognizers" / name
+        home.mkdir(parents=True)
+        card = replace(card_of(home, linear_model(seed=seed)), name=name)
+        (home / "card.toml").write_text(format_card(card))
     for number in range(4):
         folder = tmp_path / "people" / f"Person_{number}"
         folder.mkdir(parents=True)
         (folder / "one.png").write_bytes(photo(number))
     photos = [f"people/Person_{number}/one.png" for number in range(4)]
     assert run(["templates", "key", "-o", "deployment.key"]) == 0
-    fit = ["templates", "fit", "people", "--recognizer", "mine"]
-    assert run([*fit, "--method", "identity-feature", "-o", "old"]) == 0
-    assert run([*fit, "--method", "pixelated-image", "-o", "new"]) == 0
+    fit = ["templates", "fit", "people", "--method", "identity-feature"]
+    assert run([*fit, "--recognizer", "mine", "-o", "old"]) == 0
+    assert run([*fit, "--recognizer", "other", "-o", "new"]) == 0
     said(capsys, "init", "g", *KEY, "--protector", "old", "--store-faces-unprotected")
     old = [*KEY, "--protector", "old", "--threshold", "0.9999", "--aligned"]
     new = [*KEY, "--protector", "new", "--former", "old", *ALIGNED]
@@ -311,10 +323,10 @@ def test_a_migration_by_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "begun or finished" in said(capsys, "migrate", "g", *KEY, code=2)
     assert "protects nothing" in said(capsys, "migrate", "g", *KEY, "--protector", "new", code=2)
     moved = said(capsys, "migrate", "g", *KEY, "--protector", "new", "--store-faces-unprotected")
-    assert "pixelated-image" in moved
+    assert "other" in moved
     assert "people who wait for a new photo" in " ".join(moved.split())
-    assert "pixelated-image" in said(capsys, "match", "g", "ann", photos[0], *old, code=9)
-    assert "--former" in said(capsys, "match", "g", "ann", photos[0], *new[:4], "--threshold", "0.6", code=9)
+    assert "other" in said(capsys, "match", "g", "ann", photos[0], *old, code=9)
+    assert "--former" in said(capsys, "match", "g", "ann", photos[0], *new[:4], "--threshold", "0.9999", code=9)
     assert said(capsys, "match", "g", "ann", photos[0], *new) == "yes\n"
     said(capsys, "enrol", "g", "ann", photos[0], *new)
     assert said(capsys, "match", "g", "ann", photos[0], *new) == "yes\n"
@@ -326,5 +338,5 @@ def test_a_migration_by_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert json.loads(said(capsys, "stats", "g", *KEY, "--json"))["waiting"] == 1
     assert said(capsys, "migrate", "g", *KEY, "--finish").split() == ["records", "erased", "1", "people", "erased", "1"]
     assert json.loads(said(capsys, "people", "g", *KEY, "--json"))[0]["name"] == "ann"
-    assert said(capsys, "match", "g", "ann", photos[0], *new[:4], "--threshold", "0.6", "--aligned") == "yes\n"
+    assert said(capsys, "match", "g", "ann", photos[0], *new[:4], "--threshold", "0.9999", "--aligned") == "yes\n"
     assert "whole" in said(capsys, "verify", "g", *KEY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ from store_builders import new_service, photo
 
 OPEN = {"/health", "/openapi.json"}
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs/service.md"
+CONTAINER = Path(__file__).resolve().parent.parent / "Containerfile"
 PNG = {"Content-Type": "image/png"}
 
 
@@ -486,6 +488,28 @@ def test_the_curl_lines_of_the_documentation_work(site: Site, tmp_path: Path) ->
         assert said.returncode == 0, (line, said.stdout, said.stderr)
         assert "error" not in json.loads(said.stdout)
     assert site.client().stats()["subjects"] == 0
+
+
+@pytest.mark.skipif(not CONTAINER.is_file(), reason="the container file is not part of an installation")
+def test_the_container_file_starts_what_there_is() -> None:
+    """It is not built here: what it copies is there, it is nobody's root, and its command has the options it names."""
+    lines = CONTAINER.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    said = [line.partition(" ")[::2] for line in lines if line and not line.startswith("#")]
+    for word, rest in said:
+        if word == "COPY":
+            assert all((CONTAINER.parent / source).exists() for source in rest.split()[:-1])
+    assert ("USER", "bauta") in said
+    [entry] = [json.loads(rest) for word, rest in said if word == "ENTRYPOINT"]
+    options = [word for word in entry if word.startswith("--")]
+    known = subprocess.run(
+        [sys.executable, "-m", *entry[:2], "--help"], capture_output=True, text=True, check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    ).stdout  # fmt: skip
+    assert options
+    assert all(option in known for option in options)
+    volumes = next(json.loads(rest) for word, rest in said if word == "VOLUME")
+    places = [word for word in entry if word.startswith("/")]
+    assert [any(place.startswith(one) for one in volumes) for place in places] == [True, True, False]
 
 
 def test_it_listens_where_nobody_else_hears() -> None:
