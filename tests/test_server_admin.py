@@ -85,6 +85,7 @@ def test_nothing_is_shown_without_a_session(site: Site) -> None:
 
 def test_the_cookie_is_kept_from_scripts_and_other_sites(site: Site, visitor: Visitor) -> None:
     assert visitor.entered.status_code == 303
+    assert site.service.store.latest("acme")[0].action == "sign-in"
     cookie = visitor.entered.headers["set-cookie"]
     for part in ("HttpOnly", "SameSite=strict", "Path=/admin"):
         assert part in cookie

@@ -79,7 +79,7 @@ class Admin:
         try:
             self._require_own_page(request)
             given = await _form(request)
-            caller = await run_in_threadpool(self._access.caller, f"Bearer {given.get('key', '').strip()}", "admin")
+            cookie = await run_in_threadpool(self._enter, given.get("key", "").strip())
         except Refused as error:
             return self._page("sign-in.html.j2", error.status, problem=error.message)
         except BautaError as error:
@@ -87,7 +87,7 @@ class Admin:
         answer = RedirectResponse("/admin", 303)
         answer.set_cookie(
             COOKIE,
-            self._sessions.begin(caller),
+            cookie,
             max_age=LONGEST,
             path="/admin",
             secure=self._secure,
@@ -95,6 +95,12 @@ class Admin:
             samesite="strict",
         )
         return answer
+
+    def _enter(self, key: str) -> str:
+        caller = self._access.caller(f"Bearer {key}", "admin")
+        with self._service.store.writing() as writer:
+            writer.audit(caller.id, caller.tenant, "sign-in")
+        return self._sessions.begin(caller)
 
     async def _sign_out(self, request: Request) -> Response:
         session = self._sessions.get(request.cookies.get(COOKIE, ""))
