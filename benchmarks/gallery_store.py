@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--search", type=int, help="search alone among so many, without a store")
     parser.add_argument("--one-by-one", type=int, default=500)
     options = parser.parse_args()
-    key = DeploymentKey.generate()
+    key, code = DeploymentKey.generate(), cards.code()  # now: the tree may change while it runs
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         results = {
@@ -160,7 +160,7 @@ def main() -> None:
             results["search"] = search_only(options.search)
     results = json.loads(json.dumps(results), parse_float=lambda text: float(f"{float(text):.4g}"))
     card = {"schema": "bauta.speed/1", "name": "gallery-store", "results": results}
-    text = json.dumps({**card, "code": cards.code(), "machine": cards.machine()}, indent=1) + "\n"
+    text = json.dumps({**card, "code": code, "machine": cards.machine()}, indent=1) + "\n"
     (options.output / "gallery-store.json").write_text(text, encoding="utf-8")
     print(json.dumps(results, indent=2))
 

@@ -182,9 +182,10 @@ def main() -> None:
     if options.serve is not None:
         child(options.serve)
         return
+    code = cards.code()  # now: the tree may change while it runs
     results = json.loads(json.dumps(soak(options.minutes)), parse_float=lambda text: float(f"{float(text):.4g}"))
     card = {"schema": "bauta.speed/1", "name": "service-soak", "results": results}
-    text = json.dumps({**card, "code": cards.code(), "machine": cards.machine()}, indent=1) + "\n"
+    text = json.dumps({**card, "code": code, "machine": cards.machine()}, indent=1) + "\n"
     if options.output is not None:
         (options.output / "service-soak.json").write_text(text, encoding="utf-8")
     print(json.dumps(results, indent=2))
