@@ -144,7 +144,7 @@ class FaceService:
         if waiting and len(self._sides) == 1:
             name = self.store.makers[-2].protector
             raise OtherMaker(
-                f"{waiting} people wait for new photos; what is stored of them was made by {name!r}.",
+                f"Still waiting for new photos: {waiting}. What is stored of them was made by {name!r}.",
                 hint="Give it with --former, or erase what it made: `bauta gallery migrate --finish`.",
             )
 
