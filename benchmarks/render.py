@@ -568,6 +568,30 @@ def gallery_store_table() -> str:
     return "\n".join(lines)
 
 
+def service_soak_table() -> str:
+    """What became of the service under mixed requests."""
+    found = json.loads((RESULTS / "service-soak.json").read_text(encoding="utf-8"))["results"]
+    failed = sum(times for status, times in found["statuses"].items() if status.startswith("5"))
+    early, late = (found[name] / 1e6 for name in ("resident_early", "resident_late"))
+    header = (
+        "minutes",
+        "requests",
+        "answered 5xx",
+        "wrong answers",
+        "memory, MB: early, late",
+        "processor, ms: a read, a match",
+    )
+    row = (
+        f"{found['minutes']:g}",
+        f"{found['requests']:,}",
+        f"{failed}",
+        f"{found['wrong_answers']}",
+        f"{early:.0f}, {late:.0f} ({found['growth']:+.1%})",
+        f"{found['read_cpu_ms']:.1f}, {found['match_cpu_ms']:.1f}",
+    )
+    return "\n".join("| " + " | ".join(one) + " |" for one in (header, ("---",) * len(header), row))
+
+
 def p3_attacks_table() -> str:
     """What holders of pairs, or of many protected photos, get of a personalised mask."""
     found = json.loads((RESULTS / "p3-attacks.json").read_text(encoding="utf-8"))
@@ -710,6 +734,7 @@ TABLES = {
     "faces-false": false_faces_table,
     "encrypted": encrypted_table,
     "gallery-store": gallery_store_table,
+    "service-soak": service_soak_table,
     "cancelable": cancelable_table(0),
     "cancelable-linkage": cancelable_table(1),
     "cancelable-inversion": cancelable_table(2),

@@ -150,6 +150,7 @@ def test_a_gallery_of_version_1_is_opened(tmp_path: Path, store: Store) -> None:
     about = json.dumps({"schema": 1, "maker": asdict(MAKER)}, sort_keys=True)
     for name, content in (("store", about.encode()), ("revision", b"1 0")):
         connection.execute("UPDATE about SET value = ? WHERE name = ?", (signed(store.vault, name, content), name))
+    connection.execute("DROP INDEX by_state")
     connection.execute("ALTER TABLE records DROP COLUMN maker")
     connection.commit()
     connection.close()

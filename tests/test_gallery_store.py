@@ -78,6 +78,20 @@ def test_what_is_enrolled_is_there_after_a_restart(tmp_path: Path, place: Path |
     again.close()
 
 
+def test_what_is_new_is_read_in_pages_whole_and_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bauta.gallery.store.PAGE", 3)
+    for start, count in ((0, 7), (7, 1), (8, 10), (18, 1)):  # a revision each
+        with store.writing() as writer:
+            writer.enrol_many("acme", [(f"person {start + one}", [row(start + one)]) for one in range(count)])
+    with store.writing() as writer:
+        writer.revoke("acme", "person 9", DAY)  # the fifth
+        writer.revoke("acme", "person 2", DAY)
+    there = [number for number in range(19) if number not in (2, 9)]
+    for since, first in ((-1, 0), (0, 0), (1, 7), (2, 8), (3, 18), (4, 19), (5, 19)):
+        found = [one.row for batch in store.active(since) for one in batch]
+        assert sorted(found) == sorted(row(number) for number in there if number >= first)
+
+
 def test_one_name_in_two_tenants_is_two_subjects(store: Store) -> None:
     enrolled(store, "ann", 1)
     enrolled(store, "ann", 2, tenant="other")

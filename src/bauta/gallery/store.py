@@ -21,13 +21,13 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, literal_column, select
+from sqlalchemy import BigInteger, Connection, Engine, Row, bindparam, delete, func, literal_column, select
 
 from bauta.errors import GalleryDamaged, GalleryError, GalleryVersion, OutputExists, UsageError
 from bauta.gallery import tables
@@ -41,6 +41,8 @@ from bauta.keys import DeploymentKey, ScryptCost
 PAGE = 4096
 """Records that are read at a time."""
 _REVISION = select(tables.about.c.value).where(tables.about.c.name == "revision")
+_LAST = select(tables.audit.c.at).order_by(tables.audit.c.number.desc()).limit(1)
+_UID = select(tables.subjects.c.uid).where(tables.subjects.c.token == bindparam("token"))
 _TENANT = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{tables.TENANT - 1}}}")
 
 
@@ -207,7 +209,7 @@ class Store:
     def now(self) -> int:
         """Seconds since 1970; never less than the audit's last line, so that a clock that goes back revives nothing."""
         with tables.reading(self.engine) as connection:
-            last = connection.scalar(select(func.max(tables.audit.c.at)))
+            last = connection.scalar(_LAST)
         return max(int(self._clock()), int(last or 0))
 
     def close(self) -> None:
@@ -306,26 +308,28 @@ class Store:
         Raises:
             GalleryDamaged: when one was changed.
         """
-        # SQLite has its rows in the order in which they were written: read so, each page is read once.
-        lite = self.engine.dialect.name == "sqlite"
-        place = literal_column("records.rowid") if lite else tables.records.c.id
-        last: object = -1 if lite else b""
+        # All are read in the order in which SQLite has its rows, each page once; what is new by the index of revisions.
+        # What is revoked is left out below: for a state in the query, SQLite would take the index of states.
+        revision, ident = tables.records.c.revision, tables.records.c.id
+        rowid = literal_column("records.rowid", BigInteger)
+        order = [rowid if self.engine.dialect.name == "sqlite" else ident] if since < 0 else [revision, ident]
         query = (
-            select(tables.records, tables.subjects.c.tenant, tables.subjects.c.token, place.label("place"))
+            select(tables.records, tables.subjects.c.tenant, tables.subjects.c.token, order[-1].label("place"))
             .join(tables.subjects, tables.records.c.uid == tables.subjects.c.uid)
-            .where(tables.records.c.state == "active", place > bindparam("last"))
-            .order_by(place)
+            .order_by(*order)
             .limit(PAGE)
         )
-        if since >= 0:
-            query = query.where(tables.records.c.revision > since)
+        after = None if since < 0 else revision > since
         while True:
             with tables.reading(self.engine) as connection:
-                rows = connection.execute(query, {"last": last}).all()
+                rows = connection.execute(query if after is None else query.where(after)).all()
             if not rows:
                 return
-            last = rows[-1].place
-            yield self._opened(rows)
+            last = rows[-1]
+            after = order[-1] > last.place
+            if since >= 0:
+                after = (revision >= last.revision) & ((revision > last.revision) | after)
+            yield self._opened(row for row in rows if row.state == "active")
 
     def people(self, tenant: str) -> list[Person]:
         """The subjects of a tenant, by name."""
@@ -354,9 +358,7 @@ class Store:
     def uid(self, tenant: str, name: str) -> bytes | None:
         """The id of a subject; None where none is enrolled."""
         with tables.reading(self.engine) as connection:
-            found: bytes | None = connection.scalar(
-                select(tables.subjects.c.uid).where(tables.subjects.c.token == token_of(self.vault, tenant, name))
-            )
+            found: bytes | None = connection.scalar(_UID, {"token": token_of(self.vault, tenant, name)})
         return found if found is not None and self.vault.get(found) is not None else None
 
     def person(self, tenant: str, name: str) -> Person | None:
@@ -448,7 +450,8 @@ class Store:
         tables.settle(self.engine)
         return len(gone)
 
-    def _opened(self, rows: Sequence[Any]) -> list[Found]:
+    def _opened(self, rows: Iterable[Any]) -> list[Found]:
+        rows = list(rows)
         keys, openers, found = self.vault.some(row.uid for row in rows), self._openers(), []
         for ident, uid, state, _, until, revision, maker, sealed, tenant, token, _ in rows:
             if (key := keys.get(uid)) is not None:

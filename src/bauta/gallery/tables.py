@@ -67,6 +67,7 @@ records = Table(
     Column("sealed", LargeBinary, nullable=False),
 )
 due = Index("due", records.c.until)
+by_state = Index("by_state", records.c.state, records.c.id)  # which are active is asked after each removal
 shed = Table(  # keys that are to be destroyed, and are not yet, or whose bytes an open reader still holds
     "shed",
     metadata,
@@ -207,6 +208,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
 def upgrade(connection: Connection) -> None:
     """Bring the tables of version 1 to this one: records say who made them."""
     connection.execute(text("ALTER TABLE records ADD COLUMN maker INTEGER NOT NULL DEFAULT 0"))
+    by_state.create(connection)
 
 
 def settle(engine: Engine) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from bauta.encrypted.budget import Budget
 from bauta.errors import PeerError, UsageError
@@ -18,6 +18,7 @@ from bauta.gallery.store import Store, require_names
 from bauta.settings import Range, Settings
 
 Scope = Literal["enrol", "match", "search", "read", "revoke", "renew", "erase", "audit", "admin"]
+_KEY = select(tables.api_keys).where(tables.api_keys.c.id == bindparam("ident"))
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
@@ -138,7 +139,7 @@ class Access:
         row = None
         if kind.lower() == "bearer" and len(parts) == 3 and parts[0] == "bauta" and len(parts[1]) <= 16:
             with tables.reading(self._store.engine) as connection:
-                row = connection.execute(select(tables.api_keys).where(tables.api_keys.c.id == parts[1])).one_or_none()
+                row = connection.execute(_KEY, {"ident": parts[1]}).one_or_none()
         if row is None or not secret.isascii():
             raise _unknown()
         digest = key_digest(self._store.vault, secret, row.tenant, row.scopes, row.expires)
@@ -157,7 +158,7 @@ class Access:
             Refused: 401 when the key has ended, 429 when it asks too often.
         """
         with tables.reading(self._store.engine) as connection:
-            there = connection.execute(select(tables.api_keys.c.id).where(tables.api_keys.c.id == caller.id)).all()
+            there = connection.execute(_KEY, {"ident": caller.id}).all()
         if not there or caller.expires <= self._store.now():
             raise _unknown()
         self._spend(self._requests, caller.id, "requests in a minute")

@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from enum import Enum
 from typing import Annotated, Any
@@ -17,6 +16,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from bauta.errors import (
     AlreadyEnrolled,
@@ -117,6 +118,31 @@ class Metrics:
         return "\n".join(lines) + "\n"
 
 
+class Counted:
+    """Counts answers."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Answer, and count it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 500
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noting)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            self.metrics.count(route, status, time.perf_counter() - began)
+
+
 def failure(status: int, code: str, message: str, hint: str = "") -> JSONResponse:
     """An answer that is not a success."""
     headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}, 503: {"Retry-After": "5"}}
@@ -179,6 +205,7 @@ def make_app(service: FaceService, limits: ServerLimits | None = None, *, secure
         redirect_slashes=False,
     )
     app.state.service, app.state.access, app.state.metrics = service, Access(service.store, limits), Metrics()
+    app.add_middleware(Counted, metrics=app.state.metrics)
     app.add_middleware(Guard, most=limits.megabytes << 20)
     _answer_failures(app)
     _add_health(app)
@@ -189,14 +216,6 @@ def make_app(service: FaceService, limits: ServerLimits | None = None, *, secure
 
 
 def _answer_failures(app: FastAPI) -> None:
-    @app.middleware("http")
-    async def counted(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        began = time.perf_counter()
-        answer = await call(request)
-        route = getattr(request.scope.get("route"), "path", "none")
-        app.state.metrics.count(route, answer.status_code, time.perf_counter() - began)
-        return answer
-
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> Response:
         return failure(error.status, error.code, error.message, error.hint)
