@@ -49,6 +49,7 @@ def test_who_is_enrolled_again_leaves_the_former_maker_and_the_key(tmp_path: Pat
     assert store.migrate(NEXT, "test") == 2
     assert contents(store) == {"ann": sorted([row(1), row(2)]), "bob": [row(3)]}
     assert [one.name for one in store.people("acme") if one.waiting] == ["ann", "bob"]
+    enrolled(store, "bob")  # no photo: he still waits
     enrolled(store, "ann", 4)
     assert store.finish()
     assert contents(store) == {"ann": [row(4)], "bob": [row(3)]}

@@ -83,10 +83,11 @@ class Writer(Ledger):
         for token, (name, rows) in zip(tokens, people, strict=True):
             new = [_Kept(next(spare), "active", self.now, 0, bytes(row), self._maker) for row in rows]
             ids = [one.id for one in new]
-            if there[token] in waiting:
+            if new and there[token] in waiting:
                 kept = [one for one in self._kept(there[token]) if one.maker == self._maker]
-                there[token], key = self._rekey(there[token], kept + new) or (b"", b"")
-                keys[there[token]] = key
+                rekeyed = self._rekey(there[token], kept + new)
+                assert rekeyed is not None
+                there[token], keys[rekeyed[0]] = rekeyed[0], rekeyed[1]
             else:
                 uid = there[token]
                 sealer = self._sealer(keys[uid])
