@@ -589,7 +589,7 @@ def service_soak_table() -> str:
         f"{early:.0f}, {late:.0f} ({found['growth']:+.1%})",
         f"{found['read_cpu_ms']:.1f}, {found['match_cpu_ms']:.1f}",
     )
-    return "\n".join("| " + " | ".join(one) + " |" for one in (header, ("---",) * len(header), row))
+    return "\n".join(["| " + " | ".join(header) + " |", "|" + "---|" * len(header), "| " + " | ".join(row) + " |"])
 
 
 def p3_attacks_table() -> str:
