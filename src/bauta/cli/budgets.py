@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from bauta.cli.clients import gallery as gallery
 from bauta.cli.console import show_facts, show_notes
+from bauta.cli.people import gallery as gallery
 from bauta.cli.secrets import AskPassphrase, PassphraseFile
 from bauta.cli.store import AsJson, Key, Keys, Place, Subject, Tenant, opened
 
