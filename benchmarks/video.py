@@ -280,7 +280,8 @@ def timed(cloak: Any) -> list[float]:
 
 def settings(method: str, **options: Any) -> ProtectSettings:
     """With the recognisers of this benchmark."""
-    return ProtectSettings(method=method, options=tuple(options.items()), surrogates=SURROGATES, judges=JUDGES)
+    attacked = {"surrogates": SURROGATES} if method == "spatial" else {}
+    return ProtectSettings(method=method, options=tuple(options.items()), judges=JUDGES, **attacked)
 
 
 def fitted(photos: list[Path], work: Path) -> Pipeline:

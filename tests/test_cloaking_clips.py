@@ -100,6 +100,19 @@ def test_every_frame_of_a_face_is_masked() -> None:
     )  # stills of frames 0, 4, 8, 12 and 15
 
 
+def test_judges_that_know_the_face_compare_it_with_references() -> None:
+    write_photo(Path("anna.png"), "anna")
+    write_photo(Path("ben.png"), "ben")
+    clip()
+    for reference, against in (("anna.png", "anna.png"), ("ben.png", "original")):
+        settings = replace(TURNING, options=(("amount", 0.01),), references=(Path(reference),))
+        outcome = only(work("a.mp4", settings=settings))
+        report = json.loads(next(Path("out").rglob("*.report.json")).read_text(encoding="utf-8"))
+        assert outcome.verdict == "weak"
+        assert {finding["against"] for finding in report["findings"]} == {against}
+        assert {row["against"] for row in report["faces"][0]["judges"]} == {against}
+
+
 def test_a_frame_in_which_the_detector_fails_is_masked_too(finder: Finder) -> None:
     finder.blind = {2, 3}
     only(work(clip(), settings=replace(TURNING, every=1)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -44,6 +44,7 @@ class Seen:
         cosines: By judge and condition, of every frame that was looked at.
         findings: What follows.
         pictures: By number of the frame, what the clip shows there.
+        against: By judge, what it compared the face with: `ORIGINAL` for stills of the clip, or names of references.
     """
 
     frames: list[int] = field(default_factory=list)
@@ -53,6 +54,7 @@ class Seen:
     findings: list[Finding] = field(default_factory=list)
     elsewhere: list[int] = field(default_factory=list)
     pictures: dict[int, FloatArray] = field(default_factory=dict)
+    against: dict[str, str] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
@@ -144,8 +146,8 @@ def judge_clip(
         seen[at].frames = sorted({*seen[at].frames, *(number for number, _ in values)})
     for at, person in enumerate(people):
         if person.treatment != "left":
-            against = {name: rows[at][0] for name, rows in compared.items()}
-            seen[at].findings = _found(pipeline, seen[at], at + 1, against)
+            seen[at].against = {name: rows[at][0] for name, rows in compared.items()}
+            seen[at].findings = _found(pipeline, seen[at], at + 1)
     seen[-1].elsewhere = sorted(set(seen[-1].elsewhere))
     seen[-1].findings = [Finding("unprotected-face-elsewhere")] if seen[-1].elsewhere else []
     return seen
@@ -186,7 +188,7 @@ def _compared(pipeline: Pipeline, member: JudgeWithThresholds, crops: FloatArray
     return ", ".join(name for name, _ in others), np.stack([embedding for _, embedding in others])
 
 
-def _found(pipeline: Pipeline, seen: Seen, face: int, against: Mapping[str, str]) -> list[Finding]:
+def _found(pipeline: Pipeline, seen: Seen, face: int) -> list[Finding]:
     fmr, findings = pipeline.settings.fmr, []
     in_file: set[str] = set()
     for member in pipeline.judges:
@@ -202,7 +204,7 @@ def _found(pipeline: Pipeline, seen: Seen, face: int, against: Mapping[str, str]
                     "match" if condition == "saved" else "match-under-condition",
                     face=face,
                     judge=member.name,
-                    against=against[member.name],
+                    against=seen.against[member.name],
                     condition=condition,
                     cosine=best[1],
                     limit=limit.cosine,

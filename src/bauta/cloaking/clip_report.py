@@ -66,6 +66,7 @@ class JudgeOfFace:
     Attributes:
         judge: Its name.
         attacked: Whether the mask was made against it.
+        against: What it compared the face with: ``original`` for stills of the clip, or names of references.
         condition: ``saved``, or ``messenger``.
         best_seconds: When the face is nearest to the person.
         best: Cosine of that frame.
@@ -77,6 +78,7 @@ class JudgeOfFace:
 
     judge: str
     attacked: bool
+    against: str
     condition: str
     best_seconds: float
     best: float
@@ -318,6 +320,7 @@ def _judges(pipeline: Pipeline, followed: Followed, seen: Seen) -> list[JudgeOfF
                     JudgeOfFace(
                         member.name,
                         member.attacked,
+                        seen.against[member.name],
                         condition,
                         followed.times[number],
                         cosine,
