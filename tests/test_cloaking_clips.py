@@ -22,6 +22,7 @@ from bauta.cloaking.settings import ProtectSettings, Selection
 from bauta.cloaks.base import Carried, Cloak, Edit, Need, Work
 from bauta.cloaks.view import FaceView
 from bauta.errors import OutputExists, UsageError
+from bauta.faces.faces import Faces
 from clip_builders import Finder, moving, place, write_clip
 from protection_fakes import NEGATIVE, Negative, NegativeConfig, Stage, build_stage, files, person, work, write_photo
 
@@ -175,6 +176,31 @@ def test_a_face_that_was_not_followed_makes_it_partial(finder: Finder) -> None:
     assert any("that was not followed shows at 0:00.4" in note for note in outcome.warnings)
     outcome = only(work("a.mp4", settings=replace(TURNING, every=1)))
     assert (outcome.verdict, outcome.faces) == ("protected", 2)
+
+
+def test_what_may_be_no_face_is_left_and_told_or_covered(finder: Finder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsure(pixels: np.ndarray, **options: object) -> Faces:
+        found, blind = finder(pixels), len(looks) not in (8, 9)
+        looks.append(len(found))
+        scores = np.where(found.boxes[:, 0] > 250, 0.8, found.scores).astype(np.float32)
+        return replace(found, scores=scores)[~((found.boxes[:, 0] > 250) & blind)]
+
+    looks: list[int] = []
+
+    for module in ("clip_faces", "clip_judging"):
+        monkeypatch.setattr(f"bauta.cloaking.{module}.detect_faces", unsure)
+    frames = moving(ANNA, 16, (480, 360))
+    for frame in frames:  # a print that looks like a face for a moment
+        frame[220:332, 340:452] = BEN
+    write_clip(Path("a.mp4"), frames)
+    outcome = only(work("a.mp4", settings=replace(TURNING, every=1)))
+    assert (outcome.verdict, outcome.exit_code) == ("partial", WEAK)
+    assert sorted(face.treatment for face in outcome.per_face) == ["left", "mask"]
+    assert any("What may be a face shows at" in note for note in outcome.warnings)
+    assert not any("as asked" in note for note in outcome.warnings)
+    looks.clear()
+    outcome = only(work("a.mp4", settings=replace(TURNING, every=1, fallback="blur"), force=True))
+    assert sorted(face.treatment for face in outcome.per_face) == ["blur", "mask"]
 
 
 def test_people_are_chosen_by_photos() -> None:
