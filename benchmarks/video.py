@@ -1,6 +1,6 @@
 """Clips made of photos: what the best frame gives an attacker, how much a mask flickers, and how long it takes.
 
-    python benchmarks/video.py PHOTOS -o FILE.json --people NAME [NAME ...] [--frames 16] [--some 2]
+    python benchmarks/video.py PHOTOS -o FILE.json --people NAME [NAME ...] [--frames 16] [--rows ROW ...]
 
 PHOTOS holds a folder for each person, with photos of them; as in LFW, the face in the middle is theirs. A clip is the
 first photo moved, turned, enlarged and lit, so that where each pixel of the face goes is known. Every row goes through
@@ -18,9 +18,9 @@ And of each:
 - *flicker*: mean difference of one frame of the face from the next, once the movement is taken out by what is known of
   it, over the same of the clip that was written without a mask.
 
-All people have the rows of the clip as it was and of the default mask; some have the others, last. The mask that is
-made anew for each frame is made for the first three frames, since it takes so long. A personalised mask is fitted to
-the very photos that the clip is then compared with: there are no others.
+Rows: `tracked` is the default mask, carried along. `fresh` is that of photos, made anew for each of the first three
+frames. `p3-mask` is fitted to the very photos that the clip is then compared with: there are no others. These two take
+long, and have a card of their own, on fewer people.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ from bauta.progress import silent
 
 SIZE = (480, 360)
 RATE = 25
+ROWS = ("tracked", "p3-mask", "fresh", "blur")
 FRESH = 3  # frames of a clip that get a mask of their own
 SURROGATES = ("chip_resnet", "mobilefacenet")
 JUDGES = ("edgeface_xxs", "mobileface_v2", "espdl_mbf", "mobilenet")
@@ -297,7 +298,7 @@ def fitted(photos: list[Path], work: Path) -> Pipeline:
     """With a mask that is fitted to photos."""
     mask, key = work / f"{photos[0].stem}.mask", DeploymentKey.generate()
     bauta.fit("p3-mask", photos, surrogates=SURROGATES, judges=JUDGES, seed=0).save(mask, key=key)
-    return Pipeline(ProtectSettings(method="p3-mask", fitted=(mask,), opens=key, surrogates=SURROGATES, judges=JUDGES))
+    return Pipeline(ProtectSettings(method="p3-mask", fitted=(mask,), opens=key, judges=JUDGES))
 
 
 def main() -> None:
@@ -306,7 +307,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--people", nargs="+", required=True, help="folders of PHOTOS")
     parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--some", type=int, default=2, help="people for the rows that take long, or say little")
+    parser.add_argument("--rows", nargs="+", default=["tracked"], choices=ROWS, help="beside the clip as it was")
     options = parser.parse_args()
     made = code()
     pipelines = {
@@ -317,8 +318,7 @@ def main() -> None:
     rows = Rows()
     people: dict[str, Person] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        wanted = [(name, row) for name in options.people for row in ("clean", "tracked")]
-        wanted += [(name, row) for row in ("p3-mask", "fresh", "blur") for name in options.people[: options.some]]
+        wanted = [(name, row) for name in options.people for row in ("clean", *options.rows)]
         for name, row in wanted:
             if name not in people:
                 seed = len(people)
@@ -326,9 +326,9 @@ def main() -> None:
             rows.found.setdefault(row, []).append(people[name].measure(row))
             card = {
                 "schema": "bauta.benchmark/1",
-                "name": "video",
+                "name": options.output.stem,
                 "command": f"python benchmarks/video.py PHOTOS --people {' '.join(options.people)} "
-                f"--frames {options.frames} --some {options.some}",
+                f"--frames {options.frames} --rows {' '.join(options.rows)}",
                 "code": made,
                 "machine": machine(),
                 "people": list(people),

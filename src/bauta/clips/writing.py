@@ -151,30 +151,28 @@ def _encoder(clip: Clip, pictures: Any, sink: OutputContainer, rate: float) -> A
         written.set_display_rotation(clip.rotation if clip.rotation <= 180 else clip.rotation - 360)
     most = max(64_000, int(rate * clip.bit_rate))
     context.thread_count = 0
-    context.options = _quality(clip.codec, most, clip.frames, clip.seconds)
+    context.options = _quality(clip.codec, most, clip.frames)
     if clip.codec in ("vp8", "vp9", "mpeg4", "mjpeg", "av1"):
         context.bit_rate = most if clip.codec != "mjpeg" else most // 2  # of which it is no good judge
     return written
 
 
-def _quality(codec: str, most: int, frames: int, seconds: float) -> dict[str, str]:
+def _quality(codec: str, most: int, frames: int) -> dict[str, str]:
     """Options of good quality, within a number of bits a second."""
     kilobits = str(max(1, most // 1000))
-    ahead = min(2.0, max(0.25, seconds / 8))  # seconds of bits that may be spent at once: few of a short clip's
-    buffer = str(int(ahead * most))
     match codec:
         case "h264":
-            return {"crf": "17", "preset": "fast", "maxrate": str(most), "bufsize": buffer}
+            return {"crf": "17", "preset": "fast", "maxrate": str(most), "bufsize": str(2 * most)}
         case "hevc":
-            limits = f"vbv-maxrate={kilobits}:vbv-bufsize={max(1, int(ahead * int(kilobits)))}:log-level=error"
+            limits = f"vbv-maxrate={kilobits}:vbv-bufsize={2 * int(kilobits)}:log-level=error"
             if frames < 3:  # x265 knows no times to decode two frames at, and makes some up that no file can hold
                 limits += ":bframes=0"
             return {"crf": "19", "preset": "fast", "x265-params": limits}
         case "vp8" | "vp9":
-            return {"crf": "20", "deadline": "good", "cpu-used": "4", "maxrate": str(most), "bufsize": buffer}
+            return {"crf": "20", "deadline": "good", "cpu-used": "4", "maxrate": str(most), "bufsize": str(2 * most)}
         case "av1":
             return {"preset": "9"}
-    return {"maxrate": str(most), "bufsize": buffer}
+    return {"maxrate": str(most), "bufsize": str(2 * most)}
 
 
 def _pixel_format(codec: str, before: str) -> str:
