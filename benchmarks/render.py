@@ -590,7 +590,7 @@ def video_table() -> str:
         "| best frame, the clip itself | flicker | size | processor seconds: mask | a frame |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    results = card("video")["results"]
+    results = card("video-others")["results"] | card("video")["results"]
     for name, label in names.items():
         if row := results.get(name):
             other, own = row["another_photo"], row.get("the_clip_itself")
