@@ -56,8 +56,8 @@ class Shot(Person):
         """Whether the worst frame, by the worst surrogate, is past its threshold by the margin, in ways that no step
         drew."""
         for canvas, loss in zip(self.canvases, self.losses, strict=True):
-            count = len(canvas.views)
-            fields, light = canvas.spatial(*(value.expand(count, -1, -1, -1) for value in values), self.config.psnr)
+            control, lightness = (value.expand(len(canvas.views), -1, -1, -1) for value in values)
+            fields, light = canvas.spatial(control, lightness, self.config.psnr)
             pictures = (moved(canvas.images, fields) + light).clamp(0, 1)
             if float(loss.closest(pictures, held_out()).min()) <= (self.margin or 0.0):
                 return False
