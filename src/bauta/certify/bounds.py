@@ -84,10 +84,14 @@ def decide(accepted: int, settings: Smoothing) -> Certificate:
     """
     if not 0 <= accepted <= settings.n:
         raise UsageError(f"{accepted} of {settings.n} copies cannot be accepted.", hint="Count the copies again.")
-    low, high = clopper_pearson(accepted, settings.n, 1 - settings.alpha)
+    # The upper bound as the lower one of what was rejected: a small sum is more exact than 1 less a large one.
+    low, refused = (
+        clopper_pearson(count, settings.n, 1 - settings.alpha)[0] for count in (accepted, settings.n - accepted)
+    )
+    high = 1 - refused
     decision: Decision = "accepted" if low > 0.5 else "rejected" if high < 0.5 else "abstained"
-    wrong = {"accepted": 1 - low, "rejected": high, "abstained": 0.5}[decision]
-    return Certificate(decision, max(0.0, -settings.sigma * NormalDist().inv_cdf(wrong)), accepted, low, high)
+    share = {"accepted": low, "rejected": refused, "abstained": 0.5}[decision]
+    return Certificate(decision, settings.sigma * max(0.0, NormalDist().inv_cdf(share)), accepted, low, high)
 
 
 def copies_needed(radius: float, sigma: float, alpha: float) -> int:
