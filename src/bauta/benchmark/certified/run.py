@@ -258,7 +258,7 @@ def _measured(setup: _Setup, name: str, recognizer: RecognizerCard, settings: Sm
 
 
 def _face(image: FaceImage) -> Tensor:
-    return torch.from_numpy(image.pixels()).permute(2, 0, 1)[None].float() / 255
+    return torch.tensor(image.pixels()).permute(2, 0, 1)[None].float() / 255
 
 
 def _templates(embed: Embed, images: Sequence[FaceImage]) -> Tensor:
