@@ -24,6 +24,8 @@ SCHEMA = "bauta.certificate/1"
 RECOGNIZER = "mobilefacenet"
 MASK = 8 / 255
 """The usual bound of a mask on each value, which certificates are told beside."""
+GOOD_ENOUGH = Quality(eyes=12.0, sharpness=0.0, turned=2.0)
+"""Of photos: a poor face has a small radius, or none, and need not be refused as one that is enrolled for good."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def certify(
         progress: Called with a stage, copies done and copies in all.
 
     Raises:
-        PhotoError: when a photo cannot be read, or its face is not good enough to be compared.
+        PhotoError: when a photo cannot be read, or shows several faces or a tiny one.
         NoFaceFound: when one shows none.
         RecognizerError: when the recogniser cannot be used, is a judge, or has no threshold at that FMR.
         UsageError: when a value makes no sense, too few copies are asked for, or both photos are the same.
@@ -100,7 +102,7 @@ def certify(
         raise UsageError(f"{seed} is no seed.", hint="Give a whole number from 0 on.")
     card = find_card(recognizer)
     surrogate, limit = load_surrogate(card), threshold(card, fmr).cosine
-    face, known = (read_face(photo, Quality(), aligned=aligned) for photo in (probe, reference))
+    face, known = (read_face(photo, GOOD_ENOUGH, aligned=aligned) for photo in (probe, reference))
     if torch.equal(face, known):
         raise UsageError(
             "Both photos show the same picture of the face, which says nothing of the person.",

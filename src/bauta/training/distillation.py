@@ -341,7 +341,7 @@ class _Run:
             if not resumed:
                 _fit_head(self.network, self._clean, targets, 4096)
         elif recipe.start != "nothing" and recipe.keep_statistics:
-            targets = turned(targets, self.network, self._clean, 2048)
+            targets = turned(targets, self.network, self._clean, 1024)
         self.found: list[Tensor] = []  # features of a batch, by the student
         if recipe.features:
             self.reference = features_of(copy.deepcopy(self.network)).eval().requires_grad_(False)

@@ -173,13 +173,13 @@ class CertifiedKind(CertifiedAnswers, Kind[CertifiedRecipe, _Setup]):
         first: dict[str, int] = {}
         for place in np.random.default_rng(recipe.seed).permutation(np.flatnonzero(pairs.same)).tolist():
             first.setdefault(pairs.pair_subjects[place], place)
-        if len(first) < recipe.pairs:
+        if len(first) <= recipe.pairs:
             raise UsageError(
-                f"{pairs.name} has genuine pairs of {len(first)} people, and {recipe.pairs} are wanted.",
+                f"{pairs.name} has genuine pairs of {len(first)} people, and more than {recipe.pairs} are wanted.",
                 hint="Lower pairs in the recipe.",
             )
         listed = {*pairs.subjects, *OTHER_SPELLINGS}
-        return _Setup(recipe, pairs, list(first.values())[: recipe.pairs], _strangers(recipe, job, listed), job)
+        return _Setup(recipe, pairs, list(first.values())[: recipe.pairs + 1], _strangers(recipe, job, listed), job)
 
     def row(self, setup: _Setup, row: CertifiedRow, done: Mapping[str, Card]) -> Task:
         """A recogniser at one strength of noise."""
@@ -189,11 +189,17 @@ class CertifiedKind(CertifiedAnswers, Kind[CertifiedRecipe, _Setup]):
             "recognizer": {"name": recognizer.name, "sha256": recognizer.sha256},
             **{name: getattr(settings, name) for name in ("sigma", "n", "alpha", "enrolment")},
             "radii": list(recipe.radii),
-            "data": {"name": setup.pairs.name, "pairs": 2 * len(setup.chosen), "sha256": setup.pairs.sha256},
+            "data": {"name": setup.pairs.name, "pairs": 2 * recipe.pairs, "sha256": setup.pairs.sha256},
         }
-        about = [cards.source_digest(("certify", "recognizers", "faces")), facts, recipe.fmr, recipe.seed]
-        key = hashlib.sha256(json.dumps([*about, setup.calibration.sha256], sort_keys=True).encode()).hexdigest()
-        return Task(lambda: facts | _measured(setup, row.name, recognizer, settings, key), key)
+        # More pairs go on where fewer ended.
+        rest = {name: value for name, value in facts.items() if name not in ("radii", "data")}
+        about = [cards.source_digest(("certify", "recognizers", "faces")), rest, recipe.fmr, recipe.seed]
+        kept = _digest([*about, setup.pairs.sha256, setup.calibration.sha256])
+        return Task(lambda: facts | _measured(setup, row.name, recognizer, settings, kept), _digest([kept, facts]))
+
+
+def _digest(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _strangers(recipe: CertifiedRecipe, job: Job, listed: set[str]) -> People:
@@ -222,8 +228,8 @@ def _measured(setup: _Setup, name: str, recognizer: RecognizerCard, settings: Sm
         state |= {"cosine": threshold_at_fmr(scores, recipe.fmr), "impostor_pairs": len(scores)}
     smoothed, steps = Smoothed(embed, settings), steps_of(job.progress, name)
     make_folder(job.kept)
-    for number in range(len(state["records"]), len(setup.chosen)):
-        one, next_one = (setup.chosen[(number + step) % len(setup.chosen)] for step in (0, 1))
+    for number in range(len(state["records"]), recipe.pairs):
+        one, next_one = setup.chosen[number : number + 2]
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + number)
         face = _face(pairs.images[pairs.first[one]])
         references = torch.cat(
@@ -242,7 +248,7 @@ def _measured(setup: _Setup, name: str, recognizer: RecognizerCard, settings: Sm
             }
         )
         write_atomically(kept, json.dumps(state).encode(), overwrite=True)
-        steps(number + 1, len(setup.chosen))
+        steps(number + 1, recipe.pairs)
     strangers = setup.calibration
     facts = {"name": strangers.name, "sha256": strangers.sha256, "people": len(strangers.images)}
     return {
@@ -252,8 +258,8 @@ def _measured(setup: _Setup, name: str, recognizer: RecognizerCard, settings: Sm
             "cosine": rounded(state["cosine"]),
             "impostor_pairs": state["impostor_pairs"],
         },
-        "records": state["records"],
-        "run": {"decision_seconds": rounded(np.median(state["seconds"]))},
+        "records": state["records"][: recipe.pairs],
+        "run": {"decision_seconds": rounded(np.median(state["seconds"][: recipe.pairs]))},
     }
 
 
