@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from bauta.benchmark.engine.cards import code
 from bauta.certify.bounds import Smoothing
@@ -26,10 +27,10 @@ from bauta.cloaks.base import Work, load_cloak
 from bauta.faces.alignment import extract_crops
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.faces import Faces
-from bauta.photo import Photo
+from bauta.photo import Photo, read_photo
 from bauta.recognizers import find_card, load_judge, load_surrogate, threshold
 from bauta.recognizers.ensemble import Ensemble
-from lfw_pairs import FOLDER, JUDGES, SURROGATES, central, embedded, genuine_pairs, sent
+from lfw_pairs import FOLDER, JUDGES, SURROGATES, central, embedded, genuine_pairs
 
 FMR = 1e-3
 COPIES = 100
@@ -42,29 +43,44 @@ def crop_of(photo: Photo, face: Faces) -> torch.Tensor:
     return torch.from_numpy(extract_crops(photo.pixels, face.landmarks, ARCFACE_112))
 
 
+def masked_photos(data: Path, pairs: int, work: Path) -> tuple[dict[str, object], list[Photo]]:
+    """The mask's settings, and the first photo of each pair with it; what lies in `work` already is read."""
+    ensemble = Ensemble([load_surrogate(name) for name in SURROGATES])
+    thresholds = {name: threshold(find_card(name), 1e-2).cosine for name in SURROGATES}
+    made = load_cloak("spatial")
+    mask = made(made.configured({}))
+    work.mkdir(parents=True, exist_ok=True)
+    photos = []
+    for number, (first, place, _, _) in enumerate(islice(genuine_pairs(data / FOLDER), pairs)):
+        path = work / f"{number:03d}.png"
+        if not path.exists():
+            photo = apply(mask, first, place, Work.seeded(number, ensemble, thresholds=thresholds)).photo
+            Image.fromarray((photo.pixels * 255).round().astype(np.uint8)).save(path)
+            print("masked", number + 1, flush=True)
+        photos.append(read_photo(path))
+    return mask.config.to_dict(), photos
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--cards", type=Path, default=RESULTS, help="folder of the cards of bauta bench certify")
+    parser.add_argument("--work", type=Path, default=Path("out/smoothed-masks"), help="where masked photos are kept")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    settings, masked = masked_photos(options.data, options.pairs, options.work)
     cards = {name: json.loads((options.cards / f"{file}.json").read_text()) for name, file in CARDS.items()}
     limits = {name: card["calibration"]["cosine"] for name, card in cards.items()}
     embeds = {name: embedder(load_surrogate(name)) for name in NOISE}
     judges = [load_judge(name) for name in JUDGES]
-    ensemble = Ensemble([load_surrogate(name) for name in SURROGATES])
-    attacked = {name: threshold(find_card(name), 1e-2).cosine for name in SURROGATES}
-    made = load_cloak("spatial")
-    mask = made(made.configured({}))
     found: dict[str, dict[str, list[bool]]] = {"clean": {}, "masked": {}}
     lengths = []
     for number, (first, place, second, reference) in enumerate(
         islice(genuine_pairs(options.data / FOLDER), options.pairs)
     ):
-        work = Work.seeded(number, ensemble, thresholds=attacked)
-        probes = {"clean": first, "masked": sent(apply(mask, first, place, work).photo, form="PNG")}
+        probes = {"clean": first, "masked": masked[number]}
         # Found anew, as whoever has the photo does; where no face is found any more, the old place.
         places = {kind: central(photo) or place for kind, photo in probes.items()}
         crops = {kind: crop_of(photo, places[kind]) for kind, photo in probes.items()}
@@ -88,7 +104,8 @@ def main() -> None:
                     else:
                         yes = float((own * template).sum()) >= limits[name]
                     rows.setdefault(f"{name}, sigma {sigma:g}" if sigma else name, []).append(yes)
-        print(number + 1, {kind: {r: round(float(np.mean(v)), 2) for r, v in rows.items()} for kind, rows in found.items()}, flush=True)  # fmt: skip
+        shares = {kind: {row: round(float(np.mean(v)), 2) for row, v in rows.items()} for kind, rows in found.items()}
+        print(number + 1, shares, flush=True)
     card = {
         "schema": "bauta.smoothed-masks/1",
         "code": code(),
@@ -99,7 +116,7 @@ def main() -> None:
         "attacked": list(SURROGATES),
         "judges": list(JUDGES),
         "recognizers": {name: card["recognizer"] for name, card in cards.items()},
-        "settings": mask.config.to_dict(),
+        "settings": settings,
         "length": [round(float(value), 3) for value in lengths],
         "accepted": {kind: {row: [sum(v), len(v)] for row, v in rows.items()} for kind, rows in found.items()},
     }

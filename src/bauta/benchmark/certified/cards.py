@@ -52,10 +52,12 @@ class CertifiedResults:
     """What a row measures; intervals are those of Clopper and Pearson, a pair of each person.
 
     Attributes:
-        genuine: Pairs of one person.
+        plain: Share of genuine pairs accepted without noise, of `plain_pairs`.
+        genuine: Pairs of one person, under noise.
         impostors: Pairs of different people.
     """
 
+    plain: Interval
     genuine: CertifiedSide
     impostors: CertifiedSide
 
@@ -104,6 +106,7 @@ class CertifiedCard(RowRecord):
         alpha: Greatest probability that a certificate is wrong.
         enrolment: Noisy copies of each reference; they count apart.
         radii: Those asked for.
+        plain_pairs: Genuine pairs for the accuracy without noise, which costs less to measure.
         data: The pairs.
         calibration: Of the threshold.
         results: What was measured.
@@ -118,6 +121,7 @@ class CertifiedCard(RowRecord):
     alpha: float
     enrolment: Count
     radii: list[float]
+    plain_pairs: Count
     data: PairSetFacts
     calibration: Calibration
     results: CertifiedResults

@@ -42,6 +42,7 @@ class CertifiedRecipe(ByRows):
         alpha: Greatest probability that a certificate is wrong.
         enrolment: Noisy copies of a reference.
         pairs: Genuine pairs of LFW, of as many people, and as many of different ones.
+        plain_pairs: Genuine pairs for the accuracy without noise.
         fmr: False match rate of the threshold, which is set on frontal photos of CFP.
         folder: Of the pairs, in the folder of data.
         calibration: Of CFP.
@@ -60,6 +61,7 @@ class CertifiedRecipe(ByRows):
     alpha: float = 1e-3
     enrolment: int = 0
     pairs: int = 60
+    plain_pairs: int = 300
     fmr: float = 1e-3
     folder: str = "lfw_112"
     calibration: str = "cfp_112"
@@ -73,6 +75,7 @@ class CertifiedRecipe(ByRows):
             "rows": bool(names) and len(set(names)) == len(names),
             "radii": bool(self.radii) and all(radius > 0 for radius in self.radii),
             "pairs": self.pairs >= 2,
+            "plain_pairs": self.plain_pairs >= 2,
             "fmr": 0 < self.fmr < 1,
             "seed": 0 <= self.seed < 1 << 31,
         }

@@ -69,8 +69,10 @@ class CertifiedAnswers(Family):
         if any(card["radii"] != radii for card in cards):
             raise UsageError("The cards ask for different radii.", hint="Show them apart.")
         within = tuple(f"within {radius:g}" for radius in radii)
-        header = ("row", "sigma", "pairs", "without noise", "under noise", "no answer", *within, "impostors: without "
-                  "noise", "under noise", *(f"rejected {one}" for one in within), "CPU s")  # fmt: skip
+        header = (
+            *("row", "sigma", "without noise, more pairs", "pairs", "without noise", "under noise", "no answer"),
+            *(*within, "impostors: without noise", "under noise", *(f"rejected {one}" for one in within), "CPU s"),
+        )
         return [
             Table(
                 "Certified answers",
@@ -120,15 +122,16 @@ def smoothing_of(card: Card) -> Smoothing:
 
 
 def _side(found: Sequence[Certificate], plain: Sequence[bool], right: str, radii: Sequence[float]) -> Figures:
-    def share(hits: Sequence[bool]) -> Figures:
-        low, high = clopper_pearson(sum(hits), len(hits), 0.95)
-        return {"mean": rounded(sum(hits) / len(hits)), "low": rounded(low), "high": rounded(high)}
-
     return {
-        "plain": share(plain),
-        **{name: share([one.decision == name for one in found]) for name in ("accepted", "rejected", "abstained")},
-        "within": [share([one.decision == right and one.radius >= radius for one in found]) for radius in radii],
+        "plain": _share(plain),
+        **{name: _share([one.decision == name for one in found]) for name in ("accepted", "rejected", "abstained")},
+        "within": [_share([one.decision == right and one.radius >= radius for one in found]) for radius in radii],
     }
+
+
+def _share(hits: Sequence[bool]) -> Figures:
+    low, high = clopper_pearson(sum(hits), len(hits), 0.95)
+    return {"mean": rounded(sum(hits) / len(hits)), "low": rounded(low), "high": rounded(high)}
 
 
 def _cells(card: Card, all_cards: Sequence[Card]) -> tuple[str, ...]:
@@ -136,6 +139,7 @@ def _cells(card: Card, all_cards: Sequence[Card]) -> tuple[str, ...]:
     return (
         label(card, all_cards),
         f"{card['sigma']:g}",
+        percent(card["results"]["plain"]),
         str(len(card["records"])),
         *(percent(genuine[name], 0) for name in ("plain", "accepted", "abstained")),
         *(percent(one, 0) for one in genuine["within"]),
@@ -173,13 +177,14 @@ class CertifiedKind(CertifiedAnswers, Kind[CertifiedRecipe, _Setup]):
         first: dict[str, int] = {}
         for place in np.random.default_rng(recipe.seed).permutation(np.flatnonzero(pairs.same)).tolist():
             first.setdefault(pairs.pair_subjects[place], place)
-        if len(first) <= recipe.pairs:
+        wanted = max(recipe.pairs + 1, recipe.plain_pairs)
+        if len(first) < wanted:
             raise UsageError(
-                f"{pairs.name} has genuine pairs of {len(first)} people, and more than {recipe.pairs} are wanted.",
-                hint="Lower pairs in the recipe.",
+                f"{pairs.name} has genuine pairs of {len(first)} people, and {wanted} are wanted.",
+                hint="Lower pairs and plain_pairs in the recipe.",
             )
         listed = {*pairs.subjects, *OTHER_SPELLINGS}
-        return _Setup(recipe, pairs, list(first.values())[: recipe.pairs + 1], _strangers(recipe, job, listed), job)
+        return _Setup(recipe, pairs, list(first.values())[:wanted], _strangers(recipe, job, listed), job)
 
     def row(self, setup: _Setup, row: CertifiedRow, done: Mapping[str, Card]) -> Task:
         """A recogniser at one strength of noise."""
@@ -226,8 +231,13 @@ def _measured(setup: _Setup, name: str, recognizer: RecognizerCard, settings: Sm
     if "cosine" not in state:
         scores = _scores(_templates(embed, setup.calibration.images))
         state |= {"cosine": threshold_at_fmr(scores, recipe.fmr), "impostor_pairs": len(scores)}
+    known = state.setdefault("plain", [])
+    for place in setup.chosen[len(known) : recipe.plain_pairs]:
+        one, other = _templates(embed, [pairs.images[side[place]] for side in (pairs.first, pairs.second)])
+        known.append(rounded(one @ other))
     smoothed, steps = Smoothed(embed, settings), steps_of(job.progress, name)
     make_folder(job.kept)
+    write_atomically(kept, json.dumps(state).encode(), overwrite=True)
     for number in range(len(state["records"]), recipe.pairs):
         one, next_one = setup.chosen[number : number + 2]
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + number)
@@ -258,6 +268,8 @@ def _measured(setup: _Setup, name: str, recognizer: RecognizerCard, settings: Sm
             "cosine": rounded(state["cosine"]),
             "impostor_pairs": state["impostor_pairs"],
         },
+        "results": {"plain": _share([cosine >= state["cosine"] for cosine in known[: recipe.plain_pairs]])},
+        "plain_pairs": recipe.plain_pairs,
         "records": state["records"][: recipe.pairs],
         "run": {"decision_seconds": rounded(np.median(state["seconds"][: recipe.pairs]))},
     }
