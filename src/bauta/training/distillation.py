@@ -229,7 +229,8 @@ def turned(targets: Tensor, network: nn.Module, images: Callable[[NDArray[np.int
     with torch.no_grad():
         own = torch.cat([network((images(part) - MEAN) / STD) for part in np.array_split(index, len(index) // 32 + 1)])
     left, _, right = torch.linalg.svd((targets[index].T @ functional.normalize(own, dim=1)).double())
-    return (targets.double() @ (left @ right)).float()
+    found: Tensor = (targets.double() @ (left @ right)).float()
+    return found
 
 
 def _rate(step: int, steps: int, warmup: float) -> float:

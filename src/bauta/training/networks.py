@@ -60,7 +60,7 @@ def _embedding(channels: int, side: int, dim: int) -> list[nn.Module]:
 def features_of(network: nn.Module) -> nn.Sequential:
     """The part of a network before its embedding, of the families that are a row of layers."""
     assert isinstance(network, nn.Sequential), "the recipe says which families have one"
-    return network[: -len(_embedding(1, 1, 1))]
+    return nn.Sequential(*list(network)[: -len(_embedding(1, 1, 1))])
 
 
 def _resnet(dim: int) -> nn.Module:
