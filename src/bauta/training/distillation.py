@@ -21,7 +21,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -233,6 +233,23 @@ def turned(targets: Tensor, network: nn.Module, images: Callable[[NDArray[np.int
     return found
 
 
+def renew_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Give batch normalisation the statistics of these images (Schneider et al. 2020, for pictures that are corrupted).
+
+    Args:
+        network: Changed in place, and left in training mode.
+        batches: Of normalised crops.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.reset_running_stats()
+            module.momentum = None  # the mean over all batches
+    network.train()
+    with torch.no_grad():
+        for images in batches:
+            network(images)
+
+
 def _rate(step: int, steps: int, warmup: float) -> float:
     begin = max(1, round(warmup * steps))
     if step < begin:
@@ -347,6 +364,8 @@ class _Run:
         if recipe.features:
             self.reference = features_of(copy.deepcopy(self.network)).eval().requires_grad_(False)
             self.reference.to(self.fabric.device)
+        if recipe.keep_statistics and recipe.noise and not resumed:
+            renew_statistics(self.network, self._under_noise(targets, 16))
         self.model, self.optimizer = self.fabric.setup(self.network, optimizer)
         self.first = self._resume() if resumed else 0
         self.targets = targets.to(self.fabric.device)
@@ -355,6 +374,14 @@ class _Run:
         """Faces as they are, in the student's crop."""
         images = torch.from_numpy(self.population.pixels(index)).permute(0, 3, 1, 2).float() / 255
         return augment(images, torch.Generator().manual_seed(0), Augmentation.none(), template=self.recipe.template)
+
+    def _under_noise(self, targets: Tensor, count: int) -> Iterator[Tensor]:
+        """Batches of faces under the noise that is learned from, normalised."""
+        size = min(self.recipe.batch, len(targets))
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        for _ in range(count):
+            index = np.sort(torch.randperm(len(targets), generator=generator)[:size].numpy())
+            yield (noisy(self._clean(index), self.recipe.noise, generator) - MEAN) / STD
 
     def _resume(self) -> int:
         """Take the checkpoint up; the step to go on with."""
