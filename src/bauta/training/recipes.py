@@ -54,8 +54,8 @@ class Recipe(Settings):
             from 0 on for each image: what a smoothed recogniser (`bauta.certify`) has to see through.
         features: Weight of the feature term: squared differences, under this noise, to the features that the start
             finds without it, over the mean square of these.
-        keep_statistics: Whether batch normalisation keeps its statistics, which trains faster: those of the start or, with
-            noise, those that the start has under it.
+        keep_statistics: Whether batch normalisation keeps its statistics, which trains faster: those of the start or,
+            with noise, those that the start has under it.
         seed: Of everything random.
     """
 
