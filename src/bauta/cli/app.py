@@ -16,6 +16,7 @@ from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_n
 from bauta.cli.doctor import doctor
 from bauta.cli.encrypted import encrypted
 from bauta.cli.galleries import galleries
+from bauta.cli.keys import key
 from bauta.cli.methods import show_method
 from bauta.cli.options import EPILOG, Json, Judges, References
 from bauta.cli.serve import serve
@@ -96,6 +97,7 @@ photos.register(app)
 certify.register(app)
 app.command()(web)
 app.command()(serve)
+app.command()(key)
 app.command()(doctor)
 
 

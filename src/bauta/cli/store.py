@@ -32,7 +32,7 @@ Keys = Annotated[
 ]
 Key = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option(metavar="FILE", help="Key that seals the key store, of `bauta templates key`."),
+    typer.Option(metavar="FILE", help="Key that seals the key store, of `bauta key`."),
 ]
 Tenant = Annotated[str, typer.Option(metavar="NAME", help="Whose people; tenants do not see each other.")]
 Subject = Annotated[str, typer.Argument(help="Your name for the person; a pseudonym is best.", show_default=False)]

@@ -173,7 +173,7 @@ class Vault:
         if key.same_as(new_key):
             raise UsageError(
                 "The new key is the old one: whoever has it would open old copies and new ones alike.",
-                hint="Make another: `bauta templates key -o new.key`.",
+                hint="Make another: `bauta key -o new.key`.",
             )
         root = new_data_key()
         wrapped = WrappedKey.wrap(root, new_key, self.gallery, cost)
