@@ -355,6 +355,11 @@ def smoothed_masks_table() -> str:
         name, _, noise = row.partition(", ")
         label = "four judges that were not attacked" if row == "judges" else f"`{name}`{noise and ', ' + noise}"
         lines.append(f"| {label} | " + " | ".join(f"{hits} of {of}" for hits, of in counts) + " |")
+    lengths = sorted(found["length"])
+    lines += [
+        "",
+        f"The masks change the aligned crop by {lengths[0]:.1f} to {lengths[-1]:.1f}, L2 length as of a radius.",
+    ]
     return "\n".join(lines)
 
 
