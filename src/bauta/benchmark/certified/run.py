@@ -200,7 +200,8 @@ class CertifiedKind(CertifiedAnswers, Kind[CertifiedRecipe, _Setup]):
         rest = {name: value for name, value in facts.items() if name not in ("radii", "data")}
         about = [cards.source_digest(("certify", "recognizers", "faces")), rest, recipe.fmr, recipe.seed]
         kept = _digest([*about, setup.pairs.sha256, setup.calibration.sha256])
-        return Task(lambda: facts | _measured(setup, row.name, recognizer, settings, kept), _digest([kept, facts, recipe.plain_pairs]))
+        key = _digest([kept, facts, recipe.plain_pairs])
+        return Task(lambda: facts | _measured(setup, row.name, recognizer, settings, kept), key)
 
 
 def _digest(facts: Any) -> str:
