@@ -334,13 +334,13 @@ def certify_table() -> str:
         return "Not measured yet."
     family = CertifiedAnswers()
     (table,) = family.tables(list(found.values()))
-    lines = ["", "| student less base, sigma .12 | base | student | difference in points |", "|---|---|---|---|"]
-    for one in family.compare(found["certify-base-0.12"], found["certify-student-0.12"]):
-        mean, low, high = (
-            f"{100 * value:+.0f}" for value in (one.difference.mean, one.difference.low, one.difference.high)
-        )
-        shares = f"{100 * one.first:.0f} | {100 * one.second:.0f}"
-        lines.append(f"| {one.name} | {shares} | {mean} ({low} to {high}) |")
+    lines = ["", "| the same pairs | base | student | difference in points |", "|---|---|---|---|"]
+    for sigma in ("0.12", "0.18"):
+        for one in family.compare(found[f"certify-base-{sigma}"], found[f"certify-student-{sigma}"]):
+            difference = one.difference
+            mean, low, high = (f"{100 * value:+.0f}" for value in (difference.mean, difference.low, difference.high))
+            shares = f"{100 * one.first:.0f} | {100 * one.second:.0f}"
+            lines.append(f"| {one.name}, sigma {sigma} | {shares} | {mean} ({low} to {high}) |")
     return "\n".join([table.markdown(), *lines])
 
 
