@@ -330,13 +330,14 @@ def certify_table() -> str:
 
     paths = [RESULTS / f"certify-{row.name}.json" for row in read_certified("certify").rows]
     found = {path.stem: cards.read_card(path, CertifiedCard) for path in paths if path.exists()}
-    if len(found) < len(paths):
+    if not found:
         return "Not measured yet."
     family = CertifiedAnswers()
     (table,) = family.tables(list(found.values()))
     lines = ["", "| the same pairs | base | student | difference in points |", "|---|---|---|---|"]
     for sigma in ("0.12", "0.18"):
-        for one in family.compare(found[f"certify-base-{sigma}"], found[f"certify-student-{sigma}"]):
+        both = [found.get(f"certify-{who}-{sigma}") for who in ("base", "student")]
+        for one in family.compare(*both) if all(both) else ():
             difference = one.difference
             mean, low, high = (f"{100 * value:+.0f}" for value in (difference.mean, difference.low, difference.high))
             shares = f"{100 * one.first:.0f} | {100 * one.second:.0f}"
