@@ -703,7 +703,8 @@ def watermark_table() -> str:
         ("with another key", "another_key"),
         ("clean faces", "clean_faces"),
         ("the mean of ten differences taken off", "read_after_removal"),
-        ("copied to clean faces of others", "read_when_copied"),
+        ("that mean laid on clean faces of others", "read_when_copied"),
+        ("the mark of one photo laid on a face of another", "read_when_one_is_copied"),
     ):
         lines.append(f"| {name} | {card[said][0]} of {card[said][1]} |")
     return "\n".join(lines)
