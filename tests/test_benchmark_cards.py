@@ -28,7 +28,7 @@ KINDS: dict[type[CardRecord], tuple[int, str]] = {
     StoreCard: (62, "keys-advface-sealed"),
     RecognizersCard: (3, "recognizers"),
     CancelableCard: (2, "cancelable-iom-grp"),
-    CertifiedCard: (2, "certify-base-0.12"),
+    CertifiedCard: (4, "certify-base-0.12"),
 }
 """How many cards of each kind there are at least, and one with as many fields as possible."""
 
