@@ -322,6 +322,48 @@ def cancelable_table(number: int) -> Callable[[], str]:
     return table
 
 
+def certify_table() -> str:
+    """Certified answers, and how far the student is above its start."""
+    from bauta.benchmark.certified.cards import CertifiedCard
+    from bauta.benchmark.certified.recipe import read_recipe as read_certified
+    from bauta.benchmark.certified.run import CertifiedAnswers
+
+    paths = [RESULTS / f"certify-{row.name}.json" for row in read_certified("certify").rows]
+    found = {path.stem: cards.read_card(path, CertifiedCard) for path in paths if path.exists()}
+    if not found:
+        return "Not measured yet."
+    family = CertifiedAnswers()
+    (table,) = family.tables(list(found.values()))
+    lines = ["", "| the same pairs | base | student | difference in points |", "|---|---|---|---|"]
+    for sigma in ("0.12", "0.18"):
+        both = [found.get(f"certify-{who}-{sigma}") for who in ("base", "student")]
+        for one in family.compare(*both) if all(both) else ():
+            difference = one.difference
+            mean, low, high = (f"{100 * value:+.0f}" for value in (difference.mean, difference.low, difference.high))
+            shares = f"{100 * one.first:.0f} | {100 * one.second:.0f}"
+            lines.append(f"| {one.name}, sigma {sigma} | {shares} | {mean} ({low} to {high}) |")
+    return "\n".join([table.markdown(), *lines])
+
+
+def smoothed_masks_table() -> str:
+    """Who accepts clean and masked photos, with and without noise."""
+    if not (RESULTS / "smoothed-masks.json").exists():
+        return "Not measured yet."
+    found = card("smoothed-masks")
+    lines = ["| recogniser | accepts the clean photo | the masked photo |", "|---|---|---|"]
+    for row in found["accepted"]["clean"]:
+        counts = [found["accepted"][kind][row] for kind in ("clean", "masked")]
+        name, _, noise = row.partition(", ")
+        label = "four judges that were not attacked" if row == "judges" else f"`{name}`{noise and ', ' + noise}"
+        lines.append(f"| {label} | " + " | ".join(f"{hits} of {of}" for hits, of in counts) + " |")
+    lengths = sorted(found["length"])
+    lines += [
+        "",
+        f"The masks change the aligned crop by {lengths[0]:.1f} to {lengths[-1]:.1f}, L2 length as of a radius.",
+    ]
+    return "\n".join(lines)
+
+
 def ranking_table(*names: str) -> str:
     """The rows of recipes with the same attackers in one table, the least recovered first."""
     from bauta.benchmark.stores.page import RANKING_HEADER, ranking_rows
@@ -712,6 +754,8 @@ def watermark_table() -> str:
 TABLES = {
     "video": video_table,
     "p3-attacks": p3_attacks_table,
+    "certify": certify_table,
+    "smoothed-masks": smoothed_masks_table,
     "watermark": watermark_table,
     "p3-searching": p3_searching_table,
     "erasable": erasable_table,
