@@ -19,6 +19,9 @@ from typing import Any
 from bauta.benchmark.adaptive import page as adaptive_page
 from bauta.benchmark.adaptive.cards import AdaptiveCard
 from bauta.benchmark.adaptive.recipe import read_recipe
+from bauta.benchmark.budgets.cards import BudgetCard
+from bauta.benchmark.budgets.recipe import read_recipe as read_budgets
+from bauta.benchmark.budgets.run import Budgets
 from bauta.benchmark.cancelable.cards import CancelableCard
 from bauta.benchmark.cancelable.recipe import read_recipe as read_cancelable
 from bauta.benchmark.cancelable.run import Cancelable
@@ -318,6 +321,17 @@ def cancelable_table(number: int) -> Callable[[], str]:
         paths = [RESULTS / f"cancelable-{row.name}.json" for row in read_cancelable("cancelable").rows]
         found = [cards.read_card(path, CancelableCard) for path in paths if path.exists()]
         return Cancelable().tables(found)[number].markdown() if found else "Not measured yet."
+
+    return table
+
+
+def privacy_table(number: int) -> Callable[[], str]:
+    """One of the tables of budgets, of the cards that there are."""
+
+    def table() -> str:
+        paths = [RESULTS / f"budgets-{row.name}.json" for row in read_budgets("budgets").rows]
+        found = [cards.read_card(path, BudgetCard) for path in paths if path.exists()]
+        return Budgets().tables(found)[number].markdown() if found else "Not measured yet."
 
     return table
 
@@ -800,6 +814,9 @@ TABLES = {
     "cancelable": cancelable_table(0),
     "cancelable-linkage": cancelable_table(1),
     "cancelable-inversion": cancelable_table(2),
+    "budgets": privacy_table(0),
+    "budgets-recovered": privacy_table(1),
+    "budgets-audit": privacy_table(2),
     "ranking": lambda: ranking_table("hybrid-small", "local-features-small"),
 }
 

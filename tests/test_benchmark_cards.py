@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bauta.benchmark.adaptive.cards import AdaptiveCard
+from bauta.benchmark.budgets.cards import BudgetCard
 from bauta.benchmark.cancelable.cards import CancelableCard
 from bauta.benchmark.certified.cards import CertifiedCard
 from bauta.benchmark.engine.cards import Card, card_schema, finish, read_card, schema_of, to_json
@@ -29,6 +30,7 @@ KINDS: dict[type[CardRecord], tuple[int, str]] = {
     RecognizersCard: (3, "recognizers"),
     CancelableCard: (2, "cancelable-iom-grp"),
     CertifiedCard: (4, "certify-base-0.12"),
+    BudgetCard: (10, "budgets-peep-128x8"),
 }
 """How many cards of each kind there are at least, and one with as many fields as possible."""
 

@@ -15,17 +15,34 @@ import pytest
 
 from bauta.errors import UsageError
 from bauta.privacy import exact
-from bauta.privacy.audit import audit, clopper_pearson
-from bauta.privacy.exact import WORD, discrete_laplace, exponential_coin, flip_bits, flip_threshold
+from bauta.privacy.audit import audit, clopper_pearson, most_shown
+from bauta.privacy.exact import (
+    WORD,
+    below,
+    discrete_laplace,
+    exponential_coins,
+    flip_bits,
+    flip_threshold,
+    laplace_scale,
+)
 from bauta.privacy.ledger import Ledger
-from bauta.privacy.mechanisms import STEPS, BitPlanes, Mechanism, Peep, Pixels, Spent
+from bauta.privacy.mechanisms import (
+    STEPS,
+    BitPlanes,
+    Direction,
+    Mechanism,
+    Projections,
+    Spent,
+    cells,
+    cosines,
+    eigenfaces,
+)
 
 
 @pytest.fixture(autouse=True)
 def repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
     """The randomness of a seed in place of the operating system's, so that no test fails by chance."""
     source = random.Random(5)
-    monkeypatch.setattr(secrets, "randbelow", source.randrange)
     monkeypatch.setattr(secrets, "token_bytes", source.randbytes)
 
 
@@ -33,21 +50,50 @@ def public(count: int = 60, size: int = 36) -> Any:
     return np.random.default_rng(0).normal(size=(count, size))
 
 
-@pytest.mark.parametrize("scale", [Fraction(1, 3), Fraction(1), Fraction(7, 2)])
+def peep(count: int = 10, epsilon: float = 1.0) -> Projections:
+    return Projections(eigenfaces(public(), count), epsilon)
+
+
+@pytest.mark.parametrize("scale", [Fraction(1, 3), Fraction(1), Fraction(7, 2), Fraction(3 * 1024 + 1, 1024)])
 def test_discrete_laplace_has_its_probabilities(scale: Fraction) -> None:
-    count = 6000
-    drawn = [discrete_laplace(scale) for _ in range(count)]
+    count = 200_000
+    drawn = discrete_laplace(scale, count)
+    assert len(drawn) == count
     ratio = math.exp(-1 / scale)
     for value in range(-4, 5):
         expected = (1 - ratio) / (1 + ratio) * ratio ** abs(value)
         deviation = math.sqrt(expected * (1 - expected) / count)
-        assert abs(drawn.count(value) / count - expected) < 4 * deviation + 1e-9
+        assert abs((drawn == value).mean() - expected) < 4 * deviation + 1e-9
 
 
-@pytest.mark.parametrize("rate", [Fraction(0), Fraction(1, 4), Fraction(1), Fraction(5, 2)])
+def test_noise_of_a_large_scale_has_its_spread_and_tails() -> None:
+    drawn = discrete_laplace(laplace_scale(STEPS, 0.5), 200_000)
+    assert drawn.std() == pytest.approx(math.sqrt(2) * 2048, rel=0.02)
+    assert (np.abs(drawn) > 5 * 2048).mean() == pytest.approx(math.exp(-5), rel=0.08)
+
+
+@pytest.mark.parametrize("rate", [Fraction(0), Fraction(1, 4), Fraction(1), Fraction(2, 3)])
 def test_a_coin_of_an_exponential(rate: Fraction) -> None:
-    heads = sum(exponential_coin(rate) for _ in range(5000)) / 5000
-    assert abs(heads - math.exp(-rate)) < 0.03
+    heads = exponential_coins(np.full(100_000, rate.numerator), rate.denominator).mean()
+    assert abs(heads - math.exp(-rate)) < 0.006
+
+
+def test_words_that_would_favour_small_numbers_are_drawn_again() -> None:
+    given = iter([[WORD - 1, 7], [4]])
+    found = below(10, 2, lambda count: np.array(next(given)[:count], np.uint64))  # 2^64 is no multiple of 10
+    assert found.tolist() == [4, 7]
+
+
+@pytest.mark.parametrize("epsilon", [1e-5, 0.1, 0.3, 1.0, 7.7, 1e5])
+def test_a_scale_is_rounded_towards_privacy(epsilon: float) -> None:
+    scale = laplace_scale(STEPS, epsilon)
+    assert STEPS / scale <= Fraction(epsilon)
+    assert STEPS / (scale - Fraction(1, 1024)) > Fraction(epsilon) if scale > Fraction(1, 1024) else True
+
+
+def test_a_budget_of_next_to_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="too small"):
+        laplace_scale(STEPS, 1e-7)
 
 
 @pytest.mark.parametrize("epsilon", [1e-300, 1e-6, 0.1, 0.5, 1.0, 3.0, 8.0, 20.0, 40.0, 44.3, 60.0, 1e6])
@@ -68,9 +114,9 @@ def test_bits_are_flipped_as_often_as_the_budget_says() -> None:
 def test_budgets_that_are_none_are_refused(epsilon: float) -> None:
     for make in (
         lambda: exact.require_epsilon(epsilon),
-        lambda: Pixels(epsilon=epsilon),
+        lambda: Direction(8, epsilon),
         lambda: BitPlanes(epsilon=epsilon),
-        lambda: Peep(public(), 4, epsilon),
+        lambda: peep(4, epsilon),
     ):
         with pytest.raises(UsageError, match="A budget cannot be epsilon"):
             make()
@@ -80,7 +126,7 @@ def test_budgets_that_are_none_are_refused(epsilon: float) -> None:
 
 @pytest.mark.parametrize(
     ("mechanism", "values"),
-    [(Pixels(32, 8, 0.5), 4 * 4 * 3), (BitPlanes(16, 2.0), 16 * 16 * 3), (Peep(public(), 10, 3.0), 10)],
+    [(BitPlanes(16, 2.0), 16 * 16 * 3), (Projections(eigenfaces(public(), 10), 3.0), 10)],
 )
 def test_a_photo_spends_the_sum_over_all_it_releases(mechanism: Mechanism, values: int) -> None:
     side = getattr(mechanism, "side", 0)
@@ -88,42 +134,74 @@ def test_a_photo_spends_the_sum_over_all_it_releases(mechanism: Mechanism, value
     assert mechanism.release(photo).size == values
     assert mechanism.spent.image == values * mechanism.spent.value
     assert mechanism.spent.person(7) == 7 * mechanism.spent.image
-    assert f"{mechanism.spent.person(7):g} for the person over 7 photos" in mechanism.spent.words(7)
+    assert f"{mechanism.spent.person(7):,.10g} for the person over 7 photos" in mechanism.spent.words(7)
     with pytest.raises(UsageError, match="spend nothing"):
         mechanism.spent.person(0)
 
 
 def test_a_photo_beyond_all_bounds_moves_a_projection_no_further_than_its_noise_covers() -> None:
-    peep = Peep(public(), 5, 1.0)
-    steps = [peep.clean(factor * public()[3]) for factor in (-1e9, -1.0, 0.0, 1.0, 1e9)]
+    steps = [peep(5).clean(factor * public()[3]) for factor in (-1e9, -1.0, 0.0, 1.0, 1e9)]
     assert min(map(np.min, steps)) >= 0
     assert max(map(np.max, steps)) <= STEPS
 
 
 def test_noise_is_drawn_anew_and_clean_values_show_through_a_large_budget() -> None:
-    peep, face = Peep(public(), 5, 1e5), public()[1]
-    assert np.abs(peep.release(face) - peep.clean(face)).max() <= 1
-    noisy = Peep(public(), 5, 1.0)
+    loud, face = peep(5, 1e5), public()[1]
+    assert np.abs(loud.release(face) - loud.clean(face)).max() <= 1
+    noisy = peep(5)
     assert noisy.release(face).tolist() != noisy.release(face).tolist()
+    many = noisy.release(np.stack([face] * 50))
+    assert len(np.unique(many, axis=0)) == 50
     photo = np.random.default_rng(1).integers(0, 256, (32, 32, 3)).astype(np.uint8)
-    means = photo.reshape(4, 8, 4, 8, 3).mean((1, 3))
-    assert np.abs(Pixels(32, 8, 1e6).release(photo) - means).max() <= 1
     kept = BitPlanes(32, 200.0, planes=4).release(photo)
     assert ((kept ^ photo) < 16).all()
     assert (kept != photo).any()
 
 
+def test_cells_and_cosines_measure_what_they_are_called() -> None:
+    pictures = np.random.default_rng(0).random((9, 3, 8, 8))
+    means = pictures.reshape(9, 3, 4, 2, 4, 2).mean((3, 5)).reshape(9, -1)
+    np.testing.assert_allclose(pictures.reshape(9, -1) @ cells(pictures.reshape(9, -1), 4).axes.T, means)
+    waves = cosines(pictures[:, 0].reshape(9, -1), 64).axes
+    np.testing.assert_allclose(waves @ waves.T, np.eye(64), atol=1e-12)
+    np.testing.assert_allclose(waves[0], 1 / 8)
+    assert np.ptp(cosines(pictures[:, 0].reshape(9, -1), 3).axes[1].reshape(8, 8), axis=0).max() < 1e-12
+
+
+@pytest.mark.parametrize(("size", "concentration"), [(2, 1.0), (3, 2.0), (16, 20.0), (512, 256.0)])
+def test_directions_have_the_mean_that_von_mises_and_fisher_give_them(size: int, concentration: float) -> None:
+    scipy = pytest.importorskip("scipy.special")
+    around = np.zeros((20_000 if size < 100 else 3000, size))
+    around[:, 0] = 1
+    drawn = Direction(size, 2 * concentration).release(around)
+    np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 1, atol=1e-9)
+    if size < 100:
+        expected = scipy.ive(size / 2, concentration) / scipy.ive(size / 2 - 1, concentration)
+    else:  # Bessel functions of such an order underflow
+        expected = concentration / (255.5 + math.hypot(255.5, concentration))
+    assert drawn[:, 0].mean() == pytest.approx(expected, abs=4 * drawn[:, 0].std() / math.sqrt(len(drawn)) + 1e-4)
+    assert np.abs(drawn[:, 1:].mean(0)).max() < 5 / math.sqrt(len(drawn))
+
+
 def test_what_is_no_photo_is_refused() -> None:
     with pytest.raises(UsageError, match="A photo is float64"):
-        Pixels(16, 4).release(np.zeros((16, 16, 3)))
-    with pytest.raises(UsageError, match="do not fit"):
-        Pixels(112, 10)
+        BitPlanes(16).release(np.zeros((16, 16, 3)))
     with pytest.raises(UsageError, match="have no 60 eigenfaces"):
-        Peep(public(), 60)
+        eigenfaces(public(), 60)
+    with pytest.raises(UsageError, match="have no 40 frequencies"):
+        cosines(public(), 40)
+    with pytest.raises(UsageError, match="have no 5x5 cells"):
+        cells(np.zeros((4, 3 * 64)), 5)
+    with pytest.raises(UsageError, match=r"Faces are \[60, 36\]"):
+        eigenfaces(np.full((60, 36), np.nan))
     with pytest.raises(UsageError, match="finite numbers"):
-        Peep(public(), 4).release(np.full(36, np.nan))
+        peep(4).release(np.full(36, np.nan))
     with pytest.raises(UsageError, match="9 bits"):
         BitPlanes(planes=9)
+    with pytest.raises(UsageError, match="unit vectors"):
+        Direction(4).release(np.ones(4))
+    with pytest.raises(UsageError, match="1 number"):
+        Direction(1)
 
 
 def test_the_ledger_adds_up_over_runs_and_refuses_to_go_over(tmp_path: Path) -> None:
@@ -191,11 +269,21 @@ def test_an_audit_finds_a_mechanism_that_spends_twice_what_it_says() -> None:
 
 
 @pytest.mark.parametrize("epsilon", [1.0, 3.0])
-def test_no_attack_on_peep_shows_more_than_its_claim(epsilon: float) -> None:
-    peep = Peep(public(), 1, epsilon)
-    far = 100 * (public()[0] - public().mean(0))
-    one, other = (np.array([peep.release(public().mean(0) + sign * far)[0] for _ in range(1500)]) for sign in (1, -1))
-    assert 0.4 * epsilon < audit(one, other).epsilon <= epsilon
+def test_no_attack_on_peep_shows_more_than_its_claim_and_it_comes_near(epsilon: float) -> None:
+    away = 1e3 * (public()[0] - public().mean(0))
+    one, other = (peep(1, epsilon).release(np.tile(public().mean(0) + side * away, (20_000, 1))) for side in (1, -1))
+    assert 0.8 * epsilon < audit(one[:, 0], other[:, 0]).epsilon <= epsilon
+
+
+def test_no_attack_on_directions_shows_more_than_their_claim_and_it_comes_near() -> None:
+    near = np.tile([1.0, 0.0], (60_000, 1))
+    one, other = (Direction(2, 1.5).release(side * near)[:, 0] for side in (1, -1))
+    assert 0.8 * 1.5 < audit(one, other).epsilon <= 1.5
+
+
+def test_an_audit_of_few_trials_says_how_little_it_could_have_shown() -> None:
+    assert audit(np.ones(400), np.zeros(400)).epsilon == pytest.approx(most_shown(200))
+    assert most_shown(200) < most_shown(2000) < 7
 
 
 def test_an_audit_of_too_little_is_refused() -> None:

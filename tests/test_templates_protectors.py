@@ -32,6 +32,8 @@ OPTIONS |= {
     "frequency-mixup": {**MASKED, "kept": 2, "mixes": [2]},
     "hybrid-masking": {**MASKED, "kept": 2, "mixes": [2, 3]},
 }
+OPTIONS |= {"peep": {"count": 7}, "dct-laplace": {"count": 20}, "dp-pixels": {"side": 2}}
+SIZES = {"peep": 7, "dct-laplace": 20, "dp-pixels": 12}
 BYTES = {"tensor": torch.zeros(2, 3, dtype=torch.uint8)}
 METHODS = [card.name for card in list_methods(kind="protector")]
 
@@ -73,7 +75,8 @@ def test_what_is_stored_names_its_maker_and_gives_unit_templates(protector: Prot
     assert stored.recognizer_sha256 == protector.recognizer.card.sha256
     assert stored.kind == protector.kind
     templates = protector.templates(stored)
-    assert templates.shape == (4, 32)
+    assert templates.shape == (4, SIZES.get(protector.name, 32))
+    assert stored.spent == protector.spent
     torch.testing.assert_close(templates.norm(dim=1), torch.ones(4), atol=1e-5, rtol=0)
     scores = protector.match(stored, stored)
     torch.testing.assert_close(scores, templates @ templates.T)
@@ -247,14 +250,16 @@ STORAGES = pytest.mark.parametrize("storage", ["float32", "float16", "uint8"])
 
 
 @STORAGES
-def test_bytes_keep_everything(storage: Any) -> None:
-    stored = stored_in(storage)
+@pytest.mark.parametrize("epsilon", [(), (8.0, 1024.0)])
+def test_bytes_keep_everything(storage: Any, epsilon: tuple[float, ...]) -> None:
+    stored = replace(stored_in(storage), epsilon=epsilon)
     assert same(Representation.from_bytes(stored.to_bytes()), stored)
 
 
 @STORAGES
-def test_rows_and_their_format_keep_everything(storage: Any) -> None:
-    stored = stored_in(storage)
+@pytest.mark.parametrize("epsilon", [(), (8.0, 1024.0)])
+def test_rows_and_their_format_keep_everything(storage: Any, epsilon: tuple[float, ...]) -> None:
+    stored = replace(stored_in(storage), epsilon=epsilon)
     rows = stored.rows()
     assert {len(row) for row in rows} == {stored.bytes_each} == {stored.format.bytes_each}
     form = RowFormat.from_json(stored.format.to_json())
@@ -273,7 +278,8 @@ def same(one: Representation, other: Representation) -> bool:
     "changes",
     [{"kind": "face"}, {"storage": "float16"}, {"storage": "int4"}, {"tensor": torch.zeros(3)},
      {"recognizer_sha256": "x"}, {"low": torch.zeros(3)}, {**BYTES, "storage": "uint8"},
-     {**BYTES, "storage": "uint8", "low": torch.zeros(3), "step": torch.zeros(3)}],
+     {**BYTES, "storage": "uint8", "low": torch.zeros(3), "step": torch.zeros(3)},
+     {"epsilon": (8.0,)}, {"epsilon": (0.0, 8.0)}, {"epsilon": (8.0, 4.0)}, {"epsilon": (1.0, float("inf"))}],
 )  # fmt: skip
 def test_what_is_no_representation_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
@@ -318,6 +324,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a list": (crafted([1, 2]), "not a JSON object"),
     "a field too many": (crafted(key="0123456789abcdef"), "unknown field: 'key'"),
     "no kind": (crafted({"schema": 2}), "no 'kind' that is str"),
+    "a budget that is text": (crafted(epsilon="8"), "no 'epsilon' that is list"),
+    "a budget of text": (crafted(epsilon=["a", "b"]), "A budget cannot be"),
     "schema true": (crafted(schema=True), "no 'schema' that is int"),
     "schema 2.0": (crafted(schema=2.0), "no 'schema' that is int"),
     "a schema to come": (crafted(schema=3), "schema is 3"),

@@ -32,7 +32,8 @@
     │   ├── SubjectUnknown           gallery.unknown-subject           nobody of that name is enrolled
     │   ├── AlreadyEnrolled          gallery.already-enrolled          the face is enrolled under another name
     │   ├── OtherRequest             gallery.other-request             an idempotency key that was used for another
-    │   └── TooMany                  gallery.too-many                  so many that a stranger would be taken for one
+    │   ├── TooMany                  gallery.too-many                  so many that a stranger would be taken for one
+    │   └── BudgetSpent              gallery.budget-spent              more would be released of a person than may be
     └── PeerError                10  peer                              the other side of an encrypted match went wrong
         ├── PeerRefused              peer.refused                      it refused, and said why
         └── ServiceRefused           peer.service                      a face service refused, over HTTP
@@ -252,6 +253,12 @@ class TooMany(GalleryError):
     """So many are enrolled that a search would take strangers for some of them too often."""
 
     code = "gallery.too-many"
+
+
+class BudgetSpent(GalleryError):
+    """More would be released of a person than the gallery's budget allows; nothing was stored."""
+
+    code = "gallery.budget-spent"
 
 
 class PeerError(BautaError):

@@ -283,6 +283,48 @@ METHODS: dict[str, MethodCard] = {
         *(
             MethodCard(
                 name=name,
+                kind="protector",
+                summary=summary,
+                paper=paper,
+                target=f"bauta.templates.released.{target}",
+            )
+            for name, summary, paper, target in (
+                (
+                    "peep",
+                    "Projections on eigenfaces of other people with Laplace noise; says the epsilon of all together.",
+                    "Chamikara et al., Privacy Preserving Face Recognition Utilizing Differential Privacy, "
+                    "Computers & Security 2020",
+                    "projected:Peep",
+                ),
+                (
+                    "dct-laplace",
+                    "The lowest frequencies of a face with Laplace noise; says the epsilon of all together.",
+                    "common practice; the plain form of Ji et al., ECCV 2022",
+                    "projected:DctLaplace",
+                ),
+                (
+                    "dp-pixels",
+                    "Means of a face's cells with Laplace noise; says the epsilon of all together.",
+                    "Fan, Image Pixelization with Differential Privacy, DBSec 2018",
+                    "projected:DpPixels",
+                ),
+                (
+                    "turned-template",
+                    "The template turned by a random angle; metric privacy, and the epsilon that it is.",
+                    "Weggenmann, Kerschbaum, Differential Privacy for Directional Data, CCS 2021",
+                    "others:TurnedTemplate",
+                ),
+                (
+                    "flipped-bits",
+                    "The bits of a photo flipped at random; says the epsilon of all together.",
+                    "after LDP-Slicing, arXiv 2603.03711",
+                    "others:FlippedBits",
+                ),
+            )
+        ),
+        *(
+            MethodCard(
+                name=name,
                 kind="cancelable",
                 summary=summary,
                 paper=paper,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bauta.benchmark.adaptive.page import Adaptive
+from bauta.benchmark.budgets.run import Budgets
 from bauta.benchmark.cancelable.run import Cancelable
 from bauta.benchmark.certified.run import CertifiedAnswers
 from bauta.benchmark.engine.cards import Card, named_schema, read_card, schema_of
@@ -17,7 +18,7 @@ from bauta.errors import UsageError
 
 FAMILIES: dict[str, Family] = {
     schema_of(family.record): family
-    for family in (Photos(), Adaptive(), Stores(), Recognizers(), Cancelable(), CertifiedAnswers())
+    for family in (Photos(), Adaptive(), Stores(), Recognizers(), Cancelable(), CertifiedAnswers(), Budgets())
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from bauta.benchmark.engine.recipe_files import Named
 from bauta.benchmark.engine.records import CardRecord, Network, Run
 from bauta.benchmark.engine.run import Job, Kind, Task
 from bauta.benchmark.engine.table import Family, Table, percent
-from bauta.data.datasets import PairSet, read_bin, read_cfp, read_lfw
+from bauta.data.datasets import PairSet, People, read_bin, read_cfp, read_lfw
 from bauta.data.images import FaceImage
 from bauta.errors import UsageError
 from bauta.faces.crop_template import CropTemplate
@@ -37,7 +38,7 @@ from bauta.files import make_folder, write_atomically
 from bauta.metrics import Interval, cross_validated_matches, focal_diversity
 from bauta.progress import Steps, silent, steps_of
 from bauta.recognizers import Judge, find_card, load_judge
-from bauta.recognizers.cards import ROLES
+from bauta.recognizers.cards import ROLES, RecognizerCard
 from bauta.schema import ABSENT, Count, Sha256
 from bauta.settings import Range, Share
 
@@ -148,6 +149,21 @@ def embed_aligned(judge: Judge, images: Sequence[FaceImage], progress: Steps = s
             forward += time.perf_counter() - passed
             progress(min(start + _BATCH, len(images)), len(images))
     return Embedded(np.concatenate(parts), time.perf_counter() - began, forward)
+
+
+def kept_templates(recognizer: RecognizerCard, people: People, job: Job) -> NDArray[np.float32]:
+    """Templates (N, D) of aligned faces, from their file where they were made before."""
+    facts = [recognizer.digest, people.sha256, cards.source_digest(("recognizers", "faces", "data"))]
+    file = job.kept / f"templates-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.npy"
+    with contextlib.suppress(OSError, ValueError):
+        kept: NDArray[np.float32] = np.load(file, allow_pickle=False)
+        return kept
+    values = embed_aligned(load_judge(recognizer), people.images, steps_of(job.progress, recognizer.name)).values
+    content = io.BytesIO()
+    np.save(content, values)
+    make_folder(job.kept)
+    write_atomically(file, content.getvalue(), overwrite=True)
+    return values
 
 
 def _crops(images: Sequence[FaceImage], template: CropTemplate) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ import typer
 
 from bauta.cli import certify, configuration, photos, protect, values
 from bauta.cli.benchmark import bench
+from bauta.cli.budgets import gallery
 from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_note, show_report, show_table
 from bauta.cli.doctor import doctor
 from bauta.cli.encrypted import encrypted
@@ -18,7 +19,6 @@ from bauta.cli.galleries import galleries
 from bauta.cli.keys import key
 from bauta.cli.methods import show_method
 from bauta.cli.options import EPILOG, Json, Judges, References
-from bauta.cli.people import gallery
 from bauta.cli.serve import serve
 from bauta.cli.templates import templates_fit
 from bauta.cli.templates_attack import templates_attack

@@ -181,6 +181,24 @@ def cancelable(
 
 
 @bench.command()
+def budgets(
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder with cfp_112.", show_default=False)],
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe of budgets, or a TOML file.")] = "budgets",
+    output: Output = Path("out/bench"),
+    rows: Rows = None,
+    work: Work = None,
+) -> None:
+    """Measure noise of differential privacy: recognition by total epsilon, what is computed back, audits."""
+    from bauta.benchmark.budgets.run import BudgetKind
+
+    kind = BudgetKind()
+    chosen = kind.read(recipe)
+    if (names := values.chosen(rows)) is not None:
+        chosen = chosen.only(names)
+    run_table(kind, chosen, output, data=data, work=work)
+
+
+@bench.command()
 def certify(
     data: Annotated[Path, typer.Option(metavar="DIR", help="Folder with lfw_112 and cfp_112.", show_default=False)],
     recipe: Annotated[str, typer.Argument(help="Name of a recipe of certified answers, or a TOML file.")] = "certify",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -191,9 +192,17 @@ def _show(path: Path, gallery: Gallery, key_id: str) -> None:
             ("faces", len(gallery)),
             ("kind", f"{stored.kind} {'x'.join(map(str, stored.tensor.shape[1:]))} in {stored.storage}"),
             ("bytes each", stored.bytes_each),
+            *([] if stored.spent is None else [("spent", stored.spent.words(most_of(gallery.names)))]),
             ("key id", key_id),
         ]
     )
+    if stored.spent is not None:
+        show_notes(["every other photo of a person that is stored, here or elsewhere, is to be added."])
+
+
+def most_of(names: tuple[str, ...]) -> int:
+    """Photos of whom there are most."""
+    return max(Counter(names).values())
 
 
 def _faces(paths: list[Path], aligned: bool) -> tuple[tuple[str, ...], Any]:

@@ -124,10 +124,16 @@ def init(
     ask_passphrase: AskPassphrase = False,
     protector: Protector = SHIPPED,
     unprotected: Unprotected = False,
+    budget: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            metavar="EPSILON", help="Of a person, over all that is ever stored; more is refused. For peep and its kin."
+        ),
+    ] = None,
 ) -> None:
     """Make an empty gallery: a database, and a key store that no backup of it includes."""
     secret = gallery_key(key, passphrase_file, ask_passphrase, new=True)
-    create(place, keys, secret, protector, plain=unprotected)
+    create(place, keys, secret, protector, plain=unprotected, budget=budget)
     database, key_store = places(place, keys)
     show_facts(
         [("gallery", database if isinstance(database, Path) else "PostgreSQL"), ("keys", key_store), ("of", protector)]
@@ -140,9 +146,18 @@ def init(
     )
 
 
-def create(place: str, keys: Path | None, secret: object, protector: str, *, plain: bool = False) -> None:
+def create(
+    place: str,
+    keys: Path | None,
+    secret: object,
+    protector: str,
+    *,
+    plain: bool = False,
+    budget: float | None = None,
+) -> None:
     """A new gallery; its folder is made."""
     try:
+        from bauta.gallery.budgets import require_budget, set_limit
         from bauta.gallery.service import maker_of, require_protecting
         from bauta.gallery.store import Store
     except ModuleNotFoundError as error:
@@ -154,10 +169,15 @@ def create(place: str, keys: Path | None, secret: object, protector: str, *, pla
     assert isinstance(secret, DeploymentKey)
     loaded = load_protector(protector)
     require_protecting(loaded, plain=plain)
+    if budget is not None:
+        require_budget(budget, loaded.spent)
     database, key_store = places(place, keys)
     if isinstance(database, Path):
         make_folder(database.parent)
-    Store.create(database, key_store, secret, maker_of(loaded)).close()
+    store = Store.create(database, key_store, secret, maker_of(loaded))
+    if budget is not None:
+        set_limit(store, budget, loaded.spent)
+    store.close()
 
 
 @gallery.command()

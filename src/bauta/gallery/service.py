@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bauta.errors import AlreadyEnrolled, OtherMaker, SubjectUnknown, TooMany, UsageError
+from bauta.gallery.budgets import charge
 from bauta.gallery.enrol import Gallery
 from bauta.gallery.makers import Maker
 from bauta.gallery.quality import Quality, read_face
 from bauta.gallery.sides import Side
 from bauta.gallery.store import Found, Store, require_names
+from bauta.gallery.writer import Writer
 from bauta.photo import PhotoSource
 from bauta.rates import fpir
 from bauta.templates.base import Protector
@@ -204,6 +206,7 @@ class FaceService:
         Raises:
             PhotoError, NoFaceFound: when the photo cannot be used; nothing was stored.
             AlreadyEnrolled: when the face matches another subject.
+            BudgetSpent: when more would be released of the subject than the gallery's limit.
         """
         require_names(tenant, name)
         content = photo if isinstance(photo, bytes) else str(photo).encode()
@@ -224,6 +227,7 @@ class FaceService:
                         hint="Check who it is; a twin is enrolled by saying so (--known, known=true).",
                     )
                 writer.require_format(made.format.to_json())
+                charge(writer, tenant, name, made.spent)
                 [record] = writer.enrol(tenant, name, [row])
                 writer.audit(actor, tenant, "enrol", of=writer.uid(tenant, name))
                 return json.dumps({"record": record.hex()}).encode()
@@ -300,14 +304,17 @@ class FaceService:
         Raises:
             SubjectUnknown: when none is enrolled.
             PhotoError, NoFaceFound: when the photo cannot be used; nothing was changed.
+            BudgetSpent: when more would be released of the subject than the gallery's limit.
         """
-        rows: Sequence[memoryview] = ()
-        if photo is not None:
-            made = self.side.protected(self._image(photo))
-            rows = made.rows()
-        return self._changed(
-            tenant, name, actor, "renew", lambda writer: len(writer.renew(tenant, name, rows)), destroys=True
-        )
+        made = None if photo is None else self.side.protected(self._image(photo))
+
+        def work(writer: Writer) -> int:
+            if made is None:
+                return len(writer.renew(tenant, name))
+            charge(writer, tenant, name, made.spent)
+            return len(writer.renew(tenant, name, made.rows()))
+
+        return self._changed(tenant, name, actor, "renew", work, destroys=True)
 
     def erase(self, tenant: str, name: str, *, actor: str) -> Erasure:
         """Delete a subject and destroy its key.
@@ -372,6 +379,8 @@ class FaceService:
             people.setdefault(name, []).append(row)
         with self.store.writing() as writer:
             writer.require_format(gallery.representation.format.to_json())
+            for name, rows in people.items():
+                charge(writer, tenant, name, gallery.representation.spent, len(rows))
             writer.enrol_many(tenant, list(people.items()))
             writer.audit(actor, tenant, "import")
         if writer.dropped:

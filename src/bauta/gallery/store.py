@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, Self
 from sqlalchemy import BigInteger, Connection, Engine, Row, bindparam, delete, func, literal_column, select
 
 from bauta.errors import GalleryDamaged, GalleryError, GalleryVersion, OutputExists, UsageError
-from bauta.gallery import tables
+from bauta.gallery import budgets, tables
 from bauta.gallery.ledger import EDITED, Entry, Ledger, signed, unsigned
 from bauta.gallery.makers import Maker
 from bauta.gallery.sealing import RecordOpener, RecordSealer, encode_name, record_opener
@@ -264,6 +264,7 @@ class Store:
                     hint="It was edited: restore it from a backup.",
                 )
             self.vault.destroy(uids)
+            budgets.forget(connection)
         if not (tables.settle(self.engine) and self.vault.settle()):
             return False
         with tables.writing(self.engine) as connection:

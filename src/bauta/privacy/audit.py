@@ -65,6 +65,12 @@ def audit(first: NDArray[Any], second: NDArray[Any], confidence: float = 0.99) -
     return Audit(max(0.0, _bound(one[half:], two[half:], limit, side, confidence)), confidence, len(one) - half)
 
 
+def most_shown(trials: int, confidence: float = 0.99) -> float:
+    """What `audit` finds at most with so many trials, however much is spent: an attack that is always right."""
+    one = np.ones(trials)
+    return _bound(one, 0 * one, 1.0, 1, confidence)
+
+
 def _bound(one: NDArray[Any], two: NDArray[Any], limit: float, side: int, confidence: float) -> float:
     hits, misses = (int((side * values >= side * limit).sum()) for values in (one, two))
     # Each of the two bounds may fail with half of what may go wrong in all: one-sided, so the intervals are two-sided

@@ -22,6 +22,7 @@ from starlette.types import Scope as ASGIScope
 from bauta.errors import (
     AlreadyEnrolled,
     BautaError,
+    BudgetSpent,
     GalleryError,
     GalleryVersion,
     NoFaceFound,
@@ -36,6 +37,7 @@ from bauta.errors import (
     UsageError,
     WrongKey,
 )
+from bauta.gallery.budgets import budget_of
 from bauta.gallery.ledger import DAY
 from bauta.gallery.service import FaceService
 from bauta.server import words
@@ -53,6 +55,7 @@ STATUS: tuple[tuple[type[BautaError], int], ...] = (
     (AlreadyEnrolled, 409),
     (OtherRequest, 409),
     (TooMany, 409),
+    (BudgetSpent, 409),
     (OtherMaker, 409),
     (WrongKey, 409),
     (GalleryVersion, 409),
@@ -302,7 +305,14 @@ def _add_subjects(app: FastAPI, service: FaceService) -> None:
         one = service.store.person(caller.tenant, subject)
         if one is None:
             raise SubjectUnknown("Nobody of that name is enrolled.", hint="Check the name and the tenant.")
-        return words.States(active=one.active, revoked=one.revoked, waiting=one.waiting)
+        budget = budget_of(service.store, caller.tenant, subject)
+        return words.States(
+            active=one.active,
+            revoked=one.revoked,
+            waiting=one.waiting,
+            epsilon_spent=None if budget is None else budget.spent,
+            epsilon_limit=None if budget is None else budget.limit,
+        )
 
     @app.post(f"{at}/revoke", tags=tags, responses=_FAILURES)
     def revoke(

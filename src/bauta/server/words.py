@@ -71,11 +71,17 @@ class Searched(BaseModel):
 
 
 class States(BaseModel):
-    """How many records a subject has."""
+    """How many records a subject has, and what they spent of a budget of differential privacy."""
 
     active: int = Field(examples=[2])
     revoked: int = Field(examples=[0])
     waiting: bool = Field(description="For a new photo, since the gallery was migrated.", examples=[False])
+    epsilon_spent: float | None = Field(
+        default=None,
+        description="By all that was ever stored; null where the protector promises none.",
+        examples=[2048],
+    )
+    epsilon_limit: float | None = Field(default=None, description="Null where there is none.", examples=[4096])
 
 
 def _whole(value: object) -> object:

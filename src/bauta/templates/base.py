@@ -26,6 +26,7 @@ from bauta.errors import UsageError, WeightsCorrupt, WeightsMissing
 from bauta.faces.crops import retemplate
 from bauta.files import PathLike, make_folder, write_atomically
 from bauta.learning.fitted import Provenance, digest, read_content, read_parts, write_parts
+from bauta.privacy.mechanisms import Spent
 from bauta.recognizers.surrogates import Surrogate, load_surrogate
 from bauta.registry import MethodCard, load_method
 from bauta.settings import Settings
@@ -161,6 +162,11 @@ class Protector(ABC):
         return None
 
     @property
+    def spent(self) -> Spent | None:
+        """What each stored face spends of a budget of differential privacy; None where the method promises none."""
+        return None
+
+    @property
     def device(self) -> torch.device:
         """Where the networks are. Faces, representations and templates are handed over on the CPU all the same."""
         return self.recognizer.mean.device
@@ -267,6 +273,7 @@ class Protector(ABC):
             protector=self.name,
             protector_sha256=self.sha256,
             key=check_value(key),
+            epsilon=() if self.spent is None else (float(self.spent.value), float(self.spent.image)),
         )
 
     def require_images(self, images: Tensor) -> None:

@@ -6,7 +6,7 @@ handing them from one process to another: safetensors, schema 2 (our design)::
     values                the tensor, in its storage type
     low, step             only for uint8: the range of each channel, (C,) float32
     bauta.representation  in the header's metadata: JSON of schema, kind, recognizer, recognizer_sha256, protector,
-                          protector_sha256 and storage
+                          protector_sha256 and storage; epsilon where a face spends a budget
 
 Such bytes hold no code, and no names: row i belongs to whoever the gallery says.
 """
@@ -31,6 +31,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from bauta.errors import NumericalFailure, UsageError, WeightsCorrupt
+from bauta.privacy.mechanisms import Spent
 
 Kind = Literal["image", "frequency", "feature", "template"]
 Storage = Literal["float32", "float16", "uint8"]
@@ -64,9 +65,10 @@ class RowFormat:
         shape: Of one row.
         low: Lowest value of each channel, for ``uint8``.
         step: Distance of neighbouring values in each channel, for ``uint8``.
+        epsilon: See `Representation`.
 
     Raises:
-        UsageError: when the shape is not of one to eight positive numbers.
+        UsageError: when the shape is not of one to eight positive numbers, or epsilon is none.
     """
 
     kind: Kind
@@ -78,9 +80,11 @@ class RowFormat:
     shape: tuple[int, ...]
     low: tuple[float, ...] = ()
     step: tuple[float, ...] = ()
+    epsilon: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         sides = self.shape
+        _require_budget(self.epsilon)
         if not 1 <= len(sides) <= MOST_AXES or min(sides) < 1 or math.prod(sides) > LARGEST_ROW:
             raise UsageError(f"Rows cannot have shape {list(sides)}.", hint="Protect the faces again.")
         _require_names(self.kind, self.storage)
@@ -92,8 +96,13 @@ class RowFormat:
 
     def to_json(self) -> str:
         """All of it as JSON, for `from_json`."""
-        about = {name: getattr(self, name) for name in _TEXTS}
+        about = {name: getattr(self, name) for name in _TEXTS} | _budget(self.epsilon)
         return json.dumps({**about, "shape": self.shape, "low": self.low, "step": self.step}, sort_keys=True)
+
+    @property
+    def spent(self) -> Spent | None:
+        """What each face spends; None where the method promises nothing."""
+        return Spent(self.protector, *self.epsilon) if self.epsilon else None
 
     @classmethod
     def from_json(cls, text: bytes | str) -> Self:
@@ -104,7 +113,7 @@ class RowFormat:
             UsageError: when a value is not allowed.
         """
         about = _read_object(text, dict.fromkeys(_TEXTS, str) | dict.fromkeys(("shape", "low", "step"), list))
-        for name, kind in (("shape", int), ("low", float), ("step", float)):
+        for name, kind in (("shape", int), ("low", float), ("step", float), ("epsilon", float)):
             if any(type(one) is not kind for one in about[name]):
                 raise _wrong_field(name, f"a list of {kind.__name__}")
             about[name] = tuple(about[name])
@@ -128,6 +137,8 @@ class Representation:
             one. It means something in this process only, and what has one is not stored.
         low: (C,) float32, the value that 0 stands for in each channel; only for ``uint8``.
         step: (C,) float32, positive, the distance between two neighbouring values; only for ``uint8``.
+        epsilon: What each face spends of a budget of differential privacy: of its largest value, and of the photo;
+            empty where the method promises nothing.
 
     Raises:
         UsageError: when a value is not allowed or shapes disagree.
@@ -144,9 +155,11 @@ class Representation:
     key: str = ""
     low: Tensor | None = None
     step: Tensor | None = None
+    epsilon: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _require_names(self.kind, self.storage)
+        _require_budget(self.epsilon)
         if self.tensor.dtype != _TYPES[self.storage] or self.tensor.dim() < 2 or not self.tensor[:1].numel():
             raise UsageError(
                 f"A representation in {self.storage} was given {self.tensor.dtype} of shape {list(self.tensor.shape)}.",
@@ -178,6 +191,11 @@ class Representation:
     def __getitem__(self, rows: slice | Tensor) -> Representation:
         """The same of some faces; `rows` is a slice, or a tensor of indices or of truth values."""
         return replace(self, tensor=self.tensor[rows])
+
+    @property
+    def spent(self) -> Spent | None:
+        """What each face spends of a budget of differential privacy; None where the method promises nothing."""
+        return self.format.spent
 
     @property
     def bytes_each(self) -> int:
@@ -252,7 +270,9 @@ class Representation:
         """What its rows share."""
         ranges = [() if one is None else tuple(one.tolist()) for one in (self.low, self.step)]
         texts = {name: getattr(self, name) for name in _TEXTS}
-        return RowFormat(**texts, shape=tuple(self.tensor.shape[1:]), low=ranges[0], step=ranges[1])
+        return RowFormat(
+            **texts, shape=tuple(self.tensor.shape[1:]), low=ranges[0], step=ranges[1], epsilon=self.epsilon
+        )
 
     def rows(self) -> list[memoryview]:
         """Each face's numbers as bytes, little endian; `from_rows` puts them together again."""
@@ -273,7 +293,7 @@ class Representation:
         ranges = [torch.tensor(one, dtype=torch.float32) if one else None for one in (form.low, form.step)]
         texts = {name: getattr(form, name) for name in _TEXTS}
         tensor = torch.from_numpy(numbers.astype(numbers.dtype.newbyteorder("="), copy=False))
-        return cls(tensor, **texts, low=ranges[0], step=ranges[1])
+        return cls(tensor, **texts, low=ranges[0], step=ranges[1], epsilon=form.epsilon)
 
     def to_bytes(self) -> bytes:
         """All of it as bytes, for `from_bytes`. They are not sealed: files are written by `bauta.gallery`.
@@ -285,7 +305,7 @@ class Representation:
             raise UsageError(
                 "What a key of AdvFace's reference turned is not handed on.", hint="Protect the faces without it."
             )
-        about = {"schema": SCHEMA, **{name: getattr(self, name) for name in _TEXTS}}
+        about = {"schema": SCHEMA, **{name: getattr(self, name) for name in _TEXTS}, **_budget(self.epsilon)}
         tensors = {"values": self.tensor, "low": self.low, "step": self.step}
         return save_tensors(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items() if tensor is not None},
@@ -332,7 +352,8 @@ class Representation:
             raise WeightsCorrupt(f"It holds other tensors than {', '.join(sorted(wanted))}: {names}.", hint=_AGAIN)
         try:
             texts = {name: about[name] for name in _TEXTS}
-            return cls(tensors["values"], **texts, low=tensors.get("low"), step=tensors.get("step")), about
+            low, step = tensors.get("low"), tensors.get("step")
+            return cls(tensors["values"], **texts, low=low, step=step, epsilon=tuple(about["epsilon"])), about
         except (UsageError, NumericalFailure) as error:
             raise WeightsCorrupt(error.message, hint=_AGAIN) from error
 
@@ -345,12 +366,26 @@ def _read_object(text: bytes | str, fields: dict[str, type]) -> dict[str, Any]:
         raise WeightsCorrupt("What describes the representation is not JSON.", hint=_AGAIN) from error
     if type(about) is not dict:
         raise WeightsCorrupt("What describes the representation is not a JSON object.", hint=_AGAIN)
+    about.setdefault("epsilon", [])  # of those that spend a budget alone
+    fields = {**fields, "epsilon": list}
     for name, kind in fields.items():
         if type(about.get(name)) is not kind:  # a subclass will not do: True is an int
             raise _wrong_field(name, kind.__name__)
     if unknown := sorted(set(about) - set(fields)):
         raise WeightsCorrupt(f"What describes the representation has an unknown field: {unknown[0]!r}.", hint=_AGAIN)
     return about
+
+
+def _budget(epsilon: tuple[float, ...]) -> dict[str, Any]:
+    return {"epsilon": list(epsilon)} if epsilon else {}
+
+
+def _require_budget(epsilon: tuple[float, ...]) -> None:
+    good = all(type(one) is float and 0 < one < math.inf for one in epsilon)
+    if epsilon and (len(epsilon) != 2 or not good or epsilon[0] > epsilon[1]):
+        raise UsageError(
+            f"A budget cannot be {epsilon!r}.", hint="It is what a value spends, and what the photo spends, above 0."
+        )
 
 
 def _wrong_field(name: str, kind: str) -> WeightsCorrupt:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +17,11 @@ from bauta.benchmark.engine import cards
 from bauta.benchmark.engine.cards import Card
 from bauta.benchmark.engine.run import Job, Kind, Task
 from bauta.benchmark.engine.table import Family, Table, label, percent
-from bauta.benchmark.recognition import embed_aligned
+from bauta.benchmark.recognition import kept_templates
 from bauta.data.datasets import People, read_cfp
 from bauta.errors import UsageError
-from bauta.files import make_folder, write_atomically
 from bauta.progress import steps_of
-from bauta.recognizers import find_card, load_judge
+from bauta.recognizers import find_card
 from bauta.recognizers.cards import ROLES, RecognizerCard
 
 
@@ -136,7 +133,7 @@ class CancelableKind(Cancelable, Kind[CancelableRecipe, _Setup]):
         for row in recipe.rows:
             row.scheme(recognizer.sha256)  # a wrong setting shows before anything is embedded
         chosen, count = _chosen(recipe, job)
-        values = _embedded(recognizer, chosen, job)
+        values = kept_templates(recognizer, chosen, job)
         known = count * recipe.photos
         faces = Faces(
             values[:known].reshape(count, recipe.photos, -1),
@@ -188,18 +185,3 @@ def _chosen(recipe: CancelableRecipe, job: Job) -> tuple[People, int]:
     order = [place for own in full[: recipe.people] for place in own] + [own[0] for own in full[recipe.people :]]
     images = tuple(pairs.images[place] for place in order)
     return People(pairs.name, images, tuple(pairs.subjects[place] for place in order)), recipe.people
-
-
-def _embedded(recognizer: RecognizerCard, people: People, job: Job) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Templates, from their file where they were made before."""
-    facts = [recognizer.digest, people.sha256, cards.source_digest(("recognizers", "faces", "data"))]
-    file = job.kept / f"templates-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.npy"
-    with contextlib.suppress(OSError, ValueError):
-        kept: np.ndarray[Any, np.dtype[np.float32]] = np.load(file, allow_pickle=False)
-        return kept
-    values = embed_aligned(load_judge(recognizer), people.images, steps_of(job.progress, recognizer.name)).values
-    content = io.BytesIO()
-    np.save(content, values)
-    make_folder(job.kept)
-    write_atomically(file, content.getvalue(), overwrite=True)
-    return values
