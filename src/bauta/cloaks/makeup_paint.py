@@ -25,6 +25,11 @@ def _soft(values: Tensor, width: float) -> Tensor:
     return torch.sigmoid(values / (0.5 * width))
 
 
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    """(N, 1, 1, 1) mean of values (N, 1, H, W) over a mask; 0 where it is empty."""
+    return (values * mask).sum((1, 2, 3), keepdim=True) / mask.sum((1, 2, 3), keepdim=True).clamp_min(1e-6)
+
+
 def _lips(maps: Maps, shape: Tensor) -> Tensor:
     return _soft(shape - maps["lips"], 0.6) * maps["lips_gate"]
 
@@ -61,7 +66,7 @@ def _stubble(maps: Maps, shape: Tensor) -> Tensor:
     return maps["jaw"]
 
 
-_MASKS: dict[Part, Callable[[Maps, Tensor], Tensor]] = {
+MASKS: dict[Part, Callable[[Maps, Tensor], Tensor]] = {
     "lips": _lips,
     "shadow": _shadow,
     "liner": _liner,
@@ -99,15 +104,20 @@ class Paint:
         self.before = from_lab(self.lab)
         drawn = LOOKS[look]
         self.parts = list(drawn.layers)
-        self.contour = drawn.contour * intensity
+        # Bright smooth skin shows patches of light and shade first.
+        bright = ((_mean(self.lab[:, :1], self.maps["skin"]) - 60) / 30).clamp(0, 1)
+        self.contour = drawn.contour * intensity * (1 - 0.4 * bright)
         spans = [
             [[1 + intensity * (bound - 1) for bound in layer.depth]]
             + [[intensity * bound for bound in span] for span in (layer.red, layer.yellow)]
             + [list(layer.shape)]
             for layer in drawn.layers.values()
         ]
-        bounds = torch.tensor(spans)  # (P, 4, 2)
-        self.middle, self.half = bounds.mean(2), (bounds[..., 1] - bounds[..., 0]) / 2
+        bounds = torch.tensor(spans).repeat(len(images), 1, 1, 1)  # (N, P, 4, 2)
+        for place, (part, layer) in enumerate(drawn.layers.items()):
+            worn = _mean(self.lab[:, 1:2], MASKS[part](self.maps, bounds.new_zeros(1))).reshape(-1, 1)
+            bounds[:, place, 1] = bounds[:, place, 1].minimum((layer.most - worn).clamp_min(0))
+        self.middle, self.half = bounds.mean(3), (bounds[..., 1] - bounds[..., 0]) / 2
         self.coloured = torch.tensor([not one for one in grey])[:, None, None, None].to(images.dtype)
 
     @property
@@ -127,7 +137,7 @@ class Paint:
         lab = self.lab
         for place, part in enumerate(self.parts):
             depth, red, yellow, shape = values[:, place].unbind(1)
-            mask = _MASKS[part](self.maps, shape)
+            mask = MASKS[part](self.maps, shape)
             shift = torch.cat([torch.zeros_like(red), red, yellow], 1) * self.coloured
             lab = lab * (1 + mask * (depth - 1)) + mask * shift
         light = spread(shade, self.to_crop, (self.images.shape[2], self.images.shape[3]))

@@ -59,11 +59,13 @@ class Regions:
         found: ``mesh``, or ``five points`` where there was none: then lines are a guess, and lips, lids and brows stay
             as they are.
         bare: Parts that are covered, and get no makeup.
+        points: (468, 2) float32 of the mesh, in pixels of the view; where it was not found, where points usually are.
     """
 
     maps: Tensor
     found: Literal["mesh", "five points"]
     bare: tuple[str, ...]
+    points: FloatArray
 
 
 def find_regions(view: FaceView) -> Regions:
@@ -120,14 +122,14 @@ def find_regions(view: FaceView) -> Regions:
         made["lips_gate"] = np.zeros_like(smooth)
         bare.append("lips")
     median = float(np.median(lab[0][clear > 0.5])) if (clear > 0.5).any() else 100.0
-    # Brows are darker than skin: hairs take colour, the skin between them a little, and hair before them none.
+    # Brows are darker than skin: hairs take colour, the skin between them hardly any, and hair before them none.
     hairs = _smoothed(_soft(median - 4 - lab[0], 6), 0.5 / scale)
-    made["brow_gate"] = np.maximum(hairs, 0.4 * smooth)
+    made["brow_gate"] = np.maximum(hairs, 0.15 * smooth)
     if not sure:
         made["brow"] = np.full_like(smooth, 1e3)
         bare.append("brows")
     maps = torch.from_numpy(np.stack([made[name] for name in CHANNELS]).astype(np.float32))
-    return Regions(maps, "mesh" if sure else "five points", tuple(bare))
+    return Regions(maps, "mesh" if sure else "five points", tuple(bare), points)
 
 
 def _agrees(points: FloatArray, view: FaceView) -> bool:
