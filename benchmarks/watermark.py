@@ -10,7 +10,7 @@ then the message is read from it, as it is and after what happens to shared phot
 - *mark, then mask* and *mask, then mark*: the two one after the other.
 - *another key* and *clean faces*: what is read where there is nothing to read.
 - *removed*: the mean difference of ten other photos with the same message is taken off, in the frame of the crop.
-- *copied*: it is put on clean faces of others.
+- *copied*: it is put on clean faces of others, and so is each of the ten by itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 from bauta.benchmark.engine.cards import code
 from bauta.cloaking.apply import apply, read
 from bauta.cloaks.base import Cloak, Work, load_cloak
-from bauta.cloaks.carriers import Carriers
+from bauta.cloaks.carriers import Carriers, spectra, summaries, turns
 from bauta.cloaks.payload import BITS, encoded
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.crops import alignments
@@ -91,11 +91,15 @@ def main() -> None:
         face = central(photo)
         return None if face is None else read(both, photo, face, Work.seeded(0, key=key))[0].message
 
-    def right(photo: Photo, scale: float, face: Faces) -> float:
-        """Share of bits at the true place."""
+    def seen(photo: Photo, face: Faces, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         pixels = torch.from_numpy(np.ascontiguousarray(photo.pixels.transpose(2, 0, 1)))[None]
-        to_crop = alignments(face.landmarks * scale, ARCFACE_112)[0][None].double()
-        return float(((carriers.soft(pixels, to_crop)[0].numpy() > 0) == bits).mean())
+        return pixels, alignments(face.landmarks * scale, ARCFACE_112)[0][None].double()
+
+    def right(photo: Photo, scale: float, face: Faces, before: Photo) -> float:
+        """Share of bits at the true place, turned as before the mark."""
+        ((summary,),) = summaries(*seen(before, face), KEY)
+        soft = carriers.soft(spectra(*seen(photo, face, scale)))[0].numpy() * turns(KEY, summary, BITS)
+        return float(((soft > 0) == bits).mean())
 
     dodged: dict[str, list[list[bool]]] = {}
     found: dict[str, dict[str, list[float]]] = {}
@@ -120,7 +124,7 @@ def main() -> None:
             for way, how in ways.items():
                 photo_there, scale = sent(photo, **how), how.get("scale", 1.0)
                 counts = found.setdefault(row, {})
-                counts.setdefault(f"{way}: bits", []).append(right(photo_there, scale, place))
+                counts.setdefault(f"{way}: bits", []).append(right(photo_there, scale, place, first))
                 counts.setdefault(f"{way}: read", []).append(says(photo_there) == TEXT)
         wrong += says(made["watermark"], OTHER) is not None
         if len(differences) < 10:
@@ -129,11 +133,12 @@ def main() -> None:
         print(len(kept), {row: round(float(np.mean(v)), 3) for row, v in dodged.items()}, flush=True)
     mean = torch.stack(differences).mean(0)
     strength = float(torch.stack([d.square().mean().sqrt() for d in differences]).mean() / mean.square().mean().sqrt())
-    removed, copied = [], []
+    removed, copied, singly = [], [], []
     for first, place, marked, _ in kept[10:]:
         off = laid_on(marked, place, -mean)
         removed.append(says(off) == TEXT)
         copied.append(says(laid_on(first, place, mean * strength)) == TEXT)
+        singly += [says(laid_on(first, place, one)) == TEXT for one in differences]
     false = 0
     pictures = sorted(folder.glob("*/*.jpg"))[: options.clean]
     for path in pictures:
@@ -156,6 +161,7 @@ def main() -> None:
         "clean_faces": [false, len(pictures)],
         "read_after_removal": [int(sum(removed)), len(removed)],
         "read_when_copied": [int(sum(copied)), len(copied)],
+        "read_when_one_is_copied": [int(sum(singly)), len(singly)],
     }
     options.output.write_text(json.dumps(card, indent=1) + "\n")
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bauta.gallery.makers import Maker
 from bauta.gallery.service import FaceService, maker_of
-from bauta.gallery.store import Maker, Store
+from bauta.gallery.store import Store
 from bauta.keys import DeploymentKey
 from bauta.templates.base import Protector
 from conftest import faces, fitted

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -21,7 +22,7 @@ from bauta.keys import DeploymentKey
 from bauta.photo import MetadataPolicy, Photo, read_photo
 from bauta.photo.attachment import REGIONS, attach, attached
 from bauta.photo.regions import changed_regions, coded_region, with_region
-from protection_fakes import Negative, build_stage, write_photo
+from protection_fakes import build_stage, write_photo
 
 stage = pytest.fixture(build_stage)
 KEY, OTHER = DeploymentKey.generate(), DeploymentKey.generate()
@@ -45,7 +46,11 @@ def picture(path: Path, form: str, **options: object) -> Photo:
     else:
         if mode == "RGBA":
             image.putalpha(Image.fromarray(np.full(image.size[::-1], 200, np.uint8)))
-        (image.convert(mode) if mode else image).save(stream, kind, **options)
+        image = image.convert(mode) if mode else image
+        if kind == "HEIF":
+            pillow_heif.from_pillow(image).save(stream, **options)
+        else:
+            image.save(stream, kind, **options)
     return read_photo(stream.getvalue())
 
 
@@ -53,6 +58,9 @@ EXACT: list[tuple[str, dict[str, object]]] = [
     ("PNG", {}),
     ("RGBA PNG", {}),
     ("WEBP", {"lossless": True, "exact": True}),
+    ("TIFF", {"compression": "tiff_lzw"}),
+    ("RGBA TIFF", {}),
+    ("16-bit TIFF", {}),
 ]
 
 
@@ -67,6 +75,25 @@ class TestItComesBack:
         again = read_photo(erase(masked, KEY).encode())
         assert np.array_equal(again.pixels, photo.pixels)
         assert attached(again.content) == []
+
+    @pytest.mark.parametrize("form", ["HEIF", "AVIF", "WEBP"])
+    def test_exactly_until_it_is_saved_where_the_format_loses(self, tmp_path: Path, form: str) -> None:
+        photo = picture(tmp_path, form, quality=90)
+        masked = made(photo)
+        under = np.abs(masked.pixels - photo.pixels).max(axis=2) > 0.2
+        assert under.mean() > 0.05
+        restored = erase(masked, KEY)
+        assert np.array_equal(restored.pixels[under], photo.pixels[under])
+        again = read_photo(restored.encode())
+        assert attached(again.content) == []
+        assert np.square(again.pixels - photo.pixels).mean() < 1e-3
+
+    @pytest.mark.parametrize("form", ["HEIF", "AVIF"])
+    def test_what_is_sealed_does_not_count_as_the_size_of_the_picture(self, tmp_path: Path, form: str) -> None:
+        masked = made(picture(tmp_path, form, quality=60))
+        bare = read_photo(attach(masked.content, []))
+        assert len(masked.content) > 1.2 * len(bare.content)
+        assert masked.encode() == bare.encode()
 
     @pytest.mark.parametrize("form", ["L PNG", "16-bit PNG", "CMYK JPEG"])
     def test_whatever_the_samples_are(self, tmp_path: Path, form: str) -> None:
@@ -203,10 +230,7 @@ class TestOthers:
 
 @pytest.mark.usefixtures("stage")
 class TestAsking:
-    def test_formats_and_policies_without_a_place_are_refused_before_anything_is_done(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="TIFF file, which has no place"):
-            made(picture(tmp_path, "TIFF"))
-        assert Negative.calls == []
+    def test_a_policy_without_a_place_is_refused_before_anything_is_done(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="to be stripped"):
             replace(ProtectSettings(erasable=KEY), metadata=MetadataPolicy.STRIP)
 

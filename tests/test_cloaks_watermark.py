@@ -9,7 +9,7 @@ import torch
 from bauta.cli import run
 from bauta.cloaking.apply import Picture, edit_pictures
 from bauta.cloaks.base import Work
-from bauta.cloaks.carriers import Carriers
+from bauta.cloaks.carriers import Carriers, spectra, summaries
 from bauta.cloaks.payload import BITS, LONGEST, decoded, encoded
 from bauta.cloaks.view import FaceView
 from bauta.cloaks.watermark import Watermark
@@ -65,6 +65,17 @@ class TestCarriers:
             assert float(alike.abs().max()) < most
             assert float(alike.square().mean().sqrt()) < 0.06
 
+    def test_what_a_face_looks_like_from_afar_survives_and_is_its_own(self) -> None:
+        views = [toy_view(number) for number in range(8)]
+        to_crop = torch.stack([alignments(view.landmarks[None].numpy(), ARCFACE_112)[0] for view in views]).double()
+        pictures = torch.stack([view.pixels for view in views])
+        before = [one for (one,) in summaries(pictures, to_crop, KEY)]
+        assert len(set(before)) == 8
+        assert [one for (one,) in summaries(pictures, to_crop, OTHER)] != before
+        again = summaries(jpeg(pictures, 50), to_crop, KEY, 3)
+        assert [len(set(some)) for some in again] == [8] * 8
+        assert all(one in some for one, some in zip(before, again, strict=True))
+
     def test_a_gradient_leads_to_every_bit(self) -> None:
         view = toy_view(3)
         to_crop = alignments(view.landmarks[None].numpy(), ARCFACE_112)[0]
@@ -72,10 +83,10 @@ class TestCarriers:
         picture = view.pixels[None].clone()
         for _ in range(60):
             picture.requires_grad_()
-            loss = torch.nn.functional.relu(1.2 - carriers.soft(picture, to_crop[None]) * signs).sum()
+            loss = torch.nn.functional.relu(1.2 - carriers.soft(spectra(picture, to_crop[None])) * signs).sum()
             (gradient,) = torch.autograd.grad(loss, picture)
             picture = (picture - 0.02 * gradient / gradient.abs().amax().clamp_min(1e-9)).detach().clamp(0, 1)
-        assert bool((carriers.soft(picture, to_crop[None]) * signs > 0).all())
+        assert bool((carriers.soft(spectra(picture, to_crop[None])) * signs > 0).all())
         assert float((picture[0] - view.pixels).square().mean().sqrt()) < 0.04
 
 
@@ -116,6 +127,13 @@ class TestReading:
 
     def test_clean_faces_say_nothing(self) -> None:
         assert [read(toy_view(number)) for number in (10, 11)] == [None] * 2
+
+    def test_the_mark_of_one_face_says_nothing_on_another(self, marked: FaceView) -> None:
+        mark = marked.pixels - toy_view(5).pixels
+        for number in (10, 11):
+            view = toy_view(number)
+            pixels = (view.pixels + mark).clamp(0, 1)
+            assert read(FaceView(pixels, marked.landmarks, view.region, view.grey)) is None
 
     def test_without_a_key_it_is_refused(self, marked: FaceView) -> None:
         with pytest.raises(UsageError, match="needs a key"):

@@ -1,4 +1,4 @@
-"""`bauta templates key`, `protect`, `match`, `rotate` and `upgrade`: what a person who uses them meets."""
+"""`bauta key` and `bauta templates protect`, `match`, `rotate` and `upgrade`: what a person who uses them meets."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fitting = ["templates", "fit", "people", "--recognizer", "mine", "--method", "pixelated-image", "-o", "made"]
     assert run(fitting) == 0
     for name in ("deployment.key", "new.key"):
-        assert run(["templates", "key", "-o", name]) == 0
+        assert run(["key", "-o", name]) == 0
     return tmp_path
 
 
@@ -77,7 +77,7 @@ def test_nothing_is_stored_without_a_key(place: Path, capsys: Capture) -> None:
     before = sorted(place.rglob("*"))
     for arguments in (PROTECT, ["templates", "upgrade", "old.safetensors"], MATCH, ["templates", "rotate", "g"]):
         assert run(arguments) == 2
-        assert "bauta templates key" in capsys.readouterr().err
+        assert "bauta key" in capsys.readouterr().err
     assert run(["templates", "rotate", "gallery.bauta", *KEY]) == 2
     assert "--new-key new.key" in capsys.readouterr().err
     assert run([*PROTECT, *KEY, "--ask-passphrase"]) == 2

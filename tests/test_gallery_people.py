@@ -208,7 +208,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / f"{number}.png").write_bytes(photo(number))
     fit = ["templates", "fit", "people", "--recognizer", "mine", "--method", "identity-feature", "-o", "made"]
     assert run(fit) == 0
-    assert run(["templates", "key", "-o", "deployment.key"]) == 0
+    assert run(["key", "-o", "deployment.key"]) == 0
     return tmp_path
 
 
@@ -252,7 +252,7 @@ def test_people_from_the_first_command_to_the_last(place: Path, capsys: Capture)
     said(capsys, "export", "g", "-o", "all.bauta", *exporting)
     said(capsys, "import", "g", "all.bauta", *exporting, "--tenant", "copy")
     assert said(capsys, "search", "g", PHOTOS[1], *OF, "--tenant", "copy", "--force") == "bob\n"
-    assert run(["templates", "key", "-o", "new.key"]) == 0
+    assert run(["key", "-o", "new.key"]) == 0
     said(capsys, "rotate", "g", *KEY, "--new-key", "new.key")
     assert "does not open" in said(capsys, "stats", "g", *KEY, code=9)
     assert "whole" in said(capsys, "verify", "g", "--key", "new.key")

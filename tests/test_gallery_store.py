@@ -26,9 +26,10 @@ from bauta.errors import (
     WrongKey,
 )
 from bauta.gallery import tables
+from bauta.gallery.ledger import DAY
 from bauta.gallery.sealing import subkey
 from bauta.gallery.store import Maker, Store, require_names
-from bauta.gallery.writer import DAY, token_of
+from bauta.gallery.writer import token_of
 from gallery_builders import key_of
 from store_builders import MAKER, contents, enrolled, new_store, open_store, postgres, row
 
@@ -70,11 +71,25 @@ def test_what_is_enrolled_is_there_after_a_restart(tmp_path: Path, place: Path |
     store.close()
     again = open_store(tmp_path, place)
     assert contents(again) == {"ann": sorted([row(1), row(2), row(4)]), "bob": [row(3)]}
-    assert again.names("acme") == ["ann", "bob"]
-    assert again.names("other") == []
-    assert again.stats() == {"subjects": 2, "active": 4, "revoked": 0, "erasures_pending": 0}
+    assert [one.name for one in again.people("acme")] == ["ann", "bob"]
+    assert again.people("other") == []
+    assert again.stats() == {"subjects": 2, "active": 4, "revoked": 0, "waiting": 0, "erasures_pending": 0}
     assert again.verify() == []
     again.close()
+
+
+def test_what_is_new_is_read_in_pages_whole_and_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bauta.gallery.store.PAGE", 3)
+    for start, count in ((0, 7), (7, 1), (8, 10), (18, 1)):  # a revision each
+        with store.writing() as writer:
+            writer.enrol_many("acme", [(f"person {start + one}", [row(start + one)]) for one in range(count)])
+    with store.writing() as writer:
+        writer.revoke("acme", "person 9", DAY)  # the fifth
+        writer.revoke("acme", "person 2", DAY)
+    there = [number for number in range(19) if number not in (2, 9)]
+    for since, first in ((-1, 0), (0, 0), (1, 7), (2, 8), (3, 18), (4, 19), (5, 19)):
+        found = [one.row for batch in store.active(since) for one in batch]
+        assert sorted(found) == sorted(row(number) for number in there if number >= first)
 
 
 def test_one_name_in_two_tenants_is_two_subjects(store: Store) -> None:
@@ -110,7 +125,7 @@ def test_revoked_records_come_back_or_go_for_good(tmp_path: Path, place: Path | 
     with store.writing() as writer:
         assert writer.revoke("acme", "ann", DAY) == 2
     assert contents(store) == {}
-    assert store.states("acme", "ann") == {"revoked": 2}
+    assert store.person("acme", "ann") == ("ann", 0, 2, False)
     with store.writing() as writer:
         assert writer.restore("acme", "ann") == 2
     assert contents(store) == {"ann": sorted([row(1), row(2)])}
@@ -249,7 +264,7 @@ def test_a_backup_of_the_gallery_does_not_bring_the_erased_back(tmp_path: Path) 
     shutil.copy(tmp_path / "backup.db", tmp_path / "gallery.db")
     store = open_store(tmp_path)
     assert contents(store) == {"bob": [row(1)]}
-    assert store.names("acme") == ["bob"]
+    assert [one.name for one in store.people("acme")] == ["bob"]
     assert store.uid("acme", "ann") is None
     assert "2 subjects were erased" in store.verify()[0]
     assert store.forget_erased() == 2

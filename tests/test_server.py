@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ from store_builders import new_service, photo
 
 OPEN = {"/health", "/openapi.json"}
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs/service.md"
+CONTAINER = Path(__file__).resolve().parent.parent / "Containerfile"
 PNG = {"Content-Type": "image/png"}
 
 
@@ -114,7 +116,7 @@ def test_a_subject_from_enrolment_to_erasure(site: Site) -> None:
     assert not client.match("ann", photo(2))
     assert client.search(photo(2), force=True).subject == "bob"
     assert client.search(photo(3), force=True).subject is None
-    assert client.states("ann") == {"active": 1, "revoked": 0}
+    assert client.states("ann") == {"active": 1, "revoked": 0, "waiting": False}
     assert client.revoke("ann", 30) == 1
     assert not client.match("ann", photo(1))
     assert client.restore("ann") == 1
@@ -127,7 +129,7 @@ def test_a_subject_from_enrolment_to_erasure(site: Site) -> None:
     assert receipt.state == "erased"
     assert refused(client.match, "ann", photo(5)) == (404, "gallery.unknown-subject")
     assert refused(client.erase, "ann") == (404, "gallery.unknown-subject")
-    assert client.stats() == {"subjects": 1, "active": 1, "revoked": 0, "erasures_pending": 0}
+    assert client.stats() == {"subjects": 1, "active": 1, "revoked": 0, "waiting": 0, "erasures_pending": 0}
     lines = client.audit(most=1000)
     assert [one["action"] for one in lines][:3] == ["key", "enrol", "enrol"]
     [erased] = [one for one in lines if one["number"] == receipt.number]
@@ -178,7 +180,7 @@ def test_no_route_answers_a_key_of_other_scopes(site: Site) -> None:
         allowed = {scope for scope, key in keys.items() if site.ask(method, path, key).status_code != 403}
         assert len(allowed) == 1, (method, path)
         needed[method, path] = allowed.pop()
-    assert set(needed.values()) == set(SCOPES)
+    assert set(needed.values()) == set(SCOPES) - {"admin"}  # which is for the page: see test_server_admin.py
 
 
 def test_no_route_shows_or_changes_another_tenant(site: Site) -> None:
@@ -194,7 +196,7 @@ def test_no_route_shows_or_changes_another_tenant(site: Site) -> None:
     assert other.stats()["subjects"] == 1  # their own ann, whom /records made
     assert other.search(photo(1)).records == 1
     assert {one["actor"] for one in other.audit()} <= {"cli", theirs.split("_")[1]}
-    assert mine.states("ann") == {"active": 1, "revoked": 0}
+    assert mine.states("ann") == {"active": 1, "revoked": 0, "waiting": False}
     other.erase("ann")
     assert mine.match("ann", photo(1))
     assert [one for one in mine.audit() if one["action"] not in ("match",)] == before
@@ -313,7 +315,7 @@ def test_a_face_under_another_name_is_told(site: Site) -> None:
     assert client.stats()["subjects"] == 1
     client.enrol("ann", photo(1))  # more photos of one subject are welcome
     client.enrol("eve", photo(1), known=True)
-    assert client.stats() == {"subjects": 2, "active": 3, "revoked": 0, "erasures_pending": 0}
+    assert client.stats() == {"subjects": 2, "active": 3, "revoked": 0, "waiting": 0, "erasures_pending": 0}
 
 
 def test_a_request_that_is_sent_twice_is_done_once(site: Site) -> None:
@@ -329,12 +331,12 @@ def test_searches_that_mean_nothing_are_refused(site: Site) -> None:
     client = site.client()
     client.enrol("ann", photo(1))
     client.enrol("bob", photo(2))
-    site.service.fmr = 0.03
+    site.service.side.fmr = 0.03
     assert refused(client.search, photo(1)) == (409, "gallery.too-many")
     forced = client.search(photo(1), force=True)
     assert (forced.subject, forced.records) == ("ann", 2)
     assert forced.fpir == pytest.approx(0.0591)
-    site.service.fmr = 0.01
+    site.service.side.fmr = 0.01
     assert client.search(photo(1)).subject == "ann"
 
 
@@ -364,7 +366,7 @@ def test_two_services_on_one_gallery_see_each_other(make: Callable[..., Site]) -
     assert second.search(photo(2), force=True).subject is None
     second.revoke("ann", 1)
     assert not first.match("ann", photo(1))
-    assert len(one.service._index or ()) == len(two.service._index or ()) == 0
+    assert len(one.service.side.index or ()) == len(two.service.side.index or ()) == 0
 
 
 def test_many_at_once_lose_nothing(site: Site) -> None:
@@ -387,7 +389,7 @@ def test_many_at_once_lose_nothing(site: Site) -> None:
         thread.join()
     assert failed == []
     assert site.service.store.finish()
-    assert site.client().stats() == {"subjects": 8, "active": 8, "revoked": 0, "erasures_pending": 0}
+    assert site.client().stats() == {"subjects": 8, "active": 8, "revoked": 0, "waiting": 0, "erasures_pending": 0}
     assert site.service.store.verify() == []
 
 
@@ -403,7 +405,7 @@ def test_answers_forbid_to_be_kept(site: Site) -> None:
 
 def test_the_examples_of_openapi_are_true(site: Site) -> None:
     document = site.http.get("/openapi.json").json()
-    site.service.fmr = 1e-3
+    site.service.side.fmr = 1e-3
     made = {}
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
@@ -474,7 +476,7 @@ sys.exit(done.returncode or bool(site.service.store.verify()))
 @pytest.mark.skipif(not DOCUMENT.is_file(), reason="the documentation is not part of an installation")
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_curl_lines_of_the_documentation_work(site: Site, tmp_path: Path) -> None:
-    site.service.fmr = 1e-3
+    site.service.side.fmr = 1e-3
     (tmp_path / "me.jpg").write_bytes(photo(1, "JPEG"))
     lines = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("curl ")]
     assert len(lines) == 9
@@ -486,6 +488,28 @@ def test_the_curl_lines_of_the_documentation_work(site: Site, tmp_path: Path) ->
         assert said.returncode == 0, (line, said.stdout, said.stderr)
         assert "error" not in json.loads(said.stdout)
     assert site.client().stats()["subjects"] == 0
+
+
+@pytest.mark.skipif(not CONTAINER.is_file(), reason="the container file is not part of an installation")
+def test_the_container_file_starts_what_there_is() -> None:
+    """It is not built here: what it copies is there, it is nobody's root, and its command has the options it names."""
+    lines = CONTAINER.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    said = [line.partition(" ")[::2] for line in lines if line and not line.startswith("#")]
+    for word, rest in said:
+        if word == "COPY":
+            assert all((CONTAINER.parent / source).exists() for source in rest.split()[:-1])
+    assert ("USER", "bauta") in said
+    [entry] = [json.loads(rest) for word, rest in said if word == "ENTRYPOINT"]
+    options = [word for word in entry if word.startswith("--")]
+    known = subprocess.run(
+        [sys.executable, "-m", *entry[:2], "--help"], capture_output=True, text=True, check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    ).stdout  # fmt: skip
+    assert options
+    assert all(option in known for option in options)
+    volumes = next(json.loads(rest) for word, rest in said if word == "VOLUME")
+    places = [word for word in entry if word.startswith("/")]
+    assert [any(place.startswith(one) for one in volumes) for place in places] == [True, True, False]
 
 
 def test_it_listens_where_nobody_else_hears() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ import pytest
 from PIL import Image
 
 from bauta.cloaking.settings import ProtectSettings
-from bauta.errors import PhotoError, every_error
+from bauta.errors import PhotoError, UsageError, WrongKey, every_error
 from bauta.faces.faces import SearchLimit
 from bauta.judging.conditions import CONDITIONS
 from bauta.judging.findings import Cause, FindingKind, Verdict
@@ -413,6 +414,24 @@ def test_methods_get_what_they_need_and_give_it_back(page: Page) -> None:
     assert page.client.post("undo/restore?method=toy", content=b"x").status_code == 400
 
 
+def test_the_way_back_has_a_key_of_its_own(page: Page) -> None:
+    page.wait(lambda state: state["album"]["abilities"] is not None)
+    entry = page.album.entries[page.add(photo(faces=1))]
+    page.settled()
+    assert page.album.settings(entry)["erasable"] is False
+    assert page.client.post("files/owner?new=1", headers={"X-Name": "me.key"}).status_code == 200
+    assert len(page.client.get("files/owner").content) == 32
+    assert page.album.settings(entry)["owner"] is None  # nobody asked for it
+    assert page.post("wishes", erasable="yes").status_code == 400
+    assert page.post("wishes", erasable=True).status_code == 200
+    about = page.album.settings(entry)
+    assert about["erasable"] is True
+    assert Path(about["owner"]).stat().st_mode & 0o077 == 0
+    assert page.client.post("undo/read?method=", content=photo(faces=1)).status_code == 400
+    assert page.client.post("undo/restore?method=", content=photo(faces=1)).status_code == 200
+    page.wait(lambda state: state["album"]["files"].get("restored") is not None)
+
+
 # The private folder
 
 
@@ -635,6 +654,24 @@ def test_hands_find_sketch_and_protect(stage: Stage, tmp_path: Path) -> None:
     assert middle(tmp_path / "before-3.png").tobytes() == middle(tmp_path / "after-3.png").tobytes()
     assert middle(tmp_path / "before-1.png").tobytes() != middle(tmp_path / "after-1.png").tobytes()
     json.dumps([seen, result])  # plain values
+
+
+def test_hands_keep_a_way_back_and_take_it(stage: Stage, tmp_path: Path) -> None:
+    hands, silent = Hands(10**6, ProtectSettings(method="negative")), lambda word, values: None
+    asked = about(tmp_path, "anna", "bert", choices={"1": "protect", "2": "blur"}, erasable=True)
+    hands.do("look", asked, silent)
+    with pytest.raises(UsageError, match="no key yet"):
+        hands.do("protect", asked, silent)
+    (tmp_path / "me.key").touch(0o600)
+    (tmp_path / "me.key").write_bytes(secrets.token_bytes(32))
+    asked["owner"] = str(tmp_path / "me.key")
+    result = hands.do("protect", asked, silent)
+    restored = hands.do("restore", {**asked, "file": str(tmp_path / result["file"])}, silent)
+    with Image.open(tmp_path / "original") as one, Image.open(tmp_path / restored["file"]) as other:
+        assert one.tobytes() == other.tobytes()
+    (tmp_path / "me.key").write_bytes(secrets.token_bytes(32))
+    with pytest.raises(WrongKey):
+        Hands(10**6).do("restore", {**asked, "file": str(tmp_path / result["file"])}, silent)
 
 
 def test_hands_refuse_large_photos_before_they_decode_them(stage: Stage, tmp_path: Path) -> None:

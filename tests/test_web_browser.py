@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from bauta.cloaking.settings import ProtectSettings
+from bauta.photo import read_photo
 from bauta.web.serve import Run, running, serve
 from web_toys import Toy, photo
 
@@ -125,6 +126,11 @@ def test_a_photo_is_dropped_protected_compared_and_downloaded(browser: Any) -> N
         assert tab.page.locator(".stage button").count() == 1
         tab.page.wait_for_selector(".frame:not([hidden])")
         assert tab.page.inner_text(".badge") == "Preview, not checked"
+        tab.page.click("#more summary")
+        tab.page.get_by_label("Keep a way back").check()
+        with tab.page.expect_download() as key:
+            tab.page.locator("#owner").get_by_text("Download it").click()
+        assert len(Path(key.value.path()).read_bytes()) == 32
         tab.page.click("#protect")
         tab.page.wait_for_selector(".verdict h3:visible")
         assert tab.page.inner_text(".badge") == "The finished photo"
@@ -146,6 +152,15 @@ def test_a_photo_is_dropped_protected_compared_and_downloaded(browser: Any) -> N
         content = Path(download.value.path()).read_bytes()
         assert content.startswith(b"\xff\xd8")
         assert content != portrait()
+        tab.page.click("#open-tools")
+        saved = {"name": "me.protected.jpg", "mimeType": "image/jpeg", "buffer": content}
+        tab.page.set_input_files("#tools-photo", saved)
+        tab.page.get_by_role("button", name="Take the mask off").click()
+        with tab.page.expect_download() as download:
+            tab.page.locator("#tools-body").get_by_text("Download", exact=True).click()
+        back = read_photo(Path(download.value.path()).read_bytes()).pixels
+        before, after = read_photo(portrait()).pixels, read_photo(content).pixels
+        assert float(((back - before) ** 2).mean()) < 0.25 * float(((after - before) ** 2).mean())
         tab.require_wellbehaved(run.address)
         tab.context.close()
 

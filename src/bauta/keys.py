@@ -33,7 +33,7 @@ LONGEST_KEY = 1024  # bytes; what is longer is some other file
 LEAST_DIFFERENT = 16  # bytes of a key: 32 random ones have fewer once in 10^16 keys
 SHORTEST_PASSPHRASE = 12  # characters
 LEAST_CHARACTERS = 5  # of a passphrase, that differ
-MAKE_ONE = "`bauta templates key -o deployment.key` makes one; keep it where the gallery is not."
+MAKE_ONE = "`bauta key -o deployment.key` makes one; keep it where the gallery is not."
 
 
 @dataclass(frozen=True)

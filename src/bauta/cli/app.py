@@ -11,13 +11,14 @@ import typer
 
 from bauta.cli import configuration, photos, protect, values
 from bauta.cli.benchmark import bench
-from bauta.cli.clients import gallery
 from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_note, show_report, show_table
 from bauta.cli.doctor import doctor
 from bauta.cli.encrypted import encrypted
 from bauta.cli.galleries import galleries
+from bauta.cli.keys import key
 from bauta.cli.methods import show_method
 from bauta.cli.options import EPILOG, Json, Judges, References
+from bauta.cli.people import gallery
 from bauta.cli.serve import serve
 from bauta.cli.templates import templates_fit
 from bauta.cli.templates_attack import templates_attack
@@ -95,6 +96,7 @@ protect.register(app)
 photos.register(app)
 app.command()(web)
 app.command()(serve)
+app.command()(key)
 app.command()(doctor)
 
 

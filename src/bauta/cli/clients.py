@@ -16,7 +16,8 @@ from bauta.cli.store import gallery as gallery
 def key_for_clients(
     place: Place,
     scopes: Annotated[
-        list[str], typer.Argument(help="enrol, match, search, read, revoke, renew, erase, audit.", show_default=False)
+        list[str],
+        typer.Argument(help="Of enrol, match, search, read, revoke, renew, erase, audit, admin."),
     ],
     keys: Keys = None,
     key: Key = None,

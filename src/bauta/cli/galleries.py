@@ -1,4 +1,4 @@
-"""``bauta templates key``, ``protect``, ``match``, ``rotate`` and ``upgrade``: sealed galleries and their keys."""
+"""``bauta templates protect``, ``match``, ``rotate`` and ``upgrade``: sealed galleries and their keys."""
 
 from __future__ import annotations
 
@@ -22,30 +22,11 @@ Protector = Annotated[
 SealedGallery = Annotated[Path, typer.Argument(help="Gallery of `bauta templates protect`.", show_default=False)]
 Key = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option(metavar="FILE", help="Key that seals the gallery, of `bauta templates key`."),
+    typer.Option(metavar="FILE", help="Key that seals the gallery, of `bauta key`."),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Gallery to write, sealed.")]
 Aligned = Annotated[bool, typer.Option("--aligned", help="The photos are aligned 112x112 crops.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the gallery that is there.")]
-
-
-@galleries.command("key")
-def make_key(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the key is written.")] = Path(
-        "deployment.key"
-    ),
-) -> None:
-    """Make the key that galleries are sealed with: 32 random bytes that only you can read."""
-    from bauta.keys import create_key_file
-
-    create_key_file(output)
-    show_facts([("key", output)])
-    show_notes(
-        [
-            "whoever has this file and a gallery has the faces' templates: keep it where the galleries are not.",
-            "keep a copy of it too: if it is lost, no gallery that is sealed with it can be opened again.",
-        ]
-    )
 
 
 @galleries.command()

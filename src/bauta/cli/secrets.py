@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bauta.keys import DeploymentKey
 
 NO_KEY = (
-    "Make one with `bauta templates key -o deployment.key`, keep it where the gallery is not, and give "
+    "Make one with `bauta key -o deployment.key`, keep it where the gallery is not, and give "
     "--key deployment.key. (A passphrase: --ask-passphrase, or --passphrase-file.)"
 )
 
@@ -48,7 +48,7 @@ def gallery_key(
     if prefix:
         raise UsageError(
             "The new key is not given.",
-            hint="Make one with `bauta templates key -o new.key`, and give --new-key new.key.",
+            hint="Make one with `bauta key -o new.key`, and give --new-key new.key.",
         )
     raise UsageError("Galleries are sealed with a key, and none is given.", hint=NO_KEY)
 

@@ -13,6 +13,8 @@ from bauta.cli.store import (
     SHIPPED,
     Aligned,
     Fmr,
+    Former,
+    FormerThreshold,
     Key,
     Keys,
     Place,
@@ -22,6 +24,7 @@ from bauta.cli.store import (
     needs_server,
     opened,
     places,
+    service_of,
 )
 from bauta.errors import UsageError
 
@@ -35,6 +38,8 @@ def serve(
     protector: Protector = SHIPPED,
     fmr: Fmr = 1e-4,
     threshold: Threshold = None,
+    former: Former = None,
+    former_threshold: FormerThreshold = None,
     aligned: Aligned = False,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for one that is free.")] = 7500,
@@ -56,14 +61,12 @@ def serve(
 ) -> None:
     """Answer clients over HTTP, until interrupted. A gallery that is not there is made."""
     try:
-        from bauta.gallery.service import FaceService
         from bauta.server.access import SCOPES, ServerLimits, make_key
         from bauta.server.serve import listen
         from bauta.server.serve import serve as run
     except ModuleNotFoundError as error:
         raise needs_server(error, "The service") from error
     from bauta.keys import create_key_file
-    from bauta.templates.base import load_protector
 
     if (certificate is None) != (certificate_key is None):
         raise UsageError("TLS needs a certificate and its key.", hint="Give --certificate and --certificate-key.")
@@ -76,12 +79,22 @@ def serve(
             create_key_file(key)
         create(place, keys, gallery_key(key, passphrase_file, ask_passphrase, new=True), protector)
     with opened(place, keys, key, passphrase_file, ask_passphrase) as store:
-        service = FaceService(store, load_protector(protector), fmr=fmr, threshold=threshold, aligned=aligned)
+        service = service_of(
+            store, protector, former, fmr=fmr, threshold=threshold, former_threshold=former_threshold, aligned=aligned
+        )
+        service.require_former()
         scheme = "http" if certificate is None else "https"
         where, at = listening.getsockname()[:2]
         print(f"Listening on {scheme}://{f'[{where}]' if ':' in where else where}:{at}", flush=True)
         if fresh:
             print(f"Key     {make_key(store, 'main', SCOPES).secret}", flush=True)
             show_note("this key may do everything with the tenant main, for a year. It is shown once.")
-        run(service, listening, limits, certificate=certificate, certificate_key=certificate_key)
+        run(
+            service,
+            listening,
+            limits,
+            certificate=certificate,
+            certificate_key=certificate_key,
+            behind_proxy=behind_proxy,
+        )
     print("Ended.")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -32,7 +32,7 @@ Keys = Annotated[
 ]
 Key = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option(metavar="FILE", help="Key that seals the key store, of `bauta templates key`."),
+    typer.Option(metavar="FILE", help="Key that seals the key store, of `bauta key`."),
 ]
 Tenant = Annotated[str, typer.Option(metavar="NAME", help="Whose people; tenants do not see each other.")]
 Subject = Annotated[str, typer.Argument(help="Your name for the person; a pseudonym is best.", show_default=False)]
@@ -43,6 +43,21 @@ Fmr = Annotated[float, typer.Option(help="False match rate of a comparison: 1e-2
 Threshold = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(min=-1.0, max=1.0, metavar="COSINE", help="Match from this cosine on, instead of the recogniser's."),
+]
+Former = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="DIR", help="After `migrate`: the protector of before, while people wait for new photos."),
+]
+FormerThreshold = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(min=-1.0, max=1.0, metavar="COSINE", help="As --threshold, of the protector of before."),
+]
+Unprotected = Annotated[
+    bool,
+    typer.Option(
+        "--store-faces-unprotected",
+        help="Allow a reference method that protects nothing: who gets gallery and keys has the faces.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -83,16 +98,13 @@ def opened(place: str, keys: Path | None, key: Path | None, passphrase_file: Pat
         store.close()
 
 
-def service_of(
-    store: Store, protector: str, *, fmr: float = 1e-4, threshold: float | None = None, aligned: bool = False
-) -> FaceService:
-    """A service on a store, loaded."""
+def service_of(store: Store, protector: str, former: str | None, **settings: Any) -> FaceService:
+    """A service on a store, to be loaded; settings are those of `FaceService`."""
     from bauta.gallery.service import FaceService
     from bauta.templates.base import load_protector
 
-    service = FaceService(store, load_protector(protector), fmr=fmr, threshold=threshold, aligned=aligned)
-    service.load()
-    return service
+    before = None if former is None else load_protector(former)
+    return FaceService(store, load_protector(protector), former=before, **settings)
 
 
 def actor() -> str:
@@ -111,13 +123,7 @@ def init(
     passphrase_file: PassphraseFile = None,
     ask_passphrase: AskPassphrase = False,
     protector: Protector = SHIPPED,
-    unprotected: Annotated[
-        bool,
-        typer.Option(
-            "--store-faces-unprotected",
-            help="Allow a reference method that protects nothing: who gets gallery and keys has the faces.",
-        ),
-    ] = False,
+    unprotected: Unprotected = False,
 ) -> None:
     """Make an empty gallery: a database, and a key store that no backup of it includes."""
     secret = gallery_key(key, passphrase_file, ask_passphrase, new=True)
@@ -167,6 +173,8 @@ def enrol(
     protector: Protector = SHIPPED,
     fmr: Fmr = 1e-4,
     threshold: Threshold = None,
+    former: Former = None,
+    former_threshold: FormerThreshold = None,
     aligned: Aligned = False,
     known: Annotated[
         bool, typer.Option("--known", help="Store the face although it matches somebody else, such as a twin.")
@@ -174,7 +182,10 @@ def enrol(
 ) -> None:
     """Store the face of each photo, protected and sealed. A poor photo is told of, and not stored."""
     with opened(place, keys, key, passphrase_file, ask_passphrase) as store:
-        service = service_of(store, protector, fmr=fmr, threshold=threshold, aligned=aligned)
+        service = service_of(
+            store, protector, former, fmr=fmr, threshold=threshold, former_threshold=former_threshold, aligned=aligned
+        )
+        service.load()
         rows = []
         for photo in photos:
             made = service.enrol(tenant, subject, photo, actor=actor(), known=known)
@@ -195,12 +206,17 @@ def match(
     protector: Protector = SHIPPED,
     fmr: Fmr = 1e-4,
     threshold: Threshold = None,
+    former: Former = None,
+    former_threshold: FormerThreshold = None,
     aligned: Aligned = False,
     as_json: AsJson = False,
 ) -> None:
     """Whether the face of a photo is a person's: yes or no, and no score."""
     with opened(place, keys, key, passphrase_file, ask_passphrase) as store:
-        service = service_of(store, protector, fmr=fmr, threshold=threshold, aligned=aligned)
+        service = service_of(
+            store, protector, former, fmr=fmr, threshold=threshold, former_threshold=former_threshold, aligned=aligned
+        )
+        service.load()
         found = service.match(tenant, subject, photo, actor=actor())
     print(json.dumps({"match": found}) if as_json else ("yes" if found else "no"))
 
@@ -217,6 +233,8 @@ def search(
     protector: Protector = SHIPPED,
     fmr: Fmr = 1e-4,
     threshold: Threshold = None,
+    former: Former = None,
+    former_threshold: FormerThreshold = None,
     aligned: Aligned = False,
     force: Annotated[
         bool, typer.Option("--force", help="Answer even where strangers would often be taken for somebody.")
@@ -225,7 +243,10 @@ def search(
 ) -> None:
     """Who the face of a photo is, among all of a tenant."""
     with opened(place, keys, key, passphrase_file, ask_passphrase) as store:
-        service = service_of(store, protector, fmr=fmr, threshold=threshold, aligned=aligned)
+        service = service_of(
+            store, protector, former, fmr=fmr, threshold=threshold, former_threshold=former_threshold, aligned=aligned
+        )
+        service.load()
         found = service.search(tenant, photo, actor=actor(), force=force)
     if as_json:
         print(json.dumps({"subject": found.subject, "fpir": found.fpir, "records": found.count}))

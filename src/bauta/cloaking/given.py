@@ -57,6 +57,6 @@ def read_secret(path: Path) -> bytes:
     if len(secret) < LEAST_SECRET:
         raise UsageError(
             f"The key {path} has {len(secret)} bytes; {LEAST_SECRET} is the least.",
-            hint="`bauta templates key -o my.key` makes one.",
+            hint="`bauta key -o my.key` makes one.",
         )
     return secret

@@ -17,7 +17,7 @@ from bauta.faces.faces import Faces
 from bauta.judging.verification import JudgeWithThresholds
 from bauta.learning.fitted import Fitted
 from bauta.photo import MetadataPolicy, Photo
-from bauta.photo.attachment import FORMATS, RECORDS, Section
+from bauta.photo.attachment import RECORDS, Section
 from bauta.rates import SELECTION_FMR
 from bauta.recognizers import Judge, find_card, load_judge, threshold
 
@@ -100,7 +100,7 @@ class People:
         """
         kept = [(number, mask.edit.payload) for number, mask in sorted(making.masks.items()) if mask.edit.payload]
         photo = making.photo
-        if not kept or not self.secrets or metadata is MetadataPolicy.STRIP or photo.format not in FORMATS:
+        if not kept or not self.secrets or metadata is MetadataPolicy.STRIP:
             return []
         from bauta.cloaking.restoring import FaceRecord, seal_records
 

@@ -38,7 +38,7 @@ from bauta.judging.verification import (
 )
 from bauta.learning.fitted import Fitted
 from bauta.photo import Photo, read_photo
-from bauta.photo.attachment import FORMATS, attach
+from bauta.photo.attachment import attach
 from bauta.progress import Clock, Progress, silent, steps_of
 from bauta.rates import SELECTION_FMR
 from bauta.recognizers.calibration import calibrated
@@ -108,16 +108,10 @@ class Pipeline:
 
         Raises:
             NoFaceFound: when there is nothing to protect.
-            UsageError: when it is to be erasable, and its format has no place for what is sealed.
             OutputError: when the destination cannot be written.
         """
         clock = Clock()
         photo = photo.cleared()
-        if self.settings.erasable and photo.format not in FORMATS:
-            raise UsageError(
-                f"{_name(photo)} is a {photo.format} file, which has no place for what is sealed.",
-                hint="Save it as JPEG, PNG or WebP first, or leave --erasable out.",
-            )
         progress("looking for faces", 0, 1)
         chosen = self.select(photo, found)
         faces = chosen.faces

@@ -165,7 +165,7 @@ def protect(
         fitted: What the method learned of people, files that `fit` gave; each mask goes on its person's faces only.
         opens: Key or passphrase that these files are sealed under.
         erasable: Key or passphrase under which what was there before is sealed into the file: `restore` then takes
-            every mask and cover off, whatever the method. JPEG, PNG and WebP only.
+            every mask and cover off, whatever the method.
         key: File with the secret of a method that needs one.
         message: Text that a method hides in the face.
         like: Photos of faces that a method goes by.
@@ -372,7 +372,7 @@ def _searched(photo: Photo, cloak: Cloak[Any], work: Work) -> Photo:
         raise UsageError(
             f"{photo.path or 'The photo'} does not say where its faces had a mask, or was resized since; and none was "
             "found: no face becomes the person's when a mask is taken off.",
-            hint="Take the JPEG, PNG or WebP file that Bauta wrote, and the fitted file that it was protected with.",
+            hint="Take the file that Bauta wrote, and the fitted file that it was protected with.",
         )
     return restored
 

@@ -1,8 +1,8 @@
-"""What a watermark says: a short text and a tag, as 80 bits that survive errors.
+"""What a watermark says: a short text and a tag, as 85 bits that survive errors.
 
-A text of at most five of the characters ``A-Z a-z 0-9 -`` is 30 bits. A tag of 20 bits under the key (HMAC-SHA256,
-truncated) tells a text from what chance makes of a face. A Reed-Solomon code over symbols of five bits adds six to the
-ten; soft values say which symbols are doubtful, and six of the sixteen may be.
+A text of at most five of the characters ``A-Z a-z 0-9 -`` is 30 bits. A tag of 25 bits under the key (HMAC-SHA256,
+truncated) tells a text from what chance makes of a face. A Reed-Solomon code over symbols of five bits adds six to
+the eleven; soft values say which symbols are doubtful, and six of the seventeen may be.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from reedsolo import ReedSolomonError, RSCodec
 
 from bauta.errors import UsageError
 
-BITS = 80
+BITS = 85
 LONGEST = 5
 """Characters of a text."""
-TAG_BITS = 20
+TAG_BITS = 25
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-"
 _END = len(_ALPHABET)
 _WIDE = 5  # bits of a symbol
-_SYMBOLS, _PARITY = 16, 6
-_TEXT_SYMBOLS, _TAG_SYMBOLS = 6, 4
+_SYMBOLS, _PARITY = 17, 6
+_TEXT_SYMBOLS, _TAG_SYMBOLS = 6, 5
 _ERASURES = (0, 2, 4, 6)
 ATTEMPTS = len(_ERASURES)
 """Texts that `decoded` looks at."""
@@ -35,7 +35,7 @@ _CODE = RSCodec(_PARITY, nsize=2**_WIDE - 1, c_exp=_WIDE)
 
 
 def encoded(text: str, key: bytes) -> NDArray[np.bool_]:
-    """(80,) the bits of a text.
+    """(85,) the bits of a text.
 
     >>> decoded(encoded("anna", b"k" * 32) * 2.0 - 1, b"k" * 32)
     ('anna', 0)
@@ -59,7 +59,7 @@ def decoded(soft: NDArray[np.floating], key: bytes) -> tuple[str, int] | None:
     """The text of soft values, and how many bits had to be corrected; None when they say none under this key.
 
     Args:
-        soft: (80,), positive for ones; large values are sure.
+        soft: (85,), positive for ones; large values are sure.
         key: That it was encoded under.
     """
     bits = soft > 0
@@ -106,6 +106,6 @@ def _number(symbols: bytes) -> int:
 
 
 def _tag(words: bytes, key: bytes) -> bytes:
-    """Four symbols."""
+    """Five symbols."""
     drawn = hmac.digest(key, b"bauta watermark 1 text " + words, hashlib.sha256)
     return _symbols(int.from_bytes(drawn[:4], "big"), _TAG_SYMBOLS)

@@ -231,7 +231,7 @@ def rotate_gallery(
     if key.same_as(new_key):
         raise UsageError(
             "The new key is the old one: whoever has it would open the old copies and the new gallery alike.",
-            hint="Make another: `bauta templates key -o new.key`.",
+            hint="Make another: `bauta key -o new.key`.",
         )
     gallery = read_gallery(path, key)
     content = seal_gallery(gallery, new_key, cost)

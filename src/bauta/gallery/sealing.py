@@ -12,6 +12,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -23,6 +24,7 @@ from bauta.keys import DeploymentKey, ScryptCost, Way
 
 VERSION = 1
 ID = 16  # bytes of an id of a gallery, record or key
+_ALIKE = 4  # of them, shared by ids that are drawn together
 NONCE, TAG = 12, 16  # bytes
 OVERHEAD = NONCE + TAG
 LONGEST_NAME = 4096  # bytes
@@ -31,9 +33,23 @@ _WAYS: dict[int, Way] = {1: "file", 2: "passphrase"}
 _WRAPPED = struct.Struct(f">4B{ID}s32s32s{NONCE}s{32 + TAG}s")
 
 
+RecordOpener = Callable[[bytes, bytes, bytes, bytes], bytes]
+"""See `record_opener`."""
+
+
 def new_id() -> bytes:
     """16 random bytes that name a gallery, a record or a key, and say nothing about it."""
     return secrets.token_bytes(ID)
+
+
+def new_ids(count: int) -> list[bytes]:
+    """So many ids that begin alike: 12 of their 16 bytes are random each, the first four are shared.
+
+    A database keeps its rows in the order of their ids. Those that are written together then lie together, and a
+    thousand of them change some twenty pages of it instead of a thousand.
+    """
+    start = secrets.token_bytes(_ALIKE)
+    return [start + secrets.token_bytes(ID - _ALIKE) for _ in range(count)]
 
 
 def new_data_key() -> bytes:
@@ -146,7 +162,11 @@ def subkey(data_key: bytes, gallery: bytes, purpose: str) -> bytes:
     # HKDF-SHA256 for one block, as RFC 5869 has it: a store derives a key for each person, and the class of
     # `cryptography` takes ten times as long as these two lines. A test compares them.
     extracted = hmac.digest(gallery, data_key, "sha256")
-    return hmac.digest(extracted, f"bauta gallery {VERSION} {purpose}".encode() + b"\x01", "sha256")
+    return hmac.digest(extracted, _purpose(purpose), "sha256")
+
+
+def _purpose(purpose: str) -> bytes:
+    return f"bauta gallery {VERSION} {purpose}".encode() + b"\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +240,7 @@ class RecordSealer:
         try:
             return self._cipher.decrypt(sealed[:NONCE], sealed[NONCE:], header.to_bytes())
         except (InvalidTag, ValueError) as error:  # ValueError: too short for nonce and tag
-            raise GalleryDamaged(
-                "A record was changed, or is another's.", hint="Restore the gallery from a backup."
-            ) from error
+            raise _changed() from error
 
     def _require_own(self, header: RecordHeader) -> None:
         if header.version != VERSION:
@@ -238,6 +256,32 @@ class RecordSealer:
                     f"not {getattr(self, what).hex()[:12]}.",
                     hint=f"Use the {what} it was made with, or protect the faces again.",
                 )
+
+
+def record_opener(gallery: bytes, recognizer: bytes, protector: bytes) -> RecordOpener:
+    """What opens many records, each under a data key of its own, as `RecordSealer` does, in a third of the time.
+
+    Returns:
+        A function of data key, id of the record, name (as `encode_name` gives it) and sealed content. It raises
+        GalleryDamaged, as `RecordSealer.open`.
+    """
+    start, makers = b"bauta record%c" % VERSION + gallery, recognizer + protector
+    extracting, purpose = hmac.new(gallery, digestmod="sha256"), _purpose("records")
+
+    def opened(data_key: bytes, record: bytes, name: bytes, sealed: bytes) -> bytes:
+        extracted = extracting.copy()
+        extracted.update(data_key)
+        cipher = AESGCM(hmac.digest(extracted.digest(), purpose, "sha256"))
+        try:
+            return cipher.decrypt(sealed[:NONCE], sealed[NONCE:], start + record + makers + name)
+        except (InvalidTag, ValueError) as error:  # ValueError: too short for nonce and tag
+            raise _changed() from error
+
+    return opened
+
+
+def _changed() -> GalleryDamaged:
+    return GalleryDamaged("A record was changed, or is another's.", hint="Restore the gallery from a backup.")
 
 
 def encode_name(name: str) -> bytes:

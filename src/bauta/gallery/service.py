@@ -8,16 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bauta.errors import AlreadyEnrolled, NotCalibrated, NumericalFailure, SubjectUnknown, TooMany, UsageError
+from bauta.errors import AlreadyEnrolled, OtherMaker, SubjectUnknown, TooMany, UsageError
 from bauta.gallery.enrol import Gallery
-from bauta.gallery.index import Index
-from bauta.gallery.match import Matcher
+from bauta.gallery.makers import Maker
 from bauta.gallery.quality import Quality, read_face
-from bauta.gallery.store import Found, Maker, Store, require_names
+from bauta.gallery.sides import Side
+from bauta.gallery.store import Found, Store, require_names
 from bauta.photo import PhotoSource
 from bauta.rates import fpir
 from bauta.templates.base import Protector
@@ -25,7 +24,6 @@ from bauta.templates.representation import Representation, RowFormat
 
 MOST_FPIR = 0.05
 """Above it, a search is refused unless it is forced."""
-BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,11 @@ class FaceService:
 
     Args:
         store: Where records are.
-        protector: That the store was made for.
+        protector: That makes its records.
+        former: That made them before a migration; needed while some of those wait for new photos.
         fmr: False match rate of a comparison: 1e-2, 1e-3 or 1e-4.
         threshold: Decide from this cosine on, instead of at `fmr`.
+        former_threshold: The same, for records of `former`.
         quality: Which photos are good enough.
         aligned: Photos are aligned crops of 112x112 pixels.
 
@@ -102,32 +102,51 @@ class FaceService:
         store: Store,
         protector: Protector,
         *,
+        former: Protector | None = None,
         fmr: float = 1e-4,
         threshold: float | None = None,
+        former_threshold: float | None = None,
         quality: Quality | None = None,
         aligned: bool = False,
     ) -> None:
         store.maker.require(maker_of(protector))
-        matcher = Matcher(protector, fmr=fmr, threshold=threshold)
-        if matcher.threshold is None:
-            raise NotCalibrated(
-                f"No threshold is known for {protector.recognizer.card.name} at FMR {fmr:g}.",
-                hint="`bauta recognizers calibrate` measures one, or give --threshold.",
-            )
-        self.store, self.protector, self.threshold = store, protector, matcher.threshold
-        self.fmr = None if threshold is not None else fmr
+        self.store, self.protector, self.side = store, protector, Side(protector, fmr=fmr, threshold=threshold)
+        self._sides = {len(store.makers) - 1: self.side}
+        if former is not None:
+            if len(store.makers) < 2:
+                raise UsageError("This gallery was never migrated.", hint="Leave --former out.")
+            store.makers[-2].require(maker_of(former))
+            self._sides[len(store.makers) - 2] = Side(former, fmr=fmr, threshold=former_threshold)
         self.quality, self.aligned, self.ready = quality or Quality(), aligned, False
-        self._lock, self._networks = threading.RLock(), threading.Lock()
-        self._index: Index | None = None
+        self._lock = threading.RLock()
         self._revision = -1
 
     def load(self) -> int:
-        """Take all records into memory, and return how many; what a crash or a restored backup left is tidied first."""
+        """Take all records into memory, and return how many; what a crash or a restored backup left is tidied first.
+
+        Raises:
+            OtherMaker: when records of a former protector wait for new photos, and it was not given.
+        """
+        self.require_former()
         self.store.forget_erased()
         self.purge()
         self.refresh()
         self.ready = True
-        return 0 if self._index is None else len(self._index)
+        return sum(len(side.index) for side in self._sides.values() if side.index is not None)
+
+    def require_former(self) -> None:
+        """Let through who gave the former protector, or does not need it.
+
+        Raises:
+            OtherMaker: when what it made still matches people who wait for new photos.
+        """
+        waiting = self.store.stats()["waiting"]
+        if waiting and len(self._sides) == 1:
+            name = self.store.makers[-2].protector
+            raise OtherMaker(
+                f"Still waiting for new photos: {waiting}. What is stored of them was made by {name!r}.",
+                hint="Give it with --former, or erase what it made: `bauta gallery migrate --finish`.",
+            )
 
     def refresh(self) -> None:
         """Take in what was written since: the index is what the store holds, whoever wrote it."""
@@ -137,15 +156,39 @@ class FaceService:
                 return
             for batch in self.store.active(since=self._revision):
                 self._take(batch)
-            if removed > self._revision and self._index is not None:
-                self._index.remove(self._index.ids() - self.store.ids())
+            if removed > self._revision:
+                there = self.store.ids()
+                for side in self._sides.values():
+                    if side.index is not None:
+                        side.index.remove(side.index.ids() - there)
             self._revision = revision
+
+    def _take(self, batch: list[Found]) -> None:
+        for maker, side in self._sides.items():
+            part = [one for one in batch if one.maker == maker]
+            if part:
+                side.take(self.store.format(maker) or "", part, self._lock)
+
+    def count(self, tenant: str) -> int:
+        """Records of a tenant that are compared in a search."""
+        with self._lock:
+            return sum(side.count(tenant) for side in self._sides.values())
+
+    def fpir(self, tenant: str) -> float | None:
+        """The probability that a search takes a stranger for somebody; None where a threshold was given by hand."""
+        if any(side.fmr is None for side in self._sides.values()):
+            return None
+        return fpir(self.count(tenant), max(side.fmr or 0.0 for side in self._sides.values()))
+
+    def sides(self) -> list[Side]:
+        """What makes records now, and what made them before a migration."""
+        return list(self._sides.values())
 
     # What is asked
 
     def enrol(self, tenant: str, name: str, photo: PhotoSource, *, actor: str, once: str = "",
               known: bool = False) -> dict[str, str]:  # fmt: skip
-        """Store the face of a photo.
+        """Store the face of a photo. What a former protector made of this subject leaves.
 
         Args:
             tenant: Whose gallery.
@@ -164,16 +207,18 @@ class FaceService:
         """
         require_names(tenant, name)
         content = photo if isinstance(photo, bytes) else str(photo).encode()
-        made, probe = self._protected(photo)
+        image = self._image(photo)
+        made, probes = self.side.protected(image), self._probes(image)
         row = made.rows()[0]
         self.refresh()
 
         with self.store.writing() as writer:
 
             def work() -> bytes:
+                own = self.store.uid(tenant, name)
                 with self._lock:
-                    hit = self._found(tenant, probe, but=self.store.uid(tenant, name))
-                if hit is not None and not known:
+                    taken = any(side.found(tenant, probe, but=own) is not None for side, probe in probes)
+                if taken and not known:
                     raise AlreadyEnrolled(
                         "This face matches somebody who is enrolled under another name.",
                         hint="Check who it is; a twin is enrolled by saying so (--known, known=true).",
@@ -185,6 +230,8 @@ class FaceService:
 
             request = b"\0".join((b"enrol", tenant.encode(), name.encode("utf-8", "surrogateescape"), content))
             answer = writer.once(actor, once, request, work) if once else work()
+        if writer.dropped:
+            self.store.finish()
         self.refresh()
         found: dict[str, str] = json.loads(answer)
         return found
@@ -200,13 +247,14 @@ class FaceService:
         uid = self.store.uid(tenant, name)
         if uid is None:
             raise SubjectUnknown("Nobody of that name is enrolled.", hint="Check the name and the tenant.")
-        probe = self._probe(photo)
+        probes = self._probes(self._image(photo))
         self.refresh()
+        uid = self.store.uid(tenant, name) or uid  # renewed meanwhile
         with self._lock:
-            cosine = None if self._index is None else self._index.match(tenant, uid, probe)
+            matches = any(side.matches(tenant, uid, probe) for side, probe in probes)
         with self.store.writing() as writer:
             writer.audit(actor, tenant, "match", of=uid)
-        return cosine is not None and cosine >= self.threshold
+        return matches
 
     def search(self, tenant: str, photo: PhotoSource, *, actor: str, force: bool = False) -> Answer:
         """Who the face of a photo is.
@@ -224,21 +272,19 @@ class FaceService:
         """
         require_names(tenant)
         self.refresh()
-        with self._lock:
-            count = 0 if self._index is None else self._index.count(tenant)
-        rate = None if self.fmr is None else fpir(count, self.fmr)
+        count, rate = self.count(tenant), self.fpir(tenant)
         if not force and count > 1 and (rate is None or rate > MOST_FPIR):
             much = "an unknown share" if rate is None else f"{rate:.0%}"
             raise TooMany(
                 f"Among {count} records, {much} of strangers would be taken for somebody.",
                 hint="Compare with one subject, or force the search and check its answer.",
             )
-        probe = self._probe(photo)
+        probes = self._probes(self._image(photo))
         with self._lock:
-            hit = self._found(tenant, probe)
+            hits = [hit for side, probe in probes if (hit := side.found(tenant, probe)) is not None]
         with self.store.writing() as writer:
             writer.audit(actor, tenant, "search", outcome="forced" if force else "done")
-        return Answer(None if hit is None else self.store.name(hit), rate, count)
+        return Answer(self.store.name(hits[0]) if hits else None, rate, count)
 
     def revoke(self, tenant: str, name: str, grace: int, *, actor: str) -> int:
         """Let a subject match no more; its records are erased after so many seconds. Returns how many there were."""
@@ -257,7 +303,7 @@ class FaceService:
         """
         rows: Sequence[memoryview] = ()
         if photo is not None:
-            made, _ = self._protected(photo)
+            made = self.side.protected(self._image(photo))
             rows = made.rows()
         return self._changed(
             tenant, name, actor, "renew", lambda writer: len(writer.renew(tenant, name, rows)), destroys=True
@@ -276,8 +322,9 @@ class FaceService:
             entry = writer.audit(actor, tenant, "erase", of=uid)
             writer.erase(tenant, name)
         with self._lock:
-            if self._index is not None:
-                self._index.remove(self._index.of(tenant, uid))
+            for side in self._sides.values():
+                if side.index is not None:
+                    side.index.remove(side.index.of(tenant, uid))
         done = self.store.finish()
         return Erasure("erased" if done else "pending", entry.number, entry.digest)
 
@@ -290,7 +337,7 @@ class FaceService:
         self.store.finish()
         return erased
 
-    # Galleries in one file
+    # Galleries in one file; they are of the protector that makes records now
 
     def export(self, tenant: str) -> Gallery:
         """A tenant's active records, as `bauta.gallery.write_gallery` seals them into one file.
@@ -303,7 +350,7 @@ class FaceService:
         rows, names, known = [], [], dict[bytes, str | None]()
         for batch in self.store.active():
             for one in batch:
-                if one.tenant == tenant:
+                if one.tenant == tenant and one.maker == len(self.store.makers) - 1:
                     name = known.setdefault(one.uid, self.store.name(one.uid))
                     if name is not None:
                         rows.append(one.row)
@@ -327,10 +374,16 @@ class FaceService:
             writer.require_format(gallery.representation.format.to_json())
             writer.enrol_many(tenant, list(people.items()))
             writer.audit(actor, tenant, "import")
-        self.refresh()
+        if writer.dropped:
+            self.store.finish()
+        if self.ready:
+            self.refresh()
         return len(gallery)
 
     # What it is made of
+
+    def _image(self, photo: PhotoSource) -> Tensor:
+        return read_face(photo, self.quality, aligned=self.aligned)
 
     def _changed(
         self, tenant: str, name: str, actor: str, action: str, work: Callable[..., int], *, destroys: bool = False
@@ -345,44 +398,6 @@ class FaceService:
         self.refresh()
         return count
 
-    def _protected(self, photo: PhotoSource) -> tuple[Representation, NDArray[np.float32]]:
-        image = read_face(photo, self.quality, aligned=self.aligned)
-        with self._networks, torch.no_grad():
-            return self.protector.protect_anew(image), np.asarray(_numbers(self.protector.probe(image))[0])
-
-    def _probe(self, photo: PhotoSource) -> NDArray[np.float32]:
-        image = read_face(photo, self.quality, aligned=self.aligned)
-        with self._networks, torch.no_grad():
-            probe = _numbers(self.protector.probe(image))
-        return np.asarray(probe[0])
-
-    def _found(self, tenant: str, probe: NDArray[np.float32], *, but: bytes | None = None) -> bytes | None:
-        hit = None if self._index is None else self._index.search(tenant, probe, but=but)
-        return None if hit is None or hit.cosine < self.threshold else hit.uid
-
-    def _take(self, batch: list[Found]) -> None:
-        """Into the index: what is stored becomes templates, as the protector reads them."""
-        if not batch:
-            return
-        form = RowFormat.from_json(self.store.format() or "")
-        for start in range(0, len(batch), BATCH):
-            part = batch[start : start + BATCH]
-            with self._networks, torch.no_grad():
-                made = Representation.from_rows(form, [one.row for one in part])
-                templates = _numbers(self.protector.templates(made))
-            by_tenant: dict[str, list[int]] = {}
-            for place, one in enumerate(part):
-                by_tenant.setdefault(one.tenant, []).append(place)
-            with self._lock:
-                if self._index is None:
-                    self._index = Index(templates.shape[1])
-                for tenant, places in by_tenant.items():
-                    chosen = [part[place] for place in places]
-                    self._index.add(tenant, [one.id for one in chosen], [one.uid for one in chosen], templates[places])
-
-
-def _numbers(tensor: Tensor) -> NDArray[np.float32]:
-    found = np.asarray(tensor.detach().cpu().float().numpy(), np.float32)
-    if not np.isfinite(found).all():
-        raise NumericalFailure("A template is not a number.", hint="Check the protector and the recogniser.")
-    return found
+    def _probes(self, image: Tensor) -> list[tuple[Side, NDArray[np.float32]]]:
+        # The side that makes records now comes first.
+        return [(side, side.probe(image)) for side in self._sides.values()]

@@ -20,60 +20,33 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, NamedTuple, Self
 
-from sqlalchemy import Engine, Row, delete, func, select
+from sqlalchemy import BigInteger, Connection, Engine, Row, bindparam, delete, func, literal_column, select
 
-from bauta.errors import GalleryDamaged, GalleryError, GalleryVersion, OtherMaker, OutputExists, UsageError
+from bauta.errors import GalleryDamaged, GalleryError, GalleryVersion, OutputExists, UsageError
 from bauta.gallery import tables
-from bauta.gallery.sealing import RecordSealer, encode_name
+from bauta.gallery.ledger import EDITED, Entry, Ledger, signed, unsigned
+from bauta.gallery.makers import Maker
+from bauta.gallery.sealing import RecordOpener, RecordSealer, encode_name, record_opener
 from bauta.gallery.vault import Vault, new_file
-from bauta.gallery.writer import Entry, Writer, bound, revisions, signed, token_of, unsigned
+from bauta.gallery.writer import Writer, about_store, bound, require_makers, revisions, token_of
 from bauta.keys import DeploymentKey, ScryptCost
 
 PAGE = 4096
 """Records that are read at a time."""
+_REVISION = select(tables.about.c.value).where(tables.about.c.name == "revision")
+_LAST = select(tables.audit.c.at).order_by(tables.audit.c.number.desc()).limit(1)
+_UID = select(tables.subjects.c.uid).where(tables.subjects.c.token == bindparam("token"))
 _TENANT = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{tables.TENANT - 1}}}")
 
 
-@dataclass(frozen=True)
-class Maker:
-    """Which recogniser and protector a store is of.
-
-    Attributes:
-        recognizer: Name.
-        recognizer_sha256: Of its weights.
-        protector: Name of the method.
-        protector_sha256: Of its settings and learned parts.
-    """
-
-    recognizer: str
-    recognizer_sha256: str
-    protector: str
-    protector_sha256: str
-
-    def require(self, other: Maker) -> None:
-        """Let through who made this store.
-
-        Raises:
-            OtherMaker: naming what differs.
-        """
-        for what in ("recognizer", "protector"):
-            one, another = ((getattr(of, what), getattr(of, f"{what}_sha256")) for of in (self, other))
-            if one != another:
-                names = f"{one[0]!r} ({one[1][:12]}), not {another[0]!r} ({another[1][:12]})"
-                raise OtherMaker(
-                    f"The {what} of this gallery is {names}.",
-                    hint=f"Use the {what} it was made with; another needs a gallery of its own, and new photos.",
-                )
-
-
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A record as it was read and opened.
 
     Attributes:
@@ -82,6 +55,7 @@ class Found:
         tenant: Whose it is.
         row: What is stored of the face.
         revision: Of the store when it was written.
+        maker: Place of who made it among `Store.makers`.
     """
 
     id: bytes
@@ -89,6 +63,23 @@ class Found:
     tenant: str
     row: bytes
     revision: int
+    maker: int
+
+
+class Person(NamedTuple):
+    """A subject.
+
+    Attributes:
+        name: What it is called.
+        active: Records that match.
+        revoked: Records that do not, until they are restored or erased.
+        waiting: Whether a former maker made some: they match until the subject is enrolled again.
+    """
+
+    name: str
+    active: int
+    revoked: int
+    waiting: bool
 
 
 @dataclass(frozen=True)
@@ -113,25 +104,42 @@ class Store:
 
     Attributes:
         vault: Its keys.
-        maker: Of what it holds.
+        makers: Of what it holds: who makes records now is the last, and others are from before a migration.
     """
 
     def __init__(self, engine: Engine, vault: Vault, clock: Callable[[], float] = time.time) -> None:
         self.engine, self.vault, self._clock = engine, vault, clock
         with tables.reading(engine) as connection:
-            rows: dict[str, bytes] = {}
-            if engine.dialect.has_table(connection, tables.about.name):
-                rows = {row.name: row.value for row in connection.execute(select(tables.about))}
-        if "store" not in rows:
-            raise GalleryDamaged("That database is not a gallery.", hint="`bauta gallery init` makes one.")
-        about = json.loads(unsigned(vault, "store", rows["store"]))
+            about = self._about(connection)
+        if about["schema"] == 1:
+            with tables.writing(engine) as connection:
+                about = self._about(connection)  # another process may have done it
+                if about["schema"] == 1:
+                    tables.upgrade(connection)
+                    about = {"schema": tables.SCHEMA, "makers": [about["maker"]]}
+                    value = signed(vault, "store", about_store([Maker(**about["makers"][0])]))
+                    names = tables.about.c.name
+                    connection.execute(tables.about.update().where(names == "store").values(value=value))
         if about["schema"] != tables.SCHEMA:
             raise GalleryVersion(
                 f"The gallery has version {about['schema']}; this Bauta reads {tables.SCHEMA}.", hint="Update Bauta."
             )
-        self.maker = Maker(**about["maker"])
-        self._makers = bytes.fromhex(self.maker.recognizer_sha256), bytes.fromhex(self.maker.protector_sha256)
+        self.makers = tuple(Maker(**one) for one in about["makers"])
         self.finish()
+
+    def _about(self, connection: Connection) -> dict[str, Any]:
+        value = None
+        if self.engine.dialect.has_table(connection, tables.about.name):
+            value = connection.scalar(select(tables.about.c.value).where(tables.about.c.name == "store"))
+        if value is None:
+            raise GalleryDamaged("That database is not a gallery.", hint="`bauta gallery init` makes one.")
+        found: dict[str, Any] = json.loads(unsigned(self.vault, "store", value))
+        return found
+
+    @property
+    def maker(self) -> Maker:
+        """Who makes records now."""
+        return self.makers[-1]
 
     @classmethod
     def create(
@@ -170,8 +178,7 @@ class Store:
             if engine.dialect.has_table(connection, tables.about.name):
                 raise UsageError("There is a gallery in this database.", hint="Give an empty one.")
             tables.metadata.create_all(connection)
-            about = json.dumps({"schema": tables.SCHEMA, "maker": asdict(maker)}, sort_keys=True)
-            values = {"store": about.encode(), "revision": b"0 0"}
+            values = {"store": about_store([maker]), "revision": b"0 0 1"}
             connection.execute(
                 tables.about.insert(),
                 [{"name": name, "value": signed(vault, name, value)} for name, value in values.items()],
@@ -202,7 +209,7 @@ class Store:
     def now(self) -> int:
         """Seconds since 1970; never less than the audit's last line, so that a clock that goes back revives nothing."""
         with tables.reading(self.engine) as connection:
-            last = connection.scalar(select(func.max(tables.audit.c.at)))
+            last = connection.scalar(_LAST)
         return max(int(self._clock()), int(last or 0))
 
     def close(self) -> None:
@@ -214,7 +221,30 @@ class Store:
     def writing(self) -> Iterator[Writer]:
         """A transaction: all that is done with the writer is done, or nothing is."""
         with tables.writing(self.engine) as connection:
-            yield Writer(connection, self.vault, self._makers, self._clock())
+            yield Writer(connection, self.vault, self.makers, self._clock())
+
+    def migrate(self, maker: Maker, actor: str) -> int:
+        """Records are made by another recogniser or protector from now on; returns how many people wait for new photos.
+
+        Those match as they did until they are enrolled again, or renewed with a photo: then what was made before
+        leaves, with its key. Other processes that have the store open must be started again.
+
+        Raises:
+            UsageError: when it is the same, or an earlier migration is not over.
+        """
+        with self.writing() as writer:
+            writer.migrate(maker)
+            writer.audit(actor, "", "migrate", outcome=maker.protector[:32])
+        self.makers = (*self.makers, maker)
+        return self.stats()["waiting"]
+
+    def drop_former(self, actor: str) -> tuple[int, int]:
+        """Erase what still waits from a migration; returns how many records, and how many people had nothing else."""
+        with self.writing() as writer:
+            found = writer.drop_former()
+            writer.audit(actor, "", "end-migration")
+        self.finish()
+        return found
 
     def finish(self) -> bool:
         """Destroy the keys of what was deleted; False while an open reader keeps deleted bytes in a file.
@@ -245,18 +275,25 @@ class Store:
     def revision(self) -> tuple[int, int]:
         """Number of the last change, and of the last that removed records."""
         with tables.reading(self.engine) as connection:
-            value = connection.scalar(select(tables.about.c.value).where(tables.about.c.name == "revision"))
-        return revisions(unsigned(self.vault, "revision", value or b""))
+            value = connection.scalar(_REVISION)
+        now, removed, makers = revisions(None if value is None else unsigned(self.vault, "revision", value))
+        require_makers(makers, self.makers)
+        return now, removed
 
-    def format(self) -> str | None:
-        """The format of the rows, JSON; None before the first."""
+    def format(self, maker: int | None = None) -> str | None:
+        """The format of the rows that a maker made, the last by default, JSON; None before the first."""
         with tables.reading(self.engine) as connection:
-            return Writer(connection, self.vault, self._makers, self._clock()).format()
+            return Writer(connection, self.vault, self.makers, self._clock()).format(maker)
 
     def entries(self, tenant: str | None, after: int = 0, most: int = 100) -> list[Entry]:
         """Lines of the audit after a number, of a tenant or of all."""
         with tables.reading(self.engine) as connection:
-            return Writer(connection, self.vault, self._makers, self._clock()).entries(tenant, after, most)
+            return Ledger(connection, self.vault, self._clock()).entries(tenant, after, most)
+
+    def latest(self, tenant: str, before: int | None = None, most: int = 100, action: str | None = None) -> list[Entry]:
+        """Lines of the audit of a tenant before a number, the last first; of one action where it is named."""
+        with tables.reading(self.engine) as connection:
+            return Ledger(connection, self.vault, self._clock()).latest(tenant, before, most, action)
 
     def ids(self) -> set[bytes]:
         """Ids of the records that are active."""
@@ -271,29 +308,45 @@ class Store:
         Raises:
             GalleryDamaged: when one was changed.
         """
-        last = b""
+        # All are read in the order in which SQLite has its rows, each page once; what is new by the index of revisions.
+        # What is revoked is left out below: for a state in the query, SQLite would take the index of states.
+        revision, ident = tables.records.c.revision, tables.records.c.id
+        rowid = literal_column("records.rowid", BigInteger)
+        order = [rowid if self.engine.dialect.name == "sqlite" else ident] if since < 0 else [revision, ident]
+        query = (
+            select(tables.records, tables.subjects.c.tenant, tables.subjects.c.token, order[-1].label("place"))
+            .join(tables.subjects, tables.records.c.uid == tables.subjects.c.uid)
+            .order_by(*order)
+            .limit(PAGE)
+        )
+        after = None if since < 0 else revision > since
         while True:
             with tables.reading(self.engine) as connection:
-                rows = connection.execute(
-                    select(tables.records, tables.subjects.c.tenant, tables.subjects.c.token)
-                    .join(tables.subjects, tables.records.c.uid == tables.subjects.c.uid)
-                    .where(tables.records.c.state == "active", tables.records.c.revision > since)
-                    .where(tables.records.c.id > last)
-                    .order_by(tables.records.c.id)
-                    .limit(PAGE)
-                ).all()
+                rows = connection.execute(query if after is None else query.where(after)).all()
             if not rows:
                 return
-            last = rows[-1].id
-            keys = self.vault.some(row.uid for row in rows)
-            yield [self._opened(row, keys[row.uid]) for row in rows if row.uid in keys]
+            last = rows[-1]
+            after = order[-1] > last.place
+            if since >= 0:
+                after = (revision >= last.revision) & ((revision > last.revision) | after)
+            yield self._opened(row for row in rows if row.state == "active")
 
-    def names(self, tenant: str) -> list[str]:
-        """The subjects of a tenant."""
+    def people(self, tenant: str) -> list[Person]:
+        """The subjects of a tenant, by name."""
+        subjects, records = tables.subjects, tables.records
         with tables.reading(self.engine) as connection:
-            rows = connection.execute(select(tables.subjects).where(tables.subjects.c.tenant == tenant)).all()
-        keys = self.vault.some(row.uid for row in rows)
-        return sorted(self._name(row, keys[row.uid]) for row in rows if row.uid in keys)
+            rows = connection.execute(select(subjects).where(subjects.c.tenant == tenant)).all()
+            counts: dict[bytes, Counter[str]] = {}
+            query = select(records.c.uid, records.c.state, records.c.maker, func.count())
+            query = query.join(subjects, records.c.uid == subjects.c.uid).where(subjects.c.tenant == tenant)
+            grouped = query.group_by(records.c.uid, records.c.state, records.c.maker)
+            for uid, state, maker, count in connection.execute(grouped):
+                of = counts.setdefault(uid, Counter())
+                of[state] += count
+                of["waiting"] += maker < len(self.makers) - 1
+        keys, none = self.vault.some(row.uid for row in rows), Counter[str]()
+        named = [(self._name(row, keys[row.uid]), counts.get(row.uid, none)) for row in rows if row.uid in keys]
+        return sorted(Person(name, of["active"], of["revoked"], of["waiting"] > 0) for name, of in named)
 
     def name(self, uid: bytes) -> str | None:
         """The subject of that id; None when it is erased."""
@@ -305,25 +358,22 @@ class Store:
     def uid(self, tenant: str, name: str) -> bytes | None:
         """The id of a subject; None where none is enrolled."""
         with tables.reading(self.engine) as connection:
-            found: bytes | None = connection.scalar(
-                select(tables.subjects.c.uid).where(tables.subjects.c.token == token_of(self.vault, tenant, name))
-            )
+            found: bytes | None = connection.scalar(_UID, {"token": token_of(self.vault, tenant, name)})
         return found if found is not None and self.vault.get(found) is not None else None
 
-    def states(self, tenant: str, name: str) -> dict[str, int]:
-        """How many records of a subject are active, and how many revoked; empty where none is enrolled."""
+    def person(self, tenant: str, name: str) -> Person | None:
+        """A subject of a tenant; None where none of that name is enrolled."""
         uid = self.uid(tenant, name)
+        if uid is None:
+            return None
+        records = tables.records.c
         with tables.reading(self.engine) as connection:
-            rows = connection.execute(
-                select(tables.records.c.state, func.count())
-                .where(tables.records.c.uid == uid)
-                .group_by(tables.records.c.state)
-            )
-            counts: dict[str, int] = {row[0]: row[1] for row in rows}
-        return {} if uid is None else counts
+            rows = connection.execute(select(records.state, records.maker).where(records.uid == uid)).all()
+        of = Counter(row.state for row in rows)
+        return Person(name, of["active"], of["revoked"], any(row.maker < len(self.makers) - 1 for row in rows))
 
     def stats(self, tenant: str | None = None) -> dict[str, int]:
-        """Counts of subjects and of records by state, of one tenant or of all, and of erasures that are pending."""
+        """Counts of one tenant or of all: subjects, records by state, who waits for new photos, pending erasures."""
         whose = [] if tenant is None else [tables.subjects.c.tenant == tenant]
         with tables.reading(self.engine) as connection:
             people = connection.scalar(select(func.count()).select_from(tables.subjects).where(*whose))
@@ -335,7 +385,15 @@ class Store:
             )
             counts = {"active": 0, "revoked": 0} | {row[0]: row[1] for row in rows}
             pending = connection.scalar(select(func.count()).select_from(tables.shed))
-        return {"subjects": int(people or 0), **counts, "erasures_pending": int(pending or 0)}
+            waiting = 0
+            if len(self.makers) > 1:
+                query = (
+                    select(func.count(tables.records.c.uid.distinct()))
+                    .join(tables.subjects, tables.records.c.uid == tables.subjects.c.uid)
+                    .where(tables.records.c.maker < len(self.makers) - 1, *whose)
+                )
+                waiting = int(connection.scalar(query) or 0)
+        return {"subjects": int(people or 0), **counts, "waiting": waiting, "erasures_pending": int(pending or 0)}
 
     def api_keys(self) -> list[ApiKey]:
         """Keys of the service, those that end first first."""
@@ -345,7 +403,11 @@ class Store:
 
     def verify(self) -> list[str]:
         """Open every record, name and row of the audit, tidy the keys up, and say what is wrong, a line each."""
-        problems = []
+        problems, openers = [], self._openers()
+
+        def opened(row: Row[Any], token: bytes, key: bytes) -> bytes:
+            return openers[row.maker](key, row.id, bound(token, row.state, row.until).encode(), row.sealed)
+
         last, seen = b"", 0
         while True:
             with tables.reading(self.engine) as connection:
@@ -365,11 +427,11 @@ class Store:
                     problems += _tried(self._name, row, keys[row.uid])
             for row in rows:
                 if row.uid in keys:
-                    problems += _tried(self._content, row, tokens[row.uid], keys[row.uid])
+                    problems += _tried(opened, row, tokens[row.uid], keys[row.uid])
         with tables.writing(self.engine) as connection:
             total = connection.scalar(select(func.count()).select_from(tables.records))
             uids = [*connection.scalars(select(tables.subjects.c.uid)), *connection.scalars(select(tables.shed.c.uid))]
-            writer = Writer(connection, self.vault, self._makers, self._clock())
+            writer = Writer(connection, self.vault, self.makers, self._clock())
             problems += writer.audit_problems()
             if total != seen:
                 problems.append("There are records that belong to no subject, or others wrote meanwhile.")
@@ -388,15 +450,21 @@ class Store:
         tables.settle(self.engine)
         return len(gone)
 
-    def _opened(self, row: Row[tuple[object, ...]], key: bytes) -> Found:
-        return Found(row.id, row.uid, row.tenant, self._content(row, row.token, key), row.revision)
+    def _opened(self, rows: Iterable[Any]) -> list[Found]:
+        rows = list(rows)
+        keys, openers, found = self.vault.some(row.uid for row in rows), self._openers(), []
+        for ident, uid, state, _, until, revision, maker, sealed, tenant, token, _ in rows:
+            if (key := keys.get(uid)) is not None:
+                row = openers[maker](key, ident, bound(token, state, until).encode(), sealed)
+                found.append(Found(ident, uid, tenant, row, revision, maker))
+        return found
 
-    def _content(self, row: Row[tuple[object, ...]], token: bytes, key: bytes) -> bytes:
-        sealer = RecordSealer(key, self.vault.gallery, *self._makers)
-        return sealer.open(sealer.header(row.id, bound(token, row.state, row.until)), row.sealed)
+    def _openers(self) -> _Openers:
+        openers = [record_opener(self.vault.gallery, *one.digests) for one in self.makers]
+        return _Openers(enumerate(openers))
 
-    def _name(self, row: Row[tuple[object, ...]], key: bytes) -> str:
-        sealer = RecordSealer(key, self.vault.gallery, *self._makers)
+    def _name(self, row: Row[Any], key: bytes) -> str:
+        sealer = RecordSealer(key, self.vault.gallery, *self.makers[0].digests)
         name = sealer.open(sealer.header(row.uid, bound(row.token, "name")), row.name)
         return name.decode("utf-8", "surrogateescape")
 
@@ -410,6 +478,13 @@ def require_names(tenant: str, name: str = "x") -> None:
     if not _TENANT.fullmatch(tenant):
         raise UsageError("That is not the name of a tenant.", hint="It has 1 to 64 of a-z, 0-9, - and _.")
     encode_name(name)
+
+
+class _Openers(dict[int, RecordOpener]):
+    """By maker."""
+
+    def __missing__(self, maker: int) -> RecordOpener:
+        raise GalleryDamaged("A record names a maker that this gallery never had.", hint=EDITED)
 
 
 def _tried(look: Callable[..., object], *given: object) -> list[str]:

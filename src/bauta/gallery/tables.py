@@ -17,6 +17,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     String,
@@ -31,8 +32,11 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from bauta.errors import GalleryError, OutputError, UsageError
 from bauta.gallery.vault import truncated
 
-SCHEMA = 1
+SCHEMA = 2
 TENANT = 64  # letters of the name of a tenant
+CACHE = 32_768
+"""KiB that SQLite may hold in memory for a connection: its own 2 MiB make it read an index from the file again and
+again once a gallery has some ten thousand people."""
 
 metadata = MetaData()
 
@@ -59,9 +63,11 @@ records = Table(
     Column("created", BigInteger, nullable=False),
     Column("until", BigInteger, nullable=False),  # of a revoked record: when it is erased; otherwise 0
     Column("revision", BigInteger, nullable=False, index=True),
+    Column("maker", Integer, nullable=False, server_default="0"),  # place among the gallery's makers
     Column("sealed", LargeBinary, nullable=False),
 )
 due = Index("due", records.c.until)
+by_state = Index("by_state", records.c.state, records.c.id)  # which are active is asked after each removal
 shed = Table(  # keys that are to be destroyed, and are not yet, or whose bytes an open reader still holds
     "shed",
     metadata,
@@ -148,6 +154,7 @@ def open_database(address: str, *, durable: bool = True) -> Engine:
             f"synchronous = {synchronous}",
             "secure_delete = ON",
             "temp_store = MEMORY",
+            f"cache_size = {-CACHE}",
         ):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -196,6 +203,12 @@ def reading(engine: Engine) -> Iterator[Connection]:
         raise GalleryError(
             f"The gallery cannot be read: {_why(error)}.", hint="Check the disk and the database."
         ) from error
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring the tables of version 1 to this one: records say who made them."""
+    connection.execute(text("ALTER TABLE records ADD COLUMN maker INTEGER NOT NULL DEFAULT 0"))
+    by_state.create(connection)
 
 
 def settle(engine: Engine) -> bool:

@@ -22,7 +22,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bauta.errors import GalleryDamaged, GalleryError, GalleryVersion, OutputError, OutputExists, UsageError, WrongKey
-from bauta.gallery.sealing import NONCE, WrappedKey, new_data_key, new_id
+from bauta.gallery.sealing import NONCE, WrappedKey, new_data_key, new_id, new_ids
 from bauta.keys import DeploymentKey, ScryptCost
 
 VERSION = 1
@@ -76,7 +76,7 @@ class Vault:
                 "version": str(VERSION).encode(),
                 "gallery": gallery,
                 "root": WrappedKey.wrap(root, key, gallery, cost).to_bytes(),
-                "secrets": _seal(root, gallery, b"secrets", secrets.token_bytes(_SECRETS)),
+                "secrets": _seal(AESGCM(root), gallery, b"secrets", secrets.token_bytes(_SECRETS)),
             }
             connection.executemany("INSERT INTO about VALUES (?, ?)", about.items())
         return cls(path, connection, key)
@@ -110,13 +110,15 @@ class Vault:
         """
         with self._lock:
             ready = [self._ahead.pop() for _ in range(min(count, len(self._ahead)))]
-            ready = [(uid, key) for uid, key in ready if self.get(uid) == key]  # another process may have tidied up
+            there = self.some(uid for uid, _ in ready)  # another process may have tidied up
+            ready = [(uid, key) for uid, key in ready if there.get(uid) == key]
             if missing := count - len(ready):
-                fresh = [(new_id(), new_data_key()) for _ in range(missing + AHEAD)]
+                fresh = [(uid, new_data_key()) for uid in new_ids(missing + AHEAD)]
+                cipher = AESGCM(self._root)
                 with self._writing():
                     self._connection.executemany(
                         "INSERT INTO keys VALUES (?, ?)",
-                        [(uid, _seal(self._root, self.gallery, uid, key)) for uid, key in fresh],
+                        [(uid, _seal(cipher, self.gallery, uid, key)) for uid, key in fresh],
                     )
                 ready += fresh[:missing]
                 self._ahead += fresh[missing:]
@@ -132,15 +134,23 @@ class Vault:
         """The data keys of those ids that have one."""
         wanted = list(dict.fromkeys(uids))
         found: dict[bytes, bytes] = {}
-        for start in range(0, len(wanted), 500):
-            part = wanted[start : start + 500]
-            marks = ",".join("?" * len(part))
-            with self._lock, self._reading():
-                rows = self._connection.execute(
-                    f"SELECT uid, wrapped FROM keys WHERE uid IN ({marks})",  # noqa: S608 - question marks only
-                    part,
-                ).fetchall()
-            found.update((uid, self._open(uid, wrapped)) for uid, wrapped in rows)
+        about = _about(self.gallery, b"")
+        with self._lock:
+            cipher = AESGCM(self._root)
+            for start in range(0, len(wanted), 500):
+                part = wanted[start : start + 500]
+                marks = ",".join("?" * len(part))
+                with self._reading():
+                    rows = self._connection.execute(
+                        f"SELECT uid, wrapped FROM keys WHERE uid IN ({marks})",  # noqa: S608 - question marks only
+                        part,
+                    ).fetchall()
+                try:
+                    for uid, wrapped in rows:
+                        found[uid] = cipher.decrypt(wrapped[:NONCE], wrapped[NONCE:], about + uid)
+                except (InvalidTag, ValueError):
+                    self._open(uid, wrapped)  # says what is wrong
+                    raise
         return found
 
     def destroy(self, uids: Iterable[bytes]) -> None:
@@ -173,16 +183,17 @@ class Vault:
         if key.same_as(new_key):
             raise UsageError(
                 "The new key is the old one: whoever has it would open old copies and new ones alike.",
-                hint="Make another: `bauta templates key -o new.key`.",
+                hint="Make another: `bauta key -o new.key`.",
             )
         root = new_data_key()
         wrapped = WrappedKey.wrap(root, new_key, self.gallery, cost)
         with self._lock:
             with self._writing():
                 rows = self._connection.execute("SELECT uid, wrapped FROM keys").fetchall()
-                again = [(_seal(root, self.gallery, uid, self._open(uid, sealed)), uid) for uid, sealed in rows]
+                cipher = AESGCM(root)
+                again = [(_seal(cipher, self.gallery, uid, self._open(uid, sealed)), uid) for uid, sealed in rows]
                 self._connection.executemany("UPDATE keys SET wrapped = ? WHERE uid = ?", again)
-                shared = _seal(root, self.gallery, b"secrets", self.tokens + self.audit + self.answers)
+                shared = _seal(cipher, self.gallery, b"secrets", self.tokens + self.audit + self.answers)
                 self._connection.execute("UPDATE about SET value = ? WHERE name = 'root'", (wrapped.to_bytes(),))
                 self._connection.execute("UPDATE about SET value = ? WHERE name = 'secrets'", (shared,))
             self._root, self._wrapped = root, wrapped.to_bytes()
@@ -280,6 +291,6 @@ def _about(gallery: bytes, uid: bytes) -> bytes:
     return b"bauta subject key" + bytes([VERSION]) + gallery + uid
 
 
-def _seal(root: bytes, gallery: bytes, uid: bytes, key: bytes) -> bytes:
+def _seal(root: AESGCM, gallery: bytes, uid: bytes, key: bytes) -> bytes:
     nonce = secrets.token_bytes(NONCE)
-    return nonce + AESGCM(root).encrypt(nonce, key, _about(gallery, uid))
+    return nonce + root.encrypt(nonce, key, _about(gallery, uid))

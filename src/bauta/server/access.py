@@ -8,16 +8,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from bauta.encrypted.budget import Budget
 from bauta.errors import PeerError, UsageError
 from bauta.gallery import tables
+from bauta.gallery.ledger import DAY, key_digest
 from bauta.gallery.store import Store, require_names
-from bauta.gallery.writer import DAY, key_digest
 from bauta.settings import Range, Settings
 
-Scope = Literal["enrol", "match", "search", "read", "revoke", "renew", "erase", "audit"]
+Scope = Literal["enrol", "match", "search", "read", "revoke", "renew", "erase", "audit", "admin"]
+_KEY = select(tables.api_keys).where(tables.api_keys.c.id == bindparam("ident"))
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
@@ -57,11 +58,13 @@ class Caller:
         id: Of the key.
         tenant: Whose gallery it opens, and no other.
         scopes: What it may do.
+        expires: Seconds since 1970.
     """
 
     id: str
     tenant: str
     scopes: frozenset[str]
+    expires: int
 
 
 @dataclass(frozen=True)
@@ -136,17 +139,29 @@ class Access:
         row = None
         if kind.lower() == "bearer" and len(parts) == 3 and parts[0] == "bauta" and len(parts[1]) <= 16:
             with tables.reading(self._store.engine) as connection:
-                row = connection.execute(select(tables.api_keys).where(tables.api_keys.c.id == parts[1])).one_or_none()
+                row = connection.execute(_KEY, {"ident": parts[1]}).one_or_none()
         if row is None or not secret.isascii():
             raise _unknown()
         digest = key_digest(self._store.vault, secret, row.tenant, row.scopes, row.expires)
         if not hmac.compare_digest(digest, row.digest) or row.expires <= self._store.now():
             raise _unknown()
-        caller = Caller(row.id, row.tenant, frozenset(row.scopes.split()))
+        caller = Caller(row.id, row.tenant, frozenset(row.scopes.split()), row.expires)
         self._spend(self._requests, caller.id, "requests in a minute")
         if scope not in caller.scopes:
-            raise Refused(403, "forbidden", f"This key may not {scope}.", hint="Use one with that scope.")
+            raise Refused(403, "forbidden", f"This key lacks the scope {scope}.", hint="Use one that has it.")
         return caller
+
+    def require_still(self, caller: Caller) -> None:
+        """Let through who was let through before, if its key was not ended since; a request is taken off its budget.
+
+        Raises:
+            Refused: 401 when the key has ended, 429 when it asks too often.
+        """
+        with tables.reading(self._store.engine) as connection:
+            there = connection.execute(_KEY, {"ident": caller.id}).all()
+        if not there or caller.expires <= self._store.now():
+            raise _unknown()
+        self._spend(self._requests, caller.id, "requests in a minute")
 
     def compare(self, caller: Caller, subject: str) -> None:
         """Take a comparison with a subject off its budget, whether or not it is enrolled.

@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from enum import Enum
 from typing import Annotated, Any
@@ -17,6 +16,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from bauta.errors import (
     AlreadyEnrolled,
@@ -35,10 +36,11 @@ from bauta.errors import (
     UsageError,
     WrongKey,
 )
+from bauta.gallery.ledger import DAY
 from bauta.gallery.service import FaceService
-from bauta.gallery.writer import DAY
 from bauta.server import words
 from bauta.server.access import Access, Caller, Refused, Scope, ServerLimits
+from bauta.server.admin import Admin
 from bauta.server.guard import Guard
 from bauta.version import __version__
 
@@ -116,6 +118,31 @@ class Metrics:
         return "\n".join(lines) + "\n"
 
 
+class Counted:
+    """Counts answers."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Answer, and count it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 500
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noting)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            self.metrics.count(route, status, time.perf_counter() - began)
+
+
 def failure(status: int, code: str, message: str, hint: str = "") -> JSONResponse:
     """An answer that is not a success."""
     headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}, 503: {"Retry-After": "5"}}
@@ -155,12 +182,18 @@ Photo = Annotated[bytes, Depends(_photo)]
 PhotoOrNone = Annotated[bytes | None, Depends(_photo_or_none)]
 
 
-def make_app(service: FaceService, limits: ServerLimits | None = None) -> FastAPI:
+def status_of(error: BautaError) -> int:
+    """HTTP's status for an error; 500 where it is a defect."""
+    return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
+
+
+def make_app(service: FaceService, limits: ServerLimits | None = None, *, secure: bool = False) -> FastAPI:
     """The service as an ASGI application.
 
     Args:
         service: What answers.
         limits: What is taken.
+        secure: Whether clients come by TLS, here or at a proxy.
     """
     limits = limits or ServerLimits()
     app = FastAPI(
@@ -172,30 +205,24 @@ def make_app(service: FaceService, limits: ServerLimits | None = None) -> FastAP
         redirect_slashes=False,
     )
     app.state.service, app.state.access, app.state.metrics = service, Access(service.store, limits), Metrics()
+    app.add_middleware(Counted, metrics=app.state.metrics)
     app.add_middleware(Guard, most=limits.megabytes << 20)
     _answer_failures(app)
     _add_health(app)
     _add_subjects(app, service)
     _add_audit(app, service)
+    Admin(service, app.state.access, secure=secure, status=status_of).add_to(app)
     return app
 
 
 def _answer_failures(app: FastAPI) -> None:
-    @app.middleware("http")
-    async def counted(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        began = time.perf_counter()
-        answer = await call(request)
-        route = getattr(request.scope.get("route"), "path", "none")
-        app.state.metrics.count(route, answer.status_code, time.perf_counter() - began)
-        return answer
-
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> Response:
         return failure(error.status, error.code, error.message, error.hint)
 
     @app.exception_handler(BautaError)
     async def ours(_: Request, error: BautaError) -> Response:
-        status = next((status for kind, status in STATUS if isinstance(error, kind)), 500)
+        status = status_of(error)
         if status == 500:
             return _defect(error)
         return failure(status, error.code, error.message, error.hint)
@@ -272,10 +299,10 @@ def _add_subjects(app: FastAPI, service: FaceService) -> None:
     @app.get(at, tags=tags, responses=_FAILURES)
     def read(subject: words.Subject, caller: Annotated[Caller, _allowed("read")]) -> words.States:
         """How many records a subject has."""
-        states = service.store.states(caller.tenant, subject)
-        if not states:
+        one = service.store.person(caller.tenant, subject)
+        if one is None:
             raise SubjectUnknown("Nobody of that name is enrolled.", hint="Check the name and the tenant.")
-        return words.States(active=states.get("active", 0), revoked=states.get("revoked", 0))
+        return words.States(active=one.active, revoked=one.revoked, waiting=one.waiting)
 
     @app.post(f"{at}/revoke", tags=tags, responses=_FAILURES)
     def revoke(

@@ -82,10 +82,11 @@ def serve(
     *,
     certificate: Path | None = None,
     certificate_key: Path | None = None,
+    behind_proxy: bool = False,
 ) -> None:
     """Answer until a signal asks for the end; what is under way is finished, and new requests are refused."""
     config = uvicorn.Config(
-        make_app(service, limits),
+        make_app(service, limits, secure=behind_proxy or certificate is not None),
         log_level="error",
         access_log=False,  # paths hold names
         server_header=False,

@@ -75,6 +75,7 @@ class States(BaseModel):
 
     active: int = Field(examples=[2])
     revoked: int = Field(examples=[0])
+    waiting: bool = Field(description="For a new photo, since the gallery was migrated.", examples=[False])
 
 
 def _whole(value: object) -> object:
@@ -135,6 +136,7 @@ class Stats(BaseModel):
     subjects: int = Field(examples=[300])
     active: int = Field(examples=[310])
     revoked: int = Field(examples=[4])
+    waiting: int = Field(description="People who need a new photo since the gallery was migrated.", examples=[0])
     erasures_pending: int = Field(examples=[0])
 
 

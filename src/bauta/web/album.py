@@ -219,6 +219,8 @@ class Album:
             "fitted": kept.get("fitted", []) if "fitted" in needs else [],
             "like": kept.get("reference", []) if "reference" in needs else [],
             "passphrase": self.passphrase if "fitted" in needs else None,
+            "owner": str(self.files["owner"][1]) if wishes.erasable and "owner" in self.files else None,
+            "erasable": wishes.erasable,
             "key": str(self.files["key"][1]) if "key" in needs and "key" in self.files else None,
         }
 

@@ -247,6 +247,7 @@ class Site:
             "strength": STRENGTHS,
             "method": tuple(known),
             "cover": (True, False),
+            "erasable": (True, False),
             "metadata": ("private", "strip"),
             "others": OTHERS,
         }
@@ -325,11 +326,11 @@ class Site:
     async def keep(self, request: Request) -> Response:
         """A fitted file, a key or a likeness for the method, as the body of the request; or a new key."""
         kind = request.path_params["kind"]
-        if kind not in ("fitted", "key", "reference", "restore"):
+        if kind not in ("fitted", "key", "owner", "reference", "restore"):
             raise Refused(404, "not-found")
         place = self.album.folder / f"{kind}-{secrets.token_hex(8)}"
         name = safe_name(unquote(request.headers.get("x-name", kind)))
-        if kind == "key" and request.query_params.get("new") == "1":
+        if kind in ("key", "owner") and request.query_params.get("new") == "1":
             place.touch(mode=0o600)
             place.write_bytes(secrets.token_bytes(32))
         else:
@@ -374,12 +375,13 @@ class Site:
         kind = request.path_params["kind"]
         if kind not in ("restore", "read"):
             raise Refused(404, "not-found")
-        method = self._method({"method": request.query_params.get("method")}, f"{kind}s")
+        asked = request.query_params.get("method")  # without one, what travels in the file takes the masks off
+        method = self._method({"method": asked}, f"{kind}s") if asked or kind == "read" else None
         folder = self.album.folder / f"{kind}-{secrets.token_hex(8)}"
         folder.mkdir(mode=0o700)
         await self._receive(request, folder / "original", self.limits.photo_bytes, self.limits.album_bytes)
         files = {name: str(path) for name, (_, path) in self.album.files.items()}
-        needs = self.album.needs(method)
+        needs = self.album.needs(method) if method else ("owner",)
         name = safe_name(unquote(request.headers.get("x-name", "photo")))
         about: dict[str, Any] = {
             "method": method,
@@ -389,7 +391,8 @@ class Site:
         }
         about["fitted"] = [files["fitted"]] if "fitted" in needs and "fitted" in files else []
         about["key"] = files["key"] if "key" in needs and "key" in files else None
-        about["kept"] = files.get("restore")
+        about["owner"] = files.get("owner") if "owner" in needs else None
+        about["kept"] = files.get("restore") if method else None
         about["passphrase"] = self.album.passphrase
 
         def then(answer: dict[str, Any]) -> None:

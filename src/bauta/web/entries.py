@@ -28,6 +28,7 @@ class Wishes:
         metadata: What of it stays.
         others: What becomes of the faces of others, once a person was picked.
         message: For a method that hides one.
+        erasable: Whether what was under the masks travels in the file, sealed under the key ``owner``.
     """
 
     strength: Strength = "medium"
@@ -36,6 +37,7 @@ class Wishes:
     metadata: Literal["private", "strip"] = "private"
     others: Literal["leave", "blur"] = "leave"
     message: str = ""
+    erasable: bool = False
 
 
 @dataclass

@@ -236,7 +236,7 @@ class Hands:
             key=about.get("key"),
             landmarks=landmarks,
             payloads=payloads,
-            opens=self._opens(about),
+            opens=self._opens(about) if about.get("method") else self._owner(about),
         )
         name = f"restored{photo.suffix.lower()}"
         photo.save(Path(about["folder"]) / name, overwrite=True)
@@ -279,6 +279,7 @@ class Hands:
             metadata=MetadataPolicy(about.get("metadata", "private")),
             fitted=tuple(map(Path, about.get("fitted", ()))),
             opens=self._opens(about),
+            erasable=self._owner(about) if about.get("erasable") else None,
             key=Path(about["key"]) if about.get("key") else None,
             like=tuple(map(Path, about.get("like", ()))),
             selection=Selection(faces=tuple((int(number), what) for number, what in about["choices"].items())),
@@ -290,8 +291,19 @@ class Hands:
         if not text:
             return None
         if text not in self._keys:
-            self._keys = {text: DeploymentKey.from_passphrase(text)}
+            self._keys[text] = DeploymentKey.from_passphrase(text)
         return self._keys[text]
+
+    def _owner(self, about: Mapping[str, Any]) -> DeploymentKey:
+        """What erasable photos are sealed under."""
+        place = about.get("owner")
+        if not place:
+            raise UsageError(
+                "There is no key yet under which the way back could be sealed.", hint="Make one, or choose its file."
+            )
+        if place not in self._keys:
+            self._keys[place] = DeploymentKey.read(place)
+        return self._keys[place]
 
     def _pipeline(self, settings: ProtectSettings) -> Pipeline:
         """A pipeline whose networks are loaded once; only the choice of faces differs from photo to photo."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from bauta.photo import codec
+from bauta.photo.attachment import attach
 from bauta.photo.codec import Decoded, Source
 from bauta.photo.formats.exif import orientation_of
 from bauta.photo.metadata import Metadata
@@ -30,7 +31,8 @@ class _Coding:
 
 def decode(source: Source) -> Decoded:
     """Reads a still AVIF. Thumbnails, depth maps and gain maps are not written back under any policy."""
-    head = source.data[: 2**16]  # boxes that describe the picture come first
+    data = attach(source.data, [])  # what an earlier run attached is not of the picture
+    head = data[: 2**16]  # boxes that describe the picture come first
     hint = "Save it as an 8-bit AVIF, as HEIC, or as a 16-bit TIFF or PNG."
     depths = {_depth(configuration) for configuration in _boxes(head, b"av1C", 4)}
     if depths - {8}:
@@ -49,7 +51,7 @@ def decode(source: Source) -> Decoded:
         icc=image.info.get("icc_profile") or b"",
     )
     raster = codec.raster_of(source, image, orientation_of(metadata.exif))
-    size = len(source.data) - len(metadata.exif) - len(metadata.xmp) - len(metadata.icc)
+    size = len(data) - len(metadata.exif) - len(metadata.xmp) - len(metadata.icc)
     return Decoded(raster, metadata, partial(_encode, _Coding(size, _subsampling(head))))
 
 

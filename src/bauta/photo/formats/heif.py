@@ -15,6 +15,7 @@ import numpy as np
 import pillow_heif
 
 from bauta.photo import codec
+from bauta.photo.attachment import attach
 from bauta.photo.cleaning import Removed
 from bauta.photo.codec import Decoded, Source
 from bauta.photo.metadata import Metadata
@@ -73,7 +74,8 @@ def decode(source: Source) -> Decoded:
     raster = Raster(codec.as_samples(np.array(image)), _COLOURS[model])
     options = {key: info[key] for key in _COLOUR_INFO if info.get(key) is not None}
     options["tile_size"] = tiling.get("tile_width", 0)
-    size = len(source.data) - len(metadata.exif) - len(metadata.xmp) - len(metadata.icc)
+    coded = attach(source.data, [])  # without what an earlier run attached
+    size = len(coded) - len(metadata.exif) - len(metadata.xmp) - len(metadata.icc)
     return Decoded(raster, metadata, partial(_encode, _Coding(image.mode, size, options)))
 
 

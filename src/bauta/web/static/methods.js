@@ -4,19 +4,35 @@ import { byId, doing, errorText, h, post, say, send, write } from "./dom.js";
 import { photos, store } from "./store.js";
 
 let built = "";
+let ownerShown = null;
 
 const methods = () => store.album.abilities?.methods ?? [];
 const current = () => methods().find((method) => method.name === store.album.wishes.method);
 
 export function setUpMethods() {
   byId("method").addEventListener("change", doing((event) => post("wishes", { method: event.target.value })));
+  byId("erasable").addEventListener("change", doing(async (event) => {
+    const erasable = event.target.checked; // what is stripped keeps no way back
+    if (erasable && !store.album.files.owner) await newOwner();
+    await post("wishes", erasable ? { erasable, metadata: "private" } : { erasable });
+  }));
   byId("open-tools").addEventListener("click", () => {
     showTools(true);
     byId("tools").showModal();
   });
 }
 
+const newOwner = () => send("files/owner?new=1", new File([], "me.key"));
+
 export function showMethods() {
+  const { erasable } = store.album.wishes;
+  byId("erasable").checked = erasable;
+  const held = erasable ? store.album.files.owner : null;
+  if (held !== ownerShown) {
+    ownerShown = held;
+    byId("owner").replaceChildren(...(erasable ? [owner()] : []));
+    byId("owner").hidden = !erasable;
+  }
   const select = byId("method");
   const names = methods().map((method) => method.name);
   if (select.options.length !== names.length) select.replaceChildren(...names.map((name) => h("option", { value: name }, name)));
@@ -29,7 +45,7 @@ export function showMethods() {
     byId("method-needs").replaceChildren(...(method ? needs(method) : []));
   }
   if (store.album.chore?.state === "working") for (const told of document.querySelectorAll(".chore")) write(told, working());
-  byId("open-tools").hidden = !methods().some((one) => one.restores || one.reads);
+  byId("open-tools").hidden = !methods().length;
   showTools(false);
 }
 
@@ -41,6 +57,13 @@ function keeper(kind, label) {
   const button = h("button", { className: "small", type: "button", onclick: () => input.click() }, say("method.file"));
   button.setAttribute("aria-label", `${label}: ${say("method.file")}`);
   return h("div", { className: "need" }, h("b", {}, label), h("p", { className: "soft" }, name), h("p", { className: "buttons" }, button, input));
+}
+
+/** The key that takes masks off again. */
+function owner() {
+  const part = keeper("owner", say("owner"));
+  if (store.album.files.owner) part.append(h("p", {}, h("a", { href: "files/owner", download: "" }, say("method.keep"))));
+  return part;
 }
 
 function needs(method) {
@@ -109,8 +132,8 @@ function showTools(anew) {
   const body = byId("tools-body");
   const before = body.querySelector("select")?.value;
   const file = body.querySelector("input.photo")?.files;
-  const choose = h("select", { id: "tools-method" }, ...able.map((one) => h("option", { value: one.name }, one.name)));
-  if (before) choose.value = before;
+  const choose = h("select", { id: "tools-method" }, h("option", { value: "" }, say("tools.any")), ...able.map((one) => h("option", { value: one.name }, one.name)));
+  if (before !== undefined) choose.value = before;
   const photo = h("input", { type: "file", className: "photo", id: "tools-photo", accept: "image/*,.heic,.heif,.avif,.tif,.tiff" });
   if (file?.length) photo.files = file;
   const act = (kind) => doing(async () => photo.files[0] && (await send(`undo/${kind}?method=${encodeURIComponent(choose.value)}`, photo.files[0])));
@@ -124,8 +147,8 @@ function showTools(anew) {
       method?.needs.includes("fitted") ? keeper("fitted", say("method.fitted")) : null,
       method?.sealed ? passphrase() : null,
       method?.needs.includes("key") ? keeper("key", say("method.key")) : null,
-      keeper("restore", say("tools.kept")),
-      h("p", { className: "buttons" }, method?.restores ? h("button", { className: "main", type: "button", onclick: act("restore") }, say("tools.restore")) : null, method?.reads ? h("button", { className: "main", type: "button", onclick: act("read") }, say("tools.read")) : null),
+      method ? keeper("restore", say("tools.kept")) : keeper("owner", say("owner")),
+      h("p", { className: "buttons" }, !method || method.restores ? h("button", { className: "main", type: "button", onclick: act("restore") }, say("tools.restore")) : null, method?.reads ? h("button", { className: "main", type: "button", onclick: act("read") }, say("tools.read")) : null),
       ["restore", "read"].includes(store.album.chore?.kind) ? choreText() : null,
     ].filter(Boolean),
   );

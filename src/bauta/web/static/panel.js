@@ -6,9 +6,10 @@ import { coverable, photos, retryable, store } from "./store.js";
 const busyStates = ["queued", "working"];
 
 export function setUpPanel() {
-  for (const name of ["strength", "others", "metadata"]) {
+  for (const name of ["strength", "others"]) {
     byId(name).addEventListener("change", doing((event) => post("wishes", { [name]: event.target.value })));
   }
+  byId("metadata").addEventListener("change", doing((event) => post("wishes", event.target.value === "strip" ? { metadata: "strip", erasable: false } : { metadata: event.target.value })));
   byId("cover").addEventListener("change", doing((event) => post("wishes", { cover: event.target.checked })));
   byId("everybody").addEventListener("click", doing(() => post("work", { do: "everybody" })));
   byId("protect").addEventListener("click", doing(() => post("work", { do: "protect", photos: open().map((photo) => photo.id) })));
