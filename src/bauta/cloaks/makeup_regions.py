@@ -68,8 +68,14 @@ class Regions:
     points: FloatArray
 
 
-def find_regions(view: FaceView) -> Regions:
-    """Where the parts of the face in a view are."""
+def find_regions(view: FaceView, *, made_up: bool = False) -> Regions:
+    """Where the parts of the face in a view are.
+
+    Args:
+        view: The face.
+        made_up: Whether it may wear strong colours already, which are then parts of it, too.
+    """
+    far = 2.5 if made_up else 1.0
     pixels = np.ascontiguousarray(view.pixels.permute(1, 2, 0).numpy(), dtype=np.float32)
     mesh = find_mesh(pixels, view.landmarks.numpy())
     sure = mesh.score >= SURE and _agrees(mesh.points, view)
@@ -106,14 +112,16 @@ def find_regions(view: FaceView) -> Regions:
     lab = to_lab(view.pixels[None])[0].numpy()
     face = _soft(-oval - 3, 1.5)
     clear = face * _soft(made["lips"] - 1, 0.5) * _soft(made["eye"] - 1, 0.5) * _soft(made["brow"] - 0.5, 0.5)
-    smooth = _smoothed(_alike(lab, clear > 0.5, reach=16, darker=24), 0.8 / scale)
+    smooth = _smoothed(_alike(lab, clear > 0.5, reach=16 * far, darker=24), 0.8 / scale)
     made["skin"] = face * _soft(made["lips"], 0.5) * _soft(made["eye"] - 0.8, 0.4) * smooth
     made["shade"] = face * _soft(made["eye"] - 0.5, 0.5) * smooth
     made["jaw"] = _soft(-jaw, 2.5) * _soft(made["lips"] - 1.0, 0.6) * face * smooth
     bare = []
     lid_skin = _soft(-made["orbit"], 0.5) * (made["eye"] > 0.5)
     # Lids lie in shadow, and some are made up already: hue decides, and only what is almost black is none.
-    made["lid_gate"] = lids_seen = _smoothed(_alike(lab, clear > 0.5, reach=22, darker=42, shaded=True), 0.8 / scale)
+    made["lid_gate"] = lids_seen = _smoothed(
+        _alike(lab, clear > 0.5, reach=22 * far, darker=42, shaded=True), 0.8 / scale
+    )
     if not sure or float((lids_seen * lid_skin).sum()) < 0.35 * float(lid_skin.sum()):
         made["lid_gate"] = np.zeros_like(smooth)
         bare.append("lids")

@@ -11,6 +11,7 @@ from bauta.settings import Range
 
 Part = Literal["lips", "shadow", "liner", "brows", "blush", "tone", "stubble"]
 Look = Literal["natural", "rose", "evening", "tone", "stubble"]
+Painter = Literal["numbers", "decoder"]
 Span = tuple[float, float]
 
 
@@ -102,12 +103,17 @@ class MakeupConfig(SpatialConfig):
         look: What it may look like: ``natural``, ``rose`` and ``evening`` make lips, lids, lashes, brows and cheeks up;
             ``tone`` changes light, shade and tan alone, and ``stubble`` adds a shadow of a beard.
         intensity: Factor of the look's colours, from the face's own on: 0 is no makeup, and 1 the look as described.
+        painter: What chooses within the look: ``numbers``, a few for each part, or ``decoder``, an untrained network,
+            which gives each place its own. What is given with --like always takes the decoder, and no look.
+        faithful: Weight of the decoder's losses of makeup and structure.
     """
 
     title: ClassVar[str] = "The makeup"
 
     look: Look = "natural"
     intensity: Annotated[float, Range(at=0, to=1.5)] = 1.0
+    painter: Painter = "numbers"
+    faithful: Annotated[float, Range(above=0, to=100)] = 0.1
     displacement: Annotated[float, Range(at=0, to=10)] = 2.1
     strain: Annotated[float, Range(above=0, to=0.5)] = 0.09
     psnr: Annotated[float, Range(at=20, to=60)] = 36.0
