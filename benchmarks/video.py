@@ -1,17 +1,26 @@
 """Clips made of photos: what the best frame gives an attacker, how much a mask flickers, and how long it takes.
 
-    python benchmarks/video.py PHOTOS -o FILE.json [--clips 3] [--frames 24] [--people 1]
+    python benchmarks/video.py PHOTOS -o FILE.json --people NAME [NAME ...] [--frames 16] [--rows ROW ...]
 
-PHOTOS holds a folder for each person, with photos of them. A clip is one of the photos moved, turned, enlarged and lit,
-so that where each pixel of the face goes is known. Every row goes through `bauta.protect_clip`: written, read back, and
-judged by recognisers that no mask attacks, against stills of the same clip, which is the strictest comparison there is.
+PHOTOS holds a folder for each person, with photos of them; as in LFW, the face in the middle is theirs. A clip is the
+first photo moved, turned, enlarged and lit, so that where each pixel of the face goes is known. Every row goes through
+`ClipPipeline`: written, and read back. Surrogates are the two that every install has; judges are four that no mask
+attacks. Two comparisons:
 
-- *best frame*: share of faces and judges for which no frame that was looked at matches.
-- *frames*: share of the frames, over faces and judges, that do not match.
+- *another photo*: what an attacker has. Every frame of the written clip is compared with the person's other photos.
+  A comparison is one judge and one photo; only those count in which a frame of the clip as it was does match.
+- *the clip itself*: what the verdict goes by when it is given no other photo: frames against stills of the original.
+
+And of each:
+
+- *best frame*: share of the comparisons for which no frame matches.
+- *frames*: share of the frames, over comparisons, that do not match.
 - *flicker*: mean difference of one frame of the face from the next, once the movement is taken out by what is known of
   it, over the same of the clip that was written without a mask.
 
-The mask that is made anew for each frame is made for four frames of each clip, since it takes so long.
+Rows: `tracked` is the default mask, carried along. `fresh` is that of photos, made anew for each of the first three
+frames. `p3-mask` is fitted to the very photos that the clip is then compared with: there are no others. These two take
+long, and have a card of their own, on fewer people.
 """
 
 from __future__ import annotations
@@ -21,6 +30,7 @@ import itertools
 import json
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +41,11 @@ from numpy.typing import NDArray
 
 import bauta
 from bauta.benchmark.engine.cards import code, machine
-from bauta.clips.clip import read_clip
+from bauta.clips.clip import Clip, read_clip
 from bauta.clips.writing import as_floats, as_samples, write_clip
 from bauta.cloaking.apply import Picture, edit_pictures
+from bauta.cloaking.clip_judging import _through_messenger as through_messenger
+from bauta.cloaking.clip_pipeline import ClipPipeline
 from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.settings import ProtectSettings
 from bauta.faces.alignment import extract_crops, sample, similarity_matrix
@@ -45,7 +57,14 @@ from bauta.progress import silent
 
 SIZE = (480, 360)
 RATE = 25
-FRESH = 4  # frames of a clip that get a mask of their own
+ROWS = ("tracked", "p3-mask", "fresh", "blur")
+FRESH = 3  # frames of a clip that get a mask of their own
+SURROGATES = ("chip_resnet", "mobilefacenet")
+JUDGES = ("edgeface_xxs", "mobileface_v2", "espdl_mbf", "mobilenet")
+SENT = "messenger"
+FloatArray = NDArray[np.float32]
+Cosines = dict[str, FloatArray]
+"""By judge (frames, photos)."""
 
 
 def movement(number: int, shape: tuple[int, ...], phases: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -59,10 +78,18 @@ def movement(number: int, shape: tuple[int, ...], phases: NDArray[np.float64]) -
     return np.column_stack([linear, np.array(SIZE) / 2 - linear @ middle])
 
 
-def make_clip(photo: Path, path: Path, frames: int, seed: int) -> list[NDArray[np.float64]]:
+def central(pixels: FloatArray) -> FloatArray:
+    """Landmarks (5, 2) of the face nearest to the middle."""
+    found = detect_faces(pixels).landmarks
+    middle = np.array(pixels.shape[1::-1]) / 2
+    nearest = np.linalg.norm(found.mean(axis=1) - middle, axis=1).argmin()
+    return np.asarray(found[nearest], dtype=np.float32)
+
+
+def make_clip(photo: Path, path: Path, frames: int, seed: int) -> list[FloatArray]:
     """Write a clip of a photo; the landmarks (5, 2) of the face in each frame, as they are known to be."""
     pixels = read_photo(photo).pixels
-    face = detect_faces(pixels).largest().landmarks[0].astype(np.float64)
+    face = central(pixels).astype(np.float64)
     phases = np.random.default_rng(seed).random(4) * 2 * np.pi
     places = []
     with av.open(str(path), "w") as sink:
@@ -76,13 +103,13 @@ def make_clip(photo: Path, path: Path, frames: int, seed: int) -> list[NDArray[n
             picture = (255 * lit).round().clip(0, 255).astype(np.uint8)
             for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
                 sink.mux(packet)
-            places.append(face @ matrix[:, :2].T + matrix[:, 2])
+            places.append((face @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32))
         for packet in stream.encode(None):
             sink.mux(packet)
     return places
 
 
-def flicker(path: Path, places: list[NDArray[np.float64]], numbers: int | None = None) -> float:
+def flicker(path: Path, places: list[FloatArray], numbers: int | None = None) -> float:
     """Mean difference, in 1/255, of the face in one frame from the next, with the movement taken out."""
     crops = []
     for frame, points in zip(read_clip(path), places[:numbers], strict=False):
@@ -91,122 +118,227 @@ def flicker(path: Path, places: list[NDArray[np.float64]], numbers: int | None =
     return float(np.mean([np.abs(one - two).mean() for one, two in itertools.pairwise(crops)]))
 
 
-def rows_of(report: Any) -> list[dict[str, Any]]:
-    """What each judge says of the largest face."""
+class Attacker:
+    """Compares frames with other photos of the person.
+
+    Args:
+        pipeline: With the judges.
+        photos: Of the person, others than the clip is made of.
+    """
+
+    def __init__(self, pipeline: Pipeline, photos: Iterable[Path]) -> None:
+        self.judges = pipeline.judges
+        pictures = [read_photo(photo).pixels for photo in photos]
+        faces = [(pixels, central(pixels)) for pixels in pictures]
+        self.known = {member.name: np.stack([self.seen(member, *face) for face in faces]) for member in self.judges}
+        self.limits = {member.name: member.thresholds[pipeline.settings.fmr].cosine for member in self.judges}
+
+    @staticmethod
+    def seen(member: Any, pixels: FloatArray, points: FloatArray) -> FloatArray:
+        """What a judge makes of a face."""
+        return np.asarray(member.judge.embed(extract_crops(pixels, points[None], member.judge.card.template))[0])
+
+    def cosines(self, clip: Clip, places: list[FloatArray], condition: str) -> Cosines:
+        """Of every frame with every photo; the face is where it is known to be."""
+        shown: Iterable[tuple[int, Any]] = ((frame.number, frame.pixels) for frame in clip)
+        if condition == SENT:
+            shown = through_messenger(clip, set(range(len(places))))
+        rows: dict[str, list[FloatArray]] = {member.name: [] for member in self.judges}
+        for (_, samples), points in zip(shown, places, strict=False):
+            pixels = as_floats(samples)
+            scale = pixels.shape[1] / clip.width
+            for member in self.judges:
+                rows[member.name].append(self.seen(member, pixels, ((points + 0.5) * scale - 0.5).astype(np.float32)))
+        return {name: np.stack(row) @ self.known[name].T for name, row in rows.items()}
+
+    def told(self, cosines: Cosines, clean: Cosines) -> list[dict[str, Any]]:
+        """What each comparison says that finds the person in the clip as it was."""
+        return [
+            {
+                "judge": name,
+                "dodged": bool(found[:, photo].max() < self.limits[name]),
+                "matching": float((found[:, photo] >= self.limits[name]).mean()),
+                "margin": float(self.limits[name] - found[:, photo].max()),
+            }
+            for name, found in cosines.items()
+            for photo in range(found.shape[1])
+            if clean[name][:, photo].max() >= self.limits[name]
+        ]
+
+
+def to_itself(report: Any, condition: str) -> list[dict[str, Any]]:
+    """What each judge says of the face, against stills of the same clip."""
     face = max(report.faces, key=lambda one: one.frames)
     return [
-        {"condition": row.condition, "judge": row.judge, "dodged": row.margin > 0, "matching": row.matching}
+        {"judge": row.judge, "dodged": row.margin > 0, "matching": row.matching, "margin": row.margin}
         for row in face.judges
+        if row.condition == condition
     ]
 
 
-def fresh(pipeline: Pipeline, source: Path, target: Path) -> tuple[float, list[dict[str, Any]]]:
-    """The default mask made anew for each of the first frames: seconds a frame, and what judges say."""
-    clip = read_clip(source)
-    spent, answers = [], []
+def fresh(pipeline: Pipeline, source: Path, target: Path, places: list[FloatArray]) -> float:
+    """Write a clip of the first frames, each with a mask of its own; processor seconds a frame."""
+    spent = []
 
     def change(frame: Any) -> Any:
         if frame.number >= FRESH:
             return frame.pixels
         pixels = as_floats(frame.pixels)
-        face = detect_faces(pixels).largest()
         began = time.process_time()
-        (made,) = edit_pictures(pipeline.cloak, [Picture(pixels, face.landmarks)], pipeline.work(silent))
+        (made,) = edit_pictures(pipeline.cloak, [Picture(pixels, places[frame.number][None])], pipeline.work(silent))
         spent.append(time.process_time() - began)
         return as_samples(pixels + made.delta, frame.pixels)
 
-    write_clip(clip, target, change)
-    for before, after in zip(clip, read_clip(target), strict=True):
-        if before.number >= FRESH:
-            break
-        pixels = [as_floats(frame.pixels) for frame in (before, after)]
-        face = detect_faces(pixels[0]).largest()
-        for member in pipeline.judges:
-            one, two = (
-                member.judge.embed(extract_crops(p, face.landmarks, member.judge.card.template))[0] for p in pixels
-            )
-            match = float(one @ two) >= member.thresholds[pipeline.settings.fmr].cosine
-            answers.append({"condition": "saved", "judge": member.name, "dodged": not match, "matching": float(match)})
-    return float(np.mean(spent)), answers
+    write_clip(read_clip(source), target, change)
+    return float(np.mean(spent))
+
+
+class Rows:
+    """What was found, by row and by person."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[dict[str, Any]]] = {}
+
+    def results(self) -> dict[str, Any]:
+        """Of each row, over people."""
+        return {name: self._row(rows) for name, rows in self.found.items()}
+
+    def _row(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        made: dict[str, Any] = {"clips": len(rows)}
+        for against in ("another_photo", "the_clip_itself"):
+            for condition in ("saved", SENT):
+                answers = [answer for row in rows for answer in row.get(against, {}).get(condition, ())]
+                if answers:
+                    by_judge = {
+                        judge: round(float(np.mean([one["dodged"] for one in answers if one["judge"] == judge])), 4)
+                        for judge in sorted({one["judge"] for one in answers})
+                    }
+                    made.setdefault(against, {})[condition] = {
+                        "comparisons": len(answers),
+                        "best_frame": float(np.mean([one["dodged"] for one in answers])),
+                        "frames": 1 - float(np.mean([one["matching"] for one in answers])),
+                        "margin": float(np.mean([one["margin"] for one in answers])),
+                        "best_frame_by_judge": by_judge,
+                    }
+        for name in ("flicker", "size", "seconds_a_frame", "seconds_for_the_mask"):
+            values = [row[name] for row in rows if name in row]
+            if values:
+                made[name] = float(np.mean(values))
+        return made
+
+
+class Person:
+    """A clip of one person, and what rows say of it.
+
+    Args:
+        folder: Photos of the person.
+        work: A folder for clips.
+        frames: Of the clip.
+        seed: Of its movement.
+        pipelines: By row; the one of the clean row judges.
+    """
+
+    def __init__(self, folder: Path, work: Path, frames: int, seed: int, pipelines: dict[str, Pipeline]) -> None:
+        self.name, self.work, self.pipelines = folder.name, work, pipelines
+        self.photos = sorted(folder.glob("*.jpg"))
+        self.source = work / f"{self.name}.mp4"
+        self.places = make_clip(self.photos[0], self.source, frames, seed)
+        self.attacker = Attacker(pipelines["clean"], self.photos[1:])
+        self.clean: dict[str, Cosines] = {}
+
+    def measure(self, name: str) -> dict[str, Any]:
+        """One row; the clean one comes first."""
+        target, frames = self.work / f"{self.name}-{name}.mp4", len(self.places)
+        row: dict[str, Any] = {"person": self.name}
+        if name == "fresh":
+            row["seconds_a_frame"] = fresh(self.pipelines["tracked"], self.source, target, self.places)
+            frames = FRESH
+        else:
+            pipeline = self.pipelines.get(name) or fitted(self.photos[1:], self.work)
+            spent = timed(pipeline.cloak)
+            began = time.process_time()
+            report = ClipPipeline(pipeline).protect(read_clip(self.source), target)
+            row["seconds_a_frame"] = (time.process_time() - began - sum(spent)) / frames
+            row["seconds_for_the_mask"] = sum(spent)
+            row["the_clip_itself"] = {condition: to_itself(report, condition) for condition in ("saved", SENT)}
+            row["size"] = target.stat().st_size / self.source.stat().st_size
+        for condition in ("saved", SENT):
+            cosines = self.attacker.cosines(read_clip(target), self.places, condition)
+            self.clean.setdefault(condition, cosines)
+            cosines = {judge: found[:frames] for judge, found in cosines.items()}
+            row.setdefault("another_photo", {})[condition] = self.attacker.told(cosines, self.clean[condition])
+        still = flicker(self.work / f"{self.name}-clean.mp4", self.places, frames)
+        row["flicker"] = flicker(target, self.places, frames) / still
+        return row
+
+
+def timed(cloak: Any) -> list[float]:
+    """A list that gets the processor seconds of every mask that the cloak makes for a clip."""
+    spent: list[float] = []
+    follow = getattr(type(cloak), "follow", None)
+
+    def measured(views: Any, work: Any) -> Any:
+        began = time.process_time()
+        made = follow(cloak, views, work)  # type: ignore[misc]
+        spent.append(time.process_time() - began)
+        return made
+
+    if follow is not None:
+        cloak.follow = measured
+    return spent
+
+
+def settings(method: str, **options: Any) -> ProtectSettings:
+    """With the recognisers of this benchmark."""
+    attacked = {"surrogates": SURROGATES} if method == "spatial" else {}
+    return ProtectSettings(method=method, options=tuple(options.items()), judges=JUDGES, **attacked)
+
+
+def fitted(photos: list[Path], work: Path) -> Pipeline:
+    """With a mask that is fitted to photos."""
+    mask, key = work / f"{photos[0].stem}.mask", DeploymentKey.generate()
+    bauta.fit("p3-mask", photos, surrogates=SURROGATES, judges=JUDGES, seed=0).save(mask, key=key)
+    return Pipeline(ProtectSettings(method="p3-mask", fitted=(mask,), opens=key, judges=JUDGES))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=24)
-    parser.add_argument("--people", type=int, default=1, help="clips for which a personalised mask is fitted too")
+    parser.add_argument("--people", nargs="+", required=True, help="folders of PHOTOS")
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--rows", nargs="+", default=["tracked"], choices=ROWS, help="beside the clip as it was")
     options = parser.parse_args()
-    folders = [one for one in sorted(options.photos.iterdir()) if len(list(one.glob("*.jpg"))) >= 4][: options.clips]
-    found: dict[str, dict[str, list[Any]]] = {}
-    pipeline = Pipeline(ProtectSettings())
-    with tempfile.TemporaryDirectory() as scratch:
-        for seed, folder in enumerate(folders):
-            photos = sorted(folder.glob("*.jpg"))
-            source, work = Path(scratch) / f"{seed}.mp4", Path(scratch)
-            places = make_clip(photos[0], source, options.frames, seed)
-            kinds: list[tuple[str, dict[str, Any]]] = [
-                ("clean", {"method": "clean"}),
-                ("blur", {"method": "blur", "options": {"sigma": 20.0}}),
-                ("tracked", {}),
-            ]
-            if seed < options.people:
-                mask, key = work / f"{seed}.mask", DeploymentKey.generate()
-                bauta.fit("p3-mask", photos[1:]).save(mask, key=key)
-                kinds.append(("p3-mask", {"method": "p3-mask", "fitted": mask, "opens": key}))
-            still = 0.0
-            for name, asked in kinds:
-                target = work / f"{seed}-{name}.mp4"
-                began = time.process_time()
-                report = bauta.protect_clip(source, target, **asked)
-                row = found.setdefault(name, {"answers": [], "flicker": [], "seconds": [], "writing": [], "size": []})
-                row["seconds"].append((time.process_time() - began) / options.frames)
-                row["writing"].append(report.seconds["writing"] / options.frames)
-                row["answers"] += rows_of(report)
-                now = flicker(target, places)
-                still = now if name == "clean" else still
-                row["flicker"].append(now / still)
-                row["size"].append(target.stat().st_size / source.stat().st_size)
-                write(options, folders, found)
-            target = work / f"{seed}-fresh.mp4"
-            spent, answers = fresh(pipeline, source, target)
-            row = found.setdefault("fresh", {"answers": [], "flicker": [], "seconds": [], "writing": [], "size": []})
-            row["answers"] += answers
-            row["seconds"].append(spent)
-            clean = flicker(work / f"{seed}-clean.mp4", places, FRESH)
-            row["flicker"].append(flicker(target, places, FRESH) / clean)
-            write(options, folders, found)
-
-
-def write(options: argparse.Namespace, folders: list[Path], found: dict[str, dict[str, list[Any]]]) -> None:
-    """The card, after every row."""
-    results = {}
-    for name, row in found.items():
-        results[name] = {"clips": len(row["flicker"]), "flicker": float(np.mean(row["flicker"]))}
-        for condition in ("saved", "messenger"):
-            answers = [one for one in row["answers"] if one["condition"] == condition]
-            if answers:
-                results[name][condition] = {
-                    "best_frame": float(np.mean([one["dodged"] for one in answers])),
-                    "frames": 1 - float(np.mean([one["matching"] for one in answers])),
-                    "answers": len(answers),
-                }
-        results[name]["processor_seconds_a_frame"] = float(np.mean(row["seconds"]))
-        if row["size"]:
-            results[name]["size"] = float(np.mean(row["size"]))
-    card = {
-        "schema": "bauta.benchmark/1",
-        "name": "video",
-        "command": f"python benchmarks/video.py PHOTOS --clips {options.clips} --frames {options.frames} "
-        f"--people {options.people}",
-        "code": code(),
-        "machine": machine(),
-        "people": [folder.name for folder in folders],
-        "results": results,
+    made = code()
+    pipelines = {
+        "clean": Pipeline(settings("clean")),
+        "blur": Pipeline(settings("blur", sigma=20.0)),
+        "tracked": Pipeline(settings("spatial")),
     }
-    options.output.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(results), flush=True)
+    rows = Rows()
+    people: dict[str, Person] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = [(name, row) for name in options.people for row in ("clean", *options.rows)]
+        for name, row in wanted:
+            if name not in people:
+                seed = len(people)
+                people[name] = Person(options.photos / name, Path(scratch), options.frames, seed, pipelines)
+            rows.found.setdefault(row, []).append(people[name].measure(row))
+            card = {
+                "schema": "bauta.benchmark/1",
+                "name": options.output.stem,
+                "command": f"python benchmarks/video.py PHOTOS --people {' '.join(options.people)} "
+                f"--frames {options.frames} --rows {' '.join(options.rows)}",
+                "code": made,
+                "machine": machine(),
+                "people": list(people),
+                "surrogates": SURROGATES,
+                "judges": JUDGES,
+                "results": rows.results(),
+                "records": rows.found,
+            }
+            options.output.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+            print(name, row, json.dumps(card["results"][row]), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 
 from bauta.benchmark.adaptive.cards import AdaptiveCard
 from bauta.benchmark.cancelable.cards import CancelableCard
+from bauta.benchmark.certified.cards import CertifiedCard
 from bauta.benchmark.engine.cards import Card, card_schema, finish, read_card, schema_of, to_json
 from bauta.benchmark.engine.records import CardRecord
 from bauta.benchmark.families import read_cards
@@ -27,6 +28,7 @@ KINDS: dict[type[CardRecord], tuple[int, str]] = {
     StoreCard: (62, "keys-advface-sealed"),
     RecognizersCard: (3, "recognizers"),
     CancelableCard: (2, "cancelable-iom-grp"),
+    CertifiedCard: (4, "certify-base-0.12"),
 }
 """How many cards of each kind there are at least, and one with as many fields as possible."""
 

@@ -22,6 +22,7 @@ from bauta.cloaking.settings import ProtectSettings, Selection
 from bauta.cloaks.base import Carried, Cloak, Edit, Need, Work
 from bauta.cloaks.view import FaceView
 from bauta.errors import OutputExists, UsageError
+from bauta.faces.faces import Faces
 from clip_builders import Finder, moving, place, write_clip
 from protection_fakes import NEGATIVE, Negative, NegativeConfig, Stage, build_stage, files, person, work, write_photo
 
@@ -100,6 +101,19 @@ def test_every_frame_of_a_face_is_masked() -> None:
     )  # stills of frames 0, 4, 8, 12 and 15
 
 
+def test_judges_that_know_the_face_compare_it_with_references() -> None:
+    write_photo(Path("anna.png"), "anna")
+    write_photo(Path("ben.png"), "ben")
+    clip()
+    for reference, against in (("anna.png", "anna.png"), ("ben.png", "original")):
+        settings = replace(TURNING, options=(("amount", 0.01),), references=(Path(reference),))
+        outcome = only(work("a.mp4", settings=settings))
+        report = json.loads(next(Path("out").rglob("*.report.json")).read_text(encoding="utf-8"))
+        assert outcome.verdict == "weak"
+        assert {finding["against"] for finding in report["findings"]} == {against}
+        assert {row["against"] for row in report["faces"][0]["judges"]} == {against}
+
+
 def test_a_frame_in_which_the_detector_fails_is_masked_too(finder: Finder) -> None:
     finder.blind = {2, 3}
     only(work(clip(), settings=replace(TURNING, every=1)))
@@ -162,6 +176,31 @@ def test_a_face_that_was_not_followed_makes_it_partial(finder: Finder) -> None:
     assert any("that was not followed shows at 0:00.4" in note for note in outcome.warnings)
     outcome = only(work("a.mp4", settings=replace(TURNING, every=1)))
     assert (outcome.verdict, outcome.faces) == ("protected", 2)
+
+
+def test_what_may_be_no_face_is_left_and_told_or_covered(finder: Finder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsure(pixels: np.ndarray, **options: object) -> Faces:
+        found, blind = finder(pixels), len(looks) not in (8, 9)
+        looks.append(len(found))
+        scores = np.where(found.boxes[:, 0] > 250, 0.8, found.scores).astype(np.float32)
+        return replace(found, scores=scores)[~((found.boxes[:, 0] > 250) & blind)]
+
+    looks: list[int] = []
+
+    for module in ("clip_faces", "clip_judging"):
+        monkeypatch.setattr(f"bauta.cloaking.{module}.detect_faces", unsure)
+    frames = moving(ANNA, 16, (480, 360))
+    for frame in frames:  # a print that looks like a face for a moment
+        frame[220:332, 340:452] = BEN
+    write_clip(Path("a.mp4"), frames)
+    outcome = only(work("a.mp4", settings=replace(TURNING, every=1)))
+    assert (outcome.verdict, outcome.exit_code) == ("partial", WEAK)
+    assert sorted(face.treatment for face in outcome.per_face) == ["left", "mask"]
+    assert any("What may be a face shows at" in note for note in outcome.warnings)
+    assert not any("as asked" in note for note in outcome.warnings)
+    looks.clear()
+    outcome = only(work("a.mp4", settings=replace(TURNING, every=1, fallback="blur"), force=True))
+    assert sorted(face.treatment for face in outcome.per_face) == ["blur", "mask"]
 
 
 def test_people_are_chosen_by_photos() -> None:

@@ -25,7 +25,9 @@ from bauta.training.distillation import (
     embed_by_teacher,
     joint_targets,
     loss_terms,
+    noisy,
     populate,
+    turned,
     worst_case,
 )
 from bauta.training.export import ship, to_onnx
@@ -204,6 +206,7 @@ def test_frozen_features_stay_as_they_started(data: Path, tmp_path: Path, monkey
         {"family": "x"}, {"teachers": ()}, {"sources": ()}, {"roles": ("thief",)}, {"roles": ()}, {"start": "vgg"},
         {"frozen": True}, {"crop": "wide"}, {"size": 8}, {"zoom": 3.0}, {"dim": 2}, {"epochs": -1}, {"batch": 1},
         {"rate": 0}, {"warmup": 1.0}, {"decay": -1}, {"blends": -0.1}, {"relations": -1}, {"adversarial": 99},
+        {"noise": 2}, {"features": 1.0}, {"keep_statistics": True},
     ],
 )  # fmt: skip
 def test_recipes_refuse_what_makes_no_sense(change: dict[str, object]) -> None:
@@ -348,6 +351,57 @@ def test_training_learns_resumes_and_ships(data: Path, tmp_path: Path) -> None:
         assert torch.allclose(value.float(), resumed.state_dict()[name].float(), atol=1e-5), name
     with pytest.raises(UsageError, match="another recipe"):
         distil(replace(recipe, rate=1e-3), population, tmp_path / "broken")
+
+
+def test_noise_is_drawn_for_each_image_and_repeats() -> None:
+    images = torch.full((200, 3, 16, 16), 0.5)
+    drawn = [noisy(images, 0.25, torch.Generator().manual_seed(1)) for _ in range(2)]
+    assert torch.equal(*drawn)
+    spread = (drawn[0] - images).flatten(1).std(1)
+    assert 0 <= spread.min() < 0.02 < 0.23 < spread.max() < 0.27
+    assert float(spread.mean()) == pytest.approx(0.125, abs=0.015)
+
+
+def test_targets_are_turned_to_the_network_and_keep_their_cosines() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(40, 3, 112, 112, generator=generator)
+    network = build_network("plain", 16).eval()
+    with torch.no_grad():
+        own = torch.nn.functional.normalize(network((images - MEAN) / STD), dim=1)
+    rotation = torch.linalg.qr(torch.randn(16, 16, generator=generator))[0]
+    found = turned(own @ rotation, network, lambda index: images[index], 40)
+    assert torch.allclose(found, own, atol=1e-4)
+    assert torch.allclose(found @ found.T, own @ own.T, atol=1e-4)
+
+
+def test_a_student_under_noise_keeps_its_statistics_and_resumes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = build_network("mobilefacenet", 16).state_dict()
+    tensors = [tensor.clone() for tensor in started.values() if tensor.dim()]
+    monkeypatch.setitem(STARTS, "mine", Start("mobilefacenet", lambda: tensors, "-", "-"))
+    recipe = replace(RECIPE, family="mobilefacenet", start="mine", noise=0.25, epochs=3, adversarial=0.0)
+    recipe = replace(recipe, features=0.5, keep_statistics=True)
+    population = populate(collect_faces(recipe, data, tmp_path / "faces"), 0.0, 0)
+    whole, _ = distil(recipe, population, tmp_path / "whole")
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "training" and done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distil(recipe, population, tmp_path / "broken", save_every=0, progress=stop)
+    resumed, _ = distil(recipe, population, tmp_path / "broken")
+    for name, value in whole.state_dict().items():
+        assert torch.allclose(value.float(), resumed.state_dict()[name].float(), atol=1e-5), name
+    assert not torch.equal(whole[0].weight, started["0.weight"])
+    without, _ = distil(replace(recipe, features=0.0), population, tmp_path / "without")
+    assert not torch.equal(whole[0].weight, without[0].weight)
+    for name, value in without.state_dict().items():  # of the noise, from before the first step
+        if name.endswith(("running_mean", "running_var")):
+            assert torch.equal(value, whole.state_dict()[name])
+            assert not torch.equal(value, started[name])
+    assert not any(layer._forward_hooks for layer in whole)
 
 
 def test_worst_cases_are_found_in_mixed_precision(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

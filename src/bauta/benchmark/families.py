@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bauta.benchmark.adaptive.page import Adaptive
 from bauta.benchmark.cancelable.run import Cancelable
+from bauta.benchmark.certified.run import CertifiedAnswers
 from bauta.benchmark.engine.cards import Card, named_schema, read_card, schema_of
 from bauta.benchmark.engine.table import Family
 from bauta.benchmark.photos.page import Photos
@@ -15,7 +16,8 @@ from bauta.benchmark.stores.page import Stores
 from bauta.errors import UsageError
 
 FAMILIES: dict[str, Family] = {
-    schema_of(family.record): family for family in (Photos(), Adaptive(), Stores(), Recognizers(), Cancelable())
+    schema_of(family.record): family
+    for family in (Photos(), Adaptive(), Stores(), Recognizers(), Cancelable(), CertifiedAnswers())
 }
 
 

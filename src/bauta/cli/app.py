@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from bauta.cli import configuration, photos, protect, values
+from bauta.cli import certify, configuration, photos, protect, values
 from bauta.cli.benchmark import bench
 from bauta.cli.console import ProgressBar, clean, show_error, show_facts, show_note, show_report, show_table
 from bauta.cli.doctor import doctor
@@ -94,6 +94,7 @@ def _root(
 
 protect.register(app)
 photos.register(app)
+certify.register(app)
 app.command()(web)
 app.command()(serve)
 app.command()(key)

@@ -181,6 +181,24 @@ def cancelable(
 
 
 @bench.command()
+def certify(
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder with lfw_112 and cfp_112.", show_default=False)],
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe of certified answers, or a TOML file.")] = "certify",
+    output: Output = Path("out/bench"),
+    rows: Rows = None,
+    work: Work = None,
+) -> None:
+    """Measure how far recognisers under noise are sure of pairs of faces, with certificates."""
+    from bauta.benchmark.certified.run import CertifiedKind
+
+    kind = CertifiedKind()
+    chosen = kind.read(recipe)
+    if (names := values.chosen(rows)) is not None:
+        chosen = chosen.only(names)
+    run_table(kind, chosen, output, data=data, work=work)
+
+
+@bench.command()
 def report(
     cards: Cards,
     output: Annotated[

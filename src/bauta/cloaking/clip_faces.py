@@ -65,6 +65,7 @@ class Person:
         owner: Number of the fitted file that its mask is from.
         stills: In some frames.
         thickness: Which of the settings of its cover.
+        doubtful: Whether it may be no face, beside others that are: covered on request, and otherwise left and told.
     """
 
     track: Track
@@ -73,6 +74,7 @@ class Person:
     owner: int = 0
     stills: list[Still] = field(default_factory=list)
     thickness: int = 0
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +193,8 @@ def choose(pipeline: Pipeline, people: Sequence[Person], name: str) -> None:
         NoFaceFound: when none is selected and the others are to be left as they are.
     """
     settings, selection = pipeline.settings, pipeline.settings.selection
-    for person in people:
+    unsure = [person.track.doubtful for person in people]
+    for person, doubtful in zip(people, unsure, strict=True):
         chosen = True
         if selection.only or selection.keep:
             paths = selection.only or selection.keep
@@ -206,6 +209,10 @@ def choose(pipeline: Pipeline, people: Sequence[Person], name: str) -> None:
         if not chosen:
             person.treatment = "left" if settings.others == "leave" else settings.others
             person.cause = None if settings.others == "leave" else "not-chosen"
+        elif doubtful and not all(unsure):
+            person.doubtful = True
+            person.treatment = "left" if settings.fallback == "none" else settings.fallback
+            person.cause = None if settings.fallback == "none" else "no-mask"
     if all(person.treatment == "left" for person in people):
         raise NoFaceFound(
             f"None of the {len(people)} faces in {name} is selected, or of the person that the mask was fitted to.",

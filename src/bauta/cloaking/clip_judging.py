@@ -21,6 +21,7 @@ from bauta.faces.detection import detect_faces
 from bauta.faces.faces import overlaps
 from bauta.faces.tracking import box_of
 from bauta.judging.findings import MESSENGER, ORIGINAL, Finding, Verdict, decide
+from bauta.judging.verification import JudgeWithThresholds
 from bauta.progress import Steps
 
 FloatArray = NDArray[np.float32]
@@ -43,6 +44,7 @@ class Seen:
         cosines: By judge and condition, of every frame that was looked at.
         findings: What follows.
         pictures: By number of the frame, what the clip shows there.
+        against: By judge, what it compared the face with: `ORIGINAL` for stills of the clip, or names of references.
     """
 
     frames: list[int] = field(default_factory=list)
@@ -52,6 +54,7 @@ class Seen:
     findings: list[Finding] = field(default_factory=list)
     elsewhere: list[int] = field(default_factory=list)
     pictures: dict[int, FloatArray] = field(default_factory=dict)
+    against: dict[str, str] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
@@ -64,8 +67,9 @@ def judge_clip(
 ) -> list[Seen]:
     """What judges say of each face that was masked or covered; the last one is of faces that were not followed.
 
-    Every frame that is looked at is compared with the stills of the original, and with references if there are any; the
-    nearest counts. Looks fall between those by which faces were followed, so that what those missed can be seen.
+    As with photos, a judge that recognises the unprotected face in references compares every frame that is looked at
+    with those, and any other with stills of the original clip, which is stricter. The nearest counts. Looks lie between
+    those by which faces were followed, so that what those missed can be seen.
 
     Args:
         pipeline: With the judges.
@@ -74,7 +78,7 @@ def judge_clip(
         asked: Whether a second of the clip was to be protected.
         progress: Called with (looks done, looks there are).
     """
-    people = followed.people
+    people, judges = followed.people, pipeline.judges
     known = {
         member.name: [
             np.concatenate(
@@ -82,20 +86,9 @@ def judge_clip(
             )
             for person in people
         ]
-        for member in pipeline.judges
+        for member in judges
     }
-    templates = {
-        member.name: [
-            np.concatenate(
-                [
-                    member.judge.embed(crops),
-                    *(one.embeddings[member.name][None] for one in pipeline.references),
-                ]
-            )
-            for crops in known[member.name]
-        ]
-        for member in pipeline.judges
-    }
+    compared = {member.name: [_compared(pipeline, member, crops) for crops in known[member.name]] for member in judges}
     del known
     seen = [Seen() for _ in range(len(people) + 1)]
     looks = _looks(followed, asked)
@@ -124,9 +117,9 @@ def judge_clip(
         for at, points in places.items():
             if people[at].treatment == "left":
                 continue
-            for member in pipeline.judges:
+            for member in judges:
                 crop = extract_crops(pixels, points[None], member.judge.card.template)
-                near = float((member.judge.embed(crop) @ templates[member.name][at].T).max())
+                near = float((member.judge.embed(crop) @ compared[member.name][at][1].T).max())
                 cosines.setdefault((at, member.name, condition), []).append((number, near))
 
     total = 2 * len(looks)
@@ -153,6 +146,7 @@ def judge_clip(
         seen[at].frames = sorted({*seen[at].frames, *(number for number, _ in values)})
     for at, person in enumerate(people):
         if person.treatment != "left":
+            seen[at].against = {name: rows[at][0] for name, rows in compared.items()}
             seen[at].findings = _found(pipeline, seen[at], at + 1)
     seen[-1].elsewhere = sorted(set(seen[-1].elsewhere))
     seen[-1].findings = [Finding("unprotected-face-elsewhere")] if seen[-1].elsewhere else []
@@ -175,6 +169,25 @@ def _looks(followed: Followed, asked: Callable[[float], bool]) -> set[int]:
     return wanted
 
 
+def _compared(pipeline: Pipeline, member: JudgeWithThresholds, crops: FloatArray) -> tuple[str, FloatArray]:
+    """What a judge compares a face with, by name and embeddings (K, dim); see `judge_clip`.
+
+    Args:
+        pipeline: With references, and the false match rate.
+        member: The judge.
+        crops: Of the face, from stills of the original.
+    """
+    stills, limit = member.judge.embed(crops), member.thresholds.get(pipeline.settings.fmr)
+    others = [
+        (one.name, one.embeddings[member.name])
+        for one in pipeline.references
+        if limit is not None and float((stills @ one.embeddings[member.name]).max()) >= limit.cosine
+    ]
+    if not others:
+        return ORIGINAL, stills
+    return ", ".join(name for name, _ in others), np.stack([embedding for _, embedding in others])
+
+
 def _found(pipeline: Pipeline, seen: Seen, face: int) -> list[Finding]:
     fmr, findings = pipeline.settings.fmr, []
     in_file: set[str] = set()
@@ -191,7 +204,7 @@ def _found(pipeline: Pipeline, seen: Seen, face: int) -> list[Finding]:
                     "match" if condition == "saved" else "match-under-condition",
                     face=face,
                     judge=member.name,
-                    against=ORIGINAL,
+                    against=seen.against[member.name],
                     condition=condition,
                     cosine=best[1],
                     limit=limit.cosine,

@@ -66,6 +66,7 @@ class JudgeOfFace:
     Attributes:
         judge: Its name.
         attacked: Whether the mask was made against it.
+        against: What it compared the face with: ``original`` for stills of the clip, or names of references.
         condition: ``saved``, or ``messenger``.
         best_seconds: When the face is nearest to the person.
         best: Cosine of that frame.
@@ -77,6 +78,7 @@ class JudgeOfFace:
 
     judge: str
     attacked: bool
+    against: str
     condition: str
     best_seconds: float
     best: float
@@ -261,7 +263,7 @@ def make_report(
         if without:
             own.append(Finding("face-without-mask", face=number + 1))
         if person.treatment == "left":
-            own = [Finding("face-left-alone", face=number + 1)]
+            own = [Finding("face-without-mask" if person.doubtful else "face-left-alone", face=number + 1)]
         findings += own
         gone = np.flatnonzero(track.bridged) + track.first
         x1, y1, x2, y2 = (float(value) for value in track.boxes[0])
@@ -277,7 +279,7 @@ def make_report(
                 box=(x1, y1, x2, y2),
                 treatment=person.treatment,
                 cause=person.cause,
-                verdict=None if person.treatment == "left" else decide(own),
+                verdict=None if person.treatment == "left" and not person.doubtful else decide(own),
                 judged=len(one.frames),
                 judges=tuple(_judges(pipeline, followed, one)),
             )
@@ -318,6 +320,7 @@ def _judges(pipeline: Pipeline, followed: Followed, seen: Seen) -> list[JudgeOfF
                     JudgeOfFace(
                         member.name,
                         member.attacked,
+                        seen.against[member.name],
                         condition,
                         followed.times[number],
                         cosine,
@@ -352,7 +355,14 @@ def _warnings(
     if elsewhere := seen[-1].elsewhere:
         when = ", ".join(times(elsewhere, followed.times))
         notes.append(f"A face that was not followed shows at {when}: look for faces more often, with --every 1.")
-    if left := sum(face.treatment == "left" for face in faces):
+    doubtful = [at for at, person in enumerate(followed.people) if person.doubtful and person.treatment == "left"]
+    if doubtful:
+        when = ", ".join(f"{clock(faces[at].seconds[0])}-{clock(faces[at].seconds[1])}" for at in doubtful)
+        notes.append(
+            f"What may be a face shows at {when} and is as it was, since it was found in few frames and never surely: "
+            "look there; --fallback blur covers it."
+        )
+    if left := sum(face.treatment == "left" for face in faces) - len(doubtful):
         notes.append(f"{left} face{' was' if left == 1 else 's were'} left alone, as asked.")
     if covered := [face for face in faces if face.cause == "mask-failed"]:
         names = ", ".join(face.name for face in covered)

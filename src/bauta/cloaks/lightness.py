@@ -12,16 +12,20 @@ from bauta.cloaks.spatial_settings import SpatialConfig
 from bauta.cloaks.view import FaceView
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.objectives.displacement import EYES, ControlPoints, within
-from bauta.objectives.visibility import just_noticeable
+from bauta.objectives.visibility import BLACK, just_noticeable, luminance
 
 TYPICAL = 0.066
 """Just-noticeable difference of a typical face, by which budgets in dB are meant."""
 _MOST = 2.0  # times the face's mean
 _IRIS = 3.5  # radius, in crop pixels
+_EVEN = 5.0  # most that darkness alone hides then, in 1/255
+_FAIR, _DARKEST = 0.5, 0.75  # light of a face from which on it counts in full, and the least share that it counts
 _FACE = ((56.0, 72.0), (32.0, 38.0))  # centre and half axes of the inner face, in crop pixels
 
 
-def noticeable(views: Sequence[FaceView], images: Tensor, to_crop: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+def noticeable(
+    views: Sequence[FaceView], images: Tensor, to_crop: Tensor, inside: Tensor, even: bool = False
+) -> tuple[Tensor, Tensor]:
     """How much lightness may change before it is noticed, at every place of N faces, and the mean of each face.
 
     Args:
@@ -29,12 +33,14 @@ def noticeable(views: Sequence[FaceView], images: Tensor, to_crop: Tensor, insid
         images: (N, 3, H, W), their pixels, stacked.
         to_crop: (N, 2, 3), from their pixels to crop pixels.
         inside: (N, 1, H, W), 1 where an edit may be.
+        even: Whether dark skin hides no more than fair skin. The rule of `just_noticeable` says that it does, but
+            blotches on it are seen by their share of its light.
 
     Returns:
         (N, 1, H, W) in [0, 1] units, and (N, 1, 1, 1).
     """
     size = images.shape[2], images.shape[3]
-    noticed = just_noticeable(images, [view.crop_pixel for view in views])
+    noticed = just_noticeable(images, [view.crop_pixel for view in views], _EVEN if even else BLACK)
     face = within(to_crop, size, *_FACE) * inside
     # Of a face that is cut off by the border there may be hair alone.
     face = torch.where(face.sum((1, 2, 3), keepdim=True) > 0, face, inside)
@@ -44,6 +50,10 @@ def noticeable(views: Sequence[FaceView], images: Tensor, to_crop: Tensor, insid
     for eye in ARCFACE_112.points[:2]:  # the colour of eyes is noticed first
         iris = within(to_crop, size, eye, (_IRIS, _IRIS))
         noticed = torch.where(iris > 0, noticed / 2, noticed)
+    if even:
+        light = (luminance(images) * face).sum((1, 2, 3), keepdim=True) / face.sum((1, 2, 3), keepdim=True)
+        share = (light / _FAIR).clamp(_DARKEST, 1)
+        noticed, mean = noticed * share, mean * share
     return noticed, mean
 
 

@@ -30,16 +30,17 @@ class Canvas:
 
     Args:
         views: N of them.
+        even: As for `bauta.cloaks.lightness.noticeable`.
     """
 
-    def __init__(self, views: Sequence[FaceView]) -> None:
+    def __init__(self, views: Sequence[FaceView], even: bool = False) -> None:
         self.views = views
         self.images = stacked([view.pixels for view in views])
         self.region = stacked([view.region for view in views])
         self.inside = (self.region > 0).to(self.images.dtype)
         self.size = self.images.shape[2], self.images.shape[3]
         self.to_crop = torch.cat([alignments(view.landmarks.numpy(), ARCFACE_112) for view in views])
-        noticed, mean = noticeable(views, self.images, self.to_crop, self.inside)
+        noticed, mean = noticeable(views, self.images, self.to_crop, self.inside, even)
         self.noticed, self.mean = noticed / TYPICAL, mean / TYPICAL
         self.area = self.region.sum((1, 2, 3), keepdim=True)
 
@@ -106,27 +107,41 @@ class Person:
     """A person's photos, an ensemble, and the masks that are fitted to them: a `bauta.objectives.descent.Problem`.
 
     Every step draws photos, and for each one of the variants, all equally often.
+
+    Args:
+        views: Of the person, one from each photo.
+        config: Settings.
+        work: With the ensemble.
+        start: Share of their bounds that the masks start from, at random.
+        even: As for `Canvas`.
     """
 
-    def __init__(self, views: Sequence[FaceView], config: P3MaskConfig, work: Work) -> None:
+    def __init__(
+        self,
+        views: Sequence[FaceView],
+        config: P3MaskConfig,
+        work: Work,
+        start: float = _START,
+        even: bool = False,
+    ) -> None:
         self.config, self.generator = config, work.generator
         count = max(config.batch, config.variants)
         chunks = max(1, round(len(views) / count))
-        self.canvases = [Canvas(views[start::chunks]) for start in range(chunks)]
+        self.canvases = [Canvas(views[first::chunks], even) for first in range(chunks)]
         self.losses = [self._loss(canvas, work) for canvas in self.canvases]
         sources = [[loss.sources[k] for loss in self.losses] for k in range(len(work.attacked))]
         centres = [functional.normalize(torch.cat(one).mean(0), dim=0) for one in sources]
         for loss in self.losses:
             loss.centres, loss.apart = centres, config.apart
         self.step = 0
-        region = torch.ones(config.variants, 1, SIDE, SIDE)
-        level = torch.ones(config.variants)
-        self.field, self.lightness = field_and_lightness(config, region, torch.ones_like(region), level, config.peak)
+        region, noticed = torch.ones(2, config.variants, 1, SIDE, SIDE)
+        self.level = torch.ones(config.variants)
+        self.field, self.lightness = field_and_lightness(config, region, noticed, self.level, config.peak)
         moves = torch.randn(self.field.start.shape, generator=work.generator)
         longest = moves.square().sum(1, keepdim=True).sqrt().amax((2, 3), keepdim=True)
-        self.field.start = self.field.moved(_START * self.field.amplitude * moves / longest, torch.zeros_like(moves))
+        self.field.start = self.field.moved(start * self.field.amplitude * moves / longest, torch.zeros_like(moves))
         light = gaussian_blur(torch.randn(region.shape, generator=work.generator), 2.0)
-        self.lightness.start = _START * self.lightness.rms * light / light.square().mean((1, 2, 3), keepdim=True).sqrt()
+        self.lightness.start = start * self.lightness.rms * light / light.square().mean((1, 2, 3), keepdim=True).sqrt()
         self.variables: tuple[Variable, ...] = (self.field, self.lightness)
 
     def _loss(self, canvas: Canvas, work: Work) -> PersonLoss:
@@ -177,7 +192,15 @@ class Person:
 
 def fit_spatial(views: Sequence[FaceView], config: P3MaskConfig, work: Work) -> dict[str, Tensor]:
     """Control points (K, 2, G, G) and lightness (K, 1, 112, 112) of K variants."""
-    person = Person(views, config, work)
+    return descended(Person(views, config, work), config, work)
+
+
+def descended(person: Person, config: P3MaskConfig, work: Work) -> dict[str, Tensor]:
+    """The masks at the end of the descent.
+
+    Raises:
+        NumericalFailure: when a surrogate answers with NaN or infinity.
+    """
     run = descend(person, person.variables, config.iterations, deadline=work.deadline, progress=work.progress)
     if not all(torch.isfinite(value).all() for value in run.values):
         raise NumericalFailure("The mask holds NaN or infinity.", hint="Leave out the surrogate that caused it.")
@@ -193,16 +216,18 @@ class Following:
         parts: As fitted.
         variant: Which of the masks.
         facts: Of every edit.
+        even: As for `Canvas`.
     """
 
     config: P3MaskConfig
     parts: Mapping[str, Tensor]
     variant: int
     facts: Mapping[str, Scalar]
+    even: bool = False
 
     def on(self, view: FaceView) -> Edit:
         """The mask on one more view."""
-        delta, warp = Canvas([view]).masked(self.config, self.parts, self.variant)
+        delta, warp = Canvas([view], self.even).masked(self.config, self.parts, self.variant)
         return Edit(view, delta, warp, {"iterations": 0, **self.facts}, bytes([self.variant]))
 
 

@@ -16,20 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from bauta.cloaks.base import Carried, Strength, Work
 from bauta.cloaks.moving import Moving
-from bauta.cloaks.p3_settings import P3MaskConfig
 from bauta.cloaks.spatial_settings import SpatialConfig
 from bauta.errors import UsageError
 from bauta.registry import register
 
 if TYPE_CHECKING:
     from bauta.cloaks.view import FaceView
-
-FOLLOWED = 2
-"""Frames of a shot that one step of the mask for a clip looks at."""
-
-_SHARED = (
-    "displacement", "strain", "controls", "psnr", "smoothing", "pace", "decay", "movement", "scale", "mirror", "noise",
-)  # fmt: skip
 
 STRENGTHS: dict[Strength, dict[str, Any]] = {
     "low": {"displacement": 2.8, "strain": 0.12, "psnr": 36.0},
@@ -52,22 +44,14 @@ class Spatial(Moving[SpatialConfig]):
     def follow(self, views: Sequence[FaceView], work: Work) -> Carried:
         """One mask for all views of a face, in the frame of the aligned crop; see `bauta.cloaks.base.Follows`.
 
-        Made as a personalised mask is (`bauta.cloaks.p3_mask`), of the frames of one shot instead of a person's photos,
-        and within the bounds of this one.
+        Made as a personalised mask is (`bauta.cloaks.p3_mask`), of the frames of one shot instead of a person's photos.
+        `bauta.cloaks.shot` says within which bounds.
 
         Raises:
             UsageError: when it is to move towards targets, which only photos can.
         """
-        from bauta.cloaks.p3_fitting import Following, fit_spatial
+        from bauta.cloaks.shot import follow
 
-        config = self.config
-        if config.mode != "dodge":
+        if self.config.mode != "dodge":
             raise UsageError("In clips the mask moves away from the person only.", hint="Leave --mode out.")
-        fitted = P3MaskConfig(
-            iterations=config.iterations,
-            batch=min(FOLLOWED, max(1, len(views))),
-            variants=1,
-            apart=0.0,
-            **{name: getattr(config, name) for name in _SHARED},
-        )
-        return Following(fitted, fit_spatial(views, fitted, work), 0, {"iterations": config.iterations})
+        return follow(views, self.config, work)

@@ -12,7 +12,7 @@ over a fraction of a second.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,9 @@ STEADY = 0.2
 """Seconds over which found landmarks are averaged (standard deviation)."""
 BRIDGE = 1.5
 """Seconds for which a person who was away may come back as the same track."""
+SELDOM, UNSURE = 0.5, 0.9
+"""Share of the looks, and median score, below both of which a track may be no face: print on clothes is found like
+that, for a moment here and there. A face that turns away is found seldom too, but surely."""
 _LONG_SIDE = 960  # of the pictures in which movement is looked for
 _GRID = 8
 _FEWEST = 8  # points that must agree on a movement
@@ -52,6 +55,7 @@ class Track:
         found: (T,) whether the detector found the face in that frame; elsewhere it was followed or interpolated.
         bridged: (T,) whether neither the detector nor the movement told where it is, so that it was interpolated.
         scores: (T,) the detector's, 0 where it was not found.
+        looks: How many of its frames the detector looked at.
     """
 
     shot: int
@@ -60,6 +64,12 @@ class Track:
     found: NDArray[np.bool_]
     bridged: NDArray[np.bool_]
     scores: FloatArray
+    looks: int
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it may be no face: seldom found where it was looked for, and hardly ever surely."""
+        return bool(self.found.sum() < SELDOM * self.looks and np.median(self.scores[self.found]) < UNSURE)
 
     @property
     def last(self) -> int:
@@ -163,7 +173,7 @@ class Tracker:
         self._close()
         paths = _bridge(self._paths, BRIDGE * self.rate)
         paths.sort(key=lambda path: (path.first, -max(path.scores.values())))
-        return [_steady(path, STEADY * self.rate) for path in paths]
+        return [_steady(path, STEADY * self.rate, self.looked) for path in paths]
 
     def _is_cut(self, thumbnail: NDArray[np.float32]) -> bool:
         assert self._thumbnail is not None
@@ -399,7 +409,7 @@ def _continues(one: _Path, path: _Path, longest: float) -> bool:
     return bool(near and 0.5 < sides[0] / sides[1] < 2)
 
 
-def _steady(path: _Path, sigma: float) -> Track:
+def _steady(path: _Path, sigma: float, looked: Collection[int]) -> Track:
     """Landmarks of every frame: the movement of the picture, and within it what was found, averaged over time."""
     count = len(path.steps) + 1
     whole = [np.eye(3)]
@@ -424,4 +434,5 @@ def _steady(path: _Path, sigma: float) -> Track:
         found[time - path.first], scores[time - path.first] = True, path.scores[time]
     for time in path.bridged:
         bridged[time - path.first] = True
-    return Track(path.shot, path.first, landmarks, found, bridged, scores)
+    looks = sum(path.first <= at <= path.last for at in looked)
+    return Track(path.shot, path.first, landmarks, found, bridged, scores, looks)

@@ -11,6 +11,9 @@ from bauta.objectives.transports import gaussian_blur
 
 _LUMA = (0.299, 0.587, 0.114)
 
+BLACK = 20.0
+"""Just-noticeable difference of black by Chou and Li, in 1/255."""
+
 
 def luminance(images: Tensor) -> Tensor:
     """(N, 1, H, W) BT.601 luminance of (N, 3, H, W) images."""
@@ -39,7 +42,7 @@ def ssim_map(first: Tensor, second: Tensor) -> Tensor:
     return (luminance_term * (2 * covariance + 9e-4) / (variance + 9e-4)).mean(1, keepdim=True)
 
 
-def just_noticeable(images: Tensor, scale: Sequence[float] | None = None) -> Tensor:
+def just_noticeable(images: Tensor, scale: Sequence[float] | None = None, black: float = BLACK) -> Tensor:
     """Just-noticeable difference of every pixel, (N, 1, H, W) in [0, 1] units.
 
     Luminance adaptation as in Chou and Li (1995), equation for the background luminance on the 0..255 scale,
@@ -50,16 +53,18 @@ def just_noticeable(images: Tensor, scale: Sequence[float] | None = None) -> Ten
         images: (N, 3, H, W) in [0, 1].
         scale: For each face by how much the windows are widened, so that a large picture of it is judged by the detail
             that a small one shows too; 1 when None.
+        black: Most that is hidden by darkness alone, in 1/255; less than `BLACK` for screens in the dark.
     """
     if scale is not None:
-        return torch.cat([_just_noticeable(image[None], factor) for image, factor in zip(images, scale, strict=True)])
-    return _just_noticeable(images, 1.0)
+        pairs = zip(images, scale, strict=True)
+        return torch.cat([_just_noticeable(image[None], factor, black) for image, factor in pairs])
+    return _just_noticeable(images, 1.0, black)
 
 
-def _just_noticeable(images: Tensor, scale: float) -> Tensor:
+def _just_noticeable(images: Tensor, scale: float, black: float) -> Tensor:
     grey = luminance(images) * 255
     background = gaussian_blur(grey, 2.0 * scale)
-    dark = 17 * (1 - (background.clamp(0, 127) / 127).sqrt()) + 3
+    dark = ((BLACK - 3) * (1 - (background.clamp(0, 127) / 127).sqrt()) + 3).clamp_max(black)
     bright = 3 / 128 * (background - 127) + 3
     adaptation = torch.where(background <= 127, dark, bright)
     mean, square = gaussian_blur(grey, 1.5 * scale), gaussian_blur(grey.square(), 1.5 * scale)

@@ -4,7 +4,9 @@ The target of a face is its joint teacher embedding: the unit-norm embeddings of
 cosine between two targets is the mean of the teachers' cosines, projected to the student's dimension on the principal
 directions of the training faces. The student learns the target of the clean face from a changed one: cropped, blurred,
 recompressed, occluded, and, for a part of the batch, moved by its own worst-case perturbation. Our design; distilling
-embeddings by regression and by relations follows Park et al. 2019 ("Relational knowledge distillation").
+embeddings by regression and by relations follows Park et al. 2019 ("Relational knowledge distillation"). With noise it
+also learns to see through it, and to find the features that its start finds without: after DUCD (Li et al. 2024, arXiv
+2408.10647, of which the abstract was read), in which a distilled student is smoothed.
 
 A run is a folder: ``faces.npy``, one file of embeddings for each teacher, ``checkpoint.pt`` and ``log.jsonl``. Started
 again it goes on where it stopped. Batches are drawn from the seed and the number of the step alone, so neither a break
@@ -13,12 +15,13 @@ nor the number of loading processes changes them.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +42,7 @@ from bauta.recognizers.catalog import find_card
 from bauta.recognizers.judges import load_judge
 from bauta.training.augmentation import Augmentation, augment
 from bauta.training.faces import FaceSet, blend, blend_pairs
-from bauta.training.networks import build_network
+from bauta.training.networks import build_network, features_of
 from bauta.training.recipes import Recipe
 from bauta.training.starts import MEAN, STD
 
@@ -210,6 +213,43 @@ def worst_case(network: nn.Module, images: Tensor, targets: Tensor, rms: float, 
     return moved
 
 
+def noisy(images: Tensor, most: float, generator: torch.Generator) -> Tensor:
+    """Images under Gaussian noise whose standard deviation is drawn for each, evenly up to `most`; not clipped."""
+    drawn = torch.rand(len(images), 1, 1, 1, generator=generator) * most
+    return images + (drawn * torch.randn(images.shape, generator=generator)).to(images.device)
+
+
+def turned(targets: Tensor, network: nn.Module, images: Callable[[NDArray[np.int64]], Tensor], count: int) -> Tensor:
+    """Targets turned to where a network's own embeddings of `count` clean faces lie, by the best rotation.
+
+    Cosines between targets stay as they are (orthogonal Procrustes).
+    """
+    network.eval()
+    index = np.linspace(0, len(targets) - 1, min(count, len(targets))).astype(np.int64)
+    with torch.no_grad():
+        own = torch.cat([network((images(part) - MEAN) / STD) for part in np.array_split(index, len(index) // 32 + 1)])
+    left, _, right = torch.linalg.svd((targets[index].T @ functional.normalize(own, dim=1)).double())
+    found: Tensor = (targets.double() @ (left @ right)).float()
+    return found
+
+
+def renew_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Give batch normalisation the statistics of these images (Schneider et al. 2020, for pictures that are corrupted).
+
+    Args:
+        network: Changed in place, and left in training mode.
+        batches: Of normalised crops.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.reset_running_stats()
+            module.momentum = None  # the mean over all batches
+    network.train()
+    with torch.no_grad():
+        for images in batches:
+            network(images)
+
+
 def _rate(step: int, steps: int, warmup: float) -> float:
     begin = max(1, round(warmup * steps))
     if step < begin:
@@ -315,8 +355,17 @@ class _Run:
         make_folder(work)
         self.checkpoint = work / "checkpoint.pt"
         resumed = self.checkpoint.exists()
-        if recipe.start != "nothing" and isinstance(getattr(self.network, "head", None), nn.Linear) and not resumed:
-            _fit_head(self.network, self._clean, targets, 4096)
+        if recipe.start != "nothing" and isinstance(getattr(self.network, "head", None), nn.Linear):
+            if not resumed:
+                _fit_head(self.network, self._clean, targets, 4096)
+        elif recipe.start != "nothing" and recipe.keep_statistics:
+            targets = turned(targets, self.network, self._clean, 1024)
+        self.found: list[Tensor] = []  # features of a batch, by the student
+        if recipe.features:
+            self.reference = features_of(copy.deepcopy(self.network)).eval().requires_grad_(False)
+            self.reference.to(self.fabric.device)
+        if recipe.keep_statistics and recipe.noise and not resumed:
+            renew_statistics(self.network, self._under_noise(targets, 16))
         self.model, self.optimizer = self.fabric.setup(self.network, optimizer)
         self.first = self._resume() if resumed else 0
         self.targets = targets.to(self.fabric.device)
@@ -325,6 +374,14 @@ class _Run:
         """Faces as they are, in the student's crop."""
         images = torch.from_numpy(self.population.pixels(index)).permute(0, 3, 1, 2).float() / 255
         return augment(images, torch.Generator().manual_seed(0), Augmentation.none(), template=self.recipe.template)
+
+    def _under_noise(self, targets: Tensor, count: int) -> Iterator[Tensor]:
+        """Batches of faces under the noise that is learned from, normalised."""
+        size = min(self.recipe.batch, len(targets))
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        for _ in range(count):
+            index = np.sort(torch.randperm(len(targets), generator=generator)[:size].numpy())
+            yield (noisy(self._clean(index), self.recipe.noise, generator) - MEAN) / STD
 
     def _resume(self) -> int:
         """Take the checkpoint up; the step to go on with."""
@@ -351,6 +408,10 @@ class _Run:
             features = self.network.features
             assert isinstance(features, nn.Module)
             features.eval()  # the statistics of batch normalisation stay too
+        if self.recipe.keep_statistics:
+            for module in self.network.modules():
+                if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+                    module.eval()
 
     def _agreement(self) -> float:
         """Mean cosine to the targets of people who are not learned from."""
@@ -374,11 +435,20 @@ class _Run:
             generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + 1)
             with self.fabric.autocast():  # Fabric's wrapper refuses gradients that are not `fabric.backward`'s
                 images = worst_case(self.network, images, wanted, recipe.adversarial / 255, generator)
-        images = images.contiguous(memory_format=torch.channels_last)
+        clean = images = images.contiguous(memory_format=torch.channels_last)
+        if recipe.noise:
+            images = noisy(images, recipe.noise, torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + 2))
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate * _rate(step, len(self.batches), recipe.warmup)
+        self.found.clear()
         distance, relations = loss_terms(self.model((images - MEAN) / STD), wanted)
-        self.fabric.backward(distance + recipe.relations * relations)
+        loss = distance + recipe.relations * relations
+        if recipe.features:
+            with torch.no_grad(), self.fabric.autocast():
+                wanted_features = self.reference((clean - MEAN) / STD)
+            missed = (self.found.pop().float() - wanted_features).square().mean()
+            loss = loss + recipe.features * missed / wanted_features.square().mean()
+        self.fabric.backward(loss)
         self.fabric.clip_gradients(self.model, self.optimizer, max_norm=5.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -386,6 +456,16 @@ class _Run:
 
     def train(self, workers: int, save_every: float, progress: Progress | None) -> dict[str, float]:
         """All steps that are left; the figures at the last checkpoint."""
+        if not self.recipe.features:
+            return self._train(workers, save_every, progress)
+        last = features_of(self.network)[-1]
+        hook = last.register_forward_hook(lambda layer, given, found: self.found.append(found))
+        try:
+            return self._train(workers, save_every, progress)
+        finally:
+            hook.remove()  # what is exported has none
+
+    def _train(self, workers: int, save_every: float, progress: Progress | None) -> dict[str, float]:
         steps = len(self.batches)
         loader = DataLoader(self.batches, batch_size=None, sampler=range(self.first, steps), num_workers=workers)
         self._into_training()

@@ -57,6 +57,12 @@ def _embedding(channels: int, side: int, dim: int) -> list[nn.Module]:
     ]
 
 
+def features_of(network: nn.Module) -> nn.Sequential:
+    """The part of a network before its embedding, of the families that are a row of layers."""
+    assert isinstance(network, nn.Sequential), "the recipe says which families have one"
+    return nn.Sequential(*list(network)[: -len(_embedding(1, 1, 1))])
+
+
 def _resnet(dim: int) -> nn.Module:
     """dlib's network (King 2017) with another head; it reads crops of 150 pixels."""
     network = DlibResNet()

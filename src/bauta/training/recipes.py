@@ -50,6 +50,12 @@ class Recipe(Settings):
         adversarial: Root mean square, in 1/255, of the worst-case perturbation (one gradient step in an l2 ball) that
             a random half of every batch gets. A slightly robust network is a better surrogate (Springer et al. 2021,
             "A little robustness goes a long way").
+        noise: Greatest standard deviation, for pixels in [0, 1], of the Gaussian noise that is added last, drawn evenly
+            from 0 on for each image: what a smoothed recogniser (`bauta.certify`) has to see through.
+        features: Weight of the feature term: squared differences, under this noise, to the features that the start
+            finds without it, over the mean square of these.
+        keep_statistics: Whether batch normalisation keeps its statistics, which trains faster: those of the start or,
+            with noise, those that the start has under it.
         seed: Of everything random.
     """
 
@@ -75,6 +81,9 @@ class Recipe(Settings):
     blends: Annotated[float, Range(at=0, to=100)] = 0.0
     relations: Weight = 1.0
     adversarial: Annotated[float, Range(at=0, to=32)] = 0.0
+    noise: Annotated[float, Range(at=0, to=1)] = 0.0
+    features: Weight = 0.0
+    keep_statistics: bool = False
     seed: int = 0
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -90,6 +99,9 @@ class Recipe(Settings):
             yield "start", f"There is: {', '.join(STARTS)}; and nothing, with epochs above 0."
         if self.frozen and (self.start == "nothing" or self.family != "mobilenet"):
             yield "frozen", "Only the features of a mobilenet that starts from public weights can be kept."
+        for name in ("features", "keep_statistics"):
+            if getattr(self, name) and (self.start == "nothing" or self.family != "mobilefacenet"):
+                yield name, "Only a mobilefacenet that starts from public weights has them."
 
     @property
     def template(self) -> CropTemplate:

@@ -1,0 +1,118 @@
+"""The verb of the package: two photos and a certified answer to whether they show one person."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from bauta.calls import checked
+from bauta.certify.bounds import Certificate, Smoothing, require_copies
+from bauta.certify.smoothing import VALUES, Smoothed, embedder
+from bauta.errors import UsageError
+from bauta.gallery.quality import Quality, read_face
+from bauta.photo import PhotoSource
+from bauta.progress import Progress, silent, steps_of
+from bauta.recognizers.calibration import threshold
+from bauta.recognizers.catalog import find_card
+from bauta.recognizers.surrogates import load_surrogate
+
+SCHEMA = "bauta.certificate/1"
+RECOGNIZER = "mobilefacenet"
+MASK = 8 / 255
+"""The usual bound of a mask on each value, which certificates are told beside."""
+GOOD_ENOUGH = Quality(eyes=12.0, sharpness=0.0, turned=2.0)
+"""Of photos: a poor face has a small radius, or none, and need not be refused as one that is enrolled for good."""
+
+
+@dataclass(frozen=True)
+class Certified:
+    """A certified answer to whether two photos show one person.
+
+    Attributes:
+        certificate: The answer and how far it holds.
+        settings: Of the noise and the confidence.
+        recognizer: Whose answer it is, under noise.
+        cosine: Of the two templates without noise.
+        threshold: Cosine from which on a copy is accepted.
+        fmr: False match rate that the threshold was set for, without noise.
+        seed: Of the noise.
+    """
+
+    certificate: Certificate
+    settings: Smoothing
+    recognizer: str
+    cosine: float
+    threshold: float
+    fmr: float
+    seed: int
+    mask: float = field(default=MASK * math.sqrt(VALUES), init=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: those of the certificate and of the settings, and what they rest on.
+
+        ``values`` are those of the crop that lengths are measured on, ``mask`` the length of 8/255 on each of them.
+        """
+        rest = {name: getattr(self, name) for name in ("recognizer", "cosine", "threshold", "fmr", "seed", "mask")}
+        settings = {name: value for name, value in self.settings.to_dict().items() if name != "batch"}
+        return {"schema": SCHEMA, **asdict(self.certificate), **settings, **rest, "values": VALUES}
+
+
+@checked
+def certify(
+    probe: PhotoSource,
+    reference: PhotoSource,
+    *,
+    settings: Smoothing | None = None,
+    recognizer: str = RECOGNIZER,
+    fmr: float = 1e-3,
+    radius: float = 0.0,
+    aligned: bool = False,
+    seed: int | None = None,
+    progress: Progress = silent,
+) -> Certified:
+    """Whether a photo shows the person of another one, by the majority of its noisy copies.
+
+    Args:
+        probe: The photo whose small changes shall not change the answer; a path, or a file's bytes.
+        reference: Another photo of who it is compared with, which is enrolled.
+        settings: Of the noise and the confidence; those of `Smoothing` by default.
+        recognizer: A surrogate; judges are not asked.
+        fmr: False match rate of its threshold.
+        radius: Radius that is wanted: settings that cannot reach it are refused. The answer may still have a smaller
+            one, or none.
+        aligned: Both are aligned crops of 112x112 pixels already.
+        seed: Of the noise; drawn anew by default, since who knows the noise beforehand can fit a face to it.
+        progress: Called with a stage, copies done and copies in all.
+
+    Raises:
+        PhotoError: when a photo cannot be read, or shows several faces or a tiny one.
+        NoFaceFound: when one shows none.
+        RecognizerError: when the recogniser cannot be used, is a judge, or has no threshold at that FMR.
+        UsageError: when a value makes no sense, too few copies are asked for, or both photos are the same.
+    """
+    settings = settings or Smoothing()
+    if not (math.isfinite(radius) and radius >= 0):
+        raise UsageError(f"A radius of {radius:g} cannot be asked for.", hint="Give a number from 0 on.")
+    require_copies(radius, settings)
+    if seed is not None and not 0 <= seed < 1 << 63:
+        raise UsageError(f"{seed} is no seed.", hint="Give a whole number from 0 on.")
+    card = find_card(recognizer)
+    surrogate, limit = load_surrogate(card), threshold(card, fmr).cosine
+    face, known = (read_face(photo, GOOD_ENOUGH, aligned=aligned) for photo in (probe, reference))
+    if torch.equal(face, known):
+        raise UsageError(
+            "Both photos show the same picture of the face, which says nothing of the person.",
+            hint="Give another photo of who is enrolled.",
+        )
+    drawn = secrets.randbits(63) if seed is None else seed
+    generator = torch.Generator().manual_seed(drawn)
+    smoothed = Smoothed(embedder(surrogate), settings)
+    reference_template = smoothed.enrol(known, generator)
+    with torch.no_grad():
+        cosine = float((smoothed.embed(face) * reference_template).sum())
+    (certificate,) = smoothed.certify(face, reference_template, limit, generator, steps_of(progress, "noisy copies"))
+    return Certified(certificate, settings, card.name, round(cosine, 6), limit, fmr, drawn)
