@@ -213,35 +213,43 @@ def portrait_groups_table() -> str:
     )
 
 
-MAKEUP_WOMEN = (
-    "Angela_Bassett", "Carla_Myers", "Clare_Short", "Doris_Roberts", "Emmanuelle_Beart", "Janica_Kostelic",
-    "Jennifer_Garner", "Justine_Henin",
-)  # fmt: skip
-"""Women among the people of the recipe `makeup`, as they are publicly known; all others are men."""
+WOMEN = 21
+"""People of the recipe `makeup` up to this one are women, as they are publicly known; the others are men."""
 
 
 def makeup_people_table() -> str:
-    """Dodging with makeup, of men and women apart."""
-    path = RESULTS / "makeup-natural.json"
-    if not path.exists():
-        return "Not measured yet."
-    found = cards.read_card(path, PhotoCard)
-    limits = {judge["name"]: judge["threshold"]["cosine"] for judge in found["judges"]}
-    shares: dict[str, list[bool]] = {"men": [], "women": []}
-    pairs = dict.fromkeys(shares, 0)
-    for record in found["records"]:
-        if record["failure"]:
+    """Dodging with makeup, with the mask beneath it, and with makeup alone, of men and women apart."""
+    runs = read_runs("makeup")
+    women = set(runs.dataset.only[:WOMEN])
+    columns: list[str] = []
+    cells: dict[str, list[str]] = {"men": [], "women": []}
+    for row in runs.rows:
+        path = RESULTS / f"makeup-{row.name}.json"
+        if not path.exists():
             continue
-        group = "women" if record["subject"] in MAKEUP_WOMEN else "men"
-        pairs[group] += 1
-        shares[group] += [
-            record["after"]["saved"][judge] < limit
-            for judge, limit in limits.items()
-            if record["before"][judge] >= limit
-        ]
-    lines = ["| | pairs | natural |", "|---|---|---|"]
-    lines += [f"| {group} | {pairs[group]} | {100 * sum(hits) / len(hits):.0f} |" for group, hits in shares.items()]
-    return "\n".join(lines)
+        found = cards.read_card(path, PhotoCard)
+        columns.append(row.name)
+        limits = {judge["name"]: judge["threshold"]["cosine"] for judge in found["judges"]}
+        for group, own in cells.items():
+            records = [
+                record
+                for record in found["records"]
+                if not record["failure"] and (record["subject"] in women) == (group == "women")
+            ]
+            by_pair = [
+                [
+                    record["after"]["saved"][judge] < limit
+                    for judge, limit in limits.items()
+                    if record["before"][judge] >= limit
+                ]
+                for record in records
+            ]
+            hits = [hit for one in by_pair for hit in one]
+            own.append(f"{100 * sum(hits) / len(hits):.0f} ({len(records)})")
+    if not columns:
+        return "Not measured yet."
+    lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    return "\n".join([*lines, *(f"| {group} | {' | '.join(own)} |" for group, own in cells.items())])
 
 
 def makeup_looks_table() -> str:

@@ -343,6 +343,12 @@ class TestCells:
             True,
         ]  # anna twice, one after the other
         assert card["results"]["identification"]["probes"] == 3
+        named = replace(recipe.dataset, only=("Ben",))
+        assert [pair.subject for pair in named.read(data)[1]] == ["ben"]
+        with pytest.raises(UsageError, match="1 people of only have no pair"):
+            replace(recipe.dataset, only=("ben", "zoe")).read(data)
+        with pytest.raises(UsageError, match="lists of names"):
+            replace(recipe.dataset, only="ben")
         assert list(card["results"]["identification"]["cells"]) == ["unprotected", "probe-protected"]
 
     def test_a_finished_gallery_is_read_again(self, crowd: Path) -> None:

@@ -156,6 +156,8 @@ class TestProtect:
             (6, ("--fitted", "a.png"), "not a fitted file"),
             (2, ("--key", "missing.key"), "negative has no use for --key"),
             (2, ("--like", "a.png"), "negative has no use for --like"),
+            (2, ("--method", "makeup", "--like", "empty.png"), "No face was found in empty.png"),
+            (4, ("--method", "makeup", "--like", "missing.png"), "missing.png"),
             (2, ("--message", "hello"), "negative has no use for --message"),
             (2, ("--judges", "judge_one,,judge_two"), "empty name"),
             (2, ("--judges", "judge_one,judge_one"), "different names"),

@@ -112,9 +112,9 @@ METHODS: dict[str, MethodCard] = {
         MethodCard(
             name="makeup",
             kind="cloak",
-            summary="Makeup, or skin tone alone, chosen so that recognisers fail; some of the default mask beneath it.",
+            summary="Makeup, skin tone, or what a photo wears, chosen so that recognisers fail; a mask is beneath it.",
             paper="our design after Yin et al., Adv-Makeup, IJCAI 2021, and Shamshad et al., Makeup-Guided Facial "
-            "Privacy Protection via Untrained Neural Network Priors, 2024; without a network that paints",
+            "Privacy Protection via Untrained Neural Network Priors, 2024",
             target="bauta.cloaks.makeup:Makeup",
         ),
         *(

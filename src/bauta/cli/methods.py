@@ -26,6 +26,7 @@ def show_method(name: str, as_json: bool) -> None:
     ]
     facts: dict[str, Any] = {
         "needs": sorted(getattr(method, "needs", ())),
+        "takes": sorted(getattr(method, "takes", ())),
         "aims": list(getattr(method, "aims", ())),
         "verbs": able,
         "presets": list(getattr(config, "presets", ())),

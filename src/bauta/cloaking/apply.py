@@ -303,7 +303,7 @@ def require(cloak: type[Cloak[Any]], there: Collection[Need], *, but: Collection
         if need not in there:
             raise UsageError(f"{name} needs {_HINTS[need][0]}.", hint=_HINTS[need][1].format(name=name))
     for need, option in _OPTIONS.items():  # whoever gives a secret relies on it
-        if need in there and need not in cloak.needs:
+        if need in there and need not in cloak.needs | cloak.takes:
             raise UsageError(f"{name} has no use for {option}.", hint=f"`bauta methods {name}` says what it takes.")
 
 

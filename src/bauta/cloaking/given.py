@@ -28,18 +28,25 @@ def faces_of(path: Path | Photo) -> tuple[Photo, Faces]:
     return photo, faces
 
 
+_BESIDE = 0.2  # of the largest face's area, from which on another one is not in the background
+
+
 def view_of(photo: Photo, spec: ViewSpec) -> FaceView:
-    """The view of the largest face in a photo.
+    """The view of the face in a photo that a method goes by.
 
     Raises:
-        UsageError: when it shows no face that is large enough.
+        UsageError: when it shows no face that is large enough, or two.
     """
     faces = detect_faces(photo.parts[:, :])
+    where = photo.path or "the photo"
     if not len(faces):
         raise UsageError(
-            f"No face was found in {photo.path or 'the photo'}.",
-            hint="Give a photo that shows the person large and from the front.",
+            f"No face was found in {where}.", hint="Give a photo that shows the person large and from the front."
         )
+    sides = faces.boxes[:, 2:] - faces.boxes[:, :2]
+    areas = sides[:, 0] * sides[:, 1]
+    if (count := int((areas > _BESIDE * areas.max()).sum())) > 1:
+        raise UsageError(f"{where} shows {count} faces.", hint="Give a photo of one person, or cut the others off.")
     return cut_view(photo.parts, faces.largest().landmarks[0], grey=photo.grey, spec=spec)[0]
 
 

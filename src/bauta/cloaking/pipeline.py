@@ -22,6 +22,7 @@ from bauta.cloaking.roles import choose_roles
 from bauta.cloaking.settings import ProtectSettings
 from bauta.cloaks.album import Album
 from bauta.cloaks.base import Need, Work, load_cloak
+from bauta.cloaks.view import FaceView
 from bauta.errors import NoFaceFound, NotCalibrated, UsageError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.detection import detect_faces, face_from_box
@@ -364,9 +365,15 @@ class Pipeline:
             seen.append(replace(reference, name=name))
         return seen
 
+    @cached_property
+    def likenesses(self) -> tuple[FaceView, ...]:
+        """The faces that the method goes by."""
+        return tuple(view_of(read_photo(path), self.cloak.view) for path in self.settings.like)
+
     def prepare(self) -> None:
         """Look at every reference photo now, so that a bad one stops a run before it begins."""
         _ = self.references
+        self.cloak.check(self.likenesses)
         for path in (*self.settings.selection.only, *self.settings.selection.keep):
             self._selected(path)
 
@@ -432,7 +439,7 @@ class Pipeline:
             key=self.key,
             message=self.settings.message,
             album=self.album,
-            references=tuple(view_of(read_photo(path), self.cloak.view) for path in self.settings.like),
+            references=self.likenesses,
             progress=steps_of(progress, "making the mask"),
         )
 

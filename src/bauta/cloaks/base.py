@@ -223,6 +223,7 @@ class Cloak(ABC, Generic[C]):
         card: What the registry says of it; `bauta.registry.register` sets it.
         Config: Its settings, a frozen dataclass; options on the command line are made from them.
         needs: What it must be given; without "surrogates" no recogniser is loaded for it.
+        takes: What it may be given besides.
         view: What it wants to be shown.
         aims: What its edits are for.
         sealed: Whether what it learns is the key to its masks, which is stored sealed only.
@@ -235,6 +236,7 @@ class Cloak(ABC, Generic[C]):
     card: ClassVar[MethodCard]
     Config: ClassVar[type[Settings]]
     needs: ClassVar[frozenset[Need]] = frozenset()
+    takes: ClassVar[frozenset[Need]] = frozenset()
     view: ClassVar[ViewSpec] = ViewSpec()
     aims: ClassVar[tuple[Aim, ...]] = ("dodge",)
     sealed: ClassVar[bool] = False
@@ -254,6 +256,13 @@ class Cloak(ABC, Generic[C]):
         Raises:
             UsageError: when something that it needs is missing.
             NumericalFailure: when a surrogate answers with NaN or infinity.
+        """
+
+    def check(self, references: Sequence[FaceView]) -> None:
+        """Look at the faces that it is to go by, before any photo is made.
+
+        Raises:
+            UsageError: when it cannot go by one.
         """
 
     @classmethod

@@ -5,22 +5,25 @@ brows, cheeks and the tone of the skin become, how far each reaches, and where l
 are optimised against recognisers, together with the default mask (`bauta.cloaks.spatial`), which moves half as far.
 
 That makeup can hide a person from recognisers while it looks like makeup is the idea of Adv-Makeup (Yin et al., IJCAI
-2021) and of Shamshad et al. (Makeup-Guided Facial Privacy Protection via Untrained Neural Network Priors, 2024); they
-let a network paint, and ours is told what makeup is.
+2021) and of Shamshad et al. (Makeup-Guided Facial Privacy Protection via Untrained Neural Network Priors, 2024). They
+let a network paint; ours is told what makeup is, unless a photo shows what is to be worn: that a decoder without any
+training copies (`bauta.cloaks.makeup_decoder`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from bauta.cloaks.base import Strength
+from bauta.cloaks.base import Need, Strength
 from bauta.cloaks.makeup_settings import MakeupConfig
 from bauta.cloaks.moving import Moving
+from bauta.errors import UsageError
 from bauta.registry import register
 
 if TYPE_CHECKING:
     from bauta.cloaks.spatial_objective import Problem
+    from bauta.cloaks.view import FaceView
 
 STRENGTHS: dict[Strength, dict[str, Any]] = {
     "low": {"psnr": 40.0},
@@ -38,7 +41,17 @@ class Makeup(Moving[MakeupConfig]):
     """
 
     Config = MakeupConfig
+    takes: ClassVar[frozenset[Need]] = frozenset({"reference"})
     strengths = STRENGTHS
+
+    def check(self, references: Sequence[FaceView]) -> None:
+        """Whether the makeup of these faces, of which there is one at most, can be seen; see `Cloak.check`."""
+        from bauta.cloaks.makeup_reference import reference_of
+
+        if len(references) > 1:
+            raise UsageError("Makeup is copied from one photo.", hint="Give --like once.")
+        for reference in references:
+            reference_of(reference)
 
     def _problem(self) -> Callable[..., Problem]:
         from bauta.cloaks.makeup_objective import MadeUp

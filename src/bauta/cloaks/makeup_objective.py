@@ -10,14 +10,22 @@ from torch import Tensor
 
 from bauta.cloaks.base import Edit, Scalar, Work
 from bauta.cloaks.identity import stacked
-from bauta.cloaks.makeup_paint import Boxed, Paint
+from bauta.cloaks.makeup_decoder import Decoder
+from bauta.cloaks.makeup_paint import MASKS, Face, Paint
+from bauta.cloaks.makeup_reference import copied_onto, drawn_onto, reference_of, worn
 from bauta.cloaks.makeup_regions import Regions, find_regions
 from bauta.cloaks.makeup_settings import MakeupConfig
 from bauta.cloaks.spatial_objective import Problem
 from bauta.cloaks.view import FaceView
-from bauta.objectives.descent import Values, Variable
-from bauta.objectives.displacement import carried, moved
+from bauta.errors import UsageError
+from bauta.faces.warp import warp
+from bauta.objectives.descent import Values
+from bauta.objectives.displacement import SIDE, carried, moved
 from bauta.objectives.transports import gaussian_blur
+from bauta.recognizers.ensemble import Ensemble
+
+Painter = Paint | Decoder
+"""Puts makeup on N faces, differentiably in what it leaves open."""
 
 
 class MadeUp(Problem):
@@ -27,21 +35,55 @@ class MadeUp(Problem):
         super().__init__(views, targets, config, work)
         self.look: MakeupConfig = config
         self.regions: list[Regions] = [find_regions(view) for view in views]
-        self.paint = Paint(
-            self.images,
-            stacked([regions.maps for regions in self.regions]),
-            [view.grey for view in views],
-            self.to_crop,
-            config.look,
-            config.intensity,
-        )
+        maps = stacked([regions.maps for regions in self.regions])
+        self.face = Face.of(self.images, maps, [view.grey for view in views], self.to_crop)
+        self.name = "a photo's" if work.references else config.look
+        decoded = bool(work.references) or config.painter == "decoder"
+        self.painter: Painter = self._decoder(work) if decoded else self._paint()
+        self.variables = (*self.variables, *self.painter.variables)
+
+    def _paint(self) -> Painter:
+        config = self.look
         size = config.pace / config.iterations
-        boxed: list[Variable] = [Boxed(start, size=size, decay=config.decay) for start in self.paint.start]
-        self.variables = (*self.variables, *boxed)
+        return Paint(self.face, config.look, config.intensity, size=size, decay=config.decay)
+
+    def _decoder(self, work: Work) -> Painter:
+        config = self.look
+        faces = [worn(view, regions) for view, regions in zip(self.views, self.regions, strict=True)]
+        if work.references:
+            self._refuse_oneself(work.references[0], work.attacked)
+            reference = reference_of(work.references[0])
+            wanted = [copied_onto(one, reference) for one in faces]
+        else:
+            cheeks = warp(MASKS["blush"](self.face.maps, torch.zeros(())), self.to_crop, (SIDE, SIDE))[:, 0]
+            wanted = [drawn_onto(one, config.look, cheek) for one, cheek in zip(faces, cheeks, strict=True)]
+        return Decoder(
+            self.face,
+            faces,
+            torch.stack(wanted),
+            config.intensity,
+            faithful=config.faithful,
+            decay=config.decay,
+            generator=work.generator,
+        )
+
+    def _refuse_oneself(self, reference: FaceView, ensemble: Ensemble) -> None:
+        limits = [limit for limit in self.loss.limits if limit is not None]
+        if len(limits) < len(self.loss.limits):
+            return
+        with torch.no_grad():
+            seen = ensemble.looking_at([reference.landmarks]).all(reference.pixels[None])
+        cosines = torch.stack([source @ one[0] for source, one in zip(self.loss.sources, seen, strict=True)])  # (K, N)
+        same = cosines >= torch.tensor(limits)[:, None]
+        if bool(same.all(0).any()):
+            raise UsageError(
+                "The photo given with --like shows a person whose face is to be made up.",
+                hint="Give a photo of somebody else, or choose the faces to protect with --only or --face.",
+            )
 
     def painted(self, values: Values) -> Tensor:
-        """(N, 3, H, W): what the look adds, before anything moves."""
-        return self.paint(values[2], values[3]) * self.region
+        """(N, 3, H, W): what makeup adds, before anything moves."""
+        return self.painter(*values[2:]) * self.region
 
     def shown(self, values: Values) -> Tensor:
         """The pictures, made up, moved, and with the lightness mask on them; differentiable in all."""
@@ -50,17 +92,20 @@ class MadeUp(Problem):
         return ((moved(there, fields) if self.config.displacement else there) + values[1]).clamp(0, 1)
 
     def gradients(self, values: Values) -> Values:
-        """Of the field, the lightness mask, what the look leaves open, and light and shade; K is 1."""
+        """Of the field, the lightness mask, and what the painter leaves open; K is 1."""
         leaves = tuple(value.detach().requires_grad_() for value in values)
         self.advance()
         with torch.enable_grad():
             pictures = self.shown(leaves)
-        found = torch.autograd.grad(pictures, leaves, self.toward(pictures), allow_unused=True)
-        field, light, chosen, shade = (
+            penalty = self.painter.penalty(*leaves[2:])
+        found = torch.autograd.grad(
+            (pictures, penalty), leaves, (self.toward(pictures), torch.ones_like(penalty)), allow_unused=True
+        )
+        field, light, *chosen = (
             torch.zeros_like(value) if one is None else one for one, value in zip(found, values, strict=True)
         )
         light = torch.stack([gaussian_blur(one[None], s)[0] for one, s in zip(light, self.sigmas, strict=True)])
-        return field[None], (light * self.weight)[None], chosen[None], shade[None]
+        return field[None], (light * self.weight)[None], *(one[None] for one in chosen)
 
     def edits(self, values: Values, iterations: Sequence[int], stopped: Sequence[str]) -> list[Edit]:
         """What the values are as edits of the views."""
@@ -75,7 +120,7 @@ class MadeUp(Problem):
             delta = edit.delta + painted[row, :, :height, :width] * (view.region > 0)
             if view.grey:
                 delta = delta.mean(0, keepdim=True).expand(3, -1, -1)
-            facts: dict[str, Scalar] = {"look": self.look.look, "regions": self.regions[row].found}
+            facts: dict[str, Scalar] = {"look": self.name, "regions": self.regions[row].found}
             if self.regions[row].bare:
                 facts["left bare"] = ", ".join(self.regions[row].bare)
             edits.append(replace(edit, delta=delta.clamp(-1, 1).contiguous(), facts={**edit.facts, **facts}))

@@ -8,6 +8,8 @@ its bounds; light and shade of the face are a smooth spline.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from torch import Tensor
 from bauta.cloaks.makeup_regions import CHANNELS
 from bauta.cloaks.makeup_settings import LOOKS, Look, Part
 from bauta.objectives.colour import from_lab, to_lab
+from bauta.objectives.descent import Variable
 from bauta.objectives.displacement import spread
 
 Maps = Mapping[str, Tensor]
@@ -23,6 +26,11 @@ _CONTROLS = 9  # of the spline of light and shade, along a side of the crop
 
 def _soft(values: Tensor, width: float) -> Tensor:
     return torch.sigmoid(values / (0.5 * width))
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    """(N, 1, 1, 1) mean of values (N, 1, H, W) over a mask; 0 where it is empty."""
+    return (values * mask).sum((1, 2, 3), keepdim=True) / mask.sum((1, 2, 3), keepdim=True).clamp_min(1e-6)
 
 
 def _lips(maps: Maps, shape: Tensor) -> Tensor:
@@ -61,7 +69,7 @@ def _stubble(maps: Maps, shape: Tensor) -> Tensor:
     return maps["jaw"]
 
 
-_MASKS: dict[Part, Callable[[Maps, Tensor], Tensor]] = {
+MASKS: dict[Part, Callable[[Maps, Tensor], Tensor]] = {
     "lips": _lips,
     "shadow": _shadow,
     "liner": _liner,
@@ -72,49 +80,88 @@ _MASKS: dict[Part, Callable[[Maps, Tensor], Tensor]] = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Face:
+    """N pictures of faces that something is put on.
+
+    Attributes:
+        images: (N, 3, H, W) in [0, 1].
+        maps: (N, 1, H, W) each, those of `bauta.cloaks.makeup_regions.Regions` by name.
+        to_crop: (N, 2, 3), from pixels to crop pixels.
+        coloured: (N, 1, 1, 1), 0 for greyscale pictures, which get lightness alone.
+    """
+
+    images: Tensor
+    maps: Maps
+    to_crop: Tensor
+    coloured: Tensor
+
+    @classmethod
+    def of(cls, images: Tensor, maps: Tensor, grey: Sequence[bool], to_crop: Tensor) -> Face:
+        """From maps (N, C, H, W), stacked."""
+        named = {name: maps[:, place, None] for place, name in enumerate(CHANNELS)}
+        return cls(images, named, to_crop, torch.tensor([not one for one in grey])[:, None, None, None].to(images))
+
+    @cached_property
+    def lab(self) -> Tensor:
+        """(N, 3, H, W), CIELAB."""
+        return to_lab(self.images)
+
+    @cached_property
+    def _back(self) -> Tensor:
+        return from_lab(self.lab)
+
+    def change(self, lab: Tensor) -> Tensor:
+        """What is added to the pictures, (N, 3, H, W), so that they have these colours."""
+        added = from_lab(lab) - self._back
+        return torch.where(self.coloured > 0, added, added.mean(1, keepdim=True))
+
+
+def put_on(lab: Tensor, mask: Tensor, depth: Tensor, shift: Tensor) -> Tensor:
+    """Colours of a part, multiplied and shifted.
+
+    Args:
+        lab: (N, 3, H, W).
+        mask: (N, 1, H, W) in [0, 1].
+        depth: (N, 1, ...), by which they are multiplied.
+        shift: (N, 2, ...), added to red and yellow.
+    """
+    scaled = lab * (1 + mask * (depth - 1))
+    return torch.cat([scaled[:, :1], scaled[:, 1:] + mask * shift], 1)
+
+
 class Paint:
     """A look on N faces.
 
     Args:
-        images: (N, 3, H, W) in [0, 1].
-        maps: (N, C, H, W), those of `bauta.cloaks.makeup_regions.Regions`, stacked.
-        grey: Which of them are greyscale, and get lightness alone.
-        to_crop: (N, 2, 3), from pixels to crop pixels.
+        face: The pictures.
         look: Which.
         intensity: By which its bounds are widened around the face's own colour.
+        size: Length of a step.
+        decay: Momentum decay.
     """
 
-    def __init__(
-        self,
-        images: Tensor,
-        maps: Tensor,
-        grey: Sequence[bool],
-        to_crop: Tensor,
-        look: Look,
-        intensity: float,
-    ) -> None:
-        self.images, self.to_crop = images, to_crop
-        self.maps: Maps = {name: maps[:, place, None] for place, name in enumerate(CHANNELS)}
-        self.lab = to_lab(images)
-        self.before = from_lab(self.lab)
+    def __init__(self, face: Face, look: Look, intensity: float, *, size: float = 0.0, decay: float = 0.0) -> None:
+        self.face = face
         drawn = LOOKS[look]
         self.parts = list(drawn.layers)
-        self.contour = drawn.contour * intensity
+        # Bright smooth skin shows patches of light and shade first.
+        bright = ((_mean(face.lab[:, :1], face.maps["skin"]) - 60) / 30).clamp(0, 1)
+        self.contour = drawn.contour * intensity * (1 - 0.4 * bright)
         spans = [
             [[1 + intensity * (bound - 1) for bound in layer.depth]]
             + [[intensity * bound for bound in span] for span in (layer.red, layer.yellow)]
             + [list(layer.shape)]
             for layer in drawn.layers.values()
         ]
-        bounds = torch.tensor(spans)  # (P, 4, 2)
-        self.middle, self.half = bounds.mean(2), (bounds[..., 1] - bounds[..., 0]) / 2
-        self.coloured = torch.tensor([not one for one in grey])[:, None, None, None].to(images.dtype)
-
-    @property
-    def start(self) -> tuple[Tensor, Tensor]:
-        """The middle of the look, and no light or shade: (N, P, 4) and (N, 1, G, G) of zeros."""
-        count = len(self.images)
-        return torch.zeros(count, len(self.parts), 4), torch.zeros(count, 1, _CONTROLS, _CONTROLS)
+        count = len(face.images)
+        bounds = torch.tensor(spans).repeat(count, 1, 1, 1)  # (N, P, 4, 2)
+        for place, (part, layer) in enumerate(drawn.layers.items()):
+            worn = _mean(face.lab[:, 1:2], MASKS[part](face.maps, bounds.new_zeros(1))).reshape(-1, 1)
+            bounds[:, place, 1] = bounds[:, place, 1].minimum((layer.most - worn).clamp_min(0))
+        self.middle, self.half = bounds.mean(3), (bounds[..., 1] - bounds[..., 0]) / 2
+        self.start = (torch.zeros(count, len(self.parts), 4), torch.zeros(count, 1, _CONTROLS, _CONTROLS))
+        self.variables: tuple[Variable, ...] = tuple(Boxed(one, size=size, decay=decay) for one in self.start)
 
     def __call__(self, chosen: Tensor, shade: Tensor) -> Tensor:
         """What is added to the images, (N, 3, H, W).
@@ -123,19 +170,19 @@ class Paint:
             chosen: (N, P, 4) in [-1, 1]: lightness, red, yellow and shape of each part, between its bounds.
             shade: (N, 1, G, G) in [-1, 1]: light and shade.
         """
+        face = self.face
         values = (self.middle + self.half * chosen)[..., None, None, None]  # (N, P, 4, 1, 1, 1)
-        lab = self.lab
+        lab = face.lab
         for place, part in enumerate(self.parts):
             depth, red, yellow, shape = values[:, place].unbind(1)
-            mask = _MASKS[part](self.maps, shape)
-            shift = torch.cat([torch.zeros_like(red), red, yellow], 1) * self.coloured
-            lab = lab * (1 + mask * (depth - 1)) + mask * shift
-        light = spread(shade, self.to_crop, (self.images.shape[2], self.images.shape[3]))
+            lab = put_on(lab, MASKS[part](face.maps, shape), depth, torch.cat([red, yellow], 1) * face.coloured)
+        light = spread(shade, face.to_crop, (face.images.shape[2], face.images.shape[3]))
         light = torch.where(light > 0, 0.5 * light, light)  # bright skin shows light sooner than shade
-        light = 1 + self.contour * light * self.maps["shade"]
-        lab = torch.cat([lab[:, :1] * light, lab[:, 1:] * light], 1)
-        change = from_lab(lab) - self.before
-        return torch.where(self.coloured > 0, change, change.mean(1, keepdim=True))
+        return face.change(lab * (1 + self.contour * light * face.maps["shade"]))
+
+    def penalty(self, chosen: Tensor, shade: Tensor) -> Tensor:
+        """Nothing: the box is all that holds it."""
+        return 0 * chosen.sum()
 
 
 class Boxed:

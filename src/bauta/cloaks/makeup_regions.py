@@ -59,15 +59,23 @@ class Regions:
         found: ``mesh``, or ``five points`` where there was none: then lines are a guess, and lips, lids and brows stay
             as they are.
         bare: Parts that are covered, and get no makeup.
+        points: (468, 2) float32 of the mesh, in pixels of the view; where it was not found, where points usually are.
     """
 
     maps: Tensor
     found: Literal["mesh", "five points"]
     bare: tuple[str, ...]
+    points: FloatArray
 
 
-def find_regions(view: FaceView) -> Regions:
-    """Where the parts of the face in a view are."""
+def find_regions(view: FaceView, *, made_up: bool = False) -> Regions:
+    """Where the parts of the face in a view are.
+
+    Args:
+        view: The face.
+        made_up: Whether it may wear strong colours already, which are then parts of it, too.
+    """
+    far = 2.5 if made_up else 1.0
     pixels = np.ascontiguousarray(view.pixels.permute(1, 2, 0).numpy(), dtype=np.float32)
     mesh = find_mesh(pixels, view.landmarks.numpy())
     sure = mesh.score >= SURE and _agrees(mesh.points, view)
@@ -104,14 +112,16 @@ def find_regions(view: FaceView) -> Regions:
     lab = to_lab(view.pixels[None])[0].numpy()
     face = _soft(-oval - 3, 1.5)
     clear = face * _soft(made["lips"] - 1, 0.5) * _soft(made["eye"] - 1, 0.5) * _soft(made["brow"] - 0.5, 0.5)
-    smooth = _smoothed(_alike(lab, clear > 0.5, reach=16, darker=24), 0.8 / scale)
+    smooth = _smoothed(_alike(lab, clear > 0.5, reach=16 * far, darker=24), 0.8 / scale)
     made["skin"] = face * _soft(made["lips"], 0.5) * _soft(made["eye"] - 0.8, 0.4) * smooth
     made["shade"] = face * _soft(made["eye"] - 0.5, 0.5) * smooth
     made["jaw"] = _soft(-jaw, 2.5) * _soft(made["lips"] - 1.0, 0.6) * face * smooth
     bare = []
     lid_skin = _soft(-made["orbit"], 0.5) * (made["eye"] > 0.5)
     # Lids lie in shadow, and some are made up already: hue decides, and only what is almost black is none.
-    made["lid_gate"] = lids_seen = _smoothed(_alike(lab, clear > 0.5, reach=22, darker=42, shaded=True), 0.8 / scale)
+    made["lid_gate"] = lids_seen = _smoothed(
+        _alike(lab, clear > 0.5, reach=22 * far, darker=42, shaded=True), 0.8 / scale
+    )
     if not sure or float((lids_seen * lid_skin).sum()) < 0.35 * float(lid_skin.sum()):
         made["lid_gate"] = np.zeros_like(smooth)
         bare.append("lids")
@@ -120,14 +130,14 @@ def find_regions(view: FaceView) -> Regions:
         made["lips_gate"] = np.zeros_like(smooth)
         bare.append("lips")
     median = float(np.median(lab[0][clear > 0.5])) if (clear > 0.5).any() else 100.0
-    # Brows are darker than skin: hairs take colour, the skin between them a little, and hair before them none.
+    # Brows are darker than skin: hairs take colour, the skin between them hardly any, and hair before them none.
     hairs = _smoothed(_soft(median - 4 - lab[0], 6), 0.5 / scale)
-    made["brow_gate"] = np.maximum(hairs, 0.4 * smooth)
+    made["brow_gate"] = np.maximum(hairs, 0.15 * smooth)
     if not sure:
         made["brow"] = np.full_like(smooth, 1e3)
         bare.append("brows")
     maps = torch.from_numpy(np.stack([made[name] for name in CHANNELS]).astype(np.float32))
-    return Regions(maps, "mesh" if sure else "five points", tuple(bare))
+    return Regions(maps, "mesh" if sure else "five points", tuple(bare), points)
 
 
 def _agrees(points: FloatArray, view: FaceView) -> bool:

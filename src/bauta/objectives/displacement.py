@@ -88,8 +88,19 @@ def spread(control: Tensor, to_crop: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         (N, C, H, W); 0 outside the crop's footprint.
     """
-    grid = ((2 * torch.stack(_points(to_crop, size), -1) + 1) / SIDE - 1).to(control.dtype)
-    return functional.grid_sample(dense(control), grid, padding_mode="zeros", align_corners=False)
+    return seen_from(dense(control), to_crop, size)
+
+
+def seen_from(crops: Tensor, to_crop: Tensor, size: tuple[int, int]) -> Tensor:
+    """What lies in the crop's frame as pictures see it: (N, C, H, W) of (N, C, 112, 112), 0 outside its footprint.
+
+    Args:
+        crops: (N, C, 112, 112).
+        to_crop: (N, 2, 3), from picture pixels to crop pixels: similarities.
+        size: (H, W) of the pictures.
+    """
+    grid = ((2 * torch.stack(_points(to_crop, size), -1) + 1) / SIDE - 1).to(crops.dtype)
+    return functional.grid_sample(crops, grid, padding_mode="zeros", align_corners=False)
 
 
 def within(to_crop: Tensor, size: tuple[int, int], centre: tuple[float, float], axes: tuple[float, float]) -> Tensor:

@@ -65,6 +65,7 @@ class Dataset:
         each: Pairs of each person in ``people``, of different photos.
         people: Of ``people``, how many take part, in alphabetical order; 0 for all.
         without: Names of people who do not take part, in any spelling.
+        only: Names of the people who take part, in any spelling; all when there are none.
         face: Which face of a photo is its person: the ``central`` one, the ``largest``, or ``aligned`` when photos
             are crops of 112 pixels (or a multiple) on the ArcFace template, in which none is looked for.
     """
@@ -77,13 +78,16 @@ class Dataset:
     each: int = 1
     people: int = 0
     without: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
     face: Face = "central"
 
     def __post_init__(self) -> None:
-        if min(self.learn, self.people) < 0 or self.each < 1 or isinstance(self.without, str):
+        texts = isinstance(self.without, str) or isinstance(self.only, str)
+        if min(self.learn, self.people) < 0 or self.each < 1 or texts:
             raise UsageError(
-                f"learn is {self.learn}, each {self.each}, people {self.people} and without {self.without!r}.",
-                hint="learn and people are 0 or more, each is 1 or more, without is a list of names.",
+                f"learn is {self.learn}, each {self.each}, people {self.people}, without {self.without!r} and only "
+                f"{self.only!r}.",
+                hint="learn and people are 0 or more, each is 1 or more, without and only are lists of names.",
             )
         if self.kind not in KINDS or self.face not in FACES or (self.kind == "counterparts") != bool(self.references):
             raise UsageError(
@@ -96,8 +100,21 @@ class Dataset:
         """The set's name, and its genuine pairs in the order of its list.
 
         Raises:
-            UsageError: when there is no such set, or no folder was given.
+            UsageError: when there is no such set, no folder was given, or somebody named in `only` is not there.
         """
+        name, pairs = self._all(data)
+        if not self.only:
+            return name, pairs
+        wanted = {normalise_name(one): one for one in self.only}
+        there = {normalise_name(pair.subject) for pair in pairs}
+        if missing := [one for key, one in wanted.items() if key not in there]:
+            raise UsageError(
+                f"{len(missing)} people of only have no pair in {name}, such as {missing[0]}.",
+                hint="Name people of its list of pairs.",
+            )
+        return name, [pair for pair in pairs if normalise_name(pair.subject) in wanted]
+
+    def _all(self, data: Path | None) -> tuple[str, list[Pair]]:
         if self.kind == "toy":
             return "toy people, made of composites", [Pair(*row) for row in toy_people()]
         if data is None:
