@@ -36,7 +36,7 @@ _WIDE = (
     np.arange(-0.08, 0.1, 0.04),
     np.arange(-0.12, 0.13, 0.04),
 )
-_PLACES, _DOUBTED = 4, 3
+_PLACES, _DOUBTED = 4, 5
 _CHANCE = 2 * _PLACES * 2**_DOUBTED * ATTEMPTS * 2.0**-TAG_BITS
 """Of a clean face to say something: every text that is looked at has a tag to pass."""
 
