@@ -299,7 +299,7 @@ def _add_subjects(app: FastAPI, service: FaceService) -> None:
         found = service.search(caller.tenant, photo, actor=caller.id, force=force)
         return words.Searched(subject=found.subject, fpir=found.fpir, records=found.count)
 
-    @app.get(at, tags=tags, responses=_FAILURES, response_model_exclude_none=True)
+    @app.get(at, tags=tags, responses=_FAILURES)
     def read(subject: words.Subject, caller: Annotated[Caller, _allowed("read")]) -> words.States:
         """How many records a subject has."""
         one = service.store.person(caller.tenant, subject)

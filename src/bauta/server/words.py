@@ -78,10 +78,10 @@ class States(BaseModel):
     waiting: bool = Field(description="For a new photo, since the gallery was migrated.", examples=[False])
     epsilon_spent: float | None = Field(
         default=None,
-        description="By all that was ever stored; left out where the protector promises none.",
+        description="By all that was ever stored; null where the protector promises none.",
         examples=[2048],
     )
-    epsilon_limit: float | None = Field(default=None, description="Left out where there is none.", examples=[4096])
+    epsilon_limit: float | None = Field(default=None, description="Null where there is none.", examples=[4096])
 
 
 def _whole(value: object) -> object:
