@@ -36,6 +36,9 @@ CONTAINER = Path(__file__).resolve().parent.parent / "Containerfile"
 PNG = {"Content-Type": "image/png"}
 
 
+COUNTS = {"active": 1, "revoked": 0, "waiting": False}
+
+
 class Site:
     """A service with a key of all scopes, and how to ask it."""
 
@@ -116,7 +119,7 @@ def test_a_subject_from_enrolment_to_erasure(site: Site) -> None:
     assert not client.match("ann", photo(2))
     assert client.search(photo(2), force=True).subject == "bob"
     assert client.search(photo(3), force=True).subject is None
-    assert client.states("ann") == {"active": 1, "revoked": 0, "waiting": False}
+    assert client.states("ann") == {**COUNTS, "epsilon_spent": None, "epsilon_limit": None}
     assert client.revoke("ann", 30) == 1
     assert not client.match("ann", photo(1))
     assert client.restore("ann") == 1
@@ -196,7 +199,7 @@ def test_no_route_shows_or_changes_another_tenant(site: Site) -> None:
     assert other.stats()["subjects"] == 1  # their own ann, whom /records made
     assert other.search(photo(1)).records == 1
     assert {one["actor"] for one in other.audit()} <= {"cli", theirs.split("_")[1]}
-    assert mine.states("ann") == {"active": 1, "revoked": 0, "waiting": False}
+    assert mine.states("ann") == {**COUNTS, "epsilon_spent": None, "epsilon_limit": None}
     other.erase("ann")
     assert mine.match("ann", photo(1))
     assert [one for one in mine.audit() if one["action"] not in ("match",)] == before
