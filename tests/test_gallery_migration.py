@@ -13,7 +13,7 @@ import pytest
 import test_gallery_store
 from bauta.cli.run import run
 from bauta.errors import AlreadyEnrolled, GalleryDamaged, OtherMaker, UsageError
-from bauta.gallery.ledger import signed
+from bauta.gallery.journal import signed
 from bauta.gallery.makers import Maker
 from bauta.gallery.sealing import RecordSealer, encode_name, new_id, new_ids, record_opener
 from bauta.gallery.service import FaceService, maker_of

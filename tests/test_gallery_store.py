@@ -26,7 +26,7 @@ from bauta.errors import (
     WrongKey,
 )
 from bauta.gallery import tables
-from bauta.gallery.ledger import DAY
+from bauta.gallery.journal import DAY
 from bauta.gallery.sealing import subkey
 from bauta.gallery.store import Maker, Store, require_names
 from bauta.gallery.writer import token_of

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bauta.gallery.ledger import DAY
+from bauta.gallery.journal import DAY
 from bauta.server.access import SCOPES, make_key, remove_key
 from bauta.server.sessions import COOKIE, IDLE, LONGEST, MOST, Sessions, same_form
 from store_builders import photo

@@ -31,7 +31,7 @@ from sqlalchemy import BigInteger, Connection, Engine, Row, bindparam, delete, f
 
 from bauta.errors import GalleryDamaged, GalleryError, GalleryVersion, OutputExists, UsageError
 from bauta.gallery import budgets, tables
-from bauta.gallery.ledger import EDITED, Entry, Ledger, signed, unsigned
+from bauta.gallery.journal import EDITED, Entry, Journal, signed, unsigned
 from bauta.gallery.makers import Maker
 from bauta.gallery.sealing import RecordOpener, RecordSealer, encode_name, record_opener
 from bauta.gallery.vault import Vault, new_file
@@ -289,12 +289,12 @@ class Store:
     def entries(self, tenant: str | None, after: int = 0, most: int = 100) -> list[Entry]:
         """Lines of the audit after a number, of a tenant or of all."""
         with tables.reading(self.engine) as connection:
-            return Ledger(connection, self.vault, self._clock()).entries(tenant, after, most)
+            return Journal(connection, self.vault, self._clock()).entries(tenant, after, most)
 
     def latest(self, tenant: str, before: int | None = None, most: int = 100, action: str | None = None) -> list[Entry]:
         """Lines of the audit of a tenant before a number, the last first; of one action where it is named."""
         with tables.reading(self.engine) as connection:
-            return Ledger(connection, self.vault, self._clock()).latest(tenant, before, most, action)
+            return Journal(connection, self.vault, self._clock()).latest(tenant, before, most, action)
 
     def ids(self) -> set[bytes]:
         """Ids of the records that are active."""

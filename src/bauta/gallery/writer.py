@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from bauta.errors import GalleryDamaged, OtherMaker, SubjectUnknown, UsageError
 from bauta.gallery import tables
-from bauta.gallery.ledger import EDITED, Ledger, signed
+from bauta.gallery.journal import EDITED, Journal, signed
 from bauta.gallery.makers import Maker
 from bauta.gallery.sealing import RecordSealer, encode_name, new_id, new_ids
 from bauta.gallery.vault import Vault
@@ -36,7 +36,7 @@ class _Kept:
     maker: int
 
 
-class Writer(Ledger):
+class Writer(Journal):
     """One transaction; see `bauta.gallery.store.Store.writing`.
 
     Args:

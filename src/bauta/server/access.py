@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, select
 from bauta.encrypted.budget import Budget
 from bauta.errors import PeerError, UsageError
 from bauta.gallery import tables
-from bauta.gallery.ledger import DAY, key_digest
+from bauta.gallery.journal import DAY, key_digest
 from bauta.gallery.store import Store, require_names
 from bauta.settings import Range, Settings
 

@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from bauta.errors import BautaError, SubjectUnknown
-from bauta.gallery.ledger import DAY, Entry
+from bauta.gallery.journal import DAY, Entry
 from bauta.gallery.service import MOST_FPIR, FaceService
 from bauta.gallery.store import Person
 from bauta.pages import page_template

@@ -38,7 +38,7 @@ from bauta.errors import (
     WrongKey,
 )
 from bauta.gallery.budgets import budget_of
-from bauta.gallery.ledger import DAY
+from bauta.gallery.journal import DAY
 from bauta.gallery.service import FaceService
 from bauta.server import words
 from bauta.server.access import Access, Caller, Refused, Scope, ServerLimits

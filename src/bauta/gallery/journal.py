@@ -53,7 +53,7 @@ class Entry:
     digest: str
 
 
-class Ledger:
+class Journal:
     """One transaction, or a look; see `bauta.gallery.writer.Writer`.
 
     Attributes:
