@@ -18,7 +18,7 @@ from bauta.certify.bounds import MOST, Smoothing, copies_needed, decide, require
 from bauta.certify.smoothing import VALUES, Smoothed, embedder
 from bauta.certify.verbs import certify
 from bauta.cli import run
-from bauta.errors import NotCalibrated, RoleRefused, UnknownRecognizer, UsageError
+from bauta.errors import NoFaceFound, NotCalibrated, RoleRefused, UnknownRecognizer, UsageError
 from bauta.recognizers import load_surrogate
 
 NORMAL = NormalDist()
@@ -267,6 +267,9 @@ def test_what_cannot_be_certified_is_refused(photos: Path) -> None:
             certify(a, b, settings=FEW, radius=radius)
     with pytest.raises(UsageError, match="seed"):
         certify(a, b, settings=FEW, seed=-1)
+    Image.new("RGB", (200, 200), (90, 120, 90)).save(photos / "none.png")
+    with pytest.raises(NoFaceFound, match=r"none\.png: No face"):
+        certify(a, photos / "none.png", settings=FEW)
 
 
 def test_the_command_says_what_was_certified_and_what_not(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,6 +174,8 @@ def test_no_route_answers_without_a_key(site: Site) -> None:
             headers = {"Authorization": f"{scheme} {site.key}"}
             assert site.ask(method, path, None, headers=headers).status_code == 401
         assert site.ask(method, f"{path}?key={site.key}").status_code == 401
+        broken = {"Content-Type": "application/json"}
+        assert site.ask(method, path, None, headers=broken, content=b"{bad").status_code == 401
 
 
 def test_no_route_answers_a_key_of_other_scopes(site: Site) -> None:

@@ -102,7 +102,10 @@ def _refuse_taken(destination: Path, overwrite: bool, originals: Iterable[Path])
 
 
 def _taken(destination: Path) -> OutputExists:
-    return OutputExists(f"{destination} exists already.", hint="Choose another name, or allow overwriting.")
+    return OutputExists(
+        f"{destination} exists already.",
+        hint="Choose another name or folder, or let it be overwritten.",
+    )
 
 
 def _same_file(one: Path, other: Path) -> bool:

@@ -189,15 +189,16 @@ def read_private(path: Path, what: str, *, longest: int = LONGEST_KEY, hint: str
             content = stream.read(longest + 1)
     except OSError as error:
         raise UsageError(
-            f"The {what} {path} cannot be read: {error.strerror or error}.", hint="Check the name."
+            f"The {what} {path} cannot be read: {error.strerror or error}.",
+            hint=f"Check the name; `bauta key -o {path}` makes one." if what == "key" else "Check the name.",
         ) from error
+    if len(content) > longest:
+        raise UsageError(f"{path} is longer than {longest} bytes: that is not a {what}.", hint=hint)
     if os.name == "posix" and stat.S_ISREG(found.st_mode) and found.st_mode & 0o027:
         raise UsageError(
             f"The {what} {path} is open to others than its owner (mode {stat.S_IMODE(found.st_mode):04o}).",
             hint=f"Run `chmod 600 {path}`, or 640 for a group that reads it. If others may have, make a new one.",
         )
-    if len(content) > longest:
-        raise UsageError(f"{path} is longer than {longest} bytes: that is not a {what}.", hint=hint)
     return content
 
 

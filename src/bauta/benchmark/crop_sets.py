@@ -86,7 +86,7 @@ def stack(images: Sequence[FaceImage]) -> ByteArray:
         if crops[-1].shape != SHAPE:
             raise UsageError(
                 f"{image.origin} has {crops[-1].shape[1]}x{crops[-1].shape[0]} pixels, not 112x112.",
-                hint="Align the faces to the ArcFace template first.",
+                hint="Cut faces by the ArcFace template first, as `bauta.faces.alignment.extract_crops` does.",
             )
     return np.stack(crops)
 

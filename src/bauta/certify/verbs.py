@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import secrets
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bauta.calls import checked
 from bauta.certify.bounds import Certificate, Smoothing, require_copies
 from bauta.certify.smoothing import VALUES, Smoothed, embedder
-from bauta.errors import UsageError
+from bauta.errors import NoFaceFound, PoorPhoto, UsageError
 from bauta.gallery.quality import Quality, read_face
 from bauta.photo import PhotoSource
 from bauta.progress import Progress, silent, steps_of
@@ -102,7 +104,7 @@ def certify(
         raise UsageError(f"{seed} is no seed.", hint="Give a whole number from 0 on.")
     card = find_card(recognizer)
     surrogate, limit = load_surrogate(card), threshold(card, fmr).cosine
-    face, known = (read_face(photo, GOOD_ENOUGH, aligned=aligned) for photo in (probe, reference))
+    face, known = (_face(photo, name, aligned) for photo, name in ((probe, "photo A"), (reference, "photo B")))
     if torch.equal(face, known):
         raise UsageError(
             "Both photos show the same picture of the face, which says nothing of the person.",
@@ -116,3 +118,12 @@ def certify(
         cosine = float((smoothed.embed(face) * reference_template).sum())
     (certificate,) = smoothed.certify(face, reference_template, limit, generator, steps_of(progress, "noisy copies"))
     return Certified(certificate, settings, card.name, round(cosine, 6), limit, fmr, drawn)
+
+
+def _face(photo: PhotoSource, name: str, aligned: bool) -> Tensor:
+    """The face of one of the two; what is wrong with it is said of that one."""
+    try:
+        return read_face(photo, GOOD_ENOUGH, aligned=aligned)
+    except (PoorPhoto, NoFaceFound) as error:
+        where = str(photo) if isinstance(photo, str | Path) else name
+        raise type(error)(f"{where}: {error.message}", hint=error.hint) from error

@@ -156,11 +156,11 @@ def restore(
             hint="Give --key FILE or --ask-passphrase for a photo that was made with --erasable, or --fitted FILE.",
         )
     own = None if sealed else key
-    make_folder(output)
     for path in photos:
         restored = undo(path, method=method, fitted=held, key=own, landmarks=landmarks, opens=opens)
         if held and landmarks is None and not attached(path.read_bytes()):
             show_notes([f"{clean(path)} does not say which masks it has; they were looked for, and came off about."])
+        make_folder(output)  # not before there is something to put into it
         restored.save(output / path.with_suffix(restored.suffix).name)
         print(clean(output / path.with_suffix(restored.suffix).name))
     return 0

@@ -177,7 +177,8 @@ def refuse_what_clips_cannot(pipeline: Pipeline) -> None:
         if given:
             raise UsageError(
                 f"{option} is for photos, and a clip is among what is to be protected.",
-                hint="Leave it out, or protect clips in a run of their own; --only and --keep choose people.",
+                hint="Leave it out, or protect clips in a run of their own."
+                + (" --only and --keep choose people." if option in ("--box", "--face", "--largest") else ""),
             )
     if "surrogates" in pipeline.cloak.needs and not isinstance(pipeline.cloak, Follows):
         raise UsageError(

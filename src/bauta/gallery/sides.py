@@ -45,7 +45,7 @@ class Side:
         if found is None:
             raise NotCalibrated(
                 f"No threshold is known for {protector.recognizer.card.name} at FMR {fmr:g}.",
-                hint="`bauta recognizers calibrate` measures one, or give --threshold.",
+                hint="Give --threshold, or fit the protector to more people: some are kept aside to measure one.",
             )
         self.protector, self.threshold = protector, found
         self.fmr = None if threshold is not None else fmr

@@ -40,6 +40,10 @@ class Source:
 
     def unsupported(self, what: str, *, hint: str) -> UnsupportedPhoto:
         """The error for a sound file of a kind that Bauta does not protect."""
+        if what == "a film":
+            return UnsupportedPhoto(
+                f"{self.name} is a film, and a photo is wanted here.", hint=f"`bauta protect` takes films. {hint}"
+            )
         return UnsupportedPhoto(f"{self.name} is {what}, which Bauta does not protect.", hint=hint)
 
     def check_size(self, width: int, height: int, coded: int | None = None) -> None:

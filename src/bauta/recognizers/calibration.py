@@ -264,7 +264,7 @@ def _crop(path: Path, template: CropTemplate) -> NDArray[np.float32]:
     if size != (ARCFACE_112.width, ARCFACE_112.height):
         raise UsageError(
             f"{path} has {size[0]}x{size[1]} pixels; calibration crops have 112x112.",
-            hint="Align the faces to the ArcFace template first.",
+            hint="Cut faces by the ArcFace template first, as `bauta.faces.alignment.extract_crops` does.",
         )
     from bauta.faces.crops import retemplate_pixels
 

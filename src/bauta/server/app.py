@@ -153,6 +153,17 @@ def failure(status: int, code: str, message: str, hint: str = "") -> JSONRespons
     return JSONResponse(content, status, headers=headers.get(status))
 
 
+def _stranger(request: Request) -> Response | None:
+    """The refusal of who has no key: bodies are looked at before keys are, and say nothing to strangers."""
+    access: Access = request.app.state.access
+    try:
+        access.caller(request.headers.get("authorization"), "read")
+    except Refused as error:
+        if error.status == 401:
+            return failure(error.status, error.code, error.message, error.hint)
+    return None
+
+
 def _allowed(scope: Scope) -> Any:
     """Who asks, if the key has the scope and the service is ready."""
 
@@ -231,13 +242,20 @@ def _answer_failures(app: FastAPI) -> None:
         return failure(status, error.code, error.message, error.hint)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        where = ", ".join(".".join(map(str, one["loc"])) for one in error.errors()[:5])
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        if (refused := _stranger(request)) is not None:
+            return refused
+        wrong = error.errors()[:5]
+        if any(one["type"] == "json_invalid" for one in wrong):
+            return failure(422, "invalid", "The body is not JSON.", "See /openapi.json.")
+        where = ", ".join(".".join(map(str, one["loc"])) for one in wrong)
         return failure(422, "invalid", f"Not as it must be: {where}.", "See /openapi.json.")
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> Response:
         if error.status_code == 400:  # what FastAPI says of a body that is not even text
+            if (refused := _stranger(request)) is not None:
+                return refused
             return failure(422, "invalid", "Not as it must be: body.", "See /openapi.json.")
         answer = failure(error.status_code, "http", str(error.detail), "See /openapi.json.")
         answer.headers.update(error.headers or {})

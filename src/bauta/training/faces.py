@@ -64,7 +64,7 @@ class EncodedFace:
         if pixels.shape != FACE_SHAPE:
             raise UsageError(
                 f"{self.origin} has {pixels.shape[1]}x{pixels.shape[0]} pixels, not {SIDE}x{SIDE}.",
-                hint="Align the faces to the ArcFace template first.",
+                hint="Cut faces by the ArcFace template first, as `bauta.faces.alignment.extract_crops` does.",
             )
         return pixels
 
