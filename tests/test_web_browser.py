@@ -227,6 +227,7 @@ def test_two_tabs_and_a_reload_show_the_same(browser: Any) -> None:
         one.page.wait_for_selector("#strip li")
         one.add(photo(faces=1, verdict="weak"))
         two.until(["noch nicht geschützt", "noch nicht geschützt"])
+        one.until(["not yet protected", "not yet protected"])  # what it knows of is what it asks for
         one.page.click("#protect")
         one.page.wait_for_selector("#progress:not([hidden])")
         one.page.reload()  # which may take longer than the rest of the work
@@ -272,6 +273,18 @@ def test_a_server_that_dies_is_told_of_and_the_next_one_works(browser: Any) -> N
         tab.page.goto(again.address)
         tab.page.wait_for_selector("#welcome:not([hidden])")
         tab.add(photo(faces=1))
+        tab.until(["not yet protected"])
+        tab.context.close()
+
+
+def test_a_photo_that_is_given_before_the_page_has_its_words_is_taken(browser: Any) -> None:
+    with served() as run:
+        tab, held = Tab(browser, "about:blank"), []
+        tab.page.route("**/texts/*", lambda route: held.append(route))
+        tab.page.goto(run.address)
+        tab.add(photo(faces=1))
+        assert held
+        held[0].continue_()
         tab.until(["not yet protected"])
         tab.context.close()
 

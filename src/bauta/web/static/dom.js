@@ -22,7 +22,12 @@ export function write(element, text) {
 let texts = {};
 let plural = new Intl.PluralRules("en");
 
-export async function loadTexts() {
+let loading = null;
+
+/** Resolves once the page has its words; they are asked for once. */
+export const loadTexts = () => (loading ??= fetchTexts());
+
+async function fetchTexts() {
   const language = document.documentElement.lang;
   plural = new Intl.PluralRules(language);
   texts = await (await fetch(`texts/${language}`)).json();

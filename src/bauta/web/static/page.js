@@ -99,8 +99,8 @@ function lost(gone) {
   write(byId("trouble"), gone ? say("lost") : "");
 }
 
+setUpTaking(); // before anything is waited for, lest a photo be dropped that nobody takes
 await loadTexts();
-setUpTaking();
 setUpPanel();
 setUpMethods();
 byId("open-threats").addEventListener("click", () => {

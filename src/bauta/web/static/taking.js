@@ -1,6 +1,6 @@
 // Photos come in: dropped, chosen, pasted; one after the other, two at a time.
 
-import { byId, doing, errorText, note, say, send, Trouble } from "./dom.js";
+import { byId, doing, errorText, loadTexts, note, say, send, Trouble } from "./dom.js";
 import { select, store } from "./store.js";
 
 const PHOTO = /\.(jpe?g|jpe|jfif|mpo|png|webp|tiff?|heic|heif|hif|avif)$/i;
@@ -28,6 +28,7 @@ async function dropped(transfer) {
 }
 
 export async function take(files) {
+  await loadTexts(); // photos may be dropped before
   const wanted = files.filter(looksLike);
   const passed = files.length - wanted.length;
   if (wanted.length) note(say("uploading", { n: wanted.length }));
