@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from bauta.errors import UsageError
+from bauta.metrics import clopper_pearson
 from bauta.privacy import exact
-from bauta.privacy.audit import audit, clopper_pearson, most_shown
+from bauta.privacy.audit import audit, most_shown
 from bauta.privacy.exact import (
     WORD,
     below,

@@ -1,4 +1,4 @@
-"""The one place for metrics: image quality, verification at a fixed FMR, intervals bootstrapped by subject.
+"""The one place for metrics: image quality, verification at a fixed FMR, intervals.
 
 Everything here takes and returns numpy arrays or floats; `ssim` and `ms_ssim` alone import torch, when called.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -421,3 +422,42 @@ def _require_scores(first: NDArray[np.float64], second: NDArray[np.float64]) -> 
         raise UsageError(
             f"{len(first)} and {len(second)} scores cannot be compared.", hint="Give finite scores of both kinds."
         )
+
+
+def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact two-sided interval of a share (Clopper and Pearson 1934).
+
+    >>> [round(bound, 4) for bound in clopper_pearson(5, 100)]
+    [0.0164, 0.1128]
+
+    Args:
+        hits: Of the trials.
+        trials: 1 or more.
+        confidence: Of the interval, above 0 and below 1.
+    """
+    tail = (1 - confidence) / 2
+    # The upper bound as the lower one of the misses: a small sum is more exact than 1 less a large one.
+    low, missed = (_lower(count, trials, tail) for count in (hits, trials - hits))
+    return low, 1 - missed
+
+
+def _lower(hits: int, trials: int, tail: float) -> float:
+    """The share at which so many hits or more have the probability of the tail."""
+    low, high = 0.0, 1.0
+    for _ in range(50 if hits else 0):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _at_least(hits, trials, middle) > tail else (middle, high)
+    return (low + high) / 2 if hits else 0.0
+
+
+def _at_least(hits: int, trials: int, share: float) -> float:
+    """The probability of so many hits or more."""
+    counts = np.arange(hits, trials + 1)
+    logs = _log_factorials(trials)
+    terms = logs[trials] - logs[counts] - logs[trials - counts]
+    return float(np.exp(terms + counts * math.log(share) + (trials - counts) * math.log1p(-share)).sum())
+
+
+@lru_cache(maxsize=8)
+def _log_factorials(count: int) -> NDArray[np.float64]:
+    return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])

@@ -19,7 +19,7 @@ from statistics import NormalDist
 from typing import Annotated, ClassVar, Literal
 
 from bauta.errors import UsageError
-from bauta.privacy.audit import clopper_pearson
+from bauta.metrics import clopper_pearson
 from bauta.settings import Range, Settings
 
 Decision = Literal["accepted", "rejected", "abstained"]
@@ -84,13 +84,9 @@ def decide(accepted: int, settings: Smoothing) -> Certificate:
     """
     if not 0 <= accepted <= settings.n:
         raise UsageError(f"{accepted} of {settings.n} copies cannot be accepted.", hint="Count the copies again.")
-    # The upper bound as the lower one of what was rejected: a small sum is more exact than 1 less a large one.
-    low, refused = (
-        clopper_pearson(count, settings.n, 1 - settings.alpha)[0] for count in (accepted, settings.n - accepted)
-    )
-    high = 1 - refused
+    low, high = clopper_pearson(accepted, settings.n, 1 - settings.alpha)
     decision: Decision = "accepted" if low > 0.5 else "rejected" if high < 0.5 else "abstained"
-    share = {"accepted": low, "rejected": refused, "abstained": 0.5}[decision]
+    share = {"accepted": low, "rejected": 1 - high, "abstained": 0.5}[decision]
     return Certificate(decision, settings.sigma * max(0.0, NormalDist().inv_cdf(share)), accepted, low, high)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bauta.errors import UsageError
+from bauta.metrics import clopper_pearson
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,6 @@ class Audit:
     epsilon: float
     confidence: float
     trials: int
-
-
-def clopper_pearson(hits: int, trials: int, confidence: float = 0.99) -> tuple[float, float]:
-    """The two-sided interval of a share, exact."""
-    tail = (1 - confidence) / 2
-    low = 0.0 if hits == 0 else _root(lambda share: _at_least(hits, trials, share) - tail)
-    high = 1.0 if hits == trials else _root(lambda share: tail - (1 - _at_least(hits + 1, trials, share)))
-    return low, high
 
 
 def audit(first: NDArray[Any], second: NDArray[Any], confidence: float = 0.99) -> Audit:
@@ -77,36 +70,3 @@ def _bound(one: NDArray[Any], two: NDArray[Any], limit: float, side: int, confid
     # ones of the same confidence.
     low, high = clopper_pearson(hits, len(one), confidence)[0], clopper_pearson(misses, len(two), confidence)[1]
     return math.log(low / high) if low > 0 else -math.inf
-
-
-def _at_least(hits: int, trials: int, share: float) -> float:
-    """The probability of so many hits or more."""
-    if share <= 0:
-        return 0.0 if hits else 1.0
-    if share >= 1:
-        return 1.0
-    counts = np.arange(hits, trials + 1)
-    logs = _LOGS.of(trials)
-    terms = logs[trials] - logs[counts] - logs[trials - counts]
-    return float(np.exp(terms + counts * math.log(share) + (trials - counts) * math.log1p(-share)).sum())
-
-
-class _LogFactorials:
-    def __init__(self) -> None:
-        self._known = np.zeros(1)
-
-    def of(self, count: int) -> NDArray[np.float64]:
-        if len(self._known) <= count:
-            self._known = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
-        return self._known
-
-
-_LOGS = _LogFactorials()
-
-
-def _root(rising: Any) -> float:
-    low, high = 0.0, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (low, middle) if rising(middle) > 0 else (middle, high)
-    return (low + high) / 2

@@ -28,9 +28,8 @@ from bauta.data.images import FaceImage
 from bauta.data.people import OTHER_SPELLINGS, assert_disjoint
 from bauta.errors import UsageError
 from bauta.files import make_folder, write_atomically
-from bauta.metrics import threshold_at_fmr
+from bauta.metrics import clopper_pearson, threshold_at_fmr
 from bauta.names import normalise_name
-from bauta.privacy.audit import clopper_pearson
 from bauta.progress import steps_of
 from bauta.recognizers import find_card, load_surrogate
 from bauta.recognizers.calibration import ERRORS_WANTED
@@ -130,7 +129,7 @@ def _side(found: Sequence[Certificate], plain: Sequence[bool], right: str, radii
 
 
 def _share(hits: Sequence[bool]) -> Figures:
-    low, high = clopper_pearson(sum(hits), len(hits), 0.95)
+    low, high = clopper_pearson(sum(hits), len(hits))
     return {"mean": rounded(sum(hits) / len(hits)), "low": rounded(low), "high": rounded(high)}
 
 
