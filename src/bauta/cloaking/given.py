@@ -38,7 +38,7 @@ def view_of(photo: Photo, spec: ViewSpec) -> FaceView:
         UsageError: when it shows no face that is large enough, or two.
     """
     faces = detect_faces(photo.parts[:, :])
-    where = photo.path or "the photo"
+    where = photo.called
     if not len(faces):
         raise UsageError(
             f"No face was found in {where}.", hint="Give a photo that shows the person large and from the front."

@@ -185,7 +185,7 @@ class Pipeline:
             product = making.product()
             if not making.treated:
                 raise NoFaceFound(
-                    f"Every face in {_name(making.photo)} is too small to be protected.",
+                    f"Every face in {making.photo.called} is too small to be protected.",
                     hint="Use a larger version of the photo, or cover such faces with --fallback blur.",
                 )
             clock.lap("mask")
@@ -334,7 +334,7 @@ class Pipeline:
             settings,
             lambda faces, paths: self._matches(photo, faces, paths),
             lambda faces: self.people.owners(photo, faces) >= 0 if self.people.known else None,
-            _name(photo),
+            photo.called,
         )
 
     @cached_property
@@ -495,7 +495,3 @@ class Pipeline:
 def _numbers(asked: Iterable[int], treated: Collection[int]) -> NDArray[np.int64]:
     """Which of the faces asked for were not treated."""
     return np.array(sorted(set(asked) - set(treated)), dtype=np.int64)
-
-
-def _name(photo: Photo) -> str:
-    return str(photo.path) if photo.path else "the photo"

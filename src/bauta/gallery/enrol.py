@@ -87,7 +87,7 @@ def read_faces(photos: Sequence[PhotoSource], *, aligned: bool = False) -> Tenso
         raise UsageError("There are no photos.", hint="Name photos or folders.")
     crops = []
     for photo in map(read_photo, photos):
-        pixels, path = photo.pixels, photo.path or "the photo"
+        pixels, path = photo.pixels, photo.called
         if aligned:
             if pixels.shape[:2] != (SIDE, SIDE):
                 raise UsageError(

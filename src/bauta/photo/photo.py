@@ -87,6 +87,11 @@ class Photo:
         return 8 * self._raster.samples.itemsize
 
     @property
+    def called(self) -> str:
+        """What messages call it: by its path, if it has one."""
+        return str(self.path) if self.path else "the photo"
+
+    @property
     def suffix(self) -> str:
         """The ending a file of this content should have: the original's own where that is right."""
         own = self.path.suffix if self.path else ""
