@@ -67,6 +67,18 @@ class PairSet:
         """The person of each pair's first image: the unit of intervals."""
         return tuple(self.subjects[place] for place in self.first.tolist())
 
+    @property
+    def places(self) -> dict[str, list[int]]:
+        """Where each person's images are, by name of file; people by name."""
+        found: dict[str, list[int]] = {}
+        for place in sorted(range(len(self.images)), key=lambda one: self.images[one].name):
+            found.setdefault(self.subjects[place], []).append(place)
+        return dict(sorted(found.items()))
+
+    def people_at(self, places: Sequence[int]) -> People:
+        """The images at these places."""
+        return People(self.name, tuple(self.images[one] for one in places), tuple(self.subjects[one] for one in places))
+
 
 @dataclass(frozen=True, eq=False)
 class People:

@@ -80,23 +80,18 @@ class BudgetRecipe(ByRows):
     note: str = ""
 
     def __post_init__(self) -> None:
-        names = [row.name for row in self.rows]
         checks = {
-            "rows": bool(names) and len(set(names)) == len(names),
             "people": self.people >= 20,
             "photos": self.photos >= 3,
             "enrolled": 1 <= self.enrolled < self.photos,
             "groups": 2 <= self.groups <= self.people and self.people % self.groups == 0,
             "victims": 2 <= self.victims <= self.people,
-            "seed": 0 <= self.seed < 1 << 31,
         }
-        for key, good in checks.items():
-            if not good:
-                raise UsageError(
-                    f"The recipe {self.name!r}: {key} cannot be {getattr(self, key)!r}.",
-                    hint="Rows have different names; there are at least 20 people with 3 photos, fewer enrolled than "
-                    "there are, groups that divide the people, and 2 victims.",
-                )
+        hint = (
+            "Rows have different names; there are at least 20 people with 3 photos, fewer enrolled than there are, "
+            "groups that divide the people, and 2 victims."
+        )
+        self.require(checks, hint)
 
 
 def read_recipe(recipe: str) -> BudgetRecipe:

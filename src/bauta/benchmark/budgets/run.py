@@ -180,11 +180,9 @@ class BudgetKind(Budgets, Kind[BudgetRecipe, _Setup]):
 def _chosen(recipe: BudgetRecipe, job: Job) -> tuple[People, int]:
     """The first photos of the first people that have as many, and then all photos of the others, who are public."""
     pairs = read_cfp(job.folder / recipe.folder, "FF")
-    places: dict[str, list[int]] = {}
-    for place in sorted(range(len(pairs.images)), key=lambda one: pairs.images[one].name):
-        places.setdefault(pairs.subjects[place], []).append(place)
-    full = [name for name, own in sorted(places.items()) if len(own) >= recipe.photos]
-    others = [name for name in sorted(places) if name not in set(full[: recipe.people])]
+    places = pairs.places
+    full = [name for name, own in places.items() if len(own) >= recipe.photos]
+    others = [name for name in places if name not in set(full[: recipe.people])]
     if len(full) < recipe.people or len(others) < 2:
         raise UsageError(
             f"{pairs.name} has {len(full)} people with {recipe.photos} photos; {recipe.people} are wanted, and others "
@@ -194,5 +192,4 @@ def _chosen(recipe: BudgetRecipe, job: Job) -> tuple[People, int]:
     order = [place for name in full[: recipe.people] for place in places[name][: recipe.photos]]
     known = len(order)
     order += [place for name in others for place in places[name]]
-    images = tuple(pairs.images[place] for place in order)
-    return People(pairs.name, images, tuple(pairs.subjects[place] for place in order)), known
+    return pairs.people_at(order), known

@@ -8,7 +8,6 @@ from importlib.resources import files
 from typing import Any
 
 from bauta.benchmark.engine.recipe_files import ByRows, check_row_name, read
-from bauta.errors import UsageError
 from bauta.registry import load_method
 from bauta.templates.cancelable.base import Scheme
 
@@ -75,20 +74,13 @@ class CancelableRecipe(ByRows):
     note: str = ""
 
     def __post_init__(self) -> None:
-        names = [row.name for row in self.rows]
         checks = {
-            "rows": bool(names) and len(set(names)) == len(names),
             "people": self.people >= 20,
             "photos": self.photos >= 3,
             "victims": 2 <= self.victims <= self.people,
-            "seed": 0 <= self.seed < 1 << 31,
         }
-        for key, good in checks.items():
-            if not good:
-                raise UsageError(
-                    f"The recipe {self.name!r}: {key} cannot be {getattr(self, key)!r}.",
-                    hint="Rows have different names; there are at least 20 people, 3 photos of each and 2 victims.",
-                )
+        hint = "Rows have different names; there are at least 20 people, 3 photos of each and 2 victims."
+        self.require(checks, hint)
 
 
 def read_recipe(recipe: str) -> CancelableRecipe:

@@ -171,10 +171,7 @@ class CancelableKind(Cancelable, Kind[CancelableRecipe, _Setup]):
 def _chosen(recipe: CancelableRecipe, job: Job) -> tuple[People, int]:
     """The first photos of the first people that have as many, and then those of others, for attackers."""
     pairs = read_cfp(job.folder / recipe.folder, "FF")
-    places: dict[str, list[int]] = {}
-    for place in sorted(range(len(pairs.images)), key=lambda one: pairs.images[one].name):
-        places.setdefault(pairs.subjects[place], []).append(place)
-    full = [own[: recipe.photos] for _, own in sorted(places.items()) if len(own) >= recipe.photos]
+    full = [own[: recipe.photos] for own in pairs.places.values() if len(own) >= recipe.photos]
     if len(full) <= recipe.people:
         raise UsageError(
             f"{pairs.name} has {len(full)} people with {recipe.photos} photos, and more than {recipe.people} are "
@@ -183,5 +180,4 @@ def _chosen(recipe: CancelableRecipe, job: Job) -> tuple[People, int]:
         )
     # Of others one photo each: a mean is all that is made of them.
     order = [place for own in full[: recipe.people] for place in own] + [own[0] for own in full[recipe.people :]]
-    images = tuple(pairs.images[place] for place in order)
-    return People(pairs.name, images, tuple(pairs.subjects[place] for place in order)), recipe.people
+    return pairs.people_at(order), recipe.people

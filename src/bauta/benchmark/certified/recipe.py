@@ -7,7 +7,6 @@ from importlib.resources import files
 
 from bauta.benchmark.engine.recipe_files import ByRows, check_row_name, read
 from bauta.certify.bounds import Smoothing, require_copies
-from bauta.errors import UsageError
 
 _FOLDER = files("bauta.benchmark") / "certified_recipes"
 
@@ -70,21 +69,13 @@ class CertifiedRecipe(ByRows):
     note: str = ""
 
     def __post_init__(self) -> None:
-        names = [row.name for row in self.rows]
         checks = {
-            "rows": bool(names) and len(set(names)) == len(names),
             "radii": bool(self.radii) and all(radius > 0 for radius in self.radii),
             "pairs": self.pairs >= 2,
             "plain_pairs": self.plain_pairs >= 2,
             "fmr": 0 < self.fmr < 1,
-            "seed": 0 <= self.seed < 1 << 31,
         }
-        for key, good in checks.items():
-            if not good:
-                raise UsageError(
-                    f"The recipe {self.name!r}: {key} cannot be {getattr(self, key)!r}.",
-                    hint="Rows have different names, radii are above 0, and there are at least 2 pairs.",
-                )
+        self.require(checks, hint="Rows have different names, radii are above 0, and there are at least 2 pairs.")
         for row in self.rows:
             require_copies(max(self.radii), self.smoothing(row))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -102,6 +102,23 @@ def check_row_name(name: str) -> None:
 @dataclass(frozen=True)
 class ByRows:
     """What recipes with a name and rows have in common."""
+
+    def require(self, checks: Mapping[str, bool], hint: str) -> None:
+        """Let a recipe through whose rows are there and have different names, whose seed fits, and whose checks hold.
+
+        Args:
+            checks: By the field that is wrong where one does not hold.
+            hint: What to do about it.
+
+        Raises:
+            UsageError: naming the first field that is wrong.
+        """
+        own: Any = self
+        names = [row.name for row in own.rows]
+        always = {"rows": bool(names) and len(set(names)) == len(names), "seed": 0 <= own.seed < 1 << 31}
+        for key, good in (always | dict(checks)).items():
+            if not good:
+                raise UsageError(f"The recipe {own.name!r}: {key} cannot be {getattr(own, key)!r}.", hint=hint)
 
     def only(self, names: Sequence[str]) -> Self:
         """The same recipe with the rows of these names, after the one they are compared with, if it names any.

@@ -208,27 +208,22 @@ class TemplateRecipe(ByRows):
     note: str = ""
 
     def __post_init__(self) -> None:
-        names = [row.name for row in self.rows]
         attackers = [attack.name for attack in self.attackers]
         checks = {
             "judges": bool(self.judges) and len({*self.judges, self.recognizer}) == len(self.judges) + 1,
             "evaluation": bool(self.evaluation),
             "people": bool(self.people),
             "attackers": len(set(attackers)) == len(attackers) and not RESERVED & set(attackers),
-            "rows": bool(names) and len(set(names)) == len(names),
-            "baseline": self.baseline in ("", *names[:1]),
+            "baseline": self.baseline in ("", *[row.name for row in self.rows][:1]),
             "victims": self.victims >= 2,
             "asked": self.asked is None or self.asked >= 2,
             "fmrs": bool(self.fmrs) and all(0 < fmr < 1 for fmr in self.fmrs),
-            "seed": 0 <= self.seed < 1 << 31,
         }
-        for key, good in checks.items():
-            if not good:
-                raise UsageError(
-                    f"The recipe {self.name!r}: {key} cannot be {getattr(self, key)!r}.",
-                    hint="Names must differ, those of references are taken, the recogniser under attack is not a "
-                    "judge, and a baseline is the first row.",
-                )
+        hint = (
+            "Names must differ, those of references are taken, the recogniser under attack is not a judge, and a "
+            "baseline is the first row."
+        )
+        self.require(checks, hint)
         for row in self.rows:
             if unknown := set(row.attackers or ()) - set(attackers):
                 raise UsageError(
