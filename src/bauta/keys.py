@@ -190,7 +190,7 @@ def read_private(path: Path, what: str, *, longest: int = LONGEST_KEY, hint: str
     except OSError as error:
         raise UsageError(
             f"The {what} {path} cannot be read: {error.strerror or error}.",
-            hint="Check the name." + (" `bauta key` makes a new one, which opens nothing old." if what == "key" else ""),
+            hint="Check the name." + " `bauta key` makes a new one, which opens nothing old." * (what == "key"),
         ) from error
     if len(content) > longest:
         raise UsageError(f"{path} is longer than {longest} bytes: that is not a {what}.", hint=hint)
