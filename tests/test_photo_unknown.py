@@ -5,10 +5,11 @@ from __future__ import annotations
 import struct
 import zlib
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bauta.photo import MetadataPolicy, read_photo
+from bauta.photo.attachment import FIELD
 from bauta.photo.embedded import holds_picture
 from photo_builders import (
     add_jpeg_segments,
@@ -98,6 +99,7 @@ STRUCTURE_TAGS = {*range(254, 348), 512, 513, 514, 515, 517, 518, 519, 520, 521,
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
+@example(tag=FIELD, content=SECRET)  # the field that we use ourselves
 @given(tag=st.integers(350, 65535).filter(lambda tag: tag not in KNOWN_TAGS | STRUCTURE_TAGS), content=MARKED)
 def test_random_tiff_fields_never_survive(tag, content):
     data = encode(scene(8, 8), "TIFF")

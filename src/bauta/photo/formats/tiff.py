@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from bauta.photo import codec
-from bauta.photo.attachment import FIELD
+from bauta.photo.attachment import FIELD, MARK
 from bauta.photo.cleaning import Removed
 from bauta.photo.codec import Decoded, Source
 from bauta.photo.formats import exif
@@ -176,7 +176,9 @@ def _metadata(directory: Directory, order: ByteOrder) -> Metadata:
         entry = directory.find(tag)
         return entry.value if entry else b""
 
-    homeless = _STRUCTURE | {_XMP, _PHOTOSHOP, _IPTC, _ICC, FIELD}  # ours is of an earlier run
+    homeless = _STRUCTURE | {_XMP, _PHOTOSHOP, _IPTC, _ICC}
+    if content(FIELD).startswith(MARK):  # of an earlier run; without the mark it is somebody else's
+        homeless |= {FIELD}
     entries = [entry for entry in directory.entries if entry.tag not in homeless]
     block = exif.block_of(entries, directory.children, order) if entries else b""
     iptc = content(_IPTC)
