@@ -560,44 +560,10 @@ def false_faces_table() -> str:
 
 def encrypted_table() -> str:
     """Encrypted matching by size of the gallery."""
-    path = RESULTS / "encrypted-matching.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["results"]["rows"]
+    from bauta.benchmark.encrypted.run import EncryptedMatching
 
-    def cells(row: dict[str, Any]) -> list[str]:
-        cpu = {name.removeprefix("cpu_"): value for name, value in row["seconds"].items() if name.startswith("cpu_")}
-        parts = [f"{cpu[name]:.2f}" for name in ("encrypt", "answer", "decrypt", "compare")]
-        return [
-            f"{row['people']:,}",
-            str(row["split"]),
-            str(row["wrong_by_one"] + row["wrong_by_more"]),
-            f"{row['cpu_seconds_a_decision']:.2f} ({row['seconds_a_decision']:.2f})",
-            " + ".join(parts),
-            f"{cpu['answer_eight'] / 8:.2f}",
-            f"{row['encode_us_each']:.0f}",
-            " / ".join(
-                f"{row[name] / 1e6:.1f}" for name in ("up_bytes", "down_bytes", "comparison_bytes", "tape_bytes")
-            ),
-            str(row["rounds"]),
-            f"{row['gallery_bytes'] / 1e9:.2f} ({row['peak_bytes'] / 1e9:.1f})",
-            " / ".join(f"{1000 * value:.1f}" for value in row["plain"].values()),
-        ]
-
-    header = (
-        "people",
-        "split",
-        "scores off, all by 1",
-        "CPU s a decision (clock)",
-        "encrypt + answer + decrypt + compare",
-        "answer, each of 8",
-        "encode, us each",
-        "MB up / down / compared / dealt",
-        "rounds",
-        "GB gallery (peak)",
-        "ms in the clear: numpy / faiss 8 bits",
-    )
-    assert not any(row["wrong_by_more"] for row in rows)
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(cells(row)) + " |" for row in rows])
+    cards = [card(f"encrypted-{name}") for name in ("1k", "10k", "100k", "100k-2", "1m")]
+    return "\n\n".join(one.markdown() for one in EncryptedMatching().tables(cards))
 
 
 def gallery_store_table() -> str:

@@ -11,7 +11,7 @@ import pytest
 from bauta.encrypted.budget import Budget
 from bauta.encrypted.encoded import PlainGallery
 from bauta.encrypted.kernel import accumulate, halved, joined
-from bauta.encrypted.masking import mask, random_errors, random_ternary
+from bauta.encrypted.masking import draw, mask, random_errors, random_ternary
 from bauta.encrypted.packing import Layout
 from bauta.encrypted.parameters import DEGREE, MODULUS, PLAIN, PRIMES
 from bauta.encrypted.quantisation import quantise, require_unit
@@ -58,6 +58,11 @@ def textbook_mask(first: list[Any], second: list[Any], public: Any, step: int) -
     return np.stack(sent), np.stack(rest)
 
 
+def given(first: Any, second: Any) -> tuple[Any, Any]:
+    """An answer as (primes, 4096, rows), which decryption takes."""
+    return first.transpose(1, 2, 0), np.ascontiguousarray(second.transpose(1, 2, 0))
+
+
 def noise(first: Any, second: Any) -> Any:
     """The noise of a ciphertext, by its owner: what is left of its phase once the message is taken out."""
     secret = keys()[0].secret
@@ -89,7 +94,7 @@ def test_noise_attack(protected: bool) -> None:
     assert 2 < own.std() < 5
     halves = keys()[1].public.halves
     if protected:
-        first, second, _ = mask(*products(sealed, templates), halves, 1)
+        first, second = given(*mask(*products(sealed, templates), draw(halves, 1, 1)))
     else:
         first, second = textbook_mask(*products(sealed, templates), halves, 1)
     found = LAYOUT.unpack(np.clip(divided(own, noise(first, second), 112), -3e4, 3e4)[:, None])
@@ -107,7 +112,8 @@ def test_c1_attack(protection: str) -> None:
     if protection == "none":
         answer = np.stack(second).astype(np.uint32)
     else:
-        _, answer, _ = mask(first, second, (body, random * 0 if protection == "a = 0" else random), 1)
+        halves = (body, random * 0 if protection == "a = 0" else random)
+        _, answer = given(*mask(first, second, draw(halves, 1, 1)))
     whole = joined(in_coefficients(answer))
     whole[whole > MODULUS // 2] -= MODULUS
     found = LAYOUT.unpack(np.clip(np.rint(whole / constant), -3e4, 3e4))

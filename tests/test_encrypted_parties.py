@@ -102,6 +102,17 @@ def test_a_database_is_not_enrolled_from_a_door(gallery: PlainGallery) -> None:
         door.enrol(strangers(1))
 
 
+def test_masks_are_drawn_once_the_door_has_left(gallery: PlainGallery, people: Any) -> None:
+    server = server_of(gallery, ahead=2)
+    server.draw_ahead()
+    ready = gallery._masks.count(keys()[1].public)
+    assert ready == 2 * gallery.groups
+    with door_to(server) as door:
+        assert door.ask(people[[3, 5, 7]], "identify") == [Match(True, 3), Match(True, 5), Match(True, 7)]
+        assert gallery._masks.count(keys()[1].public) == 0
+    assert gallery._masks.count(keys()[1].public) == ready
+
+
 # Over TCP, with a dealer on a third port
 
 

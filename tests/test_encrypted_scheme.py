@@ -263,6 +263,48 @@ def test_shards_answer_as_one_gallery_and_a_killed_one_is_not_passed_over() -> N
             list(gallery.answer(sealed, keys()[1].public))
 
 
+def test_masks_drawn_ahead_are_used_once_and_by_their_key_alone() -> None:
+    enrolled, probes = quantise(faces(40, 128)), quantise(faces(2, 128, seed=2))
+    public, stranger = keys()[1].public, keys()[0].secret.public()
+    for gallery in (PlainGallery(Layout(128, 2)), ShardedGallery(Layout(128, 2), 2)):
+        gallery.add(enrolled)
+        while not gallery.draw_ahead(public, 2):
+            continue
+        sealed = sealed_probes(gallery, probes[[0, 0]])
+        first, second, third, other = (
+            list(gallery.answer(one, key))
+            for one, key in ((sealed, public), (sealed[:1], public), (sealed, public), (sealed[:1], stranger))
+        )
+        halves = [
+            half[q]
+            for one in (first, second, third, other)
+            for a in one
+            for half in (a.first,)
+            for q in range(len(half))
+        ]
+        seen = {row.tobytes() for half in halves for row in half}
+        assert len(seen) == sum(map(len, halves)), "of the same probe, and no two answers are masked alike"
+        require_equal(scores(first, gallery.layout.width, 40), plain_scores(probes[[0, 0]], enrolled))
+        require_equal(scores(third, gallery.layout.width, 40), plain_scores(probes[[0, 0]], enrolled))
+        if isinstance(gallery, ShardedGallery):
+            gallery.close()
+
+
+def test_a_supply_of_masks_gives_each_out_once() -> None:
+    public, supply = keys()[1].public, masking.Supply(64)
+    supply.draw(public, 3)
+    supply.draw(public, 2)
+    assert supply.count(public) == 5
+    assert supply.memory() == sum(one.nbytes for one in supply._drawn[public.seed])
+    drawn = {row.tobytes() for one in supply._drawn[public.seed] for row in one.second}
+    taken = [supply.take(public, rows) for rows in (1, 3, 2)]
+    assert [len(one) for one in taken] == [1, 3, 2]
+    assert supply.count(public) == 0
+    rows = [row.tobytes() for one in taken for row in one.second]
+    assert len(set(rows)) == 6
+    assert drawn <= set(rows), "five were there, and the sixth was drawn"
+
+
 def test_malformed_ciphertexts_are_refused_before_they_are_multiplied() -> None:
     gallery = PlainGallery(Layout(512, 2))
     gallery.add(quantise(faces(5)))

@@ -305,6 +305,7 @@ EXTRAS = {
     "sqlalchemy": "server",
     "starlette": "web",
     "tenseal": "encrypted",
+    "threadpoolctl": "encrypted",
     "uvicorn": "web",
 }
 """The extra in pyproject.toml that brings a module."""

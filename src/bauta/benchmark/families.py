@@ -9,6 +9,7 @@ from bauta.benchmark.adaptive.page import Adaptive
 from bauta.benchmark.budgets.run import Budgets
 from bauta.benchmark.cancelable.run import Cancelable
 from bauta.benchmark.certified.run import CertifiedAnswers
+from bauta.benchmark.encrypted.run import EncryptedMatching
 from bauta.benchmark.engine.cards import Card, named_schema, read_card, schema_of
 from bauta.benchmark.engine.table import Family
 from bauta.benchmark.photos.page import Photos
@@ -18,7 +19,10 @@ from bauta.errors import UsageError
 
 FAMILIES: dict[str, Family] = {
     schema_of(family.record): family
-    for family in (Photos(), Adaptive(), Stores(), Recognizers(), Cancelable(), CertifiedAnswers(), Budgets())
+    for family in (
+        *(Photos(), Adaptive(), Stores(), Recognizers(), Cancelable(), CertifiedAnswers(), Budgets()),
+        EncryptedMatching(),
+    )
 }
 
 

@@ -217,6 +217,24 @@ def certify(
 
 
 @bench.command()
+def encrypted(
+    recipe: Annotated[
+        str, typer.Argument(help="Name of a recipe of encrypted matching, or a TOML file.")
+    ] = "encrypted",
+    output: Output = Path("out/bench"),
+    rows: Rows = None,
+) -> None:
+    """Measure encrypted matching: whether its decisions are those in the clear, and what they cost."""
+    from bauta.benchmark.encrypted.run import EncryptedKind
+
+    kind = EncryptedKind()
+    chosen = kind.read(recipe)
+    if (names := values.chosen(rows)) is not None:
+        chosen = chosen.only(names)
+    run_table(kind, chosen, output)
+
+
+@bench.command()
 def report(
     cards: Cards,
     output: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -94,6 +95,9 @@ def serve(
     ] = None,
     dimension: Annotated[int, typer.Option(min=2, help="Values of a template, with --cloud.")] = 512,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the gallery.")] = 1,
+    ahead: Annotated[
+        int, typer.Option(min=0, help="Searches for which masks are drawn while the server is idle, for each door.")
+    ] = 8,
     any_size: Annotated[
         bool, typer.Option("--any-size", help="Serve also where most strangers would be told that somebody matches.")
     ] = False,
@@ -144,7 +148,9 @@ def serve(
             budget=Budget(decisions=decisions, total=in_all),
             patience=patience,
             log=show_note,
+            ahead=ahead,
         )
+        threading.Thread(target=server.draw_ahead, daemon=True).start()
         listener = Listener(
             parse_address(listen), server.answer, _serving(certificate, certificate_key), patience=patience
         )

@@ -13,7 +13,7 @@ LARGEST = 100_000_000
 MEANINGLESS = 0.5
 """FPIR from which on "somebody matches" is said to most strangers."""
 
-# Microseconds on one core of the machine of benchmarks/results/encrypted-matching.json, 512 values, rounded up.
+# Microseconds on one core of the machine of benchmarks/results/encrypted-1m.json, 512 values, rounded up.
 _ENCODE, _ENCRYPT, _MULTIPLY, _MASK, _DECRYPT, _COMPARE = 0.1, 8000.0, 0.004, 1700.0, 300.0, 1.0
 """A value, a ciphertext, a value, a group, a group, a place."""
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bauta.encrypted.kernel import Residues, accumulate, halved, in_parts, is_reduced, joined, scaled
-from bauta.encrypted.masking import mask
+from bauta.encrypted.kernel import Residues, accumulate, halved, in_parts, is_reduced
+from bauta.encrypted.masking import Supply, mask
 from bauta.encrypted.packing import Layout
 from bauta.encrypted.parameters import DEGREE, PRIMES
 from bauta.encrypted.quantisation import Templates, require_unit
@@ -60,6 +60,7 @@ class EncodedGallery(ABC):
         self._blocks: list[Residues] = []  # (primes, 4096, groups * sides, split)
         self._sizes: list[int] = []  # groups of each block
         self._taken = np.zeros(0, bool)
+        self._masks = Supply(layout.width)
 
     @property
     def places(self) -> int:
@@ -79,6 +80,21 @@ class EncodedGallery(ABC):
     def memory(self) -> int:
         """Bytes of the encoded gallery."""
         return sum(block.nbytes for block in self._blocks)
+
+    def draw_ahead(self, public: PublicKey, probes: int) -> bool:
+        """Draw masks for later answers, a few at a time: they depend on the key alone.
+
+        Args:
+            public: The door's key.
+            probes: How many searches of all groups they shall do for.
+
+        Returns:
+            Whether they do.
+        """
+        missing = probes * self.groups - self._masks.count(public)
+        if missing > 0:
+            self._masks.draw(public, min(missing, BLOCK))
+        return missing <= BLOCK
 
     def _require_taken(self, place: int) -> None:
         if not 0 <= place < self.places or not self._taken[place]:
@@ -160,19 +176,15 @@ class EncodedGallery(ABC):
             first, second = self._halves(accumulate(block[place], factors[place], each.prime), probes)
             firsts.append(first)
             seconds.append(second)
-        groups = firsts[0].shape[1]
-        made = Answer(
-            np.empty((probes, groups, len(PRIMES), self.layout.group), np.uint32),
-            np.empty((probes, groups, len(PRIMES), DEGREE), np.uint32),
-            np.empty((probes, groups * self.layout.group), np.uint32),
-        )
-        for probe in range(probes):
-            one, other = ([np.ascontiguousarray(part[:, :, probe]) for part in half] for half in (firsts, seconds))
-            sent, rest, uniform = mask(one, other, public.halves, self.layout.width)
-            made.first[probe] = sent.transpose(2, 0, 1)
-            made.second[probe] = rest.transpose(2, 0, 1)
-            made.share[probe] = scaled(joined(uniform)).T.reshape(-1)
-        return made
+        groups, group = firsts[0].shape[1], self.layout.group
+        masks = self._masks.take(public, groups * probes)
+        one, other = ([part.reshape(DEGREE, -1) for part in half] for half in (firsts, seconds))
+        sent, rest = mask(one, other, masks)
+
+        def by_probe(rows: Residues) -> Residues:
+            return rows.reshape(groups, probes, *rows.shape[1:]).swapaxes(0, 1)
+
+        return Answer(by_probe(sent), by_probe(rest), by_probe(masks.share).reshape(probes, groups * group))
 
 
 class PlainGallery(EncodedGallery):

@@ -12,13 +12,27 @@ of their own probe, reads the answer's noise, which holds e times the gallery, a
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bauta.encrypted.kernel import Residues
+from bauta.encrypted.kernel import Residues, joined, scaled
 from bauta.encrypted.parameters import CENTRED_BITS, DEGREE, PRIMES
 from bauta.encrypted.transform import Floats, multiply, reduce, transforms
+
+
+class PublicKey(Protocol):
+    """What is needed of `bauta.encrypted.scheme.PublicKey`, which is made with the errors of this module."""
+
+    @property
+    def seed(self) -> bytes:
+        """Of its random half."""
+
+    @property
+    def halves(self) -> tuple[Residues, Residues]:
+        """b and a, (primes, 4096) in slots."""
 
 
 def random_ternary(rows: int) -> Floats:
@@ -56,34 +70,121 @@ def _uniform(count: int, prime: int) -> NDArray[np.uint32]:
     return kept[:count]
 
 
-def mask(
-    first: list[Floats], second: list[Floats], public: tuple[Residues, Residues], step: int
-) -> tuple[Residues, Residues, Residues]:
+@dataclass(frozen=True, eq=False, repr=False)
+class Masks:
+    """What is laid over answers, a row each. A row that covers two answers shows their difference: it is used once.
+
+    Attributes:
+        first: Over c0, (rows, primes, 4096 / step) coefficients.
+        second: Over c1, (rows, primes, 4096) in slots.
+        share: (rows, 4096 / step) below 2^21: what `first` adds to the scores.
+    """
+
+    first: Residues
+    second: Residues
+    share: NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        return len(self.share)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self.first.nbytes + self.second.nbytes + self.share.nbytes
+
+    def cut(self, rows: int) -> tuple[Masks, Masks]:
+        """So many rows, and the rest."""
+        return (
+            Masks(self.first[:rows], self.second[:rows], self.share[:rows]),
+            Masks(self.first[rows:], self.second[rows:], self.share[rows:]),
+        )
+
+
+def draw(public: tuple[Residues, Residues], step: int, rows: int) -> Masks:
+    """Masks that no answer has had yet.
+
+    Args:
+        public: The public key's b and a, (primes, 4096) each, in slots.
+        step: Coefficients of a piece: each `step`-th one of c0 is sent.
+        rows: How many.
+    """
+    hidden, errors = random_ternary(rows), random_errors(rows)
+    uniform = random_residues((DEGREE // step, rows))
+    first = np.empty((rows, len(PRIMES), DEGREE // step), np.uint32)
+    second = np.empty((rows, len(PRIMES), DEGREE), np.uint32)
+    for place, each in enumerate(transforms()):
+        one = each.forward(hidden)
+        key, random = (half[place].astype(np.float64)[:, None] for half in public)
+        body = each.inverse(multiply(one, key, each.prime), step)
+        body += uniform[place]
+        first[:, place] = reduce(body, each.prime).T
+        tail = multiply(one, random, each.prime)
+        tail += each.forward(errors)
+        second[:, place] = reduce(tail, each.prime).T
+    return Masks(first, second, np.ascontiguousarray(scaled(joined(uniform)).T))
+
+
+def mask(first: list[Floats], second: list[Floats], masks: Masks) -> tuple[Residues, Residues]:
     """Answers that show nothing to whoever holds the secret key.
 
     Args:
         first: For each prime the first halves c0, (4096, rows) in slots.
         second: The second halves c1.
-        public: The public key's b and a, (primes, 4096) each, in slots.
-        step: Coefficients of a piece: each `step`-th one of c0 is sent.
+        masks: As many rows, which are spent with it.
 
     Returns:
-        c0, (primes, 4096 / step, rows) coefficients; c1, (primes, 4096, rows) in slots; and the mask of c0.
+        c0, (rows, primes, 4096 / step) coefficients; c1, (rows, primes, 4096) in slots.
     """
-    rows = first[0].shape[1]
-    hidden, errors = random_ternary(rows), random_errors(rows)
-    uniform = random_residues((DEGREE // step, rows))
-    sent, rest = np.empty_like(uniform), np.empty((len(PRIMES), DEGREE, rows), np.uint32)
+    sent, rest = np.empty_like(masks.first), np.empty_like(masks.second)
+    step = DEGREE // masks.share.shape[1]
     for place, each in enumerate(transforms()):
-        one = each.forward(hidden)
-        key, random = (half[place].astype(np.float64)[:, None] for half in public)
-        body = multiply(one, key, each.prime)
-        body += first[place]
-        body = each.inverse(reduce(body, each.prime), step)
-        body += uniform[place]
-        sent[place] = reduce(body, each.prime)
-        tail = multiply(one, random, each.prime)
-        tail += each.forward(errors)
-        tail += second[place]
-        rest[place] = reduce(tail, each.prime)
-    return sent, rest, uniform
+        sent[:, place] = each.inverse(first[place], step).T
+        rest[:, place] = second[place].T
+    primes = np.array(PRIMES, np.uint32)[:, None]
+    for made, over in ((sent, masks.first), (rest, masks.second)):
+        made += over
+        np.minimum(
+            made, made - primes, out=made
+        )  # of 28 bits; a difference below zero wraps, and is not the smaller one
+    return sent, rest
+
+
+class Supply:
+    """Masks drawn ahead, for each key its own; who has them gives each out once.
+
+    Args:
+        step: Coefficients of a piece.
+    """
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+        self._drawn: dict[bytes, list[Masks]] = {}
+
+    def count(self, public: PublicKey) -> int:
+        """Rows that are ready for a key."""
+        return sum(map(len, self._drawn.get(public.seed, ())))
+
+    def memory(self) -> int:
+        """Bytes of all that is ready."""
+        return sum(one.nbytes for drawn in self._drawn.values() for one in drawn)
+
+    def draw(self, public: PublicKey, rows: int) -> None:
+        """Draw so many more."""
+        self._drawn.setdefault(public.seed, []).append(draw(public.halves, self._step, rows))
+
+    def take(self, public: PublicKey, rows: int) -> Masks:
+        """So many masks, for good; those that are not ready are drawn now."""
+        drawn = self._drawn.get(public.seed, [])
+        taken: list[Masks] = []
+        while rows and drawn:
+            one = drawn.pop()
+            if len(one) > rows:
+                one, rest = one.cut(rows)
+                drawn.append(rest)
+            taken.append(one)
+            rows -= len(one)
+        if rows:
+            taken.append(draw(public.halves, self._step, rows))
+        if len(taken) == 1:
+            return taken[0]
+        return Masks(*(np.concatenate([getattr(one, name) for one in taken]) for name in ("first", "second", "share")))

@@ -19,7 +19,7 @@ from bauta.encrypted.parameters import DEGREE, PRIMES
 from bauta.encrypted.quantisation import Templates, quantise_threshold
 from bauta.encrypted.triples import Tapes
 from bauta.encrypted.wire import Kind, Link, attend, nonce
-from bauta.errors import PeerError, UsageError
+from bauta.errors import BautaError, PeerError, UsageError
 
 MOST_GROUPS = 1 << 12
 """That are enrolled in one go."""
@@ -36,6 +36,7 @@ class Server:
         budget: Decisions that each door gets.
         patience: Seconds that a door may be silent.
         log: Called with a line for each conversation that failed; it names no probe and no decision.
+        ahead: Searches for which masks are drawn while it is idle, for each door.
 
     Attributes:
         lock: To be held while the gallery is changed.
@@ -54,11 +55,13 @@ class Server:
         budget: Budget | None = None,
         patience: float = 60.0,
         log: Callable[[str], None] = lambda line: None,
+        ahead: int = 0,
     ) -> None:
         self.gallery, self._threshold, self._tapes = gallery, quantise_threshold(cosine), tapes
         self._keys = {key.id: key for key in keys}
         self._budget, self._patience, self._log = budget or Budget(), patience, log
         self.lock = threading.Lock()
+        self._ahead, self._drawing = ahead, threading.Lock()
         self._deployment = Deployment.CLOUD if isinstance(gallery, SealedGallery) else Deployment.DATABASE
         if not self._keys or (self._deployment is Deployment.CLOUD and len(self._keys) > 1):
             raise UsageError("A server needs a door's key, and a cloud has one door.", hint="Give server.key.")
@@ -66,6 +69,22 @@ class Server:
     def answer(self, connection: socket.socket) -> None:
         """Converse over a connection until the door has had enough; what is wrong is said to it, and logged."""
         attend(Link(connection, b"", patience=self._patience), self._converse, self._log, "server")
+        self.draw_ahead()
+
+    def draw_ahead(self) -> None:
+        """Draw masks until there are enough for each door; answers go between. Called after each conversation."""
+        if not self._ahead or not self._drawing.acquire(blocking=False):
+            return
+        try:
+            for key in self._keys.values():
+                enough = False
+                while not enough:
+                    with self.lock:
+                        enough = self.gallery.draw_ahead(key.public, self._ahead)
+        except BautaError as error:  # nothing is lost: what is missing is drawn with the answer
+            self._log(f"{error.code}: {error.message}")
+        finally:
+            self._drawing.release()
 
     def _converse(self, link: Link) -> None:
         header, hello, seal = link.open(Kind.HELLO, HELLO.size)

@@ -133,6 +133,13 @@ class ShardedGallery(PlainGallery):
                 while self._hear(shard) is not None:
                     continue
 
+    def draw_ahead(self, public: PublicKey, probes: int) -> bool:
+        """See `EncodedGallery.draw_ahead`; each shard draws its own."""
+        for shard in self._all:
+            self._ask(shard, "draw_ahead", public, probes)
+        heard = [self._hear(shard) for shard in self._all]  # each one, or a pipe is not empty
+        return all(heard)
+
     def memory(self) -> int:
         """Bytes of the encoded gallery, in all processes."""
         for shard in self._all:

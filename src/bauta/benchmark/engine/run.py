@@ -206,7 +206,7 @@ def _finished(kind: Kind[R, Any], recipe: Any, row: Named, task: Task, job: Job,
     known, spent = measured.pop("results", {}), measured.pop("run", {})
     last = {name: measured.pop(name) for name in ("records", "examples") if name in measured}
     card |= measured | {"code": cards.code()}
-    if last:
+    if last or known:
         card["results"] = known | kind.figures(card | last)
     return cards.finish(
         card
