@@ -127,6 +127,8 @@ def test_galleries_from_before_have_no_table_and_get_one(tmp_path: Path) -> None
     store = new_store(tmp_path)
     with tables.writing(store.engine) as connection:
         connection.execute(text("DROP TABLE releases"))
+    store.close()
+    store = open_store(tmp_path)
     enrolled(store, "ann", 1)
     assert budget_of(store, "acme", "ann") is None
     with store.writing() as writer:

@@ -41,8 +41,12 @@ from bauta.keys import DeploymentKey, ScryptCost
 PAGE = 4096
 """Records that are read at a time."""
 _REVISION = select(tables.about.c.value).where(tables.about.c.name == "revision")
-_LAST = select(tables.audit.c.at).order_by(tables.audit.c.number.desc()).limit(1)
 _UID = select(tables.subjects.c.uid).where(tables.subjects.c.token == bindparam("token"))
+_PERSON = (
+    select(tables.subjects.c.uid, tables.records.c.state, tables.records.c.maker)
+    .outerjoin(tables.records, tables.records.c.uid == tables.subjects.c.uid)
+    .where(tables.subjects.c.token == bindparam("token"))
+)
 _TENANT = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{tables.TENANT - 1}}}")
 
 
@@ -111,6 +115,7 @@ class Store:
         self.engine, self.vault, self._clock = engine, vault, clock
         with tables.reading(engine) as connection:
             about = self._about(connection)
+            made = engine.dialect.has_table(connection, budgets.releases.name)  # galleries from before have none
         if about["schema"] == 1:
             with tables.writing(engine) as connection:
                 about = self._about(connection)  # another process may have done it
@@ -125,6 +130,9 @@ class Store:
                 f"The gallery has version {about['schema']}; this Bauta reads {tables.SCHEMA}.", hint="Update Bauta."
             )
         self.makers = tuple(Maker(**one) for one in about["makers"])
+        if not made:
+            with tables.writing(engine) as connection:
+                budgets.releases.create(connection, checkfirst=True)
         self.finish()
 
     def _about(self, connection: Connection) -> dict[str, Any]:
@@ -206,11 +214,9 @@ class Store:
             raise GalleryError(f"The gallery {place} is not there.", hint="`bauta gallery init` makes one.")
         return cls(tables.open_database(_address(place), durable=durable), Vault.open(keys, key), clock)
 
-    def now(self) -> int:
+    def now(self, last: int | None) -> int:
         """Seconds since 1970; never less than the audit's last line, so that a clock that goes back revives nothing."""
-        with tables.reading(self.engine) as connection:
-            last = connection.scalar(_LAST)
-        return max(int(self._clock()), int(last or 0))
+        return max(int(self._clock()), last or 0)
 
     def close(self) -> None:
         """Let go of database and keys."""
@@ -364,14 +370,13 @@ class Store:
 
     def person(self, tenant: str, name: str) -> Person | None:
         """A subject of a tenant; None where none of that name is enrolled."""
-        uid = self.uid(tenant, name)
-        if uid is None:
-            return None
-        records = tables.records.c
         with tables.reading(self.engine) as connection:
-            rows = connection.execute(select(records.state, records.maker).where(records.uid == uid)).all()
-        of = Counter(row.state for row in rows)
-        return Person(name, of["active"], of["revoked"], any(row.maker < len(self.makers) - 1 for row in rows))
+            rows = connection.execute(_PERSON, {"token": token_of(self.vault, tenant, name)}).all()
+        if not rows or self.vault.get(rows[0].uid) is None:
+            return None
+        of = Counter(state for _, state, _ in rows)
+        former = len(self.makers) - 1
+        return Person(name, of["active"], of["revoked"], any(maker < former for _, state, maker in rows if state))
 
     def stats(self, tenant: str | None = None) -> dict[str, int]:
         """Counts of one tenant or of all: subjects, records by state, who waits for new photos, pending erasures."""
