@@ -29,7 +29,7 @@ def people(
 ) -> None:
     """The people of a tenant: how many records of each are active, and how many are revoked."""
     with opened(place, keys, key, passphrase_file, ask_passphrase) as store:
-        found = [one for one in store.people(tenant) if one.waiting or not waiting]
+        found = sorted(one for _, one in store.people(tenant, waiting=waiting))
     if as_json:
         rows = [{"name": one.name, "active": one.active, "revoked": one.revoked, "waits": one.waiting} for one in found]
         print(json.dumps(rows))

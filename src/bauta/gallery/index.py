@@ -32,7 +32,7 @@ class _Shelf:
     ids: list[bytes] = field(default_factory=list)
     uids: list[bytes] = field(default_factory=list)
     places: dict[bytes, int] = field(default_factory=dict)
-    of: dict[bytes, set[bytes]] = field(default_factory=dict)
+    of: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
 
 
 class Index:
@@ -69,12 +69,13 @@ class Index:
             room[:start] = shelf.templates[:start]
             shelf.templates = room
         shelf.templates[start : start + len(ids)] = templates
-        for place, (one, uid) in enumerate(zip(ids, uids, strict=True), start):
-            shelf.ids.append(one)
-            shelf.uids.append(uid)
-            shelf.places[one] = place
-            shelf.of.setdefault(uid, set()).add(one)
-            self._tenants[one] = tenant
+        shelf.ids += ids
+        shelf.uids += uids
+        shelf.places.update(zip(ids, range(start, start + len(ids)), strict=True))
+        self._tenants.update(dict.fromkeys(ids, tenant))
+        of = shelf.of
+        for one, uid in zip(ids, uids, strict=True):
+            of[uid] = (*of.get(uid, ()), one)
 
     def remove(self, ids: Iterable[bytes]) -> None:
         """Let records go; their templates are overwritten."""
@@ -84,10 +85,10 @@ class Index:
                 continue
             shelf = self._shelves[tenant]
             place, last = shelf.places.pop(one), len(shelf.ids) - 1
-            of = shelf.of[shelf.uids[place]]
-            of.discard(one)
-            if not of:
-                del shelf.of[shelf.uids[place]]
+            uid = shelf.uids[place]
+            shelf.of[uid] = tuple(other for other in shelf.of[uid] if other != one)
+            if not shelf.of[uid]:
+                del shelf.of[uid]
             if place != last:
                 shelf.ids[place], shelf.uids[place] = shelf.ids[last], shelf.uids[last]
                 shelf.templates[place] = shelf.templates[last]

@@ -15,9 +15,11 @@ from bauta.errors import AlreadyEnrolled, OtherMaker, SubjectUnknown, TooMany, U
 from bauta.gallery.budgets import charge
 from bauta.gallery.enrol import Gallery
 from bauta.gallery.makers import Maker
+from bauta.gallery.opening import opened
 from bauta.gallery.quality import Quality, read_face
+from bauta.gallery.reader import Found
 from bauta.gallery.sides import Side
-from bauta.gallery.store import Found, Store, require_names
+from bauta.gallery.store import Store, require_names
 from bauta.gallery.writer import Writer
 from bauta.photo import PhotoSource
 from bauta.rates import fpir
@@ -156,9 +158,10 @@ class FaceService:
             revision, removed = self.store.revision()
             if revision == self._revision:
                 return
-            for batch in self.store.active(since=self._revision):
+            first = self._revision < 0
+            for batch in opened(self.store) if first else self.store.active(since=self._revision):
                 self._take(batch)
-            if removed > self._revision:
+            if not first and removed > self._revision:
                 there = self.store.ids()
                 for side in self._sides.values():
                     if side.index is not None:
@@ -248,12 +251,13 @@ class FaceService:
             PhotoError, NoFaceFound: when the photo cannot be used.
         """
         require_names(tenant, name)
-        uid = self.store.uid(tenant, name)
+        seen, uid = self._revision, self.store.uid(tenant, name)
         if uid is None:
             raise SubjectUnknown("Nobody of that name is enrolled.", hint="Check the name and the tenant.")
         probes = self._probes(self._image(photo))
         self.refresh()
-        uid = self.store.uid(tenant, name) or uid  # renewed meanwhile
+        if self._revision != seen:  # it may have been renewed meanwhile
+            uid = self.store.uid(tenant, name) or uid
         with self._lock:
             matches = any(side.matches(tenant, uid, probe) for side, probe in probes)
         with self.store.writing() as writer:

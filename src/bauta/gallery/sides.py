@@ -12,7 +12,7 @@ from torch import Tensor
 from bauta.errors import NotCalibrated, NumericalFailure
 from bauta.gallery.index import Index
 from bauta.gallery.match import Matcher
-from bauta.gallery.store import Found
+from bauta.gallery.reader import Found
 from bauta.templates.base import Protector
 from bauta.templates.representation import Representation, RowFormat
 

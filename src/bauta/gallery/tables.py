@@ -68,7 +68,7 @@ subjects = Table(
     "subjects",
     metadata,
     Column("uid", Blob(16), primary_key=True),  # random; the id of the subject's key too
-    Column("tenant", String(TENANT), nullable=False, index=True),
+    Column("tenant", String(TENANT), nullable=False),
     Column("token", Blob(32), nullable=False, unique=True),  # of tenant and name, under a key
     Column("name", Blob, nullable=False),  # sealed
 )
@@ -84,6 +84,7 @@ records = Table(
     Column("maker", Integer, nullable=False, server_default="0"),  # place among the gallery's makers
     Column("sealed", Blob, nullable=False),
 )
+by_tenant = Index("by_tenant", subjects.c.tenant, subjects.c.token)
 due = Index("due", records.c.until)
 by_state = Index("by_state", records.c.state, records.c.id)  # which are active is asked after each removal
 shed = Table(  # keys that are to be destroyed, and are not yet, or whose bytes an open reader still holds

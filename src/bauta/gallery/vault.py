@@ -40,11 +40,12 @@ class Vault:
         path: Of the file.
         gallery: Id of the store, 16 bytes.
         tokens: Key from which tokens of names are made; it stays when the deployment key changes, as the next two.
+        root: Key under which those of subjects are wrapped.
         audit: Key of the audit's chain.
         answers: Key under which requests are remembered.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, key: DeploymentKey) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, key: DeploymentKey | bytes) -> None:
         self.path, self._connection, self._lock = path, connection, threading.RLock()
         self._ahead: list[tuple[bytes, bytes]] = []
         about = dict(connection.execute("SELECT name, value FROM about"))
@@ -54,7 +55,9 @@ class Vault:
             )
         self.gallery: bytes = about["gallery"]
         self._wrapped: bytes = about["root"]
-        self._root = WrappedKey.from_bytes(self._wrapped).unwrap(key, self.gallery, str(path))
+        if isinstance(key, DeploymentKey):
+            key = WrappedKey.from_bytes(self._wrapped).unwrap(key, self.gallery, str(path))
+        self.root = key
         shared = self._open(b"secrets", about["secrets"])
         self.tokens, self.audit, self.answers = shared[:32], shared[32:64], shared[64:]
 
@@ -96,6 +99,11 @@ class Vault:
         except (sqlite3.Error, KeyError) as error:
             raise GalleryDamaged(f"{path} is not a key store.", hint="Restore it from a backup.") from error
 
+    @classmethod
+    def again(cls, path: Path, root: bytes) -> Self:
+        """The key file that another process of this service has open, by its root key."""
+        return cls(path, _connected(path), root)
+
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:
@@ -114,7 +122,7 @@ class Vault:
             ready = [(uid, key) for uid, key in ready if there.get(uid) == key]
             if missing := count - len(ready):
                 fresh = [(uid, new_data_key()) for uid in new_ids(missing + AHEAD)]
-                cipher = AESGCM(self._root)
+                cipher = AESGCM(self.root)
                 with self._writing():
                     self._connection.executemany(
                         "INSERT INTO keys VALUES (?, ?)",
@@ -136,7 +144,7 @@ class Vault:
         found: dict[bytes, bytes] = {}
         about = _about(self.gallery, b"")
         with self._lock:
-            cipher = AESGCM(self._root)
+            cipher = AESGCM(self.root)
             for start in range(0, len(wanted), 500):
                 part = wanted[start : start + 500]
                 marks = ",".join("?" * len(part))
@@ -152,6 +160,12 @@ class Vault:
                     self._open(uid, wrapped)  # says what is wrong
                     raise
         return found
+
+    def without(self, uids: Iterable[bytes]) -> set[bytes]:
+        """Those of these ids whose data keys were destroyed."""
+        with self._lock, self._reading():
+            there = {uid for (uid,) in self._connection.execute("SELECT uid FROM keys")}
+        return set(uids) - there
 
     def destroy(self, uids: Iterable[bytes]) -> None:
         """Destroy data keys; their bytes are overwritten. `settle` says when no copy is left in the file.
@@ -196,7 +210,7 @@ class Vault:
                 shared = _seal(cipher, self.gallery, b"secrets", self.tokens + self.audit + self.answers)
                 self._connection.execute("UPDATE about SET value = ? WHERE name = 'root'", (wrapped.to_bytes(),))
                 self._connection.execute("UPDATE about SET value = ? WHERE name = 'secrets'", (shared,))
-            self._root, self._wrapped = root, wrapped.to_bytes()
+            self.root, self._wrapped = root, wrapped.to_bytes()
             self.settle()
         return wrapped.key_id.hex()
 
@@ -210,7 +224,7 @@ class Vault:
 
     def _open(self, uid: bytes, sealed: bytes) -> bytes:
         try:
-            return AESGCM(self._root).decrypt(sealed[:NONCE], sealed[NONCE:], _about(self.gallery, uid))
+            return AESGCM(self.root).decrypt(sealed[:NONCE], sealed[NONCE:], _about(self.gallery, uid))
         except (InvalidTag, ValueError) as error:
             now = self._connection.execute("SELECT value FROM about WHERE name = 'root'").fetchone()
             if now is not None and now[0] != self._wrapped:
