@@ -8,8 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from bauta.cli.console import show_note
-from bauta.cli.secrets import AskPassphrase, PassphraseFile, gallery_key
-from bauta.cli.store import (
+from bauta.cli.on_store import (
     SHIPPED,
     Aligned,
     Fmr,
@@ -20,12 +19,13 @@ from bauta.cli.store import (
     Place,
     Protector,
     Threshold,
-    create,
     needs_server,
     opened,
     places,
     service_of,
 )
+from bauta.cli.secrets import AskPassphrase, PassphraseFile, gallery_key
+from bauta.cli.store import create
 from bauta.errors import UsageError
 
 
@@ -87,14 +87,14 @@ def serve(
     listening = listen(host, port, secure=certificate is not None, behind_proxy=behind_proxy)
     database, _ = places(place, keys)
     fresh = isinstance(database, Path) and not database.exists()
-    if fresh:
-        if key is not None and not key.exists() and passphrase_file is None and not ask_passphrase:
-            create_key_file(key)
-        secret = gallery_key(key, passphrase_file, ask_passphrase, new=True)
-        create(place, keys, secret, protector, budget=budget)
-    elif budget is not None:
+    if budget is not None and not fresh:
         raise UsageError("The gallery is there, and keeps the budget it was made with.", hint="Leave --budget out.")
-    with opened(place, keys, key, passphrase_file, ask_passphrase) as store:
+    if fresh and key is not None and not key.exists() and passphrase_file is None and not ask_passphrase:
+        create_key_file(key)
+    secret = gallery_key(key, passphrase_file, ask_passphrase, new=fresh)
+    if fresh:
+        create(place, keys, secret, protector, budget=budget)
+    with opened(place, keys, secret) as store:
         service = service_of(
             store,
             protector,
