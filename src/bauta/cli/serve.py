@@ -85,39 +85,40 @@ def serve(
     index = index_maker(search, shards)  # type: ignore[arg-type]
     limits = ServerLimits(megabytes=megabytes, requests=requests, comparisons=comparisons, at_once=at_once)
     listening = listen(host, port, secure=certificate is not None, behind_proxy=behind_proxy)
-    database, _ = places(place, keys)
-    fresh = isinstance(database, Path) and not database.exists()
-    if budget is not None and not fresh:
-        raise UsageError("The gallery is there, and keeps the budget it was made with.", hint="Leave --budget out.")
-    if fresh and key is not None and not key.exists() and passphrase_file is None and not ask_passphrase:
-        create_key_file(key)
-    secret = gallery_key(key, passphrase_file, ask_passphrase, new=fresh)
-    if fresh:
-        create(place, keys, secret, protector, budget=budget)
-    with opened(place, keys, secret) as store:
-        service = service_of(
-            store,
-            protector,
-            former,
-            fmr=fmr,
-            threshold=threshold,
-            former_threshold=former_threshold,
-            aligned=aligned,
-            index=index,
-        )
-        service.require_former()
-        scheme = "http" if certificate is None else "https"
-        where, at = listening.getsockname()[:2]
-        print(f"Listening on {scheme}://{f'[{where}]' if ':' in where else where}:{at}", flush=True)
+    with listening:
+        database, _ = places(place, keys)
+        fresh = isinstance(database, Path) and not database.exists()
+        if budget is not None and not fresh:
+            raise UsageError("The gallery is there, and keeps the budget it was made with.", hint="Leave --budget out.")
+        if fresh and key is not None and not key.exists() and passphrase_file is None and not ask_passphrase:
+            create_key_file(key)
+        secret = gallery_key(key, passphrase_file, ask_passphrase, new=fresh)
         if fresh:
-            print(f"Key     {make_key(store, 'main', SCOPES).secret}", flush=True)
-            show_note("this key may do everything with the tenant main, for a year. It is shown once.")
-        run(
-            service,
-            listening,
-            limits,
-            certificate=certificate,
-            certificate_key=certificate_key,
-            behind_proxy=behind_proxy,
-        )
+            create(place, keys, secret, protector, budget=budget)
+        with opened(place, keys, secret) as store:
+            service = service_of(
+                store,
+                protector,
+                former,
+                fmr=fmr,
+                threshold=threshold,
+                former_threshold=former_threshold,
+                aligned=aligned,
+                index=index,
+            )
+            service.require_former()
+            scheme = "http" if certificate is None else "https"
+            where, at = listening.getsockname()[:2]
+            print(f"Listening on {scheme}://{f'[{where}]' if ':' in where else where}:{at}", flush=True)
+            if fresh:
+                print(f"Key     {make_key(store, 'main', SCOPES).secret}", flush=True)
+                show_note("this key may do everything with the tenant main, for a year. It is shown once.")
+            run(
+                service,
+                listening,
+                limits,
+                certificate=certificate,
+                certificate_key=certificate_key,
+                behind_proxy=behind_proxy,
+            )
     print("Ended.")
