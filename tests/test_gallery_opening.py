@@ -1,19 +1,22 @@
-"""A large store is opened by several processes: what comes is what one alone reads, whatever happens to them."""
+"""Stores are opened: large ones by several processes, and what is no store is told and left as it is."""
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import threading
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from bauta.errors import GalleryDamaged
-from bauta.gallery import opening, reader, tables
+from bauta.errors import GalleryDamaged, GalleryError
+from bauta.gallery import opening, reader, tables, vault
 from bauta.gallery.opening import opened
 from bauta.gallery.store import Store
-from store_builders import enrolled, row
+from gallery_builders import key_of
+from store_builders import contents, enrolled, new_store, open_store, row
 from test_gallery_store import place as place
 from test_gallery_store import server as server
 from test_gallery_store import store as store
@@ -100,3 +103,44 @@ def test_who_stops_taking_leaves_no_process(full: Store, monkeypatch: pytest.Mon
     assert len(begun) == 2
     assert all(process.poll() is not None for process in begun)
     assert threading.active_count() == before
+
+
+def test_a_database_of_others_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    new_store(tmp_path).close()
+    for name, made in (
+        ("empty.db", ""),
+        ("other.db", "CREATE TABLE notes (text TEXT)"),
+    ):
+        with closing(sqlite3.connect(tmp_path / name)) as connection:
+            connection.executescript(made)
+        (tmp_path / name).touch()
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(GalleryDamaged, match="not a key store"):
+            Store.open(tmp_path / "gallery.db", tmp_path / name, key_of())
+        assert (tmp_path / name).read_bytes() == before
+
+
+def test_keys_that_cannot_be_read_now_are_not_said_to_be_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_store(tmp_path).close()
+    connect = sqlite3.connect
+    monkeypatch.setattr(vault.sqlite3, "connect", lambda path, **more: connect(path, **{**more, "timeout": 0}))
+    with closing(connect(tmp_path / "keys.db", isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(GalleryError, match="locked") as raised:
+            open_store(tmp_path)
+        assert not isinstance(raised.value, GalleryDamaged)
+    open_store(tmp_path).close()
+
+
+def test_a_torn_gallery_is_said_to_be_damaged(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    enrolled(store, "ann", *range(40))
+    store.close()
+    content = (tmp_path / "gallery.db").read_bytes()
+    (tmp_path / "gallery.db").write_bytes(content[: len(content) // 2])
+    with pytest.raises(GalleryDamaged) as raised:
+        contents(open_store(tmp_path))
+    assert "backup" in (raised.value.hint or "")

@@ -27,6 +27,9 @@ def people(
     as_json: AsJson = False,
 ) -> None:
     """The people of a tenant: how many records of each are active, and how many are revoked."""
+    from bauta.gallery.store import require_names
+
+    require_names(tenant)
     found = sorted(one for _, one in store.people(tenant, waiting=waiting))
     if as_json:
         rows = [{"name": one.name, "active": one.active, "revoked": one.revoked, "waits": one.waiting} for one in found]

@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from bauta.errors import GalleryError, OutputError, UsageError
+from bauta.errors import GalleryDamaged, GalleryError, OutputError, UsageError
 from bauta.gallery.vault import truncated
 
 SCHEMA = 2
@@ -222,9 +222,10 @@ def reading(engine: Engine) -> Iterator[Connection]:
         with engine.connect() as connection:
             yield connection
     except _FAILURES as error:
-        raise GalleryError(
-            f"The gallery cannot be read: {_why(error)}.", hint="Check the disk and the database."
-        ) from error
+        original = getattr(error, "orig", error)
+        damaged = getattr(original, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        kind, hint = (GalleryDamaged, "Restore it from a backup.") if damaged else (GalleryError, "Check the database.")
+        raise kind(f"The gallery cannot be read: {_why(error)}.", hint=hint) from error
 
 
 def upgrade(connection: Connection) -> None:

@@ -95,14 +95,22 @@ class Vault:
         if not path.is_file():
             raise GalleryError(f"The key store {path} is not there.", hint="Give its place; without it nothing opens.")
         try:
-            return cls(path, _connected(path), key)
+            connection = _connected(path, made=True)
+            try:
+                return cls(path, connection, key)
+            except BaseException:
+                connection.close()
+                raise
         except (sqlite3.Error, KeyError) as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+            if code not in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                raise _unreadable(path, error) from error
             raise GalleryDamaged(f"{path} is not a key store.", hint="Restore it from a backup.") from error
 
     @classmethod
     def again(cls, path: Path, root: bytes) -> Self:
         """The key file that another process of this service has open, by its root key."""
-        return cls(path, _connected(path), root)
+        return cls(path, _connected(path, made=True), root)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -246,9 +254,7 @@ class Vault:
         try:
             yield
         except sqlite3.Error as error:
-            raise GalleryError(f"{self.path} cannot be read: {error}.", hint="Check the disk, and who uses it.") from (
-                error
-            )
+            raise _unreadable(self.path, error) from error
 
 
 def truncated(connection: sqlite3.Connection) -> bool:
@@ -278,8 +284,18 @@ def new_file(path: Path, what: str) -> None:
         )
 
 
-def _connected(path: Path) -> sqlite3.Connection:
+def _unreadable(path: Path, error: Exception) -> GalleryError:
+    return GalleryError(f"{path} cannot be read: {error}.", hint="Check the disk, and who uses it.")
+
+
+def _connected(path: Path, *, made: bool = False) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=20, isolation_level=None, check_same_thread=False)
+    if made:
+        try:
+            connection.execute("SELECT value FROM about LIMIT 1").fetchall()  # first: what is next changes any database
+        except sqlite3.Error:
+            connection.close()
+            raise
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "temp_store = MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
     return connection
