@@ -43,6 +43,7 @@ _LARGE = 4_000_000  # pixels, from which on a reduced photo is looked at first
 _WINDOW = 720  # side of what it shows of a face, pixel by pixel
 _AROUND = 1.7  # how much wider than the detector's box that is
 _PICTURED = 40  # faces of one photo that are shown by themselves
+_LOADED = ("judges", "surrogates")  # what pipelines of the same recognisers share
 SKETCH_SECONDS = 1.2
 
 
@@ -107,7 +108,7 @@ class Hands:
                     "sealed": made.sealed,
                 }
             )
-        pipeline = self._pipeline(self.base)
+        pipeline = self._kept(self.base)
         return {
             "methods": found,
             "default": self.base.method,
@@ -127,7 +128,6 @@ class Hands:
         detect_faces(photo.parts[:, :])
         tell("progress", None)
         pipeline = self._pipeline(self.base)
-        _ = pipeline.judges
         tell("progress", None)
         points = np.array(ARCFACE_112.points, dtype=np.float32) + 24
         found = Faces(np.array([[24, 24, 136, 136]], np.float32), points[None], np.ones(1, np.float32))
@@ -306,7 +306,16 @@ class Hands:
         return self._keys[place]
 
     def _pipeline(self, settings: ProtectSettings) -> Pipeline:
-        """A pipeline whose networks are loaded once; only the choice of faces differs from photo to photo."""
+        """A pipeline with its networks; only the choice of faces differs from photo to photo."""
+        kept = self._kept(settings)
+        for name in _LOADED if "surrogates" in kept.cloak.needs else _LOADED[:1]:
+            getattr(kept, name)  # here, and not in a copy that is thrown away
+        pipeline = copy.copy(kept)
+        pipeline.settings = settings
+        return pipeline
+
+    def _kept(self, settings: ProtectSettings) -> Pipeline:
+        """The pipeline of which those for single photos are copies; whatever it has loaded stays."""
         from bauta.cloaking.pipeline import Pipeline
 
         whole = replace(settings, selection=Selection())
@@ -314,13 +323,11 @@ class Hands:
             made = Pipeline(whole)
             for other in self._pipelines.values():
                 if other.roles == made.roles:  # the same recognisers, at another strength
-                    made.__dict__.update(surrogates=other.surrogates, judges=other.judges)
+                    made.__dict__.update((name, other.__dict__[name]) for name in _LOADED if name in other.__dict__)
             while len(self._pipelines) > 3:
                 del self._pipelines[next(iter(self._pipelines))]
             self._pipelines[whole] = made
-        pipeline = copy.copy(self._pipelines[whole])
-        pipeline.settings = settings
-        return pipeline
+        return self._pipelines[whole]
 
     @staticmethod
     def _picture(pixels: FloatArray, found: Faces, folder: Path, name: str) -> None:
