@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from bauta.pages import as_image
+
 FloatArray = NDArray[np.float32]
 
 
-def _to_image(pixels: FloatArray) -> Image.Image:
-    return Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
-
-
 def _to_pixels(image: Image.Image) -> FloatArray:
-    return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
+    pixels = np.array(image.convert("RGB"), dtype=np.float32)
+    pixels /= np.float32(255)
+    return pixels
 
 
 def _through_jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -61,7 +61,7 @@ class Condition:
 
     def apply(self, pixels: FloatArray) -> FloatArray:
         """The changed photo: (H', W', 3) in [0, 1] from (H, W, 3) in [0, 1]."""
-        return pixels if self.change is None else _to_pixels(self.change(_to_image(pixels)))
+        return pixels if self.change is None else _to_pixels(self.change(as_image(pixels)))
 
 
 SAVED = Condition("saved", "as saved", "saved", None)
