@@ -108,12 +108,11 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     padded = functional.pad(images, (radius,) * 4, mode="replicate")
     # A convolution may take the memory of its input as often as the kernel has taps: large pictures go in strips.
     strip = max(1, _MOST // (len(position) * max(padded.shape[-2:])))
-    rows = torch.cat(
-        [functional.conv2d(part, kernel[:, :, None], groups=images.shape[1]) for part in torch.split(padded, strip, 2)], 2
-    )
-    return torch.cat(
-        [functional.conv2d(part, kernel[..., None], groups=images.shape[1]) for part in torch.split(rows, strip, 3)], 3
-    )
+    across, down = kernel[:, :, None], kernel[..., None]
+    parts = torch.split(padded, strip, 2)
+    rows = torch.cat([functional.conv2d(part, across, groups=images.shape[1]) for part in parts], 2)
+    parts = torch.split(rows, strip, 3)
+    return torch.cat([functional.conv2d(part, down, groups=images.shape[1]) for part in parts], 3)
 
 
 def brightness_contrast(images: Tensor, brightness: float, contrast: float) -> Tensor:
