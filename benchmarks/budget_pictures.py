@@ -2,8 +2,9 @@
 
 The face is the astronaut of scikit-image, in the public domain. In the first picture the bounds that projections are
 clipped to come from changed copies of that very photo, so that no other person is in it: a deployment takes them from
-other people. The second is of protectors and linear attackers that learned on the public people of `bauta bench
-budgets`: what it draws where little is stored is their mean.
+other people. Eigenfaces of these copies would be her own face, so they are in the second picture alone. That is of
+protectors and linear attackers that learned on the public people of `bauta bench budgets`: what it draws where little
+is stored is their mean.
 
     python benchmarks/budget_pictures.py OUTPUT.webp
     python benchmarks/budget_pictures.py OUTPUT.webp --recovered DATA
@@ -35,7 +36,6 @@ from bauta.templates.fit import FitWork
 from bauta.templates.released.base import Released
 
 ROWS: tuple[tuple[str, str, dict[str, Any], tuple[float, ...]], ...] = (
-    ("peep", "128 eigenfaces", {}, (1, 8, 16, 1e5)),
     ("dct-laplace", "128 frequencies", {}, (1, 8, 16, 1e5)),
     ("sliced-frequencies", "128 frequencies, bits", {}, (1, 8, 16, 1e5)),
     ("dp-pixels", "147 cells", {}, (1, 8, 16, 1e5)),

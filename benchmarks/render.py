@@ -373,7 +373,7 @@ def smoothed_masks_table() -> str:
     if not (RESULTS / "smoothed-masks.json").exists():
         return "Not measured yet."
     found = card("smoothed-masks")
-    masks = found["masks"]
+    masks = found.get("masks", {"masked": found})  # a card of before has the default mask alone
     lines = [
         "| accepted by | clean | " + " | ".join(f"`{mask}`" for mask in masks) + " |",
         "|---" * (len(masks) + 2) + "|",
