@@ -89,7 +89,7 @@ def found(store: Store) -> dict[str, tuple[str, tuple[bytes, ...]]]:
     from bauta.gallery.writer import bound, token_of
 
     made = {}
-    for name in (one.name for one in store.people("acme")):
+    for name in (one.name for _, one in store.people("acme")):
         with store.writing() as writer:
             kept = writer._kept(writer.uid("acme", name))
         [kind] = {one.state for one in kept}

@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -381,6 +382,30 @@ def test_a_defect_of_the_server_is_not_told_to_the_door(gallery: PlainGallery, p
 
 
 # Budgets and keys
+
+
+def test_keys_that_come_and_go_are_forgotten_and_seldom_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bauta.encrypted.budget.MOST_KEYS", 10)
+    now, looked = [0.0], []
+    budget = Budget(decisions=1, seconds=10, clock=lambda: now[0])
+    budget._tidy_at = 10
+
+    class Noting(dict[bytes, deque[float]]):
+        def items(self) -> Any:
+            looked.append(len(self))
+            return super().items()
+
+    budget._spent = Noting()
+    for number in range(100):
+        budget.spend(b"%d" % number, 1)
+    assert looked == [11, 23, 47, 95]
+    with pytest.raises(PeerError):
+        budget.spend(b"3", 1)
+    now[0] = 20.0
+    for number in range(200, 300):
+        budget.spend(b"%d" % number, 1)
+    assert len(budget._spent) < 150
+    budget.spend(b"3", 1)
 
 
 def test_budgets_count_spans_totals_and_keys_apart() -> None:

@@ -127,6 +127,8 @@ def test_galleries_from_before_have_no_table_and_get_one(tmp_path: Path) -> None
     store = new_store(tmp_path)
     with tables.writing(store.engine) as connection:
         connection.execute(text("DROP TABLE releases"))
+    store.close()
+    store = open_store(tmp_path)
     enrolled(store, "ann", 1)
     assert budget_of(store, "acme", "ann") is None
     with store.writing() as writer:
@@ -205,6 +207,12 @@ def test_the_commands_show_and_keep_a_budget(
     found = json.loads(said("gallery", "budget", "g", "ann", "--json"))
     assert found == {"spent": 14.7e6, "photos": 1, "limit": 15e6, "left": 3e5}
     assert "Nobody of that name" in said("gallery", "budget", "g", "bob", code=9)
+    serve = ["serve", "--protector", "x", "--threshold", "0.99", "--port", "0", "--budget", "15e6"]
+    assert "keeps the budget it was made with" in said(*serve, "g", code=2)
+    monkeypatch.setattr("bauta.server.serve.serve", lambda *_, **__: None)
+    said(*serve, "new")
+    said("gallery", "enrol", "new", "ann", "1.png", "--protector", "x", "--aligned", "--threshold", "0.99")
+    assert json.loads(said("gallery", "budget", "new", "ann", "--json"))["limit"] == 15e6
     shown = said("templates", "protect", "x", "1.png", "--aligned", "-o", "one.bauta")
     assert "epsilon 100,000 a value, 14,700,000 a photo, 14,700,000 for the person over 1 photo" in shown
 

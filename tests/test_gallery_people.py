@@ -287,7 +287,8 @@ def test_a_gallery_that_was_edited_is_told(place: Path, capsys: Capture) -> None
     assert "changed" in said(capsys, "match", "g", "ann", PHOTOS[0], *OF, code=9)
 
 
-def test_serve_makes_a_gallery_answers_and_ends(place: Path) -> None:
+@pytest.mark.parametrize("searching", [(), ("--search", "faiss", "--shards", "2")])
+def test_serve_makes_a_gallery_answers_and_ends(place: Path, searching: tuple[str, ...]) -> None:
     (place / "g").mkdir()
     assert run(["gallery", "init", "g", *KEY, "--protector", "made", UNPROTECTED]) == 0
     made = subprocess.run(
@@ -296,7 +297,7 @@ def test_serve_makes_a_gallery_answers_and_ends(place: Path) -> None:
     )  # fmt: skip
     key = made.stdout.strip()
     process = subprocess.Popen(
-        [sys.executable, "-m", "bauta", "serve", "g", *OF, "--port", "0"],
+        [sys.executable, "-m", "bauta", "serve", "g", *OF, "--port", "0", *searching],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -325,6 +326,8 @@ def test_serve_refuses_what_would_be_heard(place: Path, capsys: Capture) -> None
     assert run(["serve", "g", *KEY, "--host", "0.0.0.0"]) == 2
     assert "in the clear" in capsys.readouterr().err
     assert run(["serve", "g", *KEY, "--certificate", "x.pem"]) == 2
+    assert run(["serve", "g", *KEY, "--search", "ivf"]) == 2
+    assert "no such search" in capsys.readouterr().err
     assert not (place / "g").exists()
 
 

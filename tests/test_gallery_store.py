@@ -71,8 +71,8 @@ def test_what_is_enrolled_is_there_after_a_restart(tmp_path: Path, place: Path |
     store.close()
     again = open_store(tmp_path, place)
     assert contents(again) == {"ann": sorted([row(1), row(2), row(4)]), "bob": [row(3)]}
-    assert [one.name for one in again.people("acme")] == ["ann", "bob"]
-    assert again.people("other") == []
+    assert sorted(one.name for _, one in again.people("acme")) == ["ann", "bob"]
+    assert list(again.people("other")) == []
     assert again.stats() == {"subjects": 2, "active": 4, "revoked": 0, "waiting": 0, "erasures_pending": 0}
     assert again.verify() == []
     again.close()
@@ -264,7 +264,7 @@ def test_a_backup_of_the_gallery_does_not_bring_the_erased_back(tmp_path: Path) 
     shutil.copy(tmp_path / "backup.db", tmp_path / "gallery.db")
     store = open_store(tmp_path)
     assert contents(store) == {"bob": [row(1)]}
-    assert [one.name for one in store.people("acme")] == ["bob"]
+    assert [one.name for _, one in store.people("acme")] == ["bob"]
     assert store.uid("acme", "ann") is None
     assert "2 subjects were erased" in store.verify()[0]
     assert store.forget_erased() == 2

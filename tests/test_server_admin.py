@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from bauta.gallery.journal import DAY
+from bauta.server import admin
 from bauta.server.access import SCOPES, make_key, remove_key
 from bauta.server.sessions import COOKIE, IDLE, LONGEST, MOST, Sessions, same_form
 from store_builders import photo
@@ -265,11 +267,45 @@ def test_names_are_shown_as_text_and_found(site: Site, visitor: Visitor) -> None
     assert "<script" not in found
     assert "Nobody like that" in visitor.get("/admin/people?find=eve").text
     assert "Nobody like that" in visitor.get("/admin/people?waiting=1").text
+
+
+def _walked(visitor: Visitor, path: str) -> tuple[list[str], int]:
+    """The names on a page and on all that follow it, and how many pages they are."""
+    names: list[str] = []
+    for pages in range(1, 20):
+        page = visitor.get(path).text
+        names += re.findall(r'<td data-label="Name"><a [^>]*>([^<]*)</a>', page)
+        more = re.findall(r'href="(\?[^"]*after=[^"]*)"', page)
+        if not more:
+            return names, pages
+        path = "/admin/people" + html.unescape(more[0])
+    raise AssertionError("the pages do not end")
+
+
+def test_people_are_shown_and_looked_for_some_at_a_time(
+    site: Site, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with site.service.store.writing() as writer:
         writer.enrol_many("acme", [(f"person {number:03d}", []) for number in range(120)] + [("a\udcffb", [])])
-    assert "1 to 50 of 123" in visitor.get("/admin/people").text
-    assert "101 to 123 of 123" in visitor.get("/admin/people?from=100").text
-    assert visitor.get("/admin/people?from=" + "9" * 40).status_code == 200
+    names, pages = _walked(visitor, "/admin/people")
+    assert pages == 3
+    assert len(names) == len(set(names)) == 123
+    assert {f"person {number:03d}" for number in range(120)} < set(names)
+    assert _walked(visitor, "/admin/people?find=PERSON+11") == ([f"person {number}" for number in range(110, 120)], 1)
+    for place in ("z", "0" * 63, "9" * 64, "%00", "-1"):
+        assert visitor.get(f"/admin/people?after={place}").status_code == 200
+    opened: list[bytes] = []
+    vault = site.service.store.vault
+    some = vault.some
+    monkeypatch.setattr(vault, "some", lambda uids: opened.extend(kept := list(uids)) or some(kept))
+    visitor.get("/admin/people")
+    assert 50 < len(opened) < 123
+    monkeypatch.setattr(admin, "LOOKED_AT", 40)
+    page = visitor.get("/admin/people?find=person+117").text
+    assert _walked(visitor, "/admin/people?find=person+117")[0] == ["person 117"]  # the whole name is found at once
+    assert "Look on" not in page
+    assert _walked(visitor, "/admin/people?find=erson+117") == (["person 117"], 4)
+    assert "Nobody else like that" in visitor.get(f"/admin/people?find=erson&after={'f' * 64}").text
 
 
 def test_thresholds_say_what_a_search_is_worth(site: Site, visitor: Visitor) -> None:

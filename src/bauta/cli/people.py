@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from bauta.cli.clients import gallery as gallery
 from bauta.cli.console import clean, show_facts, show_notes, show_table
-from bauta.cli.secrets import AskPassphrase, PassphraseFile
-from bauta.cli.store import AsJson, Key, Keys, Place, Tenant, Unprotected, actor, opened
+from bauta.cli.on_store import AsJson, Tenant, Unprotected, actor, on_store
 from bauta.errors import UsageError
+
+if TYPE_CHECKING:
+    from bauta.gallery.store import Store
 
 
 @gallery.command()
+@on_store
 def people(
-    place: Place,
-    keys: Keys = None,
-    key: Key = None,
-    passphrase_file: PassphraseFile = None,
-    ask_passphrase: AskPassphrase = False,
+    store: Store,
     tenant: Tenant = "main",
     waiting: Annotated[
         bool, typer.Option("--waiting", help="Only those who wait for a new photo since the gallery was migrated.")
@@ -28,8 +27,10 @@ def people(
     as_json: AsJson = False,
 ) -> None:
     """The people of a tenant: how many records of each are active, and how many are revoked."""
-    with opened(place, keys, key, passphrase_file, ask_passphrase) as store:
-        found = [one for one in store.people(tenant) if one.waiting or not waiting]
+    from bauta.gallery.store import require_names
+
+    require_names(tenant)
+    found = sorted(one for _, one in store.people(tenant, waiting=waiting))
     if as_json:
         rows = [{"name": one.name, "active": one.active, "revoked": one.revoked, "waits": one.waiting} for one in found]
         print(json.dumps(rows))
@@ -41,12 +42,9 @@ def people(
 
 
 @gallery.command()
+@on_store
 def migrate(
-    place: Place,
-    keys: Keys = None,
-    key: Key = None,
-    passphrase_file: PassphraseFile = None,
-    ask_passphrase: AskPassphrase = False,
+    store: Store,
     protector: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="DIR", help="What makes records from now on: a fitted protector, or one that ships."),
@@ -62,16 +60,15 @@ def migrate(
 
     if (protector is None) != finish:
         raise UsageError("A migration is begun or finished.", hint="Give --protector, or --finish.")
-    with opened(place, keys, key, passphrase_file, ask_passphrase) as store:
-        if protector is None:
-            records, gone = store.drop_former(actor())
-            show_facts([("records erased", records), ("people erased", gone)])
-            return
-        loaded = load_protector(protector)
-        require_protecting(loaded, plain=unprotected)
-        before = store.maker
-        count = store.migrate(maker_of(loaded), actor())
-        after = store.maker
+    if protector is None:
+        records, gone = store.drop_former(actor())
+        show_facts([("records erased", records), ("people erased", gone)])
+        return
+    loaded = load_protector(protector)
+    require_protecting(loaded, plain=unprotected)
+    before = store.maker
+    count = store.migrate(maker_of(loaded), actor())
+    after = store.maker
     show_facts(
         [
             ("from", f"{before.protector} of {before.recognizer}"),

@@ -8,8 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from bauta.cli.console import show_note
-from bauta.cli.secrets import AskPassphrase, PassphraseFile, gallery_key
-from bauta.cli.store import (
+from bauta.cli.on_store import (
     SHIPPED,
     Aligned,
     Fmr,
@@ -20,12 +19,13 @@ from bauta.cli.store import (
     Place,
     Protector,
     Threshold,
-    create,
     needs_server,
     opened,
     places,
     service_of,
 )
+from bauta.cli.secrets import AskPassphrase, PassphraseFile, gallery_key
+from bauta.cli.store import create
 from bauta.errors import UsageError
 
 
@@ -41,6 +41,17 @@ def serve(
     former: Former = None,
     former_threshold: FormerThreshold = None,
     aligned: Aligned = False,
+    search: Annotated[
+        str,
+        typer.Option(metavar="WAY", help="exact, or faiss: 8 bits a value sift first; for 100,000 records and more."),
+    ] = "exact",
+    shards: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that hold the index; each searches its part.")
+    ] = 1,
+    budget: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(metavar="EPSILON", help="As of `bauta gallery init`, for a gallery that is made here."),
+    ] = None,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for one that is free.")] = 7500,
     certificate: Annotated[
@@ -61,6 +72,7 @@ def serve(
 ) -> None:
     """Answer clients over HTTP, until interrupted. A gallery that is not there is made."""
     try:
+        from bauta.gallery.shards import index_maker
         from bauta.server.access import SCOPES, ServerLimits, make_key
         from bauta.server.serve import listen
         from bauta.server.serve import serve as run
@@ -70,31 +82,43 @@ def serve(
 
     if (certificate is None) != (certificate_key is None):
         raise UsageError("TLS needs a certificate and its key.", hint="Give --certificate and --certificate-key.")
+    index = index_maker(search, shards)  # type: ignore[arg-type]
     limits = ServerLimits(megabytes=megabytes, requests=requests, comparisons=comparisons, at_once=at_once)
     listening = listen(host, port, secure=certificate is not None, behind_proxy=behind_proxy)
-    database, _ = places(place, keys)
-    fresh = isinstance(database, Path) and not database.exists()
-    if fresh:
-        if key is not None and not key.exists() and passphrase_file is None and not ask_passphrase:
+    with listening:
+        database, _ = places(place, keys)
+        fresh = isinstance(database, Path) and not database.exists()
+        if budget is not None and not fresh:
+            raise UsageError("The gallery is there, and keeps the budget it was made with.", hint="Leave --budget out.")
+        if fresh and key is not None and not key.exists() and passphrase_file is None and not ask_passphrase:
             create_key_file(key)
-        create(place, keys, gallery_key(key, passphrase_file, ask_passphrase, new=True), protector)
-    with opened(place, keys, key, passphrase_file, ask_passphrase) as store:
-        service = service_of(
-            store, protector, former, fmr=fmr, threshold=threshold, former_threshold=former_threshold, aligned=aligned
-        )
-        service.require_former()
-        scheme = "http" if certificate is None else "https"
-        where, at = listening.getsockname()[:2]
-        print(f"Listening on {scheme}://{f'[{where}]' if ':' in where else where}:{at}", flush=True)
+        secret = gallery_key(key, passphrase_file, ask_passphrase, new=fresh)
         if fresh:
-            print(f"Key     {make_key(store, 'main', SCOPES).secret}", flush=True)
-            show_note("this key may do everything with the tenant main, for a year. It is shown once.")
-        run(
-            service,
-            listening,
-            limits,
-            certificate=certificate,
-            certificate_key=certificate_key,
-            behind_proxy=behind_proxy,
-        )
+            create(place, keys, secret, protector, budget=budget)
+        with opened(place, keys, secret) as store:
+            service = service_of(
+                store,
+                protector,
+                former,
+                fmr=fmr,
+                threshold=threshold,
+                former_threshold=former_threshold,
+                aligned=aligned,
+                index=index,
+            )
+            service.require_former()
+            scheme = "http" if certificate is None else "https"
+            where, at = listening.getsockname()[:2]
+            print(f"Listening on {scheme}://{f'[{where}]' if ':' in where else where}:{at}", flush=True)
+            if fresh:
+                print(f"Key     {make_key(store, 'main', SCOPES).secret}", flush=True)
+                show_note("this key may do everything with the tenant main, for a year. It is shown once.")
+            run(
+                service,
+                listening,
+                limits,
+                certificate=certificate,
+                certificate_key=certificate_key,
+                behind_proxy=behind_proxy,
+            )
     print("Ended.")

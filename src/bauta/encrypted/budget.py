@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from bauta.errors import PeerError, UsageError
 
 MOST_KEYS = 10_000
-"""From which on those that spent nothing lately are forgotten."""
+"""From which on those that spent nothing lately are forgotten, each time that there are twice as many."""
 
 
 @dataclass
@@ -36,6 +36,7 @@ class Budget:
     total: int | None = None
     clock: Callable[[], float] = time.monotonic
     _spent: dict[bytes, deque[float]] = field(default_factory=dict, repr=False)
+    _tidy_at: int = field(default=MOST_KEYS, repr=False)
     _ever: dict[bytes, int] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -51,10 +52,11 @@ class Budget:
         """
         now = self.clock()
         with self._lock:
-            if len(self._spent) > MOST_KEYS:  # keys that come and go must not fill the memory
+            if len(self._spent) > self._tidy_at:  # keys that come and go must not fill the memory
                 old = [one for one, times in self._spent.items() if not times or times[-1] <= now - self.seconds]
                 for one in old:
                     del self._spent[one]
+                self._tidy_at = max(MOST_KEYS, 2 * len(self._spent))  # and looking for them must not fill the time
             spent = self._spent.setdefault(key, deque())
             while spent and spent[0] <= now - self.seconds:
                 spent.popleft()

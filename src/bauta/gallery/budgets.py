@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
 
-from sqlalchemy import Column, Connection, Engine, LargeBinary, Table, delete, select
+from sqlalchemy import Column, Connection, Engine, Table, bindparam, delete, select
 
 from bauta.errors import BudgetSpent, GalleryDamaged, SubjectUnknown, UsageError
 from bauta.gallery import tables
+from bauta.gallery.journal import EDITED
 from bauta.gallery.vault import Vault
 from bauta.gallery.writer import Writer, token_of
 from bauta.privacy.mechanisms import Spent, number
@@ -26,10 +27,11 @@ from bauta.privacy.mechanisms import Spent, number
 releases = Table(
     "releases",
     tables.metadata,
-    Column("token", LargeBinary(32), primary_key=True),  # of a subject; zeros for the limit
-    Column("value", LargeBinary, nullable=False),  # 32 bytes that authenticate what follows
+    Column("token", tables.Blob(32), primary_key=True),  # of a subject; zeros for the limit
+    Column("value", tables.Blob, nullable=False),  # 32 bytes that authenticate what follows
 )
 _LIMIT = bytes(32)
+_KNOWN = select(releases).where(releases.c.token.in_((_LIMIT, bindparam("which"))))
 
 
 class Store(Protocol):
@@ -119,7 +121,8 @@ def charge(writer: Writer, tenant: str, name: str, spent: Spent | None, photos: 
         BudgetSpent: when that would exceed the limit; nothing is stored then.
     """
     connection, vault = _inside(writer)
-    limit = _known(connection, vault, _LIMIT).get("limit")
+    token = token_of(vault, tenant, name)
+    known, limit = _known(connection, vault, token)
     if spent is None:
         if limit is not None:
             raise BudgetSpent(
@@ -127,8 +130,6 @@ def charge(writer: Writer, tenant: str, name: str, spent: Spent | None, photos: 
                 hint="Enrol with a protector that does.",
             )
         return
-    token = token_of(vault, tenant, name)
-    known = _known(connection, vault, token)
     before, asked = _exact(known.get("spent", 0.0)), _exact(spent.person(photos))
     if limit is not None and before + asked > _exact(limit):
         raise BudgetSpent(
@@ -148,41 +149,37 @@ def budget_of(store: Store, tenant: str, name: str) -> Budget | None:
     """
     if store.uid(tenant, name) is None:
         raise SubjectUnknown("Nobody of that name is enrolled.", hint="Check the name and the tenant.")
+    return counted_of(store, tenant, name)
+
+
+def counted_of(store: Store, tenant: str, name: str) -> Budget | None:
+    """The same, of a subject that is known to be enrolled."""
     with tables.reading(store.engine) as connection:
-        known = _known(connection, store.vault, token_of(store.vault, tenant, name))
-        limit = _known(connection, store.vault, _LIMIT).get("limit")
-    if not known:
-        return None
-    return Budget(known["spent"], int(known["photos"]), limit)
+        known, limit = _known(connection, store.vault, token_of(store.vault, tenant, name))
+    return Budget(known["spent"], int(known["photos"]), limit) if known else None
 
 
 def forget(connection: Connection) -> None:
     """Delete what was counted of people who are erased, in a transaction."""
-    if connection.dialect.has_table(connection, releases.name):
-        there = select(tables.subjects.c.token)
-        connection.execute(delete(releases).where(releases.c.token != _LIMIT, releases.c.token.not_in(there)))
+    there = select(tables.subjects.c.token)
+    connection.execute(delete(releases).where(releases.c.token != _LIMIT, releases.c.token.not_in(there)))
 
 
 def _inside(writer: Writer) -> tuple[Connection, Vault]:
     return writer._connection, writer._vault
 
 
-def _known(connection: Connection, vault: Vault, token: bytes) -> dict[str, float]:
-    value = None
-    if connection.dialect.has_table(connection, releases.name):
-        value = connection.scalar(select(releases.c.value).where(releases.c.token == token))
-    if value is None:
-        return {}
-    if not hmac.compare_digest(_mac(vault, token, value[32:]), value[:32]):
-        raise GalleryDamaged(
-            "What was released of a person was edited.", hint="The database was edited: restore it from a backup."
-        )
-    found: dict[str, float] = json.loads(value[32:])
-    return found
+def _known(connection: Connection, vault: Vault, token: bytes) -> tuple[dict[str, float], float | None]:
+    """What was counted of a subject, and the limit of all."""
+    found: dict[bytes, dict[str, float]] = {}
+    for one, value in connection.execute(_KNOWN, {"which": token}):
+        if not hmac.compare_digest(_mac(vault, one, value[32:]), value[:32]):
+            raise GalleryDamaged("What was released of a person was edited.", hint=EDITED)
+        found[one] = json.loads(value[32:])
+    return found.get(token, {}), found.get(_LIMIT, {}).get("limit")
 
 
 def _keep(connection: Connection, vault: Vault, token: bytes, about: dict[str, float]) -> None:
-    releases.create(connection, checkfirst=True)  # galleries from before have none
     content = json.dumps(about, sort_keys=True).encode()
     connection.execute(delete(releases).where(releases.c.token == token))
     connection.execute(releases.insert(), [{"token": token, "value": _mac(vault, token, content) + content}])

@@ -1,14 +1,19 @@
-"""Exact search in memory: a matrix of templates for each tenant, compared by one product."""
+"""Search in memory: a matrix of templates for each tenant, compared by one product, or sifted in 8 bits first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bauta.gallery.codes import CANDIDATES, Codes
+
 Templates = NDArray[np.float32]
+Search = Literal["exact", "faiss"]
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,11 @@ class _Shelf:
     """The records of a tenant, without gaps: the last one takes the place of one that leaves."""
 
     templates: Templates
+    codes: Codes | None = None
     ids: list[bytes] = field(default_factory=list)
     uids: list[bytes] = field(default_factory=list)
     places: dict[bytes, int] = field(default_factory=dict)
-    of: dict[bytes, set[bytes]] = field(default_factory=dict)
+    of: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
 
 
 class Index:
@@ -40,10 +46,16 @@ class Index:
 
     Args:
         dimension: Of a template.
+        search: ``exact``, or ``faiss``: 8 bits tell which records may be the best, and those are compared exactly.
+
+    Raises:
+        UsageError: when faiss is asked for and not installed.
     """
 
-    def __init__(self, dimension: int) -> None:
-        self._dimension = dimension
+    def __init__(self, dimension: int, search: Search = "exact") -> None:
+        self._dimension, self._search = dimension, search
+        if search == "faiss":
+            Codes(dimension)
         self._shelves: dict[str, _Shelf] = {}
         self._tenants: dict[bytes, str] = {}
 
@@ -62,19 +74,25 @@ class Index:
     def add(self, tenant: str, ids: Sequence[bytes], uids: Sequence[bytes], templates: Templates) -> None:
         """Take records in, (N, D) unit-norm; those that are there already are replaced."""
         self.remove(one for one in ids if one in self._tenants)
-        shelf = self._shelves.setdefault(tenant, _Shelf(np.zeros((0, self._dimension), np.float32)))
+        shelf = self._shelves.get(tenant)
+        if shelf is None:
+            codes = Codes(self._dimension) if self._search == "faiss" else None
+            shelf = self._shelves[tenant] = _Shelf(np.zeros((0, self._dimension), np.float32), codes)
         start = len(shelf.ids)
         if start + len(ids) > len(shelf.templates):
             room = np.zeros((max(2 * start, start + len(ids), 64), self._dimension), np.float32)
             room[:start] = shelf.templates[:start]
             shelf.templates = room
         shelf.templates[start : start + len(ids)] = templates
-        for place, (one, uid) in enumerate(zip(ids, uids, strict=True), start):
-            shelf.ids.append(one)
-            shelf.uids.append(uid)
-            shelf.places[one] = place
-            shelf.of.setdefault(uid, set()).add(one)
-            self._tenants[one] = tenant
+        if shelf.codes is not None:
+            shelf.codes.add(templates)
+        shelf.ids += ids
+        shelf.uids += uids
+        shelf.places.update(zip(ids, range(start, start + len(ids)), strict=True))
+        self._tenants.update(dict.fromkeys(ids, tenant))
+        of = shelf.of
+        for one, uid in zip(ids, uids, strict=True):
+            of[uid] = (*of.get(uid, ()), one)
 
     def remove(self, ids: Iterable[bytes]) -> None:
         """Let records go; their templates are overwritten."""
@@ -84,17 +102,29 @@ class Index:
                 continue
             shelf = self._shelves[tenant]
             place, last = shelf.places.pop(one), len(shelf.ids) - 1
-            of = shelf.of[shelf.uids[place]]
-            of.discard(one)
-            if not of:
-                del shelf.of[shelf.uids[place]]
+            uid = shelf.uids[place]
+            shelf.of[uid] = tuple(other for other in shelf.of[uid] if other != one)
+            if not shelf.of[uid]:
+                del shelf.of[uid]
             if place != last:
                 shelf.ids[place], shelf.uids[place] = shelf.ids[last], shelf.uids[last]
                 shelf.templates[place] = shelf.templates[last]
                 shelf.places[shelf.ids[place]] = place
             shelf.templates[last] = 0
+            if shelf.codes is not None:
+                shelf.codes.drop(place)
             shelf.ids.pop()
             shelf.uids.pop()
+
+    @contextmanager
+    def restarted(self) -> Iterator[None]:
+        """Nothing of it can be lost alone."""
+        yield
+
+    def close(self) -> None:
+        """Let go of all of it."""
+        self._shelves.clear()
+        self._tenants.clear()
 
     def of(self, tenant: str, uid: bytes) -> set[bytes]:
         """Ids of a subject's records."""
@@ -114,10 +144,15 @@ class Index:
         shelf = self._shelves.get(tenant)
         if shelf is None or not shelf.ids:
             return None
-        cosines = shelf.templates[: len(shelf.ids)] @ probe
-        if but is not None:
-            cosines[[shelf.places[one] for one in shelf.of.get(but, ())]] = -np.inf
+        own = [] if but is None else [shelf.places[one] for one in shelf.of.get(but, ())]
+        if shelf.codes is None:
+            places, cosines = None, shelf.templates[: len(shelf.ids)] @ probe
+            cosines[own] = -np.inf
+        else:
+            places = shelf.codes.nearest(probe, CANDIDATES + len(own))
+            cosines = shelf.templates[places] @ probe
+            cosines[np.isin(places, own)] = -np.inf
         best = int(np.argmax(cosines))
         if not np.isfinite(cosines[best]):
             return None
-        return Hit(shelf.uids[best], float(cosines[best]))
+        return Hit(shelf.uids[best if places is None else int(places[best])], float(cosines[best]))

@@ -201,5 +201,8 @@ def unsigned(vault: Vault, name: str, content: bytes) -> bytes:
     """
     value = content[32:]
     if not hmac.compare_digest(signed(vault, name, value), content):
-        raise GalleryDamaged("The gallery was edited, or these are not its keys.", hint=EDITED)
+        raise GalleryDamaged(
+            "The gallery was edited, or these are not its keys.",
+            hint="Give its own with --keys. If these are, the database was edited: restore it from a backup.",
+        )
     return value

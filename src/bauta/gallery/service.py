@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bauta.errors import AlreadyEnrolled, OtherMaker, SubjectUnknown, TooMany, UsageError
+from bauta.errors import AlreadyEnrolled, GalleryError, OtherMaker, SubjectUnknown, TooMany, UsageError
 from bauta.gallery.budgets import charge
 from bauta.gallery.enrol import Gallery
+from bauta.gallery.index import Index
 from bauta.gallery.makers import Maker
+from bauta.gallery.opening import opened
 from bauta.gallery.quality import Quality, read_face
+from bauta.gallery.reader import Found
+from bauta.gallery.shards import AnyIndex
 from bauta.gallery.sides import Side
-from bauta.gallery.store import Found, Store, require_names
+from bauta.gallery.store import Store, require_names
 from bauta.gallery.writer import Writer
 from bauta.photo import PhotoSource
 from bauta.rates import fpir
@@ -90,6 +95,7 @@ class FaceService:
         former_threshold: The same, for records of `former`.
         quality: Which photos are good enough.
         aligned: Photos are aligned crops of 112x112 pixels.
+        index: Makes what is searched, of `bauta.gallery.shards.index_maker`.
 
     Attributes:
         ready: Whether all records are in memory.
@@ -110,15 +116,17 @@ class FaceService:
         former_threshold: float | None = None,
         quality: Quality | None = None,
         aligned: bool = False,
+        index: Callable[[int], AnyIndex] = Index,
     ) -> None:
         store.maker.require(maker_of(protector))
-        self.store, self.protector, self.side = store, protector, Side(protector, fmr=fmr, threshold=threshold)
+        self.store, self.protector = store, protector
+        self.side = Side(protector, fmr=fmr, threshold=threshold, index=index)
         self._sides = {len(store.makers) - 1: self.side}
         if former is not None:
             if len(store.makers) < 2:
                 raise UsageError("This gallery was never migrated.", hint="Leave --former out.")
             store.makers[-2].require(maker_of(former))
-            self._sides[len(store.makers) - 2] = Side(former, fmr=fmr, threshold=former_threshold)
+            self._sides[len(store.makers) - 2] = Side(former, fmr=fmr, threshold=former_threshold, index=index)
         self.quality, self.aligned, self.ready = quality or Quality(), aligned, False
         self._lock = threading.RLock()
         self._revision = -1
@@ -153,17 +161,35 @@ class FaceService:
     def refresh(self) -> None:
         """Take in what was written since: the index is what the store holds, whoever wrote it."""
         with self._lock:
+            self._mend()
             revision, removed = self.store.revision()
             if revision == self._revision:
                 return
-            for batch in self.store.active(since=self._revision):
+            first = self._revision < 0
+            for batch in opened(self.store) if first else self.store.active(since=self._revision):
                 self._take(batch)
-            if removed > self._revision:
+            if not first and removed > self._revision:
                 there = self.store.ids()
                 for side in self._sides.values():
                     if side.index is not None:
                         side.index.remove(side.index.ids() - there)
             self._revision = revision
+
+    def _mend(self) -> None:
+        """Take in again what was in processes that ended."""
+        for maker, side in self._sides.items():
+            if side.index is None:
+                continue
+            with side.index.restarted() as lost:
+                for batch in opened(self.store) if lost else ():
+                    self._take([one for one in batch if one.maker == maker and lost and lost(one.uid)])
+
+    def close(self) -> None:
+        """Let go of store and index."""
+        for side in self._sides.values():
+            if side.index is not None:
+                side.index.close()
+        self.store.close()
 
     def _take(self, batch: list[Found]) -> None:
         for maker, side in self._sides.items():
@@ -248,12 +274,13 @@ class FaceService:
             PhotoError, NoFaceFound: when the photo cannot be used.
         """
         require_names(tenant, name)
-        uid = self.store.uid(tenant, name)
+        seen, uid = self._revision, self.store.uid(tenant, name)
         if uid is None:
             raise SubjectUnknown("Nobody of that name is enrolled.", hint="Check the name and the tenant.")
         probes = self._probes(self._image(photo))
         self.refresh()
-        uid = self.store.uid(tenant, name) or uid  # renewed meanwhile
+        if self._revision != seen:  # it may have been renewed meanwhile
+            uid = self.store.uid(tenant, name) or uid
         with self._lock:
             matches = any(side.matches(tenant, uid, probe) for side, probe in probes)
         with self.store.writing() as writer:
@@ -328,7 +355,7 @@ class FaceService:
             uid = writer.uid(tenant, name)
             entry = writer.audit(actor, tenant, "erase", of=uid)
             writer.erase(tenant, name)
-        with self._lock:
+        with self._lock, suppress(GalleryError):  # in a process that ended: it is filled anew, without this subject
             for side in self._sides.values():
                 if side.index is not None:
                     side.index.remove(side.index.of(tenant, uid))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 from bauta.errors import NotCalibrated, NumericalFailure
 from bauta.gallery.index import Index
 from bauta.gallery.match import Matcher
-from bauta.gallery.store import Found
+from bauta.gallery.reader import Found
+from bauta.gallery.shards import AnyIndex
 from bauta.templates.base import Protector
 from bauta.templates.representation import Representation, RowFormat
 
@@ -29,6 +31,7 @@ class Side:
         protector: What makes the records.
         fmr: False match rate of a comparison: 1e-2, 1e-3 or 1e-4.
         threshold: Decide from this cosine on, instead of at `fmr`.
+        index: Makes an index of a dimension.
 
     Attributes:
         protector: As given.
@@ -40,7 +43,14 @@ class Side:
         NotCalibrated: when there is no threshold.
     """
 
-    def __init__(self, protector: Protector, *, fmr: float, threshold: float | None) -> None:
+    def __init__(
+        self,
+        protector: Protector,
+        *,
+        fmr: float,
+        threshold: float | None,
+        index: Callable[[int], AnyIndex] = Index,
+    ) -> None:
         found = Matcher(protector, fmr=fmr, threshold=threshold).threshold
         if found is None:
             raise NotCalibrated(
@@ -49,7 +59,8 @@ class Side:
             )
         self.protector, self.threshold = protector, found
         self.fmr = None if threshold is not None else fmr
-        self.index: Index | None = None
+        self.index: AnyIndex | None = None
+        self._index = index
 
     def count(self, tenant: str) -> int:
         """Records of a tenant."""
@@ -94,7 +105,7 @@ class Side:
                 by_tenant.setdefault(one.tenant, []).append(place)
             with lock:
                 if self.index is None:
-                    self.index = Index(templates.shape[1])
+                    self.index = self._index(templates.shape[1])
                 for tenant, places in by_tenant.items():
                     chosen = [part[place] for place in places]
                     self.index.add(tenant, [one.id for one in chosen], [one.uid for one in chosen], templates[places])

@@ -20,66 +20,26 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-from sqlalchemy import BigInteger, Connection, Engine, Row, bindparam, delete, func, literal_column, select
+from sqlalchemy import Connection, Engine, Row, delete, func, select
 
 from bauta.errors import GalleryDamaged, GalleryError, GalleryVersion, OutputExists, UsageError
 from bauta.gallery import budgets, tables
-from bauta.gallery.journal import EDITED, Entry, Journal, signed, unsigned
+from bauta.gallery.journal import Entry, Journal, signed, unsigned
 from bauta.gallery.makers import Maker
-from bauta.gallery.sealing import RecordOpener, RecordSealer, encode_name, record_opener
+from bauta.gallery.reader import PAGE, Reader
+from bauta.gallery.sealing import encode_name
 from bauta.gallery.vault import Vault, new_file
-from bauta.gallery.writer import Writer, about_store, bound, require_makers, revisions, token_of
+from bauta.gallery.writer import Writer, about_store, bound, require_makers, revisions
 from bauta.keys import DeploymentKey, ScryptCost
 
-PAGE = 4096
-"""Records that are read at a time."""
 _REVISION = select(tables.about.c.value).where(tables.about.c.name == "revision")
-_LAST = select(tables.audit.c.at).order_by(tables.audit.c.number.desc()).limit(1)
-_UID = select(tables.subjects.c.uid).where(tables.subjects.c.token == bindparam("token"))
 _TENANT = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{tables.TENANT - 1}}}")
-
-
-class Found(NamedTuple):
-    """A record as it was read and opened.
-
-    Attributes:
-        id: Of the record, 16 bytes.
-        uid: Of its subject.
-        tenant: Whose it is.
-        row: What is stored of the face.
-        revision: Of the store when it was written.
-        maker: Place of who made it among `Store.makers`.
-    """
-
-    id: bytes
-    uid: bytes
-    tenant: str
-    row: bytes
-    revision: int
-    maker: int
-
-
-class Person(NamedTuple):
-    """A subject.
-
-    Attributes:
-        name: What it is called.
-        active: Records that match.
-        revoked: Records that do not, until they are restored or erased.
-        waiting: Whether a former maker made some: they match until the subject is enrolled again.
-    """
-
-    name: str
-    active: int
-    revoked: int
-    waiting: bool
 
 
 @dataclass(frozen=True)
@@ -99,7 +59,7 @@ class ApiKey:
     expires: int
 
 
-class Store:
+class Store(Reader):
     """Opened by `open`, made by `create`; threads and processes may share it.
 
     Attributes:
@@ -108,12 +68,14 @@ class Store:
     """
 
     def __init__(self, engine: Engine, vault: Vault, clock: Callable[[], float] = time.time) -> None:
-        self.engine, self.vault, self._clock = engine, vault, clock
+        self._clock = clock
         with tables.reading(engine) as connection:
-            about = self._about(connection)
+            about = _about(connection, vault)
+            dialect = engine.dialect  # galleries from before have neither
+            made = dialect.has_table(connection, "releases") and dialect.has_index(connection, "subjects", "by_tenant")
         if about["schema"] == 1:
             with tables.writing(engine) as connection:
-                about = self._about(connection)  # another process may have done it
+                about = _about(connection, vault)  # another process may have done it
                 if about["schema"] == 1:
                     tables.upgrade(connection)
                     about = {"schema": tables.SCHEMA, "makers": [about["maker"]]}
@@ -124,17 +86,12 @@ class Store:
             raise GalleryVersion(
                 f"The gallery has version {about['schema']}; this Bauta reads {tables.SCHEMA}.", hint="Update Bauta."
             )
-        self.makers = tuple(Maker(**one) for one in about["makers"])
+        super().__init__(engine, vault, [Maker(**one) for one in about["makers"]])
+        if not made:
+            with tables.writing(engine) as connection:
+                budgets.releases.create(connection, checkfirst=True)
+                tables.by_tenant.create(connection, checkfirst=True)
         self.finish()
-
-    def _about(self, connection: Connection) -> dict[str, Any]:
-        value = None
-        if self.engine.dialect.has_table(connection, tables.about.name):
-            value = connection.scalar(select(tables.about.c.value).where(tables.about.c.name == "store"))
-        if value is None:
-            raise GalleryDamaged("That database is not a gallery.", hint="`bauta gallery init` makes one.")
-        found: dict[str, Any] = json.loads(unsigned(self.vault, "store", value))
-        return found
 
     @property
     def maker(self) -> Maker:
@@ -183,7 +140,7 @@ class Store:
                 tables.about.insert(),
                 [{"name": name, "value": signed(vault, name, value)} for name, value in values.items()],
             )
-        return cls(engine, vault, clock)
+        return cls._on(engine, vault, clock)
 
     @classmethod
     def open(
@@ -204,13 +161,20 @@ class Store:
         """
         if isinstance(place, Path) and not place.is_file():
             raise GalleryError(f"The gallery {place} is not there.", hint="`bauta gallery init` makes one.")
-        return cls(tables.open_database(_address(place), durable=durable), Vault.open(keys, key), clock)
+        return cls._on(tables.open_database(_address(place), durable=durable), Vault.open(keys, key), clock)
 
-    def now(self) -> int:
+    @classmethod
+    def _on(cls, engine: Engine, vault: Vault, clock: Callable[[], float]) -> Self:
+        try:
+            return cls(engine, vault, clock)
+        except BaseException:
+            vault.close()
+            engine.dispose()
+            raise
+
+    def now(self, last: int | None) -> int:
         """Seconds since 1970; never less than the audit's last line, so that a clock that goes back revives nothing."""
-        with tables.reading(self.engine) as connection:
-            last = connection.scalar(_LAST)
-        return max(int(self._clock()), int(last or 0))
+        return max(int(self._clock()), last or 0)
 
     def close(self) -> None:
         """Let go of database and keys."""
@@ -296,106 +260,6 @@ class Store:
         with tables.reading(self.engine) as connection:
             return Journal(connection, self.vault, self._clock()).latest(tenant, before, most, action)
 
-    def ids(self) -> set[bytes]:
-        """Ids of the records that are active."""
-        with tables.reading(self.engine) as connection:
-            return set(connection.scalars(select(tables.records.c.id).where(tables.records.c.state == "active")))
-
-    def active(self, since: int = -1) -> Iterator[list[Found]]:
-        """Records that are active and were written after a revision, opened, some at a time.
-
-        Records whose key was destroyed are passed over: a restored backup may hold such.
-
-        Raises:
-            GalleryDamaged: when one was changed.
-        """
-        # All are read in the order in which SQLite has its rows, each page once; what is new by the index of revisions.
-        # What is revoked is left out below: for a state in the query, SQLite would take the index of states.
-        revision, ident = tables.records.c.revision, tables.records.c.id
-        rowid = literal_column("records.rowid", BigInteger)
-        order = [rowid if self.engine.dialect.name == "sqlite" else ident] if since < 0 else [revision, ident]
-        query = (
-            select(tables.records, tables.subjects.c.tenant, tables.subjects.c.token, order[-1].label("place"))
-            .join(tables.subjects, tables.records.c.uid == tables.subjects.c.uid)
-            .order_by(*order)
-            .limit(PAGE)
-        )
-        after = None if since < 0 else revision > since
-        while True:
-            with tables.reading(self.engine) as connection:
-                rows = connection.execute(query if after is None else query.where(after)).all()
-            if not rows:
-                return
-            last = rows[-1]
-            after = order[-1] > last.place
-            if since >= 0:
-                after = (revision >= last.revision) & ((revision > last.revision) | after)
-            yield self._opened(row for row in rows if row.state == "active")
-
-    def people(self, tenant: str) -> list[Person]:
-        """The subjects of a tenant, by name."""
-        subjects, records = tables.subjects, tables.records
-        with tables.reading(self.engine) as connection:
-            rows = connection.execute(select(subjects).where(subjects.c.tenant == tenant)).all()
-            counts: dict[bytes, Counter[str]] = {}
-            query = select(records.c.uid, records.c.state, records.c.maker, func.count())
-            query = query.join(subjects, records.c.uid == subjects.c.uid).where(subjects.c.tenant == tenant)
-            grouped = query.group_by(records.c.uid, records.c.state, records.c.maker)
-            for uid, state, maker, count in connection.execute(grouped):
-                of = counts.setdefault(uid, Counter())
-                of[state] += count
-                of["waiting"] += maker < len(self.makers) - 1
-        keys, none = self.vault.some(row.uid for row in rows), Counter[str]()
-        named = [(self._name(row, keys[row.uid]), counts.get(row.uid, none)) for row in rows if row.uid in keys]
-        return sorted(Person(name, of["active"], of["revoked"], of["waiting"] > 0) for name, of in named)
-
-    def name(self, uid: bytes) -> str | None:
-        """The subject of that id; None when it is erased."""
-        with tables.reading(self.engine) as connection:
-            row = connection.execute(select(tables.subjects).where(tables.subjects.c.uid == uid)).one_or_none()
-        key = None if row is None else self.vault.get(uid)
-        return None if row is None or key is None else self._name(row, key)
-
-    def uid(self, tenant: str, name: str) -> bytes | None:
-        """The id of a subject; None where none is enrolled."""
-        with tables.reading(self.engine) as connection:
-            found: bytes | None = connection.scalar(_UID, {"token": token_of(self.vault, tenant, name)})
-        return found if found is not None and self.vault.get(found) is not None else None
-
-    def person(self, tenant: str, name: str) -> Person | None:
-        """A subject of a tenant; None where none of that name is enrolled."""
-        uid = self.uid(tenant, name)
-        if uid is None:
-            return None
-        records = tables.records.c
-        with tables.reading(self.engine) as connection:
-            rows = connection.execute(select(records.state, records.maker).where(records.uid == uid)).all()
-        of = Counter(row.state for row in rows)
-        return Person(name, of["active"], of["revoked"], any(row.maker < len(self.makers) - 1 for row in rows))
-
-    def stats(self, tenant: str | None = None) -> dict[str, int]:
-        """Counts of one tenant or of all: subjects, records by state, who waits for new photos, pending erasures."""
-        whose = [] if tenant is None else [tables.subjects.c.tenant == tenant]
-        with tables.reading(self.engine) as connection:
-            people = connection.scalar(select(func.count()).select_from(tables.subjects).where(*whose))
-            rows = connection.execute(
-                select(tables.records.c.state, func.count())
-                .join(tables.subjects, tables.records.c.uid == tables.subjects.c.uid)
-                .where(*whose)
-                .group_by(tables.records.c.state)
-            )
-            counts = {"active": 0, "revoked": 0} | {row[0]: row[1] for row in rows}
-            pending = connection.scalar(select(func.count()).select_from(tables.shed))
-            waiting = 0
-            if len(self.makers) > 1:
-                query = (
-                    select(func.count(tables.records.c.uid.distinct()))
-                    .join(tables.subjects, tables.records.c.uid == tables.subjects.c.uid)
-                    .where(tables.records.c.maker < len(self.makers) - 1, *whose)
-                )
-                waiting = int(connection.scalar(query) or 0)
-        return {"subjects": int(people or 0), **counts, "waiting": waiting, "erasures_pending": int(pending or 0)}
-
     def api_keys(self) -> list[ApiKey]:
         """Keys of the service, those that end first first."""
         with tables.reading(self.engine) as connection:
@@ -443,7 +307,7 @@ class Store:
         """Delete subjects whose keys are destroyed, as a restored backup brings them back; returns how many."""
         with tables.writing(self.engine) as connection:
             uids = list(connection.scalars(select(tables.subjects.c.uid)))
-            gone = sorted(set(uids) - self.vault.some(uids).keys())
+            gone = sorted(self.vault.without(uids))
             for start in range(0, len(gone), PAGE):
                 part = gone[start : start + PAGE]
                 connection.execute(delete(tables.records).where(tables.records.c.uid.in_(part)))
@@ -451,23 +315,15 @@ class Store:
         tables.settle(self.engine)
         return len(gone)
 
-    def _opened(self, rows: Iterable[Any]) -> list[Found]:
-        rows = list(rows)
-        keys, openers, found = self.vault.some(row.uid for row in rows), self._openers(), []
-        for ident, uid, state, _, until, revision, maker, sealed, tenant, token, _ in rows:
-            if (key := keys.get(uid)) is not None:
-                row = openers[maker](key, ident, bound(token, state, until).encode(), sealed)
-                found.append(Found(ident, uid, tenant, row, revision, maker))
-        return found
 
-    def _openers(self) -> _Openers:
-        openers = [record_opener(self.vault.gallery, *one.digests) for one in self.makers]
-        return _Openers(enumerate(openers))
-
-    def _name(self, row: Row[Any], key: bytes) -> str:
-        sealer = RecordSealer(key, self.vault.gallery, *self.makers[0].digests)
-        name = sealer.open(sealer.header(row.uid, bound(row.token, "name")), row.name)
-        return name.decode("utf-8", "surrogateescape")
+def _about(connection: Connection, vault: Vault) -> dict[str, Any]:
+    value = None
+    if connection.dialect.has_table(connection, tables.about.name):
+        value = connection.scalar(select(tables.about.c.value).where(tables.about.c.name == "store"))
+    if value is None:
+        raise GalleryDamaged("That database is not a gallery.", hint="`bauta gallery init` makes one.")
+    found: dict[str, Any] = json.loads(unsigned(vault, "store", value))
+    return found
 
 
 def require_names(tenant: str, name: str = "x") -> None:
@@ -479,13 +335,6 @@ def require_names(tenant: str, name: str = "x") -> None:
     if not _TENANT.fullmatch(tenant):
         raise UsageError("That is not the name of a tenant.", hint="It has 1 to 64 of a-z, 0-9, - and _.")
     encode_name(name)
-
-
-class _Openers(dict[int, RecordOpener]):
-    """By maker."""
-
-    def __missing__(self, maker: int) -> RecordOpener:
-        raise GalleryDamaged("A record names a maker that this gallery never had.", hint=EDITED)
 
 
 def _tried(look: Callable[..., object], *given: object) -> list[str]:

@@ -40,11 +40,12 @@ class Vault:
         path: Of the file.
         gallery: Id of the store, 16 bytes.
         tokens: Key from which tokens of names are made; it stays when the deployment key changes, as the next two.
+        root: Key under which those of subjects are wrapped.
         audit: Key of the audit's chain.
         answers: Key under which requests are remembered.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, key: DeploymentKey) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, key: DeploymentKey | bytes) -> None:
         self.path, self._connection, self._lock = path, connection, threading.RLock()
         self._ahead: list[tuple[bytes, bytes]] = []
         about = dict(connection.execute("SELECT name, value FROM about"))
@@ -54,7 +55,9 @@ class Vault:
             )
         self.gallery: bytes = about["gallery"]
         self._wrapped: bytes = about["root"]
-        self._root = WrappedKey.from_bytes(self._wrapped).unwrap(key, self.gallery, str(path))
+        if isinstance(key, DeploymentKey):
+            key = WrappedKey.from_bytes(self._wrapped).unwrap(key, self.gallery, str(path))
+        self.root = key
         shared = self._open(b"secrets", about["secrets"])
         self.tokens, self.audit, self.answers = shared[:32], shared[32:64], shared[64:]
 
@@ -92,9 +95,22 @@ class Vault:
         if not path.is_file():
             raise GalleryError(f"The key store {path} is not there.", hint="Give its place; without it nothing opens.")
         try:
-            return cls(path, _connected(path), key)
+            connection = _connected(path, made=True)
+            try:
+                return cls(path, connection, key)
+            except BaseException:
+                connection.close()
+                raise
         except (sqlite3.Error, KeyError) as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+            if code not in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                raise _unreadable(path, error) from error
             raise GalleryDamaged(f"{path} is not a key store.", hint="Restore it from a backup.") from error
+
+    @classmethod
+    def again(cls, path: Path, root: bytes) -> Self:
+        """The key file that another process of this service has open, by its root key."""
+        return cls(path, _connected(path, made=True), root)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -114,7 +130,7 @@ class Vault:
             ready = [(uid, key) for uid, key in ready if there.get(uid) == key]
             if missing := count - len(ready):
                 fresh = [(uid, new_data_key()) for uid in new_ids(missing + AHEAD)]
-                cipher = AESGCM(self._root)
+                cipher = AESGCM(self.root)
                 with self._writing():
                     self._connection.executemany(
                         "INSERT INTO keys VALUES (?, ?)",
@@ -136,7 +152,7 @@ class Vault:
         found: dict[bytes, bytes] = {}
         about = _about(self.gallery, b"")
         with self._lock:
-            cipher = AESGCM(self._root)
+            cipher = AESGCM(self.root)
             for start in range(0, len(wanted), 500):
                 part = wanted[start : start + 500]
                 marks = ",".join("?" * len(part))
@@ -152,6 +168,12 @@ class Vault:
                     self._open(uid, wrapped)  # says what is wrong
                     raise
         return found
+
+    def without(self, uids: Iterable[bytes]) -> set[bytes]:
+        """Those of these ids whose data keys were destroyed."""
+        with self._lock, self._reading():
+            there = {uid for (uid,) in self._connection.execute("SELECT uid FROM keys")}
+        return set(uids) - there
 
     def destroy(self, uids: Iterable[bytes]) -> None:
         """Destroy data keys; their bytes are overwritten. `settle` says when no copy is left in the file.
@@ -196,7 +218,7 @@ class Vault:
                 shared = _seal(cipher, self.gallery, b"secrets", self.tokens + self.audit + self.answers)
                 self._connection.execute("UPDATE about SET value = ? WHERE name = 'root'", (wrapped.to_bytes(),))
                 self._connection.execute("UPDATE about SET value = ? WHERE name = 'secrets'", (shared,))
-            self._root, self._wrapped = root, wrapped.to_bytes()
+            self.root, self._wrapped = root, wrapped.to_bytes()
             self.settle()
         return wrapped.key_id.hex()
 
@@ -210,7 +232,7 @@ class Vault:
 
     def _open(self, uid: bytes, sealed: bytes) -> bytes:
         try:
-            return AESGCM(self._root).decrypt(sealed[:NONCE], sealed[NONCE:], _about(self.gallery, uid))
+            return AESGCM(self.root).decrypt(sealed[:NONCE], sealed[NONCE:], _about(self.gallery, uid))
         except (InvalidTag, ValueError) as error:
             now = self._connection.execute("SELECT value FROM about WHERE name = 'root'").fetchone()
             if now is not None and now[0] != self._wrapped:
@@ -232,9 +254,7 @@ class Vault:
         try:
             yield
         except sqlite3.Error as error:
-            raise GalleryError(f"{self.path} cannot be read: {error}.", hint="Check the disk, and who uses it.") from (
-                error
-            )
+            raise _unreadable(self.path, error) from error
 
 
 def truncated(connection: sqlite3.Connection) -> bool:
@@ -264,8 +284,18 @@ def new_file(path: Path, what: str) -> None:
         )
 
 
-def _connected(path: Path) -> sqlite3.Connection:
+def _unreadable(path: Path, error: Exception) -> GalleryError:
+    return GalleryError(f"{path} cannot be read: {error}.", hint="Check the disk, and who uses it.")
+
+
+def _connected(path: Path, *, made: bool = False) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=20, isolation_level=None, check_same_thread=False)
+    if made:
+        try:
+            connection.execute("SELECT value FROM about LIMIT 1").fetchall()  # first: what is next changes any database
+        except sqlite3.Error:
+            connection.close()
+            raise
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "temp_store = MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
     return connection

@@ -18,7 +18,8 @@ from bauta.gallery.store import Store, require_names
 from bauta.settings import Range, Settings
 
 Scope = Literal["enrol", "match", "search", "read", "revoke", "renew", "erase", "audit", "admin"]
-_KEY = select(tables.api_keys).where(tables.api_keys.c.id == bindparam("ident"))
+_LAST = select(tables.audit.c.at).order_by(tables.audit.c.number.desc()).limit(1).scalar_subquery()
+_KEY = select(tables.api_keys, _LAST.label("last")).where(tables.api_keys.c.id == bindparam("ident"))
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
@@ -143,7 +144,7 @@ class Access:
         if row is None or not secret.isascii():
             raise _unknown()
         digest = key_digest(self._store.vault, secret, row.tenant, row.scopes, row.expires)
-        if not hmac.compare_digest(digest, row.digest) or row.expires <= self._store.now():
+        if not hmac.compare_digest(digest, row.digest) or row.expires <= self._store.now(row.last):
             raise _unknown()
         caller = Caller(row.id, row.tenant, frozenset(row.scopes.split()), row.expires)
         self._spend(self._requests, caller.id, "requests in a minute")
@@ -158,8 +159,8 @@ class Access:
             Refused: 401 when the key has ended, 429 when it asks too often.
         """
         with tables.reading(self._store.engine) as connection:
-            there = connection.execute(_KEY, {"ident": caller.id}).all()
-        if not there or caller.expires <= self._store.now():
+            row = connection.execute(_KEY, {"ident": caller.id}).one_or_none()
+        if row is None or caller.expires <= self._store.now(row.last):
             raise _unknown()
         self._spend(self._requests, caller.id, "requests in a minute")
 

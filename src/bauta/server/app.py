@@ -37,7 +37,7 @@ from bauta.errors import (
     UsageError,
     WrongKey,
 )
-from bauta.gallery.budgets import budget_of
+from bauta.gallery.budgets import counted_of
 from bauta.gallery.journal import DAY
 from bauta.gallery.service import FaceService
 from bauta.server import words
@@ -323,7 +323,7 @@ def _add_subjects(app: FastAPI, service: FaceService) -> None:
         one = service.store.person(caller.tenant, subject)
         if one is None:
             raise SubjectUnknown("Nobody of that name is enrolled.", hint="Check the name and the tenant.")
-        budget = budget_of(service.store, caller.tenant, subject)
+        budget = counted_of(service.store, caller.tenant, subject)
         return words.States(
             active=one.active,
             revoked=one.revoked,

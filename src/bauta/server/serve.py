@@ -109,4 +109,4 @@ def serve(
     finally:
         tidy.stop()
         listening.close()
-        service.store.close()
+        service.close()
