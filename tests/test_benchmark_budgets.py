@@ -16,6 +16,7 @@ from bauta.benchmark.budgets.audits import audited
 from bauta.benchmark.budgets.cards import BudgetFigures
 from bauta.benchmark.budgets.measures import measure
 from bauta.benchmark.budgets.recipe import BudgetRecipe, BudgetRow, read_recipe
+from bauta.benchmark.budgets.run import Budgets
 from bauta.errors import UsageError
 from bauta.learning.learners import Schedule
 from bauta.privacy.mechanisms import Direction, Mechanism, Projections, eigenfaces
@@ -81,6 +82,12 @@ def test_the_figures_of_a_row_follow_the_schema_and_noise_costs(
         clear, noisy = (attacker(found[epsilon])["linked"]["verification"]["auroc"] for epsilon in (1e5, 1e-3))
         assert clear > noisy + 0.1
     assert found[1e5]["networks"]["examples"] == 2 * 90 * 4 // 5
+    before = {name: value for name, value in found[1e5].items() if name not in ("linked", "networks")}
+    cards = [{"name": f"x/{place}", "recipe": "x", "figures": one} for place, one in enumerate((found[1e-3], before))]
+    tables = Budgets().tables(cards)
+    assert [len(table.rows) for table in tables] == [3, 2, 1, 2]  # a card of before has no networks
+    assert all(len(row) == len(table.header) for table in tables for row in table.rows)
+    assert len(Budgets().tables(cards[1:])) == 3
 
 
 @pytest.mark.parametrize(
