@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from bauta.clips.clip import Clip
 from bauta.clips.writing import as_floats
 from bauta.cloaking.pipeline import Pipeline
 from bauta.errors import NoFaceFound, UsageError
-from bauta.faces.detection import detect_faces
+from bauta.faces.detection import detect_faces, smallest_face
 from bauta.faces.faces import Faces
 from bauta.faces.tracking import Track, Tracker, box_of
 from bauta.judging.findings import Cause
@@ -104,15 +104,15 @@ def follow(clip: Clip, progress: Steps, every: int | None = None) -> Followed:
     """
     limited = False
 
-    def detect(pixels: NDArray[np.uint8]) -> Faces:
+    def detect(pixels: NDArray[np.uint8], *, near: Sequence[NDArray[np.float64]] | None) -> Faces:
         nonlocal limited
-        found = detect_faces(as_floats(pixels))
+        found = look_for_faces(as_floats(pixels), near)
         limited |= bool(found.limits)
         return found
 
     tracker, times = Tracker(detect, clip.rate, every), []
     for frame in clip:
-        tracker.add(frame.number, eight_bits(frame.pixels))
+        tracker.add(frame.number, frame)
         times.append(frame.seconds)
         progress(frame.number + 1, clip.frames)
     people = [Person(track) for track in tracker.finish()]
@@ -122,9 +122,30 @@ def follow(clip: Clip, progress: Steps, every: int | None = None) -> Followed:
     return Followed(people, times, tracker.shots, tracker.every, limited)
 
 
-def eight_bits(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """A frame as eight bits a sample."""
-    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)  # type: ignore[return-value, operator]
+_QUICK = 2.0
+"""In a quick look, faces from this many times the smallest on are looked for everywhere."""
+
+
+def look_for_faces(pixels: FloatArray, near: Sequence[NDArray[np.float64]] | None = None) -> Faces:
+    """The faces of a frame.
+
+    Args:
+        pixels: (H, W, 3) in [0, 1].
+        near: Landmarks (5, 2) of faces that are known: the look is a quick one, in which small faces are looked for
+            about these only. None for a look for all.
+    """
+    if near is None:
+        return detect_faces(pixels)
+    least = smallest_face(pixels.shape)
+    found = [detect_faces(pixels, minimum_size=_QUICK * least)]
+    for points in near:
+        box = box_of(points)
+        if box[3] - box[1] < 1.5 * _QUICK * least:
+            rows, columns = window([points], pixels.shape)
+            small = detect_faces(pixels[rows, columns], minimum_size=least)
+            corner = np.array([columns.start, rows.start], np.float32)
+            found.append(replace(small, boxes=small.boxes + np.tile(corner, 2), landmarks=small.landmarks + corner))
+    return Faces.join(found).each_once()
 
 
 def _keep_stills(clip: Clip, people: Sequence[Person]) -> None:
@@ -151,9 +172,10 @@ def _keep_stills(clip: Clip, people: Sequence[Person]) -> None:
 
 
 def window(faces: Sequence[NDArray[np.float64]], shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Rows and columns of a frame that hold faces with landmarks (5, 2) and all that an edit of them can reach."""
+    """Rows and columns of a frame that hold faces with landmarks (5, 2) and what edits of them can reach, which is the
+    aligned crop with its margin, turned by any angle."""
     boxes = np.stack([box_of(points) for points in faces])
-    reach = 1.2 * (boxes[:, 3] - boxes[:, 1])[:, None] + 8
+    reach = 0.6 * (boxes[:, 3] - boxes[:, 1])[:, None] + 8
     left, top = np.floor((boxes[:, :2] - reach).min(axis=0)).clip(0).astype(int)
     right, bottom = np.ceil((boxes[:, 2:] + reach).max(axis=0)).astype(int)
     right, bottom = min(max(int(right), left + 16), shape[1]), min(max(int(bottom), top + 16), shape[0])

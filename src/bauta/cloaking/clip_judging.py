@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -11,15 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bauta.clips.clip import Clip
+from bauta.clips.clip import Clip, Frame, colour_matrix
 from bauta.clips.writing import as_floats
-from bauta.cloaking.clip_faces import Followed, eight_bits, window
+from bauta.cloaking.clip_faces import Followed, look_for_faces, window
 from bauta.cloaking.pipeline import Pipeline
 from bauta.errors import OutputError
 from bauta.faces.alignment import extract_crops
-from bauta.faces.detection import detect_faces
 from bauta.faces.faces import overlaps
-from bauta.faces.tracking import box_of
+from bauta.faces.tracking import WHOLE_EVERY, box_of
 from bauta.judging.findings import MESSENGER, ORIGINAL, Finding, Verdict, decide
 from bauta.judging.verification import JudgeWithThresholds
 from bauta.progress import Steps
@@ -95,15 +95,22 @@ def judge_clip(
     cosines: dict[tuple[int, str, str], list[tuple[int, float]]] = {}
     stills = {still.number for person in people for still in person.stills}
 
+    looked = -math.inf  # when all faces were looked for last
+
     def look(number: int, pixels: FloatArray, condition: str) -> None:
+        nonlocal looked
         scale = pixels.shape[1] / saved.width
-        found = detect_faces(pixels) if condition == "saved" else None
+        found = None
         places: dict[int, FloatArray] = {}
         for at, person in enumerate(people):
             there = person.track.at(number)
             if there is not None:
                 places[at] = ((there + 0.5) * scale - 0.5).astype(np.float32)
-        if found is not None:
+        if condition == "saved":
+            seconds = followed.times[number] if number < len(followed.times) else math.inf
+            whole = seconds >= looked + WHOLE_EVERY
+            looked = seconds if whole else looked
+            found = look_for_faces(pixels, None if whole else [points.astype(np.float64) for points in places.values()])
             for face in range(len(found)):
                 shares = {
                     at: float(overlaps(found.boxes[face : face + 1], box_of(points).astype(np.float32))[0])
@@ -124,7 +131,9 @@ def judge_clip(
 
     total = 2 * len(looks)
     done = 0
-    for frame in saved:
+
+    def read(frame: Frame) -> None:
+        nonlocal done
         if frame.number in stills:
             for at, person in enumerate(people):
                 still = next((one for one in person.stills if one.number == frame.number), None)
@@ -135,8 +144,9 @@ def judge_clip(
             look(frame.number, as_floats(frame.pixels), "saved")
             done += 1
             progress(done, total)
-    for number, pixels in _through_messenger(saved, looks):
-        look(number, as_floats(pixels), MESSENGER)
+
+    for frame in through_messenger(saved, looks, read):
+        look(frame.number, as_floats(frame.pixels), MESSENGER)
         done += 1
         progress(done, total)
     for (at, name, condition), values in cosines.items():
@@ -218,27 +228,44 @@ def _found(pipeline: Pipeline, seen: Seen, face: int) -> list[Finding]:
     return findings
 
 
-def _through_messenger(saved: Clip, looks: set[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Frames of the clip once a messenger has coded it anew, small and with few bits."""
+def through_messenger(
+    saved: Clip, looks: Collection[int], read: Callable[[Frame], None] = lambda frame: None
+) -> Iterator[Frame]:
+    """Frames of the clip once a messenger has coded it anew, small and with few bits.
+
+    Args:
+        saved: The clip.
+        looks: Numbers of the frames to give.
+        read: Called with each frame of the clip as it is, before any is given.
+    """
     import av
 
     scale = min(1.0, MESSENGER_SIDE / max(saved.width, saved.height))
-    width, height = (max(2, 2 * round(side * scale / 2)) for side in (saved.width, saved.height))
+    rate = Fraction(saved.rate).limit_denominator(1001)
     with tempfile.TemporaryDirectory(prefix="bauta-") as folder:
         path = Path(folder) / "sent.mkv"
         try:
             with av.open(str(path), "w") as sink:
-                stream = sink.add_stream("libx264", rate=Fraction(saved.rate).limit_denominator(1001))
-                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                stream = sink.add_stream("libx264", rate=rate)
                 stream.codec_context.options = {
                     "crf": MESSENGER_CRF, "preset": "veryfast",
                     "maxrate": str(MESSENGER_RATE), "bufsize": str(2 * MESSENGER_RATE),
                 }  # fmt: skip
                 for frame in saved:
-                    picture = av.VideoFrame.from_ndarray(eight_bits(frame.pixels), format="rgb24")
-                    picture = picture.reformat(width=width, height=height, format="yuv420p", interpolation="AREA")
-                    picture.pts = frame.number
-                    picture.time_base = 1 / Fraction(saved.rate).limit_denominator(1001)
+                    read(frame)
+                    native = frame.native
+                    if not frame.number:
+                        stream.width, stream.height = (
+                            max(2, 2 * round(side * scale / 2)) for side in (native.width, native.height)
+                        )
+                        stream.pix_fmt = "yuv420p"
+                        stream.codec_context.colorspace = 1 if colour_matrix(native) == "ITU709" else 6
+                    picture = native.reformat(
+                        width=stream.width, height=stream.height, format="yuv420p", interpolation="AREA",
+                        src_colorspace=colour_matrix(native), dst_colorspace=colour_matrix(native),
+                        dst_color_range="MPEG",
+                    )  # fmt: skip
+                    picture.pts, picture.time_base = frame.number, 1 / rate
                     for packet in stream.encode(picture):
                         sink.mux(packet)
                 for packet in stream.encode(None):
@@ -251,7 +278,7 @@ def _through_messenger(saved: Clip, looks: set[int]) -> Iterator[tuple[int, NDAr
         with av.open(str(path)) as container:
             for number, native in enumerate(container.decode(video=0)):
                 if number in looks:
-                    yield number, np.asarray(native.to_ndarray(format="rgb24"), dtype=np.uint8)
+                    yield Frame(number, number / saved.rate, native, rotation=saved.rotation)
 
 
 def messenger_words() -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bauta.clips.clip import Clip, Frame, read_clip
+from bauta.clips.clip import Clip, Frame, Patch, read_clip
 from bauta.clips.writing import as_floats, as_samples, write_clip
 from bauta.cloaking.apply import Picture, edit_pictures
 from bauta.cloaking.clip_faces import Followed, choose, follow, refuse_what_clips_cannot, window
@@ -24,7 +24,7 @@ from bauta.cloaking.making import COVERS
 from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.settings import Fallback
 from bauta.cloaks.base import Carried, Cloak, Edit, Follows, Work, load_cloak
-from bauta.cloaks.view import FaceView, ViewSpec, cut_view
+from bauta.cloaks.view import FaceView, ViewSpec, bounds, cut_view
 from bauta.errors import UsageError
 from bauta.judging.findings import Cover
 from bauta.progress import Clock, Progress, silent, steps_of
@@ -33,6 +33,7 @@ FloatArray = NDArray[np.float32]
 
 _VIEW = ViewSpec(footprint=160)
 """What a mask is carried on: one that is made in the 112 pixels of a crop has no more detail to give."""
+_AROUND = 32  # pixels around views, from which a warp may fetch, and that a cover of a tiny face may need
 
 
 class ClipPipeline:
@@ -154,18 +155,18 @@ class _Drawing:
         }
         self._shown = _carrying(cloak)
 
-    def on(self, frame: Frame) -> NDArray[Any]:
-        """The frame with its faces edited."""
+    def on(self, frame: Frame) -> Patch | None:
+        """What becomes of the faces of a frame; None where nothing does."""
         if not self.asked(frame.seconds):
-            return frame.pixels
+            return None
         here: dict[int, FloatArray] = {}
         for number, person in enumerate(self.followed.people):
             points = person.track.at(frame.number)
             if points is not None and person.treatment != "left":
                 here[number] = points.astype(np.float32)
         if not here:
-            return frame.pixels
-        rows, columns = window([points.astype(np.float64) for points in here.values()], frame.pixels.shape)
+            return None
+        rows, columns = _reached(list(here.values()), frame.pixels.shape)
         origin = np.array([columns.start, rows.start], np.float32)
         pixels = before = as_floats(frame.pixels[rows, columns])
         covers: dict[tuple[Cover, int], list[int]] = {}
@@ -191,10 +192,8 @@ class _Drawing:
                 pixels, still = _edited(self.covers[cover], pixels, [number], [_grown(here[number] - origin)])
                 self.bare |= {(one, frame.number) for one in still}
         if pixels is before:
-            return frame.pixels
-        changed = frame.pixels.copy()
-        changed[rows, columns] = as_samples(pixels, frame.pixels)
-        return changed
+            return None
+        return Patch(rows, columns, as_samples(pixels, frame.pixels))
 
     def _mask(
         self, pixels: FloatArray, numbers: Sequence[int], points: Sequence[FloatArray]
@@ -212,6 +211,19 @@ class _Drawing:
             self._shown, pixels, [numbers[at] for at in made], [points[at] for at in made], ask=ask, work=self.work
         )
         return pixels, left + missed
+
+
+def _reached(faces: Sequence[FloatArray], shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns of a frame that hold all that edits of faces with landmarks (5, 2) can reach."""
+    try:
+        edges = np.array([bounds(points, shape, _VIEW) for points in faces])
+    except UsageError:  # landmarks that coincide
+        return window([points.astype(np.float64) for points in faces], shape)
+    left, top = (edges[:, :2].min(axis=0) - _AROUND).clip(0)
+    right, bottom = np.minimum(edges[:, 2:].max(axis=0) + _AROUND, shape[1::-1])
+    if right - left < _AROUND or bottom - top < _AROUND:
+        return window([points.astype(np.float64) for points in faces], shape)
+    return slice(int(top), int(bottom)), slice(int(left), int(right))
 
 
 def _carrying(cloak: Cloak[Any]) -> Cloak[Any]:
