@@ -16,9 +16,8 @@ FACE, OTHER = ground((112, 112), 5), ground((112, 112), 6)
 
 def followed(frames: Sequence[Pixels], finder: Finder, every: int | None = 4) -> tuple[list[Track], Tracker]:
     tracker = Tracker(finder, RATE, every)
-    for number, frame in enumerate(frames):
-        tracker.add(number, Shown(frame))
-    return tracker.finish(), tracker
+    tracks = [track for number, frame in enumerate(frames) for track in tracker.add(number, Shown(frame)) or ()]
+    return tracks + tracker.finish(), tracker
 
 
 def truth(at: int) -> np.ndarray:

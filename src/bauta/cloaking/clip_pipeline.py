@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 from bauta.clips.clip import Clip, Frame, Patch, read_clip
 from bauta.clips.writing import as_floats, as_samples, write_clip
 from bauta.cloaking.apply import Picture, edit_pictures
-from bauta.cloaking.clip_faces import Followed, choose, follow, refuse_what_clips_cannot, window
-from bauta.cloaking.clip_judging import Seen, judge_clip
+from bauta.cloaking.clip_faces import Followed, Person, choose, follow, refuse_what_clips_cannot, window, with_stills
+from bauta.cloaking.clip_judging import Seen, compared, judge_clip
+from bauta.cloaking.clip_keeping import Keeping
 from bauta.cloaking.clip_report import ClipReport, make_report
 from bauta.cloaking.making import COVERS
 from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.settings import Fallback
-from bauta.cloaks.base import Carried, Cloak, Edit, Follows, Work, load_cloak
+from bauta.cloaks.base import Carried, Cloak, Edit, Follows, Resumes, Work, load_cloak
 from bauta.cloaks.view import FaceView, ViewSpec, bounds, cut_view
-from bauta.errors import UsageError
+from bauta.errors import NoFaceFound, UsageError
 from bauta.judging.findings import Cover
 from bauta.progress import Clock, Progress, silent, steps_of
 
@@ -50,28 +51,30 @@ class ClipPipeline:
         refuse_what_clips_cannot(pipeline)
         self.pipeline, self.span, self.every = pipeline, pipeline.settings.span, pipeline.settings.every
 
-    def protect(self, clip: Clip, destination: Path, *, progress: Progress = silent) -> ClipReport:
+    def protect(
+        self, clip: Clip, destination: Path, *, progress: Progress = silent, keeping: Keeping | None = None
+    ) -> ClipReport:
         """Protect one clip and judge the file that comes out.
 
         Args:
             clip: As read.
             destination: A draft, which is written over; whoever calls gives it its name when it is whole.
             progress: Called as work advances.
+            keeping: What an earlier run has finished, and what this one finishes; nothing is kept without it.
 
         Raises:
             NoFaceFound: when there is nothing to protect.
             OutputError: when the destination cannot be written.
         """
-        settings, clock = self.pipeline.settings, Clock()
-        followed = follow(clip, steps_of(progress, "following faces"), self.every)
-        choose(self.pipeline, followed.people, str(clip.path))
+        settings, clock, keeping = self.pipeline.settings, Clock(), keeping or Keeping()
+        followed = follow(clip, steps_of(progress, "following faces"), self.every, keeping)
         if self.span is not None and not any(self._asked(at) for at in followed.times):
             raise UsageError(
                 f"{clip.path} is {clip.seconds:.1f} seconds long and ends before what is to be protected begins.",
                 hint="Give an earlier --from.",
             )
         clock.lap("detection")
-        masks = self._masks(followed, progress)
+        masks = self._masks(clip, followed, progress, keeping)
         clock.lap("mask")
         while True:
             given = Work.seeded(0, fitted=self.pipeline.fitted)
@@ -106,26 +109,50 @@ class ClipPipeline:
                 person.thickness = thicker
         return changed
 
-    def _masks(self, followed: Followed, progress: Progress) -> dict[int, Carried]:
-        """A mask for each face that is to have one, which goes along with it."""
-        cloak = self.pipeline.cloak
-        if not isinstance(cloak, Follows):
-            return {}
-        masks: dict[int, Carried] = {}
-        wanted = [number for number, person in enumerate(followed.people) if person.treatment == "mask"]
-        for at, number in enumerate(wanted):
-            person = followed.people[number]
-            views = []
-            for still in person.stills:
-                try:
-                    views.append(cut_view(still.pixels, still.landmarks[0], spec=_VIEW)[0])
-                except UsageError:  # too small, or cut off
-                    continue
-            work = self.pipeline.work(_part(progress, at, len(wanted)))
-            given = replace(work, fitted=work.fitted[person.owner : person.owner + 1])
-            if views:
-                masks[number] = cloak.follow(views, given)
+    def _masks(self, clip: Clip, followed: Followed, progress: Progress, keeping: Keeping) -> dict[int, Carried]:
+        """A mask for each face that is to have one, which goes along with it; and all else that stills are for.
+
+        Raises:
+            NoFaceFound: when no face is selected and the others are to be left as they are.
+        """
+        people, masks = followed.people, dict[int, Carried]()
+        for done, number in enumerate(with_stills(clip, people)):
+            person = people[number]
+            choose(self.pipeline, person, people)
+            if person.treatment != "left":
+                person.compared = compared(self.pipeline, person.stills)
+            if person.treatment == "mask" and isinstance(self.pipeline.cloak, Follows):
+                made = self._mask(number, person, _part(progress, done, len(people)), keeping)
+                if made is not None:
+                    masks[number] = made
+            person.stills.clear()
+        if all(person.treatment == "left" for person in people):
+            raise NoFaceFound(
+                f"None of the {len(people)} faces in {clip.path} is selected, or of the person that the mask was "
+                "fitted to.",
+                hint="Check the photos that select people, or leave out --only and --keep to protect every face.",
+            )
         return masks
+
+    def _mask(self, number: int, person: Person, progress: Progress, keeping: Keeping) -> Carried | None:
+        """The mask of one face; None when it is too small, or cut off, in every still."""
+        cloak: Any = self.pipeline.cloak
+        kept = keeping.mask(number) if isinstance(cloak, Resumes) else None
+        if kept is not None:
+            return cloak.resumed(kept)  # type: ignore[no-any-return]
+        views = []
+        for still in person.stills:
+            try:
+                views.append(cut_view(still.pixels, still.landmarks[0], spec=_VIEW)[0])
+            except UsageError:  # too small, or cut off
+                continue
+        if not views:
+            return None
+        work = self.pipeline.work(progress)
+        made: Carried = cloak.follow(views, replace(work, fitted=work.fitted[person.owner : person.owner + 1]))
+        if isinstance(cloak, Resumes):
+            keeping.keep_mask(number, cloak.kept(made))
+        return made
 
 
 def _part(progress: Progress, done: int, of: int) -> Progress:

@@ -162,15 +162,16 @@ class Tracker:
         detect: Finds faces.
         rate: Frames a second.
         every: Frames between two looks, all of them for faces of every size; None for `LOOK_EVERY` and `WHOLE_EVERY`.
+        shots: Numbers of the first frames of the shots up to the one that it begins with.
     """
 
-    def __init__(self, detect: Detect, rate: float, every: int | None = None) -> None:
+    def __init__(self, detect: Detect, rate: float, every: int | None = None, shots: Sequence[int] = (0,)) -> None:
         self.detect, self.rate = detect, rate
-        self._whole_every = 0 if every else round(WHOLE_EVERY * rate)
-        self._whole = -self._whole_every  # when the last look was one for faces of every size
         self.every = max(1, round(LOOK_EVERY * rate)) if every is None else every
         self._back = max(self.every, round(HOLD * rate))
-        self.shots = [0]  # numbers of their first frames
+        self.shots: list[int] = list(shots)  # numbers of their first frames
+        self._whole_every = 0 if every else round(WHOLE_EVERY * rate)
+        self._whole = self.shots[-1] - self._whole_every  # when the last look was one for faces of every size
         self.looked: dict[int, Faces] = {}
         self._paths: list[_Path] = []
         self._window: list[tuple[int, Picture, Pixels]] = []  # number, picture, grey; at most `every` + 1
@@ -178,14 +179,13 @@ class Tracker:
         self._thumbnail: NDArray[np.float32] | None = None
         self._differences: list[float] = []
 
-    def add(self, number: int, picture: Picture) -> None:
-        """The next frame."""
+    def add(self, number: int, picture: Picture) -> list[Track] | None:
+        """The next frame; the tracks of the shot that ended before it, if one did."""
+        ended = None
         thumbnail = picture.small(*_THUMBNAIL).astype(np.float32) / np.float32(255)
         if self._thumbnail is not None and self._is_cut(thumbnail):
-            self._close()
+            ended = self.finish()
             self.shots.append(number)
-            for path in self._paths:
-                path.lost = True
             self._before.clear()
             self._differences.clear()
             self._whole = number - self._whole_every
@@ -198,13 +198,17 @@ class Tracker:
         self._window.append((number, picture, grey))
         if len(self._window) == 1 or len(self._window) > self.every:
             self._process()
+        return ended
 
     def finish(self) -> list[Track]:
-        """The tracks, by where they begin."""
+        """The tracks of the last shot, by where they begin."""
         self._close()
         paths = _bridge(self._paths, BRIDGE * self.rate)
         paths.sort(key=lambda path: (path.first, -max(path.scores.values())))
-        return [_steady(path, STEADY * self.rate, self.looked) for path in paths]
+        tracks = [_steady(path, STEADY * self.rate, self.looked) for path in paths]
+        self._paths.clear()
+        self.looked.clear()
+        return tracks
 
     def _is_cut(self, thumbnail: NDArray[np.float32]) -> bool:
         assert self._thumbnail is not None
