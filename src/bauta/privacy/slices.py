@@ -60,7 +60,7 @@ def best_shares(epsilon: float) -> tuple[Fraction, ...]:
     >>> [round(float(share), 2) for share in best_shares(2.0)]
     [2.0]
     >>> [round(float(share), 2) for share in best_shares(8.0)]
-    [4.69, 3.31]
+    [4.72, 3.28]
     """
     return min((shares_of(epsilon, bits) for bits in range(1, BITS + 1)), key=expected_loss)
 
