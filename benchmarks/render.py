@@ -333,13 +333,14 @@ def cancelable_table(number: int) -> Callable[[], str]:
     return table
 
 
-def privacy_table(number: int) -> Callable[[], str]:
+def privacy_table(title: str) -> Callable[[], str]:
     """One of the tables of budgets, of the cards that there are."""
 
     def table() -> str:
         paths = [RESULTS / f"budgets-{row.name}.json" for row in read_budgets("budgets").rows]
         found = [cards.read_card(path, BudgetCard) for path in paths if path.exists()]
-        return Budgets().tables(found)[number].markdown() if found else "Not measured yet."
+        tables = [one for one in Budgets().tables(found) if one.title == title] if found else []
+        return tables[0].markdown() if tables else "Not measured yet."
 
     return table
 
@@ -372,17 +373,18 @@ def smoothed_masks_table() -> str:
     if not (RESULTS / "smoothed-masks.json").exists():
         return "Not measured yet."
     found = card("smoothed-masks")
-    lines = ["| recogniser | accepts the clean photo | the masked photo |", "|---|---|---|"]
+    masks = found.get("masks", {"masked": found})  # a card of before has the default mask alone
+    lines = [
+        "| accepted by | clean | " + " | ".join(f"`{mask}`" for mask in masks) + " |",
+        "|---" * (len(masks) + 2) + "|",
+    ]
     for row in found["accepted"]["clean"]:
-        counts = [found["accepted"][kind][row] for kind in ("clean", "masked")]
+        counts = [found["accepted"][kind][row] for kind in ("clean", *masks)]
         name, _, noise = row.partition(", ")
         label = "four judges that were not attacked" if row == "judges" else f"`{name}`{noise and ', ' + noise}"
         lines.append(f"| {label} | " + " | ".join(f"{hits} of {of}" for hits, of in counts) + " |")
-    lengths = sorted(found["length"])
-    lines += [
-        "",
-        f"The masks change the aligned crop by {lengths[0]:.1f} to {lengths[-1]:.1f}, L2 length as of a radius.",
-    ]
+    lengths = [f"{min(mask['length']):.1f} to {max(mask['length']):.1f}" for mask in masks.values()]
+    lines.append("| L2 length on the aligned crop | - | " + " | ".join(lengths) + " |")
     return "\n".join(lines)
 
 
@@ -787,9 +789,10 @@ TABLES = {
     "cancelable": cancelable_table(0),
     "cancelable-linkage": cancelable_table(1),
     "cancelable-inversion": cancelable_table(2),
-    "budgets": privacy_table(0),
-    "budgets-recovered": privacy_table(1),
-    "budgets-audit": privacy_table(2),
+    "budgets": privacy_table("Recognition"),
+    "budgets-recovered": privacy_table("Computed back"),
+    "budgets-networks": privacy_table("Computed back by networks"),
+    "budgets-audit": privacy_table("Audit"),
     "ranking": lambda: ranking_table("hybrid-small", "local-features-small"),
 }
 

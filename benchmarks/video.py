@@ -41,10 +41,10 @@ from numpy.typing import NDArray
 
 import bauta
 from bauta.benchmark.engine.cards import code, machine
-from bauta.clips.clip import Clip, read_clip
+from bauta.clips.clip import Clip, Frame, Patch, read_clip
 from bauta.clips.writing import as_floats, as_samples, write_clip
 from bauta.cloaking.apply import Picture, edit_pictures
-from bauta.cloaking.clip_judging import _through_messenger as through_messenger
+from bauta.cloaking.clip_judging import through_messenger
 from bauta.cloaking.clip_pipeline import ClipPipeline
 from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.settings import ProtectSettings
@@ -140,12 +140,10 @@ class Attacker:
 
     def cosines(self, clip: Clip, places: list[FloatArray], condition: str) -> Cosines:
         """Of every frame with every photo; the face is where it is known to be."""
-        shown: Iterable[tuple[int, Any]] = ((frame.number, frame.pixels) for frame in clip)
-        if condition == SENT:
-            shown = through_messenger(clip, set(range(len(places))))
+        shown: Iterable[Frame] = through_messenger(clip, range(len(places))) if condition == SENT else clip
         rows: dict[str, list[FloatArray]] = {member.name: [] for member in self.judges}
-        for (_, samples), points in zip(shown, places, strict=False):
-            pixels = as_floats(samples)
+        for frame, points in zip(shown, places, strict=False):
+            pixels = as_floats(frame.pixels)
             scale = pixels.shape[1] / clip.width
             for member in self.judges:
                 rows[member.name].append(self.seen(member, pixels, ((points + 0.5) * scale - 0.5).astype(np.float32)))
@@ -182,12 +180,13 @@ def fresh(pipeline: Pipeline, source: Path, target: Path, places: list[FloatArra
 
     def change(frame: Any) -> Any:
         if frame.number >= FRESH:
-            return frame.pixels
+            return None
         pixels = as_floats(frame.pixels)
         began = time.process_time()
         (made,) = edit_pictures(pipeline.cloak, [Picture(pixels, places[frame.number][None])], pipeline.work(silent))
         spent.append(time.process_time() - began)
-        return as_samples(pixels + made.delta, frame.pixels)
+        height, width = pixels.shape[:2]
+        return Patch(slice(0, height), slice(0, width), as_samples(pixels + made.delta, frame.pixels))
 
     write_clip(read_clip(source), target, change)
     return float(np.mean(spent))

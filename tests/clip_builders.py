@@ -103,6 +103,17 @@ def packets(path: Path, kind: str) -> list[tuple[bytes, float]]:
         return [(bytes(packet), float(packet.pts * packet.time_base)) for packet in source.demux(stream) if packet.size]
 
 
+class Shown:
+    """A frame of which nothing but its pixels is known."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.colours = pixels
+        self.grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+
+    def small(self, width: int, height: int) -> Pixels:
+        return np.asarray(cv2.resize(self.colours, (width, height), interpolation=cv2.INTER_AREA))
+
+
 class Finder:
     """Finds faces of 112 pixels that it was shown before, by their pixels, where they are alike enough."""
 

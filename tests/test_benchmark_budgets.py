@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from bauta.benchmark.budgets import audits, measures
+from bauta.attacks.link import StudentConfig
+from bauta.benchmark.budgets import attackers, audits, measures
+from bauta.benchmark.budgets.attackers import Faces, Ridge
 from bauta.benchmark.budgets.audits import audited
 from bauta.benchmark.budgets.cards import BudgetFigures
-from bauta.benchmark.budgets.measures import Faces, Ridge, measure
+from bauta.benchmark.budgets.measures import measure
 from bauta.benchmark.budgets.recipe import BudgetRecipe, BudgetRow, read_recipe
+from bauta.benchmark.budgets.run import Budgets
 from bauta.errors import UsageError
-from bauta.privacy.mechanisms import BitPlanes, Direction, Mechanism, Projections, eigenfaces
+from bauta.learning.learners import Schedule
+from bauta.privacy.mechanisms import Direction, Mechanism, Projections, eigenfaces
+from bauta.privacy.slices import BitPlanes, SlicedProjections
 from bauta.schema import check, json_schema
 from bauta.templates.released.base import seeded_words
 from conftest import drawn, fitted, toy_surrogate
@@ -41,13 +47,22 @@ def faces() -> Faces:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("peep", {"count": 12}), ("dp-pixels", {}), ("turned-template", {}), ("flipped-bits", {})],
+    [
+        ("peep", {"count": 12}),
+        ("dp-pixels", {}),
+        ("turned-template", {}),
+        ("flipped-bits", {}),
+        ("sliced-frequencies", {"count": 12}),
+    ],
 )
 def test_the_figures_of_a_row_follow_the_schema_and_noise_costs(
     name: str, options: dict[str, Any], faces: Faces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audits, "TRIALS", 400)
     monkeypatch.setattr(audits, "PHOTOS", 100)
+    monkeypatch.setattr(attackers, "DRAWS", 2)
+    monkeypatch.setattr(attackers, "TRIED", (StudentConfig(epochs=1), StudentConfig(epochs=3)))
+    monkeypatch.setattr(attackers, "DECODER", replace(attackers.DECODER, channels=4, schedule=Schedule(epochs=1)))
     found = {}
     for epsilon in (1e5, 1e-3):
         protector = fitted(name, faces.public, people=faces.public_people, epsilon=epsilon, **options)
@@ -63,13 +78,22 @@ def test_the_figures_of_a_row_follow_the_schema_and_noise_costs(
     clear, noisy = (found[epsilon]["one_sided"]["verification"]["auroc"] for epsilon in (1e5, 1e-3))
     assert clear > 0.9
     assert noisy < 0.8
-    assert found[1e5]["templates"][0]["cosine"]["mean"] > found[1e-3]["templates"][0]["cosine"]["mean"]
+    for attacker in (lambda figures: figures, lambda figures: figures["networks"]):  # both attackers link what is clear
+        clear, noisy = (attacker(found[epsilon])["linked"]["verification"]["auroc"] for epsilon in (1e5, 1e-3))
+        assert clear > noisy + 0.1
+    assert found[1e5]["networks"]["examples"] == 2 * 90 * 4 // 5
+    before = {name: value for name, value in found[1e5].items() if name not in ("linked", "networks")}
+    cards = [{"name": f"x/{place}", "recipe": "x", "figures": one} for place, one in enumerate((found[1e-3], before))]
+    tables = Budgets().tables(cards)
+    assert [len(table.rows) for table in tables] == [3, 2, 1, 2]  # a card of before has no networks
+    assert all(len(row) == len(table.header) for table in tables for row in table.rows)
+    assert len(Budgets().tables(cards[1:])) == 3
 
 
 @pytest.mark.parametrize(
     "mechanism",
     [Projections(eigenfaces(np.random.default_rng(0).normal(size=(30, 12)), 1), 2.0), Direction(2, 1.5),
-     BitPlanes(4, 2.0, 1)],
+     BitPlanes(4, 2.0), SlicedProjections(eigenfaces(np.random.default_rng(0).normal(size=(30, 12)), 1), 5.0)],
     ids=lambda one: type(one).__name__,
 )  # fmt: skip
 def test_audits_come_near_claims_that_are_tight_and_stay_below(

@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance
 
 from bauta.certify.bounds import MOST, Smoothing, copies_needed, decide, require_copies
 from bauta.certify.smoothing import VALUES, Smoothed, embedder
-from bauta.certify.verbs import certify
+from bauta.certify.verbs import CertifiedGallery, certify, certify_gallery
 from bauta.cli import run
 from bauta.errors import NoFaceFound, NotCalibrated, RoleRefused, UnknownRecognizer, UsageError
 from bauta.recognizers import load_surrogate
@@ -230,6 +230,17 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two crops of one face."""
+    data = pytest.importorskip("skimage.data")
+    folder = tmp_path_factory.mktemp("crops")
+    face = Image.fromarray(data.astronaut()).crop((165, 55, 285, 175)).resize((112, 112), Image.Resampling.LANCZOS)
+    face.save(folder / "probe.png")
+    ImageEnhance.Brightness(face).enhance(0.85).save(folder / "known.png")
+    return folder / "probe.png", folder / "known.png"
+
+
 @pytest.fixture(autouse=True)
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BAUTA_MODELS", raising=False)
@@ -311,3 +322,88 @@ def test_the_command_says_when_there_is_no_answer(
 
 def test_settings_survive_their_plain_form() -> None:
     assert Smoothing.of(replace(FEW, enrolment=3).to_dict()) == replace(FEW, enrolment=3)
+
+
+# Galleries
+
+
+def stranger(path: Path) -> Path:
+    """A face on the crop that is another one to the recogniser: the portrait mirrored upside down in other light."""
+    with Image.open(path) as photo:
+        turned = photo.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+        turned.save(found := path.with_name("other.png"))
+    return found
+
+
+def test_answers_of_a_gallery_share_the_alpha(crops: tuple[Path, Path]) -> None:
+    probe, known = crops
+    settings = Smoothing(sigma=0.05, n=60, alpha=0.05)
+    (single,) = certify_gallery(probe, {"ann": known}, settings=settings, aligned=True, seed=3).answers.values()
+    assert single == certify(probe, known, settings=settings, aligned=True, seed=3)
+    found = certify_gallery(probe, {"ann": known, "eve": stranger(known)}, settings=settings, aligned=True, seed=3)
+    ann, eve = found.answers["ann"], found.answers["eve"]
+    assert (ann.certificate.decision, eve.certificate.decision) == ("accepted", "rejected")
+    assert ann.settings.alpha == eve.settings.alpha == 0.025
+    assert ann.certificate == decide(60, replace(settings, alpha=0.025))
+    assert ann.certificate.radius < single.certificate.radius
+    assert (found.decision, found.radius) == ("accepted", min(ann.certificate.radius, eve.certificate.radius))
+    assert found.to_dict()["answers"]["eve"]["decision"] == "rejected"
+    json.dumps(found.to_dict())
+
+
+def test_what_a_gallery_answers_follows_from_its_answers(crops: tuple[Path, Path]) -> None:
+    one = certify(*crops, settings=FEW, aligned=True, seed=3)
+
+    def of(*counts: int) -> CertifiedGallery:
+        return CertifiedGallery({str(place): replace(one, certificate=decide(count, FEW))
+                                 for place, count in enumerate(counts)})  # fmt: skip
+
+    assert [of(0, 0).decision, of(0, 16).decision, of(32, 16).decision] == ["rejected", "abstained", "accepted"]
+    assert of(0, 0).radius > 0
+    assert of(32, 16).radius == 0
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.05])
+def test_certificates_of_a_gallery_cover_known_radii_together(alpha: float) -> None:
+    """Half-spaces at their own distances, seen by the same copies: how often any certificate is too long."""
+    distances, runs = np.array([0.01, 0.05, 0.1, 0.15, 0.2]), 3000
+    settings = Smoothing(sigma=0.12, n=200, alpha=alpha / len(distances))
+    shares = [NORMAL.cdf(distance / settings.sigma) for distance in distances]
+    counts = np.random.default_rng(2).binomial(settings.n, shares, (runs, len(distances)))
+    known = {count: decide(int(count), settings) for count in np.unique(counts)}
+    wrong = np.array([
+        any(known[count].decision == "rejected" or known[count].radius > distance
+            for count, distance in zip(row, distances, strict=True))
+        for row in counts
+    ])  # fmt: skip
+    assert wrong.sum() <= runs * alpha + 3 * math.sqrt(runs * alpha * (1 - alpha))
+    assert wrong.any()
+
+
+def test_galleries_that_make_no_sense_are_refused(crops: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    probe, known = crops
+    with pytest.raises(UsageError, match="no gallery"):
+        certify_gallery(probe, {}, aligned=True)
+    with pytest.raises(UsageError, match="same picture"):
+        certify_gallery(probe, {"ann": known, "me": probe}, settings=FEW, aligned=True)
+    enough = copies_needed(0.0, 0.1, 0.05)
+    with pytest.raises(UsageError, match=r"copies.*needed|at least"):
+        certify_gallery(
+            probe, {str(place): known for place in range(500)}, settings=Smoothing(0.1, enough, 0.05), aligned=True
+        )
+    assert run(["certify", str(probe), str(known), str(known)]) == 2
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_the_command_answers_for_each_of_several(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = str(photos / "a.png"), str(photos / "b.jpg")
+    with Image.open(b) as photo:
+        photo.convert("L").convert("RGB").save(photos / "c.png")
+    few = ["--sigma", "0.05", "--n", "32", "--alpha", "0.05", "--seed", "3"]
+    code = run(["certify", a, b, str(photos / "c.png"), *few])
+    said = capsys.readouterr().out
+    assert said.count(" of 32 copies, cosine") == 2
+    assert "has an alpha of 0.025" in said
+    assert code == (7 if "NO ANSWER" in said else 0)
+    assert run(["certify", a, b, str(photos / "c.png"), *few, "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["schema"] == "bauta.certificates/1"

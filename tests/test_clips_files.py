@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def same(frame: clips.Frame) -> np.ndarray:
-    return frame.pixels
+def same(frame: clips.Frame) -> None:
+    """Nothing is changed."""
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -95,18 +96,27 @@ def test_chapters_go_unless_they_are_kept(tmp_path: Path) -> None:
     assert b"Anna" in (tmp_path / "c.mkv").read_bytes()
 
 
-def test_what_is_not_changed_keeps_its_samples(tmp_path: Path) -> None:
-    clip = read_clip(write_clip(tmp_path / "a.mov", moving(FACE, 2), rotation=90))
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("deep", [False, True])
+def test_what_is_not_changed_keeps_its_samples(tmp_path: Path, rotation: int, deep: bool) -> None:
+    kind: dict[str, Any] = {"codec": "libx265", "pixel_format": "yuv420p10le"} if deep else {}
+    clip = read_clip(write_clip(tmp_path / "a.mov", moving(FACE, 2), rotation=rotation, **kind))
     frame = next(iter(clip))
-    changed = frame.pixels.copy()
-    changed[40:80, 40:80] = 255 - changed[40:80, 40:80]
+    name = frame.native.format.name
+    rows, columns = slice(40, 80), slice(120, 200)
+    there = frame.pixels[rows, columns]
     before = frame.native.to_ndarray()
-    assert (native_frame(frame, frame.pixels.copy(), clip.rotation, "yuv420p").to_ndarray() == before).all()
-    after = native_frame(frame, changed, clip.rotation, "yuv420p").to_ndarray()
-    luma = np.rot90((after != before)[: frame.native.height])
-    assert luma[40:80, 40:80].mean() > 0.9
-    luma[36:84, 36:84] = False
+    assert (native_frame(frame, None, name).to_ndarray() == before).all()
+    assert (native_frame(frame, clips.Patch(rows, columns, there), name).to_ndarray() == before).all()
+    inverse = np.iinfo(there.dtype).max - there
+    made = native_frame(frame, clips.Patch(rows, columns, inverse), name)
+    luma = np.rot90((made.to_ndarray() != before)[: frame.native.height], clip.rotation // 90)
+    assert luma[rows, columns].mean() > 0.9
+    luma[36:84, 116:204] = False
     assert not luma.any()
+    shown = replace(frame, native=made).pixels[rows, columns].astype(float) / np.iinfo(there.dtype).max
+    assert np.abs(shown - inverse / np.iinfo(there.dtype).max).mean() < 0.02
+    assert (frame.native.to_ndarray() == before).all()  # the decoder goes on with it
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +17,7 @@ import bauta
 from bauta import registry
 from bauta.cli import run
 from bauta.clips.clip import read_clip
+from bauta.cloaking.clip_keeping import Keeping
 from bauta.cloaking.outcomes import FRAGILE, WEAK, Outcome
 from bauta.cloaking.settings import ProtectSettings, Selection
 from bauta.cloaks.base import Carried, Cloak, Edit, Need, Work
@@ -27,6 +28,8 @@ from clip_builders import Finder, moving, place, write_clip
 from protection_fakes import NEGATIVE, Negative, NegativeConfig, Stage, build_stage, files, person, work, write_photo
 
 ANNA, BEN = person("anna"), person("ben")
+MADE: list[int] = []
+"""For every mask that was made, of how many stills."""
 
 
 class Turning(Cloak[NegativeConfig]):
@@ -42,7 +45,14 @@ class Turning(Cloak[NegativeConfig]):
         return Edit(view, (1 - 2 * view.pixels) * self.config.amount * view.region)
 
     def follow(self, views: Sequence[FaceView], work: Work) -> Carried:
+        MADE.append(len(views))
         return self
+
+    def kept(self, carried: Carried) -> dict[str, np.ndarray]:
+        return {"amount": np.array(self.config.amount)}
+
+    def resumed(self, kept: Mapping[str, np.ndarray]) -> Carried:
+        return Turning(replace(self.config, amount=float(kept["amount"])))
 
 
 TURNING = ProtectSettings(method="turning")
@@ -50,6 +60,7 @@ TURNING = ProtectSettings(method="turning")
 
 @pytest.fixture
 def finder() -> Finder:
+    MADE.clear()
     return Finder(ANNA, BEN)
 
 
@@ -60,8 +71,7 @@ def stage(
     stage = build_stage(tmp_path_factory, monkeypatch)
     card = registry.MethodCard("turning", "cloak", "For tests.", "nobody", "test_cloaking_clips:Turning")
     monkeypatch.setitem(registry.METHODS, "turning", card)
-    for module in ("clip_faces", "clip_judging"):
-        monkeypatch.setattr(f"bauta.cloaking.{module}.detect_faces", finder)
+    monkeypatch.setattr("bauta.cloaking.clip_faces.detect_faces", finder)
     monkeypatch.chdir(tmp_path)
     return stage
 
@@ -137,7 +147,7 @@ def test_one_bare_frame_is_enough_for_an_attacker(monkeypatch: pytest.MonkeyPatc
 
     draw = clip_pipeline._Drawing.on
     monkeypatch.setattr(
-        clip_pipeline._Drawing, "on", lambda self, frame: frame.pixels if frame.number == 6 else draw(self, frame)
+        clip_pipeline._Drawing, "on", lambda self, frame: None if frame.number == 6 else draw(self, frame)
     )
     outcome = only(work(clip(), settings=replace(TURNING, every=4)))
     assert outcome.verdict == "weak"
@@ -187,8 +197,7 @@ def test_what_may_be_no_face_is_left_and_told_or_covered(finder: Finder, monkeyp
 
     looks: list[int] = []
 
-    for module in ("clip_faces", "clip_judging"):
-        monkeypatch.setattr(f"bauta.cloaking.{module}.detect_faces", unsure)
+    monkeypatch.setattr("bauta.cloaking.clip_faces.detect_faces", unsure)
     frames = moving(ANNA, 16, (480, 360))
     for frame in frames:  # a print that looks like a face for a moment
         frame[220:332, 340:452] = BEN
@@ -340,3 +349,65 @@ def test_a_mask_that_was_fitted_goes_along_with_its_face(monkeypatch: pytest.Mon
         changed.append((after[window] - before[window]).mean(axis=2))
     alike = [np.corrcoef(changed[0].ravel(), one.ravel())[0, 1] for one in changed[1:]]
     assert min(alike) > 0.5  # one of the three masks, on every frame, and moving with the face
+
+
+def two_shots(name: str = "a.mp4") -> Path:
+    frames = moving(ANNA, 10) + [np.uint8(255) - frame // 2 for frame in moving(ANNA, 10, seed=9)]
+    for at in range(10):
+        top, left = place(at)
+        frames[10 + at][top : top + 112, left : left + 112] = ANNA
+    return write_clip(Path(name), frames)
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stop", ["in the second shot", "after the first mask", "while writing"])
+def test_a_run_that_was_interrupted_goes_on_from_the_last_finished_shot(
+    finder: Finder, monkeypatch: pytest.MonkeyPatch, stop: str
+) -> None:
+    source = two_shots()
+    only(work(source, settings=TURNING))
+    Path("out").rename("whole")
+    looks, made = finder.looks, len(MADE)
+
+    with monkeypatch.context() as patch:
+        if stop == "in the second shot":
+            found = finder.__call__
+            seen: list[int] = []
+
+            def detect(pixels: np.ndarray, **options: object) -> Faces:
+                seen.append(1)
+                return interrupted() if len(seen) > 5 else found(pixels)  # type: ignore[return-value]
+
+            patch.setattr("bauta.cloaking.clip_faces.detect_faces", detect)
+        elif stop == "after the first mask":
+            keep = Keeping.keep_mask
+            patch.setattr(Keeping, "keep_mask", lambda self, face, parts: (keep(self, face, parts), interrupted())[0])
+        else:
+            patch.setattr("bauta.cloaking.clip_pipeline.write_clip", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            work(source, settings=TURNING)
+    assert files() == []
+    kept = next(Path("out/.bauta").glob("clip-*"))
+    assert kept.stat().st_mode & 0o077 == 0
+    finder.looks, before = 0, len(MADE)
+    outcome = only(work(source, settings=TURNING))
+    assert outcome.verdict == "protected"
+    assert finder.looks < looks
+    assert len(MADE) - before == {"in the second shot": 2, "after the first mask": 1, "while writing": 0}[stop]
+    assert made == 2
+    assert Path("out/a.mp4").read_bytes() == Path("whole/a.mp4").read_bytes()
+    assert not list(Path("out/.bauta").glob("clip-*"))
+
+
+def test_what_was_kept_under_other_settings_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = two_shots()
+    with monkeypatch.context() as patch:
+        patch.setattr("bauta.cloaking.clip_pipeline.write_clip", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            work(source, settings=TURNING)
+    before = len(MADE)
+    only(work(source, settings=replace(TURNING, every=1)))
+    assert len(MADE) == before + 2

@@ -36,8 +36,8 @@ def products(sealed: Any, templates: Any) -> tuple[list[Any], list[Any]]:
     for place, each in enumerate(transforms()):
         stored = each.forward(LAYOUT.pack(templates)).astype(np.uint32)[:, None]
         sums = accumulate(stored, halved(sealed[place]), each.prime)
-        first.append(sums[:, :, 0])
-        second.append(sums[:, :, 1])
+        first.append(sums[0])
+        second.append(sums[1])
     return first, second
 
 

@@ -9,16 +9,15 @@ import pytest
 
 from bauta.faces.crop_template import ARCFACE_112
 from bauta.faces.tracking import HOLD, Track, Tracker
-from clip_builders import RATE, Finder, Pixels, ground, moving, place
+from clip_builders import RATE, Finder, Pixels, Shown, ground, moving, place
 
 FACE, OTHER = ground((112, 112), 5), ground((112, 112), 6)
 
 
 def followed(frames: Sequence[Pixels], finder: Finder, every: int | None = 4) -> tuple[list[Track], Tracker]:
     tracker = Tracker(finder, RATE, every)
-    for number, frame in enumerate(frames):
-        tracker.add(number, frame)
-    return tracker.finish(), tracker
+    tracks = [track for number, frame in enumerate(frames) for track in tracker.add(number, Shown(frame)) or ()]
+    return tracks + tracker.finish(), tracker
 
 
 def truth(at: int) -> np.ndarray:
@@ -113,6 +112,6 @@ def test_memory_does_not_grow_with_the_clip() -> None:
     tracker = Tracker(Finder(FACE), RATE, 4)
     most = 0
     for number, frame in enumerate(moving(FACE, 40)):
-        tracker.add(number, frame)
+        tracker.add(number, Shown(frame))
         most = max(most, len(tracker._window) + len(tracker._before))
     assert most <= 5 + round(HOLD * RATE)

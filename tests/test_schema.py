@@ -66,7 +66,8 @@ def test_records_follow_their_own_schema() -> None:
         {"schema": "whole/2"}, {"name": 1}, {"kind": "c"}, {"digest": "0" * 63}, {"share": "half"}, {"several": []},
         {"several": [{"size": 0}]}, {"several": [{"size": 10}]}, {"several": [{}]}, {"several": [{"size": 1, "x": 2}]},
         {"pair": [1]}, {"pair": [1, 2, 3]}, {"many": [1]}, {"by_name": {"z": "yes"}}, {"either": {"size": "big"}},
-        {"extra": 1}, {"rest": ["one"]},
+        {"extra": 1}, {"rest": ["one"]}, {"digest": "0" * 64 + "\n"}, {"share": float("nan")}, {"share": float("inf")},
+        {"share": True}, {"several": [{"size": 3.0}]}, {"several": [{"size": True}]}, {"pair": [1, 2.0]},
     ],
 )  # fmt: skip
 def test_what_is_no_record_is_refused(change: dict[str, Any]) -> None:

@@ -32,8 +32,13 @@ OPTIONS |= {
     "frequency-mixup": {**MASKED, "kept": 2, "mixes": [2]},
     "hybrid-masking": {**MASKED, "kept": 2, "mixes": [2, 3]},
 }
-OPTIONS |= {"peep": {"count": 7}, "dct-laplace": {"count": 20}, "dp-pixels": {"side": 2}}
-SIZES = {"peep": 7, "dct-laplace": 20, "dp-pixels": 12}
+OPTIONS |= {
+    "peep": {"count": 7},
+    "dct-laplace": {"count": 20},
+    "sliced-frequencies": {"count": 20},
+    "dp-pixels": {"side": 2},
+}
+SIZES = {"peep": 7, "dct-laplace": 20, "sliced-frequencies": 20, "dp-pixels": 12}
 BYTES = {"tensor": torch.zeros(2, 3, dtype=torch.uint8)}
 METHODS = [card.name for card in list_methods(kind="protector")]
 

@@ -22,12 +22,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "peep": {"count": 12, "epsilon": 2.0},
     "dct-laplace": {"count": 12, "epsilon": 2.0},
     "dp-pixels": {"side": 2, "epsilon": 2.0},
+    "sliced-frequencies": {"count": 12, "epsilon": 2.0},
     "turned-template": {"epsilon": 64.0},
     "flipped-bits": {"epsilon": 2.0},
 }
-SPENT = {"peep": 24.0, "dct-laplace": 24.0, "dp-pixels": 24.0, "turned-template": 64.0, "flipped-bits": 75264.0}
+SPENT = dict.fromkeys(SETTINGS, 24.0) | {"turned-template": 64.0, "flipped-bits": 75264.0}
 of_all = pytest.mark.parametrize("name", SETTINGS)
-of_projections = pytest.mark.parametrize("name", ["peep", "dct-laplace", "dp-pixels"])
+LAPLACE = ["peep", "dct-laplace", "dp-pixels"]
+of_laplace = pytest.mark.parametrize("name", LAPLACE)
+of_projections = pytest.mark.parametrize("name", [*LAPLACE, "sliced-frequencies"])
 
 
 def made(name: str, people: int = 0, each: int = 3, **settings: Any) -> Released:
@@ -77,7 +80,7 @@ def test_budgets_that_are_none_are_refused(name: str, epsilon: float) -> None:
         made(name, epsilon=epsilon)
 
 
-@of_projections
+@of_laplace
 def test_noise_is_as_large_as_the_budget_asks_for(name: str) -> None:
     protector = made(name)
     face = protector.vectors(faces(1, 5))  # type: ignore[attr-defined]

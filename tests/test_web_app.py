@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bauta.cloaking import pipeline
 from bauta.cloaking.settings import ProtectSettings
 from bauta.errors import PhotoError, UsageError, WrongKey, every_error
 from bauta.faces.faces import SearchLimit
@@ -688,6 +689,31 @@ def test_hands_are_warm_after_a_first_step(stage: Stage) -> None:
     assert Negative.calls == []
     hands.do("warm", {}, lambda word, values: None)
     assert Negative.calls == [1]
+
+
+def test_hands_load_each_network_once(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def counted(name: str, load: Any) -> Any:
+        def one(card: Any) -> Any:
+            loaded.append(f"{name} {card.name}")
+            return load(card)
+
+        return one
+
+    for name in ("load_surrogate", "load_judge"):
+        place = f"bauta.cloaking.pipeline.{name}"
+        monkeypatch.setattr(place, counted(name, getattr(pipeline, name)))
+    hands, silent = Hands(10**6, ProtectSettings(method="negative")), lambda word, values: None
+    hands.do("warm", {}, silent)
+    before = list(loaded)
+    assert before
+    assert len(set(before)) == len(before)
+    for strength in ("low", "high"):
+        asked = about(tmp_path, "anna", choices={"1": "protect"}, strength=strength)
+        for kind in ("look", "sketch", "protect"):
+            hands.do(kind, asked, silent)
+    assert loaded == before
 
 
 def test_hands_learn_a_person_and_take_the_mask_off(

@@ -39,19 +39,22 @@ def picture(pixels: NDArray[np.float32], long_side: int) -> str:
     if factor < 1:  # before it becomes bytes, so that nothing as large as the photo is made of it
         size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    return _data_uri(_image(pixels), "JPEG", quality=90, subsampling=0)
+    return _data_uri(as_image(pixels), "JPEG", quality=90, subsampling=0)
 
 
 def exact_picture(pixels: NDArray[np.float32]) -> str:
     """A data URI of an image (H, W, 3) in [0, 1], pixel by pixel as it is; it carries no metadata."""
-    return _data_uri(_image(pixels), "WEBP", lossless=True, quality=50, method=2)
+    return _data_uri(as_image(pixels), "WEBP", lossless=True, quality=50, method=2)
 
 
-def _image(pixels: NDArray[np.float32]) -> Image.Image:
+def as_image(pixels: NDArray[np.float32]) -> Image.Image:
+    """Pixels (H, W, 3) in [0, 1] as an image of 8 bits; of a large photo not more copies than one are made."""
     import numpy as np
     from PIL import Image
 
-    return Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
+    values = pixels * np.float32(255)
+    np.rint(values, out=values)
+    return Image.fromarray(np.clip(values, 0, 255, out=values).astype(np.uint8))
 
 
 def _data_uri(image: Image.Image, format_name: str, **options: Any) -> str:

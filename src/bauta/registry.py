@@ -303,6 +303,12 @@ METHODS: dict[str, MethodCard] = {
                     "projected:DctLaplace",
                 ),
                 (
+                    "sliced-frequencies",
+                    "The lowest frequencies of a face as bits, flipped at random; says the epsilon of all together.",
+                    "after LDP-Slicing, arXiv 2603.03711",
+                    "projected:SlicedFrequencies",
+                ),
+                (
                     "dp-pixels",
                     "Means of a face's cells with Laplace noise; says the epsilon of all together.",
                     "Fan, Image Pixelization with Differential Privacy, DBSec 2018",

@@ -49,6 +49,8 @@ _KEYWORDS = {
     "minItems", "maxItems", "items", "required", "properties", "additionalProperties",
 }  # fmt: skip
 
+_ECMA_END = re.compile(r"\$$")  # the end of the text; Python's `$` also lies before a last line break
+
 ABSENT: Any = object()
 """Default of a field that JSON may lack even where all others must be there."""
 
@@ -204,11 +206,11 @@ def check(value: Any, schema: dict[str, Any], where: str) -> None:
     if "enum" in schema and value not in schema["enum"]:
         raise _wrong(where, value, f"is none of {', '.join(map(str, schema['enum']))}")
     _check_type(value, schema, where)
-    if isinstance(value, str) and "pattern" in schema and not re.search(schema["pattern"], value):
+    if isinstance(value, str) and not re.search(_ECMA_END.sub(r"\\Z", schema.get("pattern", "")), value):
         raise _wrong(where, value, f"does not match {schema['pattern']}")
     if isinstance(value, int | float):
         low, high = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
-        if not low <= value <= high:
+        if not low <= value <= high or value in (math.inf, -math.inf):  # which JSON cannot hold, and Python reads
             raise _wrong(where, value, f"is not in {low:g} to {high:g}")
     if isinstance(value, list):
         _check_list(value, schema, where)

@@ -67,8 +67,8 @@ class Purifier(Protocol):
 
 
 @dataclass(frozen=True)
-class _Differentiable(Settings, ABC):
-    """A purifier that is a function of float images, a batch at a time."""
+class _Purifier(Settings, ABC):
+    """What those here have in common."""
 
     title: ClassVar[str] = "a purifier"
     card: ClassVar[MethodCard]
@@ -84,16 +84,29 @@ class _Differentiable(Settings, ABC):
         Raises:
             UsageError: when they have another form.
         """
-        _check(photos)
-        if not len(photos):
-            return photos.copy()
-        parts = []
-        for start in range(0, len(photos), _BATCH):
-            part = torch.from_numpy(photos[start : start + _BATCH]).permute(0, 3, 1, 2).float() / 255
-            with torch.no_grad():
-                changed = self._change(part)
-            parts.append((changed.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
-        return np.ascontiguousarray(np.concatenate(parts))
+        if photos.ndim != 4 or photos.shape[3] != 3 or photos.dtype != np.uint8 or min(photos.shape[1:3]) < 8:
+            raise UsageError(
+                f"Photos of shape {photos.shape} and type {photos.dtype} cannot be purified.",
+                hint="Give (N, H, W, 3) uint8 with sides of at least 8 pixels.",
+            )
+        parts = [self._purified(photos[start : start + _BATCH]) for start in range(0, len(photos), _BATCH)]
+        return np.ascontiguousarray(np.concatenate(parts)) if parts else photos.copy()
+
+    @abstractmethod
+    def _purified(self, photos: ByteArray) -> ByteArray:
+        """A batch of them."""
+
+
+@dataclass(frozen=True)
+class _Differentiable(_Purifier):
+    """A purifier that is a function of float images."""
+
+    def _purified(self, photos: ByteArray) -> ByteArray:
+        part = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 255
+        with torch.no_grad():
+            changed = self._change(part)
+        purified: ByteArray = (changed.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        return purified
 
     @abstractmethod
     def _change(self, photos: Tensor) -> Tensor:
@@ -151,29 +164,16 @@ class TotalVariationPurifier(_Differentiable):
 
 @register("purify-jpeg", kind="purifier")
 @dataclass(frozen=True)
-class JpegPurifier(Settings):
+class JpegPurifier(_Purifier):
     """Recompression by Pillow's encoder.
 
     Attributes:
         quality: Of libjpeg.
     """
 
-    title: ClassVar[str] = "a purifier"
-    card: ClassVar[MethodCard]
     quality: Annotated[int, Range(at=1, to=95)] = 50
 
-    @property
-    def attacker(self) -> AttackerCard:
-        """What results say of it."""
-        return AttackerCard(self.card.name, "nothing", adaptive=False, paper=self.card.paper, ours="its strength")
-
-    def purify(self, photos: ByteArray) -> ByteArray:
-        """Photos (N, H, W, 3) uint8 RGB, purified, in the same form.
-
-        Raises:
-            UsageError: when they have another form.
-        """
-        _check(photos)
+    def _purified(self, photos: ByteArray) -> ByteArray:
         changed = photos.copy()
         for number, photo in enumerate(photos):
             stream = io.BytesIO()
@@ -261,11 +261,3 @@ def _denoiser() -> Denoiser:
     except (SafetensorError, RuntimeError) as error:
         raise WeightsCorrupt(f"The denoiser cannot be read: {error}", hint="Install Bauta again.") from error
     return network.eval().requires_grad_(False)
-
-
-def _check(photos: ByteArray) -> None:
-    if photos.ndim != 4 or photos.shape[3] != 3 or photos.dtype != np.uint8 or min(photos.shape[1:3]) < 8:
-        raise UsageError(
-            f"Photos of shape {photos.shape} and type {photos.dtype} cannot be purified.",
-            hint="Give (N, H, W, 3) uint8 with sides of at least 8 pixels.",
-        )

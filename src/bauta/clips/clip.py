@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,14 +60,63 @@ class Frame:
     Attributes:
         number: From 0, in the order of showing.
         seconds: When it is shown.
-        pixels: (H, W, 3) uint8, or uint16 where the clip has more than eight bits; upright RGB.
         native: As decoded, with its time and colour tags.
+        bits: Bits per sample of its pixels, 8 or 16.
+        rotation: By how many degrees counter-clockwise players turn it.
     """
 
     number: int
     seconds: float
-    pixels: NDArray[Any]
     native: av.VideoFrame = field(repr=False)
+    bits: int = 8
+    rotation: int = 0
+
+    @cached_property
+    def pixels(self) -> NDArray[Any]:
+        """(H, W, 3) uint8, or uint16 where the clip has more than eight bits; upright RGB, made when asked for."""
+        return self.upright("rgb24" if self.bits == 8 else "rgb48le")
+
+    @property
+    def colours(self) -> NDArray[np.uint8]:
+        """(H, W, 3), the pixels in eight bits."""
+        return self.pixels if self.bits == 8 else self.upright("rgb24")
+
+    def small(self, width: int, height: int) -> NDArray[np.uint8]:
+        """(height, width, 3), the upright picture reduced."""
+        if self.rotation % 180:
+            width, height = height, width
+        return self.upright("rgb24", width=width, height=height)
+
+    @cached_property
+    def grey(self) -> NDArray[np.uint8]:
+        """(H, W), upright; quicker to have than pixels."""
+        return self.upright("gray")
+
+    def upright(self, form: str, **size: int) -> NDArray[Any]:
+        """The picture in a format of PyAV, turned as players show it."""
+        shown = self.native.reformat(
+            format=form,
+            src_colorspace=colour_matrix(self.native),
+            dst_color_range="JPEG",
+            interpolation="AREA" if size else "FAST_BILINEAR" if form == "gray" else _interpolation(),
+            **size,
+        )
+        return np.ascontiguousarray(np.rot90(shown.to_ndarray(), self.rotation // 90))
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """A part of a frame that is changed.
+
+    Attributes:
+        rows: Of the upright picture, not empty.
+        columns: Of it.
+        pixels: What is there now, of the type of `Frame.pixels`.
+    """
+
+    rows: slice
+    columns: slice
+    pixels: NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,17 +178,12 @@ class Clip:
                 )
 
     def frame(self, native: av.VideoFrame, number: int) -> Frame:
-        """A decoded frame as upright RGB."""
-        name = "rgb24" if self.bits == 8 else "rgb48le"
-        colours = native.reformat(
-            format=name, src_colorspace=_matrix(native), dst_color_range="JPEG", interpolation=_interpolation()
-        )
-        pixels = colours.to_ndarray()
+        """A decoded frame of this clip."""
         seconds = float(native.time) if native.time is not None else number / self.rate
-        return Frame(number, seconds, np.ascontiguousarray(np.rot90(pixels, self.rotation // 90)), native)
+        return Frame(number, seconds, native, self.bits, self.rotation)
 
 
-def _matrix(native: av.VideoFrame) -> str:
+def colour_matrix(native: av.VideoFrame) -> str:
     """How colours are coded: as tagged, or as players assume."""
     names = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}
     return names.get(int(native.colorspace), "ITU709" if native.height >= 720 else "ITU601")
@@ -151,41 +196,82 @@ def _interpolation() -> Any:
     return Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
-def native_frame(frame: Frame, pixels: NDArray[Any], rotation: int, pixel_format: str) -> av.VideoFrame:
-    """Upright RGB as a frame to encode, with the time and the colour tags of one that was decoded.
+def native_frame(frame: Frame, patch: Patch | None, pixel_format: str) -> av.VideoFrame:
+    """A frame to encode, with a part of it changed, and with the time and the colour tags of one that was decoded.
 
     What was not changed keeps its samples: only the difference that a change makes goes through the conversion to RGB
-    and back, which moves colours by parts of a pixel and rounds.
+    and back, which moves colours by parts of a pixel and rounds, and only around the change.
+
+    Args:
+        frame: As decoded.
+        patch: What is changed; None for nothing.
+        pixel_format: Planar, of the encoder.
     """
     import av
 
     before = frame.native
-    if pixels is frame.pixels or np.array_equal(pixels, frame.pixels):
-        made = before.reformat(format=pixel_format)
-    else:
-        samples = before.reformat(format=pixel_format).to_ndarray()
-        changed, unchanged = (
-            _stored(one, frame, rotation, pixel_format).to_ndarray() for one in (pixels, frame.pixels)
-        )
-        most = (1 << max(component.bits for component in before.format.components)) - 1
-        there: Any = samples.astype(np.int32) + changed.astype(np.int32) - unchanged.astype(np.int32)
-        made = av.VideoFrame.from_ndarray(np.asarray(there.clip(0, most).astype(samples.dtype)), format=pixel_format)
+    made = before.reformat(format=pixel_format)
+    if patch is not None:
+        width, height = made.width, made.height
+        made = av.VideoFrame.from_ndarray(made.to_ndarray(), format=pixel_format)  # the decoder still needs its own
+        part, *both = _around(patch, frame)
+        changed, unchanged = (_coded(pixels, frame, pixel_format) for pixels in both)
+        samples = np.uint8 if frame.bits == 8 else np.uint16
+        most = (1 << max(component.bits for component in made.format.components)) - 1
+        for sink, one, two in zip(made.planes, changed.planes, unchanged.planes, strict=True):
+            rows, columns = (
+                slice(at.start * size // whole, -(-at.stop * size // whole))
+                for at, size, whole in zip(part, (sink.height, sink.width), (height, width), strict=True)
+            )
+            there, added, taken = (_samples(plane, samples) for plane in (sink, one, two))
+            moved = there[rows, columns].astype(np.int32) + added - taken
+            there[rows, columns] = moved.clip(0, most)
     made.pts, made.time_base = before.pts, before.time_base
     made.colorspace, made.color_range = before.colorspace, before.color_range
     made.color_primaries, made.color_trc = before.color_primaries, before.color_trc
     return made
 
 
-def _stored(pixels: NDArray[Any], frame: Frame, rotation: int, pixel_format: str) -> av.VideoFrame:
-    """Upright RGB turned and coded as the frame was."""
+_BLOCK = 16  # samples that conversions reach, and a multiple of all that share one colour sample
+
+
+def _around(patch: Patch, frame: Frame) -> tuple[tuple[slice, slice], NDArray[Any], NDArray[Any]]:
+    """Rows and columns of the stored frame, by whole blocks, around a patch; the pixels there with it, and without."""
+    stored = np.rot90(frame.pixels, -(frame.rotation // 90))
+    (top, bottom), (left, right) = ((one.start, one.stop) for one in (patch.rows, patch.columns))
+    for _ in range(frame.rotation // 90):  # clockwise, once for every quarter
+        top, bottom, left, right = left, right, -bottom, -top
+    # Coordinates that were counted from the far edge.
+    height, width = stored.shape[:2]
+    top, bottom = (top + height, bottom + height) if bottom <= 0 else (top, bottom)
+    left, right = (left + width, right + width) if right <= 0 else (left, right)
+    rows, columns = (
+        slice(max(0, (first // _BLOCK - 1) * _BLOCK), min(size, (last // _BLOCK + 2) * _BLOCK))
+        for first, last, size in ((top, bottom, height), (left, right, width))
+    )
+    unchanged = np.ascontiguousarray(stored[rows, columns])
+    changed = unchanged.copy()
+    changed[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start] = np.rot90(
+        patch.pixels, -(frame.rotation // 90)
+    )
+    return (rows, columns), changed, unchanged
+
+
+def _samples(plane: Any, kind: type[np.generic]) -> NDArray[Any]:
+    """The samples of a plane, which can be written to."""
+    rows = np.frombuffer(plane, kind).reshape(plane.height, -1)
+    return rows[:, : plane.width]
+
+
+def _coded(pixels: NDArray[Any], frame: Frame, pixel_format: str) -> av.VideoFrame:
+    """Stored RGB coded as the frame was."""
     import av
 
     before = frame.native
-    stored = np.ascontiguousarray(np.rot90(pixels, -(rotation // 90)))
     full = "JPEG" if int(before.color_range) == 2 or before.format.name.startswith("yuvj") else "MPEG"
-    return av.VideoFrame.from_ndarray(stored, format="rgb24" if pixels.dtype == np.uint8 else "rgb48le").reformat(
+    return av.VideoFrame.from_ndarray(pixels, format="rgb24" if pixels.dtype == np.uint8 else "rgb48le").reformat(
         format=pixel_format,
-        dst_colorspace=_matrix(before),
+        dst_colorspace=colour_matrix(before),
         src_color_range="JPEG",
         dst_color_range=full,
         interpolation=_interpolation(),

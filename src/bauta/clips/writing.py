@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bauta.clips.clip import ENCODERS, Clip, Frame, mean_rate, native_frame, opened
+from bauta.clips.ahead import ahead
+from bauta.clips.clip import ENCODERS, Clip, Frame, Patch, mean_rate, native_frame, opened
 from bauta.drafts import claim_draft
 from bauta.errors import OutputError
 from bauta.photo.metadata import MetadataPolicy
@@ -20,8 +22,8 @@ from bauta.progress import Steps, silent
 if TYPE_CHECKING:
     from av.container import OutputContainer
 
-Change = Callable[[Frame], NDArray[Any]]
-"""What becomes of a frame: its pixels, changed or not, of the same shape and type."""
+Change = Callable[[Frame], Patch | None]
+"""What becomes of a frame; None where it stays as it is."""
 
 HARMLESS = frozenset({"language", "creation_time", "date"})
 """Tags of a container or a track that stay under `MetadataPolicy.PRIVATE`, as they do in photos."""
@@ -111,21 +113,35 @@ def _transfer(
             removed["chapters"] += len(chapters)
     context, number = written.codec_context, 0
     last = None
-    for packet in source.demux([pictures, *(stream for stream in source.streams if stream.index in copies)]):
-        if packet.stream.index in copies:
-            if packet.dts is not None:
-                packet.stream = copies[packet.stream.index]
-                sink.mux(packet)
-            continue
-        for native in packet.decode():
-            frame = clip.frame(native, number)
-            number += 1
-            made = native_frame(frame, change(frame), clip.rotation, context.pix_fmt)
-            if made.pts is None or (last is not None and made.pts <= last):
-                made.pts = 0 if last is None else last + 1  # times that do not advance cannot be written
-            last = made.pts
-            for coded in written.encode(made):
+    pictures.thread_type = "AUTO"
+
+    def made() -> Iterator[Any]:
+        """Packets to copy, and frames with what becomes of them."""
+        at = 0
+        for packet in source.demux([pictures, *(stream for stream in source.streams if stream.index in copies)]):
+            if packet.stream.index in copies:
+                yield packet
+                continue
+            for native in packet.decode():
+                frame = clip.frame(native, at)
+                at += 1
+                yield frame, change(frame)
+
+    with closing(ahead(made())) as items:
+        for one in items:
+            if not isinstance(one, tuple):
+                if one.dts is not None:
+                    one.stream = copies[one.stream.index]
+                    sink.mux(one)
+                continue
+            frame, patch = one
+            picture = native_frame(frame, patch, context.pix_fmt)
+            if picture.pts is None or (last is not None and picture.pts <= last):
+                picture.pts = 0 if last is None else last + 1  # times that do not advance cannot be written
+            last = picture.pts
+            for coded in written.encode(picture):
                 sink.mux(coded)
+            number += 1
             progress(number, clip.frames)
     for coded in written.encode(None):
         sink.mux(coded)
@@ -176,7 +192,9 @@ def _quality(codec: str, most: int, frames: int) -> dict[str, str]:
 
 
 def _pixel_format(codec: str, before: str) -> str:
-    return {"mjpeg": "yuvj420p" if before in ("yuv420p", "yuvj420p") else before}.get(codec, before)
+    """Planar, and what the codec's encoder takes."""
+    before = {"nv12": "yuv420p", "p010le": "yuv420p10le"}.get(before, before)
+    return "yuvj420p" if codec == "mjpeg" and before == "yuv420p" else before
 
 
 def _kept(tags: Any, policy: MetadataPolicy, removed: Counter[str]) -> dict[str, str]:

@@ -369,19 +369,33 @@ def merged(pixels: PixelArray, placed: Sequence[tuple[Edit, Placement]]) -> Floa
         if edit.warp is not None:
             held = _over(fields, placement)
             fields.append((_joined(held, placement.displacement(edit.warp)) - held, placement))
-    # Window by window: one around all faces could be the whole photo.
-    shifts = np.zeros(pixels.shape, np.float32)
+    # Window by window, as far as something moves in it: one around all faces could be the whole photo.
+    shifts, windows = np.zeros(pixels.shape, np.float32), []
     for _, placement in fields:
         field = _over(fields, placement)
-        still = (field == 0).all(axis=0)[..., None]
-        before = pixels[placement.rows, placement.columns]
-        shift = resample(pixels, field, placement.top, placement.left) - before
-        shifts[placement.rows, placement.columns] = np.where(still, np.float32(0), shift)
-    for _, placement in fields:
-        there, shift = (whole[placement.rows, placement.columns] for whole in (delta, shifts))
-        np.clip(there + shift, -1, 1, out=there)
-        shift[:] = 0  # where windows overlap, once
+        moved = (field != 0).any(axis=0)
+        if not moved.any():
+            continue
+        rows, columns = _reach(moved.any(axis=1)), _reach(moved.any(axis=0))
+        top, left = placement.top + rows.start, placement.left + columns.start
+        shift = resample(pixels, field[:, rows, columns], top, left)
+        window = slice(top, top + shift.shape[0]), slice(left, left + shift.shape[1])
+        shift -= pixels[window]
+        shift *= moved[rows, columns, None]
+        shifts[window] = shift
+        windows.append(window)
+    for window in windows:
+        there = delta[window]
+        there += shifts[window]
+        np.clip(there, -1, 1, out=there)
+        shifts[window] = 0  # where windows overlap, once
     return delta
+
+
+def _reach(line: NDArray[np.bool_]) -> slice:
+    """From the first that is true to the last."""
+    places = np.flatnonzero(line)
+    return slice(int(places[0]), int(places[-1]) + 1)
 
 
 def _beside(edit: Edit, placement: Placement, window: Placement) -> FloatArray:

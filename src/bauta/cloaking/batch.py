@@ -134,7 +134,7 @@ class FolderRun:
             judged_again = report is not None
             if report is None:
                 draft.unlink(missing_ok=True)
-                report = self._made(photo, draft, progress)
+                report = self._made(photo, draft, progress, task)
             target = Path(WEAK_FOLDER) / place if verdict_code(report.verdict) == WEAK else place
             drafts = {target: draft}
             for page, text in zip(pages, (report.to_html, report.to_json), strict=False):
@@ -158,12 +158,14 @@ class FolderRun:
             self._move(place, record, drafts, scratch)
         return _placed(outcome, self.directory, record)
 
-    def _made(self, photo: Photo | Clip, draft: Path, progress: Progress) -> Report | ClipReport:
-        if isinstance(photo, Clip):
-            from bauta.cloaking.clip_pipeline import ClipPipeline
+    def _made(self, photo: Photo | Clip, draft: Path, progress: Progress, task: Task) -> Report | ClipReport:
+        if not isinstance(photo, Clip):
+            return self.pipeline.protect(photo, draft, progress=progress)
+        from bauta.cloaking.clip_keeping import Keeping
+        from bauta.cloaking.clip_pipeline import ClipPipeline
 
-            return ClipPipeline(self.pipeline).protect(photo, draft, progress=progress)
-        return self.pipeline.protect(photo, draft, progress=progress)
+        with Keeping.of(self.directory, task.source, f"{photo.sha256} {self.mask}") as keeping:
+            return ClipPipeline(self.pipeline).protect(photo, draft, progress=progress, keeping=keeping)
 
     def _move(self, place: Path, record: Record, drafts: dict[Path, Path], scratch: Path) -> None:
         """Put what was made in its place, and take away what it replaces.

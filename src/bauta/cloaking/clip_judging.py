@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -11,17 +12,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bauta.clips.clip import Clip
+from bauta.clips.clip import Clip, Frame, colour_matrix
 from bauta.clips.writing import as_floats
-from bauta.cloaking.clip_faces import Followed, eight_bits, window
+from bauta.cloaking.clip_faces import Followed, Still, look_for_faces, shown
 from bauta.cloaking.pipeline import Pipeline
 from bauta.errors import OutputError
 from bauta.faces.alignment import extract_crops
-from bauta.faces.detection import detect_faces
 from bauta.faces.faces import overlaps
-from bauta.faces.tracking import box_of
+from bauta.faces.tracking import WHOLE_EVERY, box_of
 from bauta.judging.findings import MESSENGER, ORIGINAL, Finding, Verdict, decide
-from bauta.judging.verification import JudgeWithThresholds
 from bauta.progress import Steps
 
 FloatArray = NDArray[np.float32]
@@ -43,7 +42,7 @@ class Seen:
         mean: By judge and condition, the mean cosine.
         cosines: By judge and condition, of every frame that was looked at.
         findings: What follows.
-        pictures: By number of the frame, what the clip shows there.
+        pictures: By number of the frame, what the clip shows there, small.
         against: By judge, what it compared the face with: `ORIGINAL` for stills of the clip, or names of references.
     """
 
@@ -53,7 +52,7 @@ class Seen:
     cosines: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     elsewhere: list[int] = field(default_factory=list)
-    pictures: dict[int, FloatArray] = field(default_factory=dict)
+    pictures: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     against: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -79,31 +78,29 @@ def judge_clip(
         progress: Called with (looks done, looks there are).
     """
     people, judges = followed.people, pipeline.judges
-    known = {
-        member.name: [
-            np.concatenate(
-                [extract_crops(still.pixels, still.landmarks, member.judge.card.template) for still in person.stills]
-            )
-            for person in people
-        ]
-        for member in judges
-    }
-    compared = {member.name: [_compared(pipeline, member, crops) for crops in known[member.name]] for member in judges}
-    del known
     seen = [Seen() for _ in range(len(people) + 1)]
     looks = _looks(followed, asked)
     cosines: dict[tuple[int, str, str], list[tuple[int, float]]] = {}
-    stills = {still.number for person in people for still in person.stills}
+    pictured: dict[int, list[int]] = {}
+    for at, person in enumerate(people):
+        for number in person.shown:
+            pictured.setdefault(number, []).append(at)
+    looked = -math.inf  # when all faces were looked for last
 
     def look(number: int, pixels: FloatArray, condition: str) -> None:
+        nonlocal looked
         scale = pixels.shape[1] / saved.width
-        found = detect_faces(pixels) if condition == "saved" else None
+        found = None
         places: dict[int, FloatArray] = {}
         for at, person in enumerate(people):
             there = person.track.at(number)
             if there is not None:
                 places[at] = ((there + 0.5) * scale - 0.5).astype(np.float32)
-        if found is not None:
+        if condition == "saved":
+            seconds = followed.times[number] if number < len(followed.times) else math.inf
+            whole = seconds >= looked + WHOLE_EVERY
+            looked = seconds if whole else looked
+            found = look_for_faces(pixels, None if whole else [points.astype(np.float64) for points in places.values()])
             for face in range(len(found)):
                 shares = {
                     at: float(overlaps(found.boxes[face : face + 1], box_of(points).astype(np.float32))[0])
@@ -119,24 +116,25 @@ def judge_clip(
                 continue
             for member in judges:
                 crop = extract_crops(pixels, points[None], member.judge.card.template)
-                near = float((member.judge.embed(crop) @ compared[member.name][at][1].T).max())
+                near = float((member.judge.embed(crop) @ people[at].compared[member.name][1].T).max())
                 cosines.setdefault((at, member.name, condition), []).append((number, near))
 
     total = 2 * len(looks)
     done = 0
-    for frame in saved:
-        if frame.number in stills:
-            for at, person in enumerate(people):
-                still = next((one for one in person.stills if one.number == frame.number), None)
-                points = person.track.at(frame.number)
-                if still is not None and points is not None:
-                    seen[at].pictures[frame.number] = as_floats(frame.pixels[window([points], frame.pixels.shape)])
+
+    def read(frame: Frame) -> None:
+        nonlocal done
+        for at in pictured.get(frame.number, ()):
+            points = people[at].track.at(frame.number)
+            assert points is not None
+            seen[at].pictures[frame.number] = shown(frame, points)
         if frame.number in looks:
             look(frame.number, as_floats(frame.pixels), "saved")
             done += 1
             progress(done, total)
-    for number, pixels in _through_messenger(saved, looks):
-        look(number, as_floats(pixels), MESSENGER)
+
+    for frame in through_messenger(saved, looks, read):
+        look(frame.number, as_floats(frame.pixels), MESSENGER)
         done += 1
         progress(done, total)
     for (at, name, condition), values in cosines.items():
@@ -146,7 +144,7 @@ def judge_clip(
         seen[at].frames = sorted({*seen[at].frames, *(number for number, _ in values)})
     for at, person in enumerate(people):
         if person.treatment != "left":
-            seen[at].against = {name: rows[at][0] for name, rows in compared.items()}
+            seen[at].against = {name: others for name, (others, _) in person.compared.items()}
             seen[at].findings = _found(pipeline, seen[at], at + 1)
     seen[-1].elsewhere = sorted(set(seen[-1].elsewhere))
     seen[-1].findings = [Finding("unprotected-face-elsewhere")] if seen[-1].elsewhere else []
@@ -164,28 +162,33 @@ def _looks(followed: Followed, asked: Callable[[float], bool]) -> set[int]:
     step = -(-len(wanted) // MOST_FRAMES) if wanted else 1
     wanted = set(sorted(wanted)[::step])
     for person in followed.people:
-        ends = {person.track.first, person.track.last, person.stills[len(person.stills) // 2].number}
+        ends = {person.track.first, person.track.last, sorted(person.shown)[len(person.shown) // 2]}
         wanted |= {number for number in ends if asked(followed.times[number])}
     return wanted
 
 
-def _compared(pipeline: Pipeline, member: JudgeWithThresholds, crops: FloatArray) -> tuple[str, FloatArray]:
-    """What a judge compares a face with, by name and embeddings (K, dim); see `judge_clip`.
+def compared(pipeline: Pipeline, stills: Sequence[Still]) -> dict[str, tuple[str, FloatArray]]:
+    """By judge, what it compares a face with, by name and embeddings (K, dim); see `judge_clip`.
 
     Args:
-        pipeline: With references, and the false match rate.
-        member: The judge.
-        crops: Of the face, from stills of the original.
+        pipeline: With judges, references, and the false match rate.
+        stills: Of the original.
     """
-    stills, limit = member.judge.embed(crops), member.thresholds.get(pipeline.settings.fmr)
-    others = [
-        (one.name, one.embeddings[member.name])
-        for one in pipeline.references
-        if limit is not None and float((stills @ one.embeddings[member.name]).max()) >= limit.cosine
-    ]
-    if not others:
-        return ORIGINAL, stills
-    return ", ".join(name for name, _ in others), np.stack([embedding for _, embedding in others])
+    found = {}
+    for member in pipeline.judges:
+        template = member.judge.card.template
+        crops = np.concatenate([extract_crops(still.pixels, still.landmarks, template) for still in stills])
+        own, limit = member.judge.embed(crops), member.thresholds.get(pipeline.settings.fmr)
+        others = [
+            (one.name, one.embeddings[member.name])
+            for one in pipeline.references
+            if limit is not None and float((own @ one.embeddings[member.name]).max()) >= limit.cosine
+        ]
+        if others:
+            found[member.name] = ", ".join(name for name, _ in others), np.stack([one for _, one in others])
+        else:
+            found[member.name] = ORIGINAL, own
+    return found
 
 
 def _found(pipeline: Pipeline, seen: Seen, face: int) -> list[Finding]:
@@ -218,27 +221,44 @@ def _found(pipeline: Pipeline, seen: Seen, face: int) -> list[Finding]:
     return findings
 
 
-def _through_messenger(saved: Clip, looks: set[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Frames of the clip once a messenger has coded it anew, small and with few bits."""
+def through_messenger(
+    saved: Clip, looks: Collection[int], read: Callable[[Frame], None] = lambda frame: None
+) -> Iterator[Frame]:
+    """Frames of the clip once a messenger has coded it anew, small and with few bits.
+
+    Args:
+        saved: The clip.
+        looks: Numbers of the frames to give.
+        read: Called with each frame of the clip as it is, before any is given.
+    """
     import av
 
     scale = min(1.0, MESSENGER_SIDE / max(saved.width, saved.height))
-    width, height = (max(2, 2 * round(side * scale / 2)) for side in (saved.width, saved.height))
+    rate = Fraction(saved.rate).limit_denominator(1001)
     with tempfile.TemporaryDirectory(prefix="bauta-") as folder:
         path = Path(folder) / "sent.mkv"
         try:
             with av.open(str(path), "w") as sink:
-                stream = sink.add_stream("libx264", rate=Fraction(saved.rate).limit_denominator(1001))
-                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                stream = sink.add_stream("libx264", rate=rate)
                 stream.codec_context.options = {
                     "crf": MESSENGER_CRF, "preset": "veryfast",
                     "maxrate": str(MESSENGER_RATE), "bufsize": str(2 * MESSENGER_RATE),
                 }  # fmt: skip
                 for frame in saved:
-                    picture = av.VideoFrame.from_ndarray(eight_bits(frame.pixels), format="rgb24")
-                    picture = picture.reformat(width=width, height=height, format="yuv420p", interpolation="AREA")
-                    picture.pts = frame.number
-                    picture.time_base = 1 / Fraction(saved.rate).limit_denominator(1001)
+                    read(frame)
+                    native = frame.native
+                    if not frame.number:
+                        stream.width, stream.height = (
+                            max(2, 2 * round(side * scale / 2)) for side in (native.width, native.height)
+                        )
+                        stream.pix_fmt = "yuv420p"
+                        stream.codec_context.colorspace = 1 if colour_matrix(native) == "ITU709" else 6
+                    picture = native.reformat(
+                        width=stream.width, height=stream.height, format="yuv420p", interpolation="AREA",
+                        src_colorspace=colour_matrix(native), dst_colorspace=colour_matrix(native),
+                        dst_color_range="MPEG",
+                    )  # fmt: skip
+                    picture.pts, picture.time_base = frame.number, 1 / rate
                     for packet in stream.encode(picture):
                         sink.mux(packet)
                 for packet in stream.encode(None):
@@ -251,7 +271,7 @@ def _through_messenger(saved: Clip, looks: set[int]) -> Iterator[tuple[int, NDAr
         with av.open(str(path)) as container:
             for number, native in enumerate(container.decode(video=0)):
                 if number in looks:
-                    yield number, np.asarray(native.to_ndarray(format="rgb24"), dtype=np.uint8)
+                    yield Frame(number, number / saved.rate, native, rotation=saved.rotation)
 
 
 def messenger_words() -> str:

@@ -14,18 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bauta.clips.clip import Clip, Frame, read_clip
+from bauta.clips.clip import Clip, Frame, Patch, read_clip
 from bauta.clips.writing import as_floats, as_samples, write_clip
 from bauta.cloaking.apply import Picture, edit_pictures
-from bauta.cloaking.clip_faces import Followed, choose, follow, refuse_what_clips_cannot, window
-from bauta.cloaking.clip_judging import Seen, judge_clip
+from bauta.cloaking.clip_faces import Followed, Person, choose, follow, refuse_what_clips_cannot, window, with_stills
+from bauta.cloaking.clip_judging import Seen, compared, judge_clip
+from bauta.cloaking.clip_keeping import Keeping
 from bauta.cloaking.clip_report import ClipReport, make_report
 from bauta.cloaking.making import COVERS
 from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.settings import Fallback
-from bauta.cloaks.base import Carried, Cloak, Edit, Follows, Work, load_cloak
-from bauta.cloaks.view import FaceView, ViewSpec, cut_view
-from bauta.errors import UsageError
+from bauta.cloaks.base import Carried, Cloak, Edit, Follows, Resumes, Work, load_cloak
+from bauta.cloaks.view import FaceView, ViewSpec, bounds, cut_view
+from bauta.errors import NoFaceFound, UsageError
 from bauta.judging.findings import Cover
 from bauta.progress import Clock, Progress, silent, steps_of
 
@@ -33,6 +34,7 @@ FloatArray = NDArray[np.float32]
 
 _VIEW = ViewSpec(footprint=160)
 """What a mask is carried on: one that is made in the 112 pixels of a crop has no more detail to give."""
+_AROUND = 32  # pixels around views, from which a warp may fetch, and that a cover of a tiny face may need
 
 
 class ClipPipeline:
@@ -49,28 +51,30 @@ class ClipPipeline:
         refuse_what_clips_cannot(pipeline)
         self.pipeline, self.span, self.every = pipeline, pipeline.settings.span, pipeline.settings.every
 
-    def protect(self, clip: Clip, destination: Path, *, progress: Progress = silent) -> ClipReport:
+    def protect(
+        self, clip: Clip, destination: Path, *, progress: Progress = silent, keeping: Keeping | None = None
+    ) -> ClipReport:
         """Protect one clip and judge the file that comes out.
 
         Args:
             clip: As read.
             destination: A draft, which is written over; whoever calls gives it its name when it is whole.
             progress: Called as work advances.
+            keeping: What an earlier run has finished, and what this one finishes; nothing is kept without it.
 
         Raises:
             NoFaceFound: when there is nothing to protect.
             OutputError: when the destination cannot be written.
         """
-        settings, clock = self.pipeline.settings, Clock()
-        followed = follow(clip, steps_of(progress, "following faces"), self.every)
-        choose(self.pipeline, followed.people, str(clip.path))
+        settings, clock, keeping = self.pipeline.settings, Clock(), keeping or Keeping()
+        followed = follow(clip, steps_of(progress, "following faces"), self.every, keeping)
         if self.span is not None and not any(self._asked(at) for at in followed.times):
             raise UsageError(
                 f"{clip.path} is {clip.seconds:.1f} seconds long and ends before what is to be protected begins.",
                 hint="Give an earlier --from.",
             )
         clock.lap("detection")
-        masks = self._masks(followed, progress)
+        masks = self._masks(clip, followed, progress, keeping)
         clock.lap("mask")
         while True:
             given = Work.seeded(0, fitted=self.pipeline.fitted)
@@ -105,26 +109,50 @@ class ClipPipeline:
                 person.thickness = thicker
         return changed
 
-    def _masks(self, followed: Followed, progress: Progress) -> dict[int, Carried]:
-        """A mask for each face that is to have one, which goes along with it."""
-        cloak = self.pipeline.cloak
-        if not isinstance(cloak, Follows):
-            return {}
-        masks: dict[int, Carried] = {}
-        wanted = [number for number, person in enumerate(followed.people) if person.treatment == "mask"]
-        for at, number in enumerate(wanted):
-            person = followed.people[number]
-            views = []
-            for still in person.stills:
-                try:
-                    views.append(cut_view(still.pixels, still.landmarks[0], spec=_VIEW)[0])
-                except UsageError:  # too small, or cut off
-                    continue
-            work = self.pipeline.work(_part(progress, at, len(wanted)))
-            given = replace(work, fitted=work.fitted[person.owner : person.owner + 1])
-            if views:
-                masks[number] = cloak.follow(views, given)
+    def _masks(self, clip: Clip, followed: Followed, progress: Progress, keeping: Keeping) -> dict[int, Carried]:
+        """A mask for each face that is to have one, which goes along with it; and all else that stills are for.
+
+        Raises:
+            NoFaceFound: when no face is selected and the others are to be left as they are.
+        """
+        people, masks = followed.people, dict[int, Carried]()
+        for done, number in enumerate(with_stills(clip, people)):
+            person = people[number]
+            choose(self.pipeline, person, people)
+            if person.treatment != "left":
+                person.compared = compared(self.pipeline, person.stills)
+            if person.treatment == "mask" and isinstance(self.pipeline.cloak, Follows):
+                made = self._mask(number, person, _part(progress, done, len(people)), keeping)
+                if made is not None:
+                    masks[number] = made
+            person.stills.clear()
+        if all(person.treatment == "left" for person in people):
+            raise NoFaceFound(
+                f"None of the {len(people)} faces in {clip.path} is selected, or of the person that the mask was "
+                "fitted to.",
+                hint="Check the photos that select people, or leave out --only and --keep to protect every face.",
+            )
         return masks
+
+    def _mask(self, number: int, person: Person, progress: Progress, keeping: Keeping) -> Carried | None:
+        """The mask of one face; None when it is too small, or cut off, in every still."""
+        cloak: Any = self.pipeline.cloak
+        kept = keeping.mask(number) if isinstance(cloak, Resumes) else None
+        if kept is not None:
+            return cloak.resumed(kept)  # type: ignore[no-any-return]
+        views = []
+        for still in person.stills:
+            try:
+                views.append(cut_view(still.pixels, still.landmarks[0], spec=_VIEW)[0])
+            except UsageError:  # too small, or cut off
+                continue
+        if not views:
+            return None
+        work = self.pipeline.work(progress)
+        made: Carried = cloak.follow(views, replace(work, fitted=work.fitted[person.owner : person.owner + 1]))
+        if isinstance(cloak, Resumes):
+            keeping.keep_mask(number, cloak.kept(made))
+        return made
 
 
 def _part(progress: Progress, done: int, of: int) -> Progress:
@@ -154,18 +182,18 @@ class _Drawing:
         }
         self._shown = _carrying(cloak)
 
-    def on(self, frame: Frame) -> NDArray[Any]:
-        """The frame with its faces edited."""
+    def on(self, frame: Frame) -> Patch | None:
+        """What becomes of the faces of a frame; None where nothing does."""
         if not self.asked(frame.seconds):
-            return frame.pixels
+            return None
         here: dict[int, FloatArray] = {}
         for number, person in enumerate(self.followed.people):
             points = person.track.at(frame.number)
             if points is not None and person.treatment != "left":
                 here[number] = points.astype(np.float32)
         if not here:
-            return frame.pixels
-        rows, columns = window([points.astype(np.float64) for points in here.values()], frame.pixels.shape)
+            return None
+        rows, columns = _reached(list(here.values()), frame.pixels.shape)
         origin = np.array([columns.start, rows.start], np.float32)
         pixels = before = as_floats(frame.pixels[rows, columns])
         covers: dict[tuple[Cover, int], list[int]] = {}
@@ -191,10 +219,8 @@ class _Drawing:
                 pixels, still = _edited(self.covers[cover], pixels, [number], [_grown(here[number] - origin)])
                 self.bare |= {(one, frame.number) for one in still}
         if pixels is before:
-            return frame.pixels
-        changed = frame.pixels.copy()
-        changed[rows, columns] = as_samples(pixels, frame.pixels)
-        return changed
+            return None
+        return Patch(rows, columns, as_samples(pixels, frame.pixels))
 
     def _mask(
         self, pixels: FloatArray, numbers: Sequence[int], points: Sequence[FloatArray]
@@ -212,6 +238,19 @@ class _Drawing:
             self._shown, pixels, [numbers[at] for at in made], [points[at] for at in made], ask=ask, work=self.work
         )
         return pixels, left + missed
+
+
+def _reached(faces: Sequence[FloatArray], shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns of a frame that hold all that edits of faces with landmarks (5, 2) can reach."""
+    try:
+        edges = np.array([bounds(points, shape, _VIEW) for points in faces])
+    except UsageError:  # landmarks that coincide
+        return window([points.astype(np.float64) for points in faces], shape)
+    left, top = (edges[:, :2].min(axis=0) - _AROUND).clip(0)
+    right, bottom = np.minimum(edges[:, 2:].max(axis=0) + _AROUND, shape[1::-1])
+    if right - left < _AROUND or bottom - top < _AROUND:
+        return window([points.astype(np.float64) for points in faces], shape)
+    return slice(int(top), int(bottom)), slice(int(left), int(right))
 
 
 def _carrying(cloak: Cloak[Any]) -> Cloak[Any]:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bauta.clips.clip import Clip
-from bauta.cloaking.clip_faces import Followed
+from bauta.clips.writing import as_floats
+from bauta.cloaking.clip_faces import SHOWN, Followed
 from bauta.cloaking.clip_judging import Seen, clock, messenger_words, times
 from bauta.cloaking.outcomes import FaceOutcome, Outcome, verdict_code
 from bauta.cloaking.pipeline import Pipeline
@@ -22,7 +23,7 @@ from bauta.judging.findings import MESSENGER, Finding, Verdict, decide
 from bauta.judging.words import DOES_NOT_PROTECT_AGAINST, HEADLINES
 from bauta.schema import plain
 
-FloatArray = NDArray[np.float32]
+Picture = NDArray[np.uint8]
 SCHEMA: Literal["bauta.clip-report/1"] = "bauta.clip-report/1"
 
 
@@ -165,7 +166,7 @@ class ClipReport:
     looked_every: int
     seconds: dict[str, float]
     environment: dict[str, Any]
-    strips: tuple[tuple[tuple[FloatArray, FloatArray], ...], ...] = field(default=(), repr=False)
+    strips: tuple[tuple[tuple[Picture, Picture], ...], ...] = field(default=(), repr=False)
 
     @property
     def summary(self) -> str:
@@ -201,7 +202,10 @@ class ClipReport:
         """The report as a page that holds all it shows."""
         from bauta.pages import page_template, picture
 
-        strips = [[(picture(one, 160), picture(two, 160)) for one, two in strip] for strip in self.strips]
+        strips = [
+            [(picture(as_floats(one), SHOWN), picture(as_floats(two), SHOWN)) for one, two in strip]
+            for strip in self.strips
+        ]
         return page_template("cloaking", "clip_report.html.j2").render(
             report=self,
             headline=HEADLINES[self.verdict].replace("photo", "clip"),
@@ -303,7 +307,7 @@ def make_report(
         seconds=seconds,
         environment=plain(environment()),
         strips=tuple(
-            tuple((still.pixels, one.pictures[still.number]) for still in person.stills if still.number in one.pictures)
+            tuple((before, one.pictures[at]) for at, before in sorted(person.shown.items()) if at in one.pictures)
             for person, one in zip(followed.people, seen, strict=False)
         ),
     )

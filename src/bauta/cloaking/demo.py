@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.portrait import portrait
@@ -17,6 +16,7 @@ from bauta.cloaking.report_page import amplification, amplified
 from bauta.cloaking.settings import ProtectSettings
 from bauta.errors import OutputError, OutputExists
 from bauta.files import write_atomically
+from bauta.pages import as_image
 from bauta.photo import read_photo
 from bauta.progress import Progress
 
@@ -57,7 +57,7 @@ def demonstrate(directory: Path, *, progress: Progress = lambda stage, done, tot
         ("side_by_side.png", np.concatenate([report.original, report.saved, mask], axis=1)),
     ):
         stream = io.BytesIO()
-        Image.fromarray((pixels * 255).round().astype(np.uint8)).save(stream, "PNG")
+        as_image(pixels).save(stream, "PNG")
         write_atomically(files[name], stream.getvalue(), overwrite=True)
     write_report(report, files["report.html"])
     return report, list(files.values())

@@ -91,7 +91,7 @@ def render(record: ReportRecord, original: Pixels, saved: Pixels) -> str:
     """
     script = resources.files(__package__).joinpath("report.js").read_text(encoding="utf-8").strip()
     same_size = original.shape == saved.shape
-    # Of a photo of a hundred megapixels every fifth row and column shows what changed, and fits into memory.
+    # Of a large photo some rows and columns show what changed, and fit into memory.
     before, after = (pixels[step, step] for pixels, step in ((original, _step(original)), (saved, _step(saved))))
     factor = amplification(before, after) if same_size else 0
     return page_template("cloaking", "report.html.j2").render(
@@ -105,8 +105,8 @@ def render(record: ReportRecord, original: Pixels, saved: Pixels) -> str:
         original=ORIGINAL,
         factor=factor,
         pictures={
-            "original": picture(before, _PREVIEW),
-            "saved": picture(after, _PREVIEW),
+            "original": picture(original.reduced(_PREVIEW), _PREVIEW),
+            "saved": picture(saved.reduced(_PREVIEW), _PREVIEW),
             "mask": picture(amplified(before, after, factor), _PREVIEW // 2) if same_size else None,
         },
         script=script,
@@ -115,7 +115,7 @@ def render(record: ReportRecord, original: Pixels, saved: Pixels) -> str:
 
 
 def _step(pixels: Pixels) -> slice:
-    return slice(None, None, max(1, max(pixels.shape) // (2 * _PREVIEW)))
+    return slice(None, None, max(1, max(pixels.shape) // _PREVIEW))
 
 
 def amplification(original: FloatArray, saved: FloatArray) -> int:

@@ -30,6 +30,7 @@ from bauta.files import PathLike, write_atomically
 from bauta.judging.findings import Verdict
 from bauta.keys import DeploymentKey
 from bauta.learning.fitted import Fitted
+from bauta.pages import as_image
 from bauta.photo import MetadataPolicy, Photo, PhotoSource, read_photo
 from bauta.photo.attachment import RECORDS, attached
 from bauta.photo.files import SUFFIXES
@@ -78,7 +79,7 @@ class Protected:
     @property
     def image(self) -> Image.Image:
         """The protected photo, upright, 8 bits per channel."""
-        return Image.fromarray((self.report.saved * 255).round().clip(0, 255).astype(np.uint8))
+        return as_image(self.report.saved)
 
     @checked
     def save(self, path: PathLike, *, overwrite: bool = False) -> Path:

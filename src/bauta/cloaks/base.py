@@ -43,6 +43,7 @@ from bauta.settings import Settings
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from bauta.cloaks.album import Album
@@ -394,3 +395,14 @@ class Follows(Protocol):
             views: The face in some frames of the shot, in their order.
             work: As for `Cloak.edit`.
         """
+
+
+@runtime_checkable
+class Resumes(Follows, Protocol):
+    """A cloak whose carried edits take long to make and can be kept."""
+
+    def kept(self, carried: Carried) -> Mapping[str, NDArray[Any]]:
+        """What must be kept of one, by name."""
+
+    def resumed(self, kept: Mapping[str, NDArray[Any]]) -> Carried:
+        """It again, with the same settings."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bauta.cloaks.base import Work
@@ -75,9 +79,29 @@ def follow(views: Sequence[FaceView], config: SpatialConfig, work: Work) -> Foll
     Raises:
         NumericalFailure: when a surrogate answers with NaN or infinity.
     """
-    fitted = P3MaskConfig(
+    fitted = replace(_of_clips(config), batch=min(BATCH, max(1, len(views))))
+    shot = Shot(views, fitted, config, work)
+    parts = descended(shot, fitted, work)
+    return Following(fitted, parts, 0, {"level": round(float(shot.level[0]), 3)}, even=True)
+
+
+def kept(carried: Following) -> dict[str, NDArray[Any]]:
+    """What `resumed` makes the same of again."""
+    level = np.array(carried.facts["level"], dtype=np.float64)
+    return {"level": level, **{name: part.numpy() for name, part in carried.parts.items()}}
+
+
+def resumed(config: SpatialConfig, kept: Mapping[str, NDArray[Any]]) -> Following:
+    """A mask that was kept, made with the same settings."""
+    parts = {name: torch.from_numpy(part) for name, part in kept.items() if name != "level"}
+    return Following(_of_clips(config), parts, 0, {"level": float(kept["level"])}, even=True)
+
+
+def _of_clips(config: SpatialConfig) -> P3MaskConfig:
+    """Settings for clips, by those for photos."""
+    return P3MaskConfig(
         iterations=config.iterations,
-        batch=min(BATCH, max(1, len(views))),
+        batch=BATCH,
         variants=1,
         apart=0.0,
         peak=PEAK,
@@ -86,6 +110,3 @@ def follow(views: Sequence[FaceView], config: SpatialConfig, work: Work) -> Foll
         psnr=max(20.0, config.psnr - 20 * math.log10(BOLDER)),
         **{name: getattr(config, name) for name in _SHARED},
     )
-    shot = Shot(views, fitted, config, work)
-    parts = descended(shot, fitted, work)
-    return Following(fitted, parts, 0, {"level": round(float(shot.level[0]), 3)}, even=True)

@@ -11,8 +11,8 @@ free flow of single pixels; the spline, its bounds, and the union with lightness
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from bauta.cloaks.base import Carried, Strength, Work
 from bauta.cloaks.moving import Moving
@@ -21,6 +21,9 @@ from bauta.errors import UsageError
 from bauta.registry import register
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bauta.cloaks.p3_fitting import Following
     from bauta.cloaks.view import FaceView
 
 STRENGTHS: dict[Strength, dict[str, Any]] = {
@@ -55,3 +58,15 @@ class Spatial(Moving[SpatialConfig]):
         if self.config.mode != "dodge":
             raise UsageError("In clips the mask moves away from the person only.", hint="Leave --mode out.")
         return follow(views, self.config, work)
+
+    def kept(self, carried: Carried) -> Mapping[str, NDArray[Any]]:
+        """See `bauta.cloaks.base.Resumes`."""
+        from bauta.cloaks.shot import kept
+
+        return kept(cast("Following", carried))
+
+    def resumed(self, kept: Mapping[str, NDArray[Any]]) -> Carried:
+        """See `bauta.cloaks.base.Resumes`."""
+        from bauta.cloaks.shot import resumed
+
+        return resumed(self.config, kept)

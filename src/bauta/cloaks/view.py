@@ -162,24 +162,13 @@ def cut_view(
     import numpy as np
     import torch
 
-    from bauta.faces.alignment import similarity_matrix
-    from bauta.faces.crop_template import ARCFACE_112
-
     spec = spec or ViewSpec()
     height, width = pixels.shape[:2]
-    matrix = similarity_matrix(landmarks, ARCFACE_112)
-    to_photo = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
-    side = ARCFACE_112.width
-    x1, y1, x2, y2 = (edge - 0.5 for edge in _EXTENTS[spec.extent])
-    corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
-    footprint = corners @ to_photo[:, :2].T + to_photo[:, 2]
-    footprint_side = side / float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    margin = _MARGIN * footprint_side
-    left, top = np.floor(footprint.min(0) - margin).astype(int).clip(0)
-    right, bottom = np.minimum(np.ceil(footprint.max(0) + margin).astype(int) + 1, [width, height])
+    footprint, footprint_side = _footprint(landmarks, spec)
+    left, top, right, bottom = bounds(landmarks, (height, width), spec)
     if right - left < 16 or bottom - top < 16:
         raise UsageError("The face lies outside the photo or is smaller than 16 pixels.", hint="Check --box.")
-    placement = Placement(int(left), int(top), int(right - left), int(bottom - top))
+    placement = Placement(left, top, right - left, bottom - top)
     patch = pixels[top:bottom, left:right]
     scale = 1.0 if spec.footprint is None else min(1.0, spec.footprint / footprint_side)
     size = (max(16, round(placement.width * scale)), max(16, round(placement.height * scale)))
@@ -204,3 +193,33 @@ def cut_view(
         grey=grey,
     )
     return view, placement
+
+
+def bounds(landmarks: FloatArray, shape: tuple[int, ...], spec: ViewSpec) -> tuple[int, int, int, int]:
+    """First and last column and row, the last ones excluded, of the view of a face in a photo (H, W, ...): left, top,
+    right, bottom. They cross where the face lies outside.
+
+    Raises:
+        UsageError: when landmarks coincide.
+    """
+    import numpy as np
+
+    footprint, side = _footprint(landmarks, spec)
+    left, top = np.floor(footprint.min(0) - _MARGIN * side).astype(int).clip(0)
+    right, bottom = np.minimum(np.ceil(footprint.max(0) + _MARGIN * side).astype(int) + 1, [shape[1], shape[0]])
+    return int(left), int(top), int(right), int(bottom)
+
+
+def _footprint(landmarks: FloatArray, spec: ViewSpec) -> tuple[NDArray[np.float64], float]:
+    """Corners (4, 2) of what an edit may cover, in photo pixels, and the side of the crop's footprint there."""
+    import numpy as np
+
+    from bauta.faces.alignment import similarity_matrix
+    from bauta.faces.crop_template import ARCFACE_112
+
+    matrix = similarity_matrix(landmarks, ARCFACE_112)
+    to_photo = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
+    x1, y1, x2, y2 = (edge - 0.5 for edge in _EXTENTS[spec.extent])
+    corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
+    side = ARCFACE_112.width / float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    return corners @ to_photo[:, :2].T + to_photo[:, 2], side

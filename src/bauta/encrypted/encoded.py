@@ -138,7 +138,7 @@ class EncodedGallery(ABC):
 
     @abstractmethod
     def _halves(self, sums: Floats, probes: int) -> tuple[Floats, Floats]:
-        """c0 and c1, (4096, groups, probes) each, of what was accumulated."""
+        """c0 and c1, (probes, 4096, groups) each, of what was accumulated."""
 
     @abstractmethod
     def check(self, probes: NDArray[np.uint32] | Templates) -> None:
@@ -176,15 +176,18 @@ class EncodedGallery(ABC):
             first, second = self._halves(accumulate(block[place], factors[place], each.prime), probes)
             firsts.append(first)
             seconds.append(second)
-        groups, group = firsts[0].shape[1], self.layout.group
-        masks = self._masks.take(public, groups * probes)
-        one, other = ([part.reshape(DEGREE, -1) for part in half] for half in (firsts, seconds))
-        sent, rest = mask(one, other, masks)
-
-        def by_probe(rows: Residues) -> Residues:
-            return rows.reshape(groups, probes, *rows.shape[1:]).swapaxes(0, 1)
-
-        return Answer(by_probe(sent), by_probe(rest), by_probe(masks.share).reshape(probes, groups * group))
+        groups, group = firsts[0].shape[2], self.layout.group
+        made = Answer(
+            np.empty((probes, groups, len(PRIMES), group), np.uint32),
+            np.empty((probes, groups, len(PRIMES), DEGREE), np.uint32),
+            np.empty((probes, groups * group), np.uint32),
+        )
+        for probe in range(probes):
+            masks = self._masks.take(public, groups)
+            one, other = ([part[probe] for part in half] for half in (firsts, seconds))
+            made.first[probe], made.second[probe] = mask(one, other, masks)
+            made.share[probe] = masks.share.reshape(-1)
+        return made
 
 
 class PlainGallery(EncodedGallery):
@@ -292,7 +295,7 @@ class PlainGallery(EncodedGallery):
         return halved(columns.reshape(DEGREE, self.layout.split, -1).astype(np.uint32, copy=False))
 
     def _halves(self, sums: Floats, probes: int) -> tuple[Floats, Floats]:
-        return sums[..., :probes], sums[..., probes:]
+        return sums[:probes], sums[probes:]
 
 
 class SealedGallery(EncodedGallery):
@@ -359,8 +362,8 @@ class SealedGallery(EncodedGallery):
         return halved(values.reshape(columns.shape).astype(np.uint32))
 
     def _halves(self, sums: Floats, probes: int) -> tuple[Floats, Floats]:
-        groups = sums.shape[1] // 2
-        return sums[:, :groups], sums[:, groups:]
+        groups = sums.shape[2] // 2
+        return sums[..., :groups], sums[..., groups:]
 
 
 def seal_groups(key: SecretKey, layout: Layout, templates: Templates) -> Residues:

@@ -37,11 +37,11 @@ def accumulate(stored: Residues, factors: Floats, prime: int) -> Floats:
         prime: The modulus.
 
     Returns:
-        (slots, rows, columns) residues.
+        (columns, slots, rows) residues: a column is one half of one probe, and what comes next takes it as it lies.
     """
     slots, rows, pieces = stored.shape
     columns = factors.shape[2] // 2
-    made = np.empty((slots, rows, columns))
+    made = np.empty((columns, slots, rows))
     step = max(1, _CACHED // (rows * pieces))
     for start in range(0, slots, step):
         part = slice(start, start + step)
@@ -49,7 +49,7 @@ def accumulate(stored: Residues, factors: Floats, prime: int) -> Floats:
         high = reduce(sums[..., columns:].copy(), prime)
         high *= 2.0**HALF
         high += sums[..., :columns]
-        made[part] = reduce(high, prime)
+        made[:, part] = reduce(high, prime).transpose(2, 0, 1)
     return made
 
 

@@ -123,7 +123,8 @@ def sample(
     part = np.ascontiguousarray(pixels[top:bottom, left:right], dtype=np.float32)
     if factor > 1:
         below, beside = bottom - top - part.shape[0], right - left - part.shape[1]
-        part = cv2.copyMakeBorder(part, 0, below, 0, beside, cv2.BORDER_CONSTANT, value=(border,) * 3)
+        if below or beside:
+            part = cv2.copyMakeBorder(part, 0, below, 0, beside, cv2.BORDER_CONSTANT, value=(border,) * 3)
         cells = (part.shape[1] // factor, part.shape[0] // factor)
         part = cv2.resize(part, cells, interpolation=cv2.INTER_AREA)
     # From cells of the part to photo pixels: the centre of cell j is pixel factor * j + (factor - 1) / 2.

@@ -12,9 +12,9 @@ over a fraction of a second.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -27,6 +27,8 @@ Pixels = NDArray[np.uint8]
 
 LOOK_EVERY = 0.17
 """Seconds between two looks for faces."""
+WHOLE_EVERY = 0.5
+"""Seconds between two looks for faces of every size; the others leave out small ones that are not followed already."""
 HOLD = 0.7
 """Seconds for which a face that is not found any more is followed by the movement of the picture alone."""
 STEADY = 0.2
@@ -131,49 +133,82 @@ class _Path:
         return _carried(self.found[at], moved)
 
 
+class Picture(Protocol):
+    """A frame, which makes of itself what is asked for."""
+
+    @property
+    def colours(self) -> Pixels:
+        """(H, W, 3) upright RGB."""
+
+    @property
+    def grey(self) -> Pixels:
+        """(H, W)."""
+
+    def small(self, width: int, height: int) -> Pixels:
+        """(height, width, 3), the whole of it reduced."""
+
+
+class Detect(Protocol):
+    """Finds the faces of a picture (H, W, 3) uint8."""
+
+    def __call__(self, pixels: Pixels, *, near: Sequence[FloatArray] | None) -> Faces:
+        """All faces, or where landmarks (5, 2) of known faces are given, those of some size and those near them."""
+
+
 class Tracker:
     """Follows the faces of frames that come one after the other.
 
     Args:
-        detect: Finds the faces of a picture (H, W, 3) uint8.
+        detect: Finds faces.
         rate: Frames a second.
-        every: Frames between two looks; None for `LOOK_EVERY`.
+        every: Frames between two looks, all of them for faces of every size; None for `LOOK_EVERY` and `WHOLE_EVERY`.
+        shots: Numbers of the first frames of the shots up to the one that it begins with.
     """
 
-    def __init__(self, detect: Callable[[Pixels], Faces], rate: float, every: int | None = None) -> None:
+    def __init__(self, detect: Detect, rate: float, every: int | None = None, shots: Sequence[int] = (0,)) -> None:
         self.detect, self.rate = detect, rate
         self.every = max(1, round(LOOK_EVERY * rate)) if every is None else every
         self._back = max(self.every, round(HOLD * rate))
-        self.shots = [0]  # numbers of their first frames
+        self.shots: list[int] = list(shots)  # numbers of their first frames
+        self._whole_every = 0 if every else round(WHOLE_EVERY * rate)
+        self._whole = self.shots[-1] - self._whole_every  # when the last look was one for faces of every size
         self.looked: dict[int, Faces] = {}
         self._paths: list[_Path] = []
-        self._window: list[tuple[int, Pixels, Pixels]] = []  # number, picture, grey; at most `every` + 1
+        self._window: list[tuple[int, Picture, Pixels]] = []  # number, picture, grey; at most `every` + 1
         self._before: list[tuple[int, Pixels]] = []  # of the same shot, grey: for faces that appear
         self._thumbnail: NDArray[np.float32] | None = None
         self._differences: list[float] = []
 
-    def add(self, number: int, pixels: Pixels) -> None:
-        """The next frame, (H, W, 3) uint8, upright."""
-        thumbnail = _thumbnail(pixels)
+    def add(self, number: int, picture: Picture) -> list[Track] | None:
+        """The next frame; the tracks of the shot that ended before it, if one did."""
+        ended = None
+        thumbnail = picture.small(*_THUMBNAIL).astype(np.float32) / np.float32(255)
         if self._thumbnail is not None and self._is_cut(thumbnail):
-            self._close()
+            ended = self.finish()
             self.shots.append(number)
-            for path in self._paths:
-                path.lost = True
             self._before.clear()
             self._differences.clear()
+            self._whole = number - self._whole_every
         self._thumbnail = thumbnail
-        grey = _grey(pixels)
-        self._window.append((number, pixels, grey))
+        grey = picture.grey
+        self._scale = float(min(1.0, _LONG_SIDE / max(grey.shape)))
+        if self._scale < 1:
+            size = cv2.resize(grey, None, fx=self._scale, fy=self._scale, interpolation=cv2.INTER_AREA)
+            grey = np.asarray(size, dtype=np.uint8)
+        self._window.append((number, picture, grey))
         if len(self._window) == 1 or len(self._window) > self.every:
             self._process()
+        return ended
 
     def finish(self) -> list[Track]:
-        """The tracks, by where they begin."""
+        """The tracks of the last shot, by where they begin."""
         self._close()
         paths = _bridge(self._paths, BRIDGE * self.rate)
         paths.sort(key=lambda path: (path.first, -max(path.scores.values())))
-        return [_steady(path, STEADY * self.rate, self.looked) for path in paths]
+        tracks = [_steady(path, STEADY * self.rate, self.looked) for path in paths]
+        self._paths.clear()
+        self.looked.clear()
+        return tracks
 
     def _is_cut(self, thumbnail: NDArray[np.float32]) -> bool:
         assert self._thumbnail is not None
@@ -188,26 +223,27 @@ class Tracker:
             self._process()
         self._window.clear()
 
-    def _look(self, number: int, pixels: Pixels) -> Faces:
+    def _look(self, number: int, picture: Picture, near: Sequence[FloatArray] = ()) -> Faces:
         if number not in self.looked:
-            self.looked[number] = self.detect(pixels)
+            whole = number - self._whole >= self._whole_every
+            if whole:
+                self._whole = number
+            self.looked[number] = self.detect(picture.colours, near=None if whole else near)
         return self.looked[number]
 
     def _process(self) -> None:
         """Follow faces through the window, whose last frame is the first of the next."""
         window = self._window
         if len(window) == 1:
-            number, pixels, _ = window[0]
-            self._match(number, self._look(number, pixels), 0)
+            number, picture, _ = window[0]
+            self._match(number, self._look(number, picture), 0)
         else:
-            last = self._look(window[-1][0], window[-1][1])
             active = self._active()
             flown = [self._flown(path, window) for path in active]
+            expected = [_through(path.expected(), steps or []) for path, steps in zip(active, flown, strict=True)]
+            last = self._look(window[-1][0], window[-1][1], expected)
             agreed = len(last) == len(active) and all(steps is not None for steps in flown)
-            if agreed:
-                expected = [_through(path.expected(), steps or []) for path, steps in zip(active, flown, strict=True)]
-                agreed = len(_pairs(expected, last)) == len(active)
-            if agreed:
+            if agreed and len(_pairs(expected, last)) == len(active):
                 for path, steps in zip(active, flown, strict=True):
                     path.steps += steps or []
                 self._match(window[-1][0], last, 0)
@@ -217,26 +253,26 @@ class Tracker:
         self._before = [*self._before, *((number, grey) for number, _, grey in window[:-1])][-self._back :]
         self._window = window[-1:]
 
-    def _step(self, before: tuple[int, Pixels, Pixels], now: tuple[int, Pixels, Pixels]) -> None:
+    def _step(self, before: tuple[int, Picture, Pixels], now: tuple[int, Picture, Pixels]) -> None:
         """One frame on, with a look at it."""
-        faces = self._look(now[0], now[1])
         for path in self._active():
-            step = _movement(before[2], now[2], box_of(path.expected()), _scale(now[1]))
+            step = _movement(before[2], now[2], box_of(path.expected()), self._scale)
             if step is None:
                 step = np.eye(3)  # unless it is found here after all, it ends
                 path.held += int(HOLD * self.rate) + 1
             path.steps.append(step)
+        faces = self._look(now[0], now[1], [path.expected() for path in self._active()])
         self._match(now[0], faces, 1)
         self._before = [*self._before, (before[0], before[2])][-self._back :]
 
     def _active(self) -> list[_Path]:
         return [path for path in self._paths if not path.lost]
 
-    def _flown(self, path: _Path, window: Sequence[tuple[int, Pixels, Pixels]]) -> list[FloatArray] | None:
+    def _flown(self, path: _Path, window: Sequence[tuple[int, Picture, Pixels]]) -> list[FloatArray] | None:
         """The steps of a face through the window, or None where what moves does not tell."""
         points, steps = path.expected(), []
         for before, now in itertools.pairwise(window):
-            step = _movement(before[2], now[2], box_of(points), _scale(now[1]))
+            step = _movement(before[2], now[2], box_of(points), self._scale)
             if step is None:
                 return None
             steps.append(step)
@@ -268,10 +304,9 @@ class Tracker:
     def _backwards(self, path: _Path, number: int) -> None:
         """Where a new face was before it was found, as far as what moves tells."""
         greys = dict(self._before) | {at: grey for at, _, grey in self._window}
-        scale = _scale(self._window[0][1])
         points = path.found[number]
         while number - 1 in greys and number in greys:
-            back = _movement(greys[number], greys[number - 1], box_of(points), scale)
+            back = _movement(greys[number], greys[number - 1], box_of(points), self._scale)
             if back is None:
                 break
             path.steps.insert(0, np.asarray(np.linalg.inv(back), dtype=np.float64))
@@ -294,21 +329,6 @@ def _pairs(expected: Sequence[FloatArray], faces: Faces) -> dict[int, int]:
         if at not in pairs and face not in pairs.values():
             pairs[at] = face
     return pairs
-
-
-def _thumbnail(pixels: Pixels) -> NDArray[np.float32]:
-    small = cv2.resize(pixels, _THUMBNAIL, interpolation=cv2.INTER_AREA)
-    return np.asarray(small, dtype=np.float32) / np.float32(255)
-
-
-def _scale(pixels: Pixels) -> float:
-    return float(min(1.0, _LONG_SIDE / max(pixels.shape[:2])))
-
-
-def _grey(pixels: Pixels) -> Pixels:
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    scale = _scale(pixels)
-    return np.asarray(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey)
 
 
 def _movement(before: Pixels, now: Pixels, box: FloatArray, scale: float) -> FloatArray | None:

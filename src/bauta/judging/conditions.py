@@ -14,33 +14,35 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from bauta.pages import as_image
+
 FloatArray = NDArray[np.float32]
 
 
-def _to_image(pixels: FloatArray) -> Image.Image:
-    return Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
-
-
 def _to_pixels(image: Image.Image) -> FloatArray:
-    return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
+    pixels = np.array(image.convert("RGB"), dtype=np.float32)
+    pixels /= np.float32(255)
+    return pixels
 
 
-def _through_jpeg(image: Image.Image, quality: int) -> Image.Image:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    with Image.open(buffer, formats=["JPEG"]) as decoded:
+def encoded(image: Image.Image, kind: str, quality: int) -> Image.Image:
+    """Saved by Pillow as JPEG or WebP, and read again."""
+    stream = io.BytesIO()
+    image.save(stream, kind, quality=quality)
+    with Image.open(stream, formats=[kind]) as decoded:
         return decoded.convert("RGB")
 
 
-def _resized(image: Image.Image, factor: float, resample: Image.Resampling) -> Image.Image:
-    width, height = image.size
-    return image.resize((max(1, round(width * factor)), max(1, round(height * factor))), resample)
+def resized(image: Image.Image, factor: float) -> Image.Image:
+    """Both sides so many times as long, bicubic."""
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def _screenshot(image: Image.Image) -> Image.Image:
-    smaller = _resized(image, 0.8, Image.Resampling.BICUBIC)
+    smaller = resized(image, 0.8)
     brighter = smaller.point([round(255 * (value / 255) ** (1 / 1.1)) for value in range(256)] * 3)
-    return _through_jpeg(brighter, 85)
+    return encoded(brighter, "JPEG", 85)
 
 
 @dataclass(frozen=True)
@@ -61,21 +63,21 @@ class Condition:
 
     def apply(self, pixels: FloatArray) -> FloatArray:
         """The changed photo: (H', W', 3) in [0, 1] from (H, W, 3) in [0, 1]."""
-        return pixels if self.change is None else _to_pixels(self.change(_to_image(pixels)))
+        return pixels if self.change is None else _to_pixels(self.change(as_image(pixels)))
 
 
 SAVED = Condition("saved", "as saved", "saved", None)
 
 CONDITIONS = (
     SAVED,
-    Condition("jpeg-95", "JPEG 95", "saved again as JPEG of quality 95", lambda image: _through_jpeg(image, 95)),
-    Condition("jpeg-75", "JPEG 75", "saved again as JPEG of quality 75", lambda image: _through_jpeg(image, 75)),
-    Condition("jpeg-50", "JPEG 50", "saved again as JPEG of quality 50", lambda image: _through_jpeg(image, 50)),
+    Condition("jpeg-95", "JPEG 95", "saved again as JPEG of quality 95", lambda image: encoded(image, "JPEG", 95)),
+    Condition("jpeg-75", "JPEG 75", "saved again as JPEG of quality 75", lambda image: encoded(image, "JPEG", 75)),
+    Condition("jpeg-50", "JPEG 50", "saved again as JPEG of quality 50", lambda image: encoded(image, "JPEG", 50)),
     Condition(
         "half-size",
         "half size",
         "reduced to half its size",
-        lambda image: _resized(image, 0.5, Image.Resampling.BICUBIC),
+        lambda image: resized(image, 0.5),
     ),
     Condition("blur", "blurred", "slightly blurred", lambda image: image.filter(ImageFilter.BoxBlur(1))),
     Condition("screenshot", "screenshot", "screenshotted", _screenshot),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _SEEN_TOGETHER = 0.04  # standard deviation of the blur before colours are compared, in eye distances
 _CROP_EYES = 35.2  # distance of the eyes in the aligned crop, in its pixels
+_STRIP = 128  # rows whose colours are compared at once
 _IRIS = 0.09  # its radius, in eye distances: 12 of 63 millimetres across
 _LIPS = (0.62, 0.24)  # half width and half height of the mouth, in distances between its corners
 
@@ -83,7 +84,8 @@ def measure(
     light: NDArray[np.floating] = difference @ _LUMA
     error = float(np.square(light[crop]).mean(dtype=np.float64))
     seen = [cv2.GaussianBlur(one, (0, 0), max(0.5, _SEEN_TOGETHER * eyes)) for one in (there, edited)]
-    colours = ciede2000(*(to_lab(one) for one in seen))
+    strips = zip(*(np.array_split(one, max(1, len(one) // _STRIP)) for one in seen), strict=True)
+    colours = np.concatenate([ciede2000(to_lab(one), to_lab(other)) for one, other in strips])
     irises = _disc(colours.shape, points[:2] - shift, _IRIS * eyes)
     return Visibility(
         displacement=longest,

@@ -30,6 +30,7 @@ _CHROMINANCE = (
     (17, 18, 24, 47, 99, 99, 99, 99), (18, 21, 26, 66, 99, 99, 99, 99), (24, 26, 56, 99, 99, 99, 99, 99),
     (47, 66, 99, 99, 99, 99, 99, 99), *((99,) * 8 for _ in range(4)),
 )  # fmt: skip
+_MOST = 1 << 24  # values that a blur may spread out at once
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
@@ -105,8 +106,13 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     kernel = torch.exp(-0.5 * (position / sigma) ** 2)
     kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, -1)
     padded = functional.pad(images, (radius,) * 4, mode="replicate")
-    rows = functional.conv2d(padded, kernel[:, :, None], groups=images.shape[1])
-    return functional.conv2d(rows, kernel[..., None], groups=images.shape[1])
+    # A convolution may take the memory of its input as often as the kernel has taps: large pictures go in strips.
+    strip = max(1, _MOST // (len(position) * max(padded.shape[-2:])))
+    across, down = kernel[:, :, None], kernel[..., None]
+    parts = torch.split(padded, strip, 2)
+    rows = torch.cat([functional.conv2d(part, across, groups=images.shape[1]) for part in parts], 2)
+    parts = torch.split(rows, strip, 3)
+    return torch.cat([functional.conv2d(part, down, groups=images.shape[1]) for part in parts], 3)
 
 
 def brightness_contrast(images: Tensor, brightness: float, contrast: float) -> Tensor:

@@ -88,7 +88,28 @@ class Raster:
             rows: Which, of the upright picture.
             columns: Which, of the upright picture.
         """
-        colours = upright(self.samples[..., : _COLOUR_CHANNELS[self.colour]], self.orientation)[rows, columns]
+        return self._shown(self._colours[rows, columns])
+
+    def reduced(self, long_side: int) -> NDArray[np.float32]:
+        """The same with a long side of so many pixels at most, each the mean of those that it stands for.
+
+        Samples are reduced as they are: pixels of the whole picture would take four times their memory and more.
+        """
+        import cv2
+
+        height, width = self._colours.shape[:2]
+        factor = long_side / max(height, width)
+        if factor >= 1:
+            return self.pixels()
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        colours = cv2.resize(np.ascontiguousarray(self._colours), size, interpolation=cv2.INTER_AREA)
+        return self._shown(colours.reshape(*size[::-1], -1))
+
+    @property
+    def _colours(self) -> Samples:
+        return upright(self.samples[..., : _COLOUR_CHANNELS[self.colour]], self.orientation)
+
+    def _shown(self, colours: Samples) -> NDArray[np.float32]:
         values = np.array(colours, dtype=np.float32, order="C")
         values /= np.float32(self.maximum)
         if self.colour == "cmyk":
@@ -167,6 +188,10 @@ class Pixels:
 
     def __getitem__(self, part: tuple[slice, slice]) -> NDArray[np.float32]:
         return self.raster.pixels(*part)
+
+    def reduced(self, long_side: int) -> NDArray[np.float32]:
+        """The picture with a long side of so many pixels at most, (h, w, 3)."""
+        return self.raster.reduced(long_side)
 
 
 PixelArray = NDArray[np.float32] | Pixels

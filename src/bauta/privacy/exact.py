@@ -33,7 +33,7 @@ def system_words(count: int) -> NDArray[np.uint64]:
     return np.frombuffer(secrets.token_bytes(8 * count), np.uint64)
 
 
-def require_epsilon(epsilon: float) -> Fraction:
+def require_epsilon(epsilon: float | Fraction) -> Fraction:
     """A budget as an exact fraction.
 
     Raises:
@@ -105,7 +105,7 @@ def discrete_laplace(scale: Fraction, count: int, words: Words = system_words) -
     return found[:count]
 
 
-def flip_threshold(epsilon: float) -> int:
+def flip_threshold(epsilon: float | Fraction) -> int:
     """Of 2^64 equally likely words, how many flip a bit: the least number that spends at most epsilon.
 
     The budget it spends, log((2^64 - t) / t), is at most `epsilon`, since t is rounded up.
@@ -118,7 +118,7 @@ def flip_threshold(epsilon: float) -> int:
     return min(WORD // 2, int(share) + 1)
 
 
-def flip_bits(bits: NDArray[np.bool_], epsilon: float, words: Words = system_words) -> NDArray[np.bool_]:
+def flip_bits(bits: NDArray[np.bool_], epsilon: float | Fraction, words: Words = system_words) -> NDArray[np.bool_]:
     """Randomised response: each bit kept or flipped, at a budget of `epsilon` each."""
     flips = words(bits.size).reshape(bits.shape) < np.uint64(flip_threshold(epsilon))
     noisy: NDArray[np.bool_] = bits ^ flips

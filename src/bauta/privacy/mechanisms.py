@@ -7,9 +7,8 @@ of its values add up, and those of a person's photos again. Literature often sta
 Privacy*, Computers & Security 2020 (PEEP), of which the abstract was read: projections on eigenfaces with Laplace
 noise. Bounds and basis come from public faces, which is ours: a basis of private faces is a release itself. On `cells`
 they are after Fan, *Image Pixelization with Differential Privacy*, DBSec 2018, with whole photos as neighbours in place
-of m pixels. On `cosines` they are the plain form of noise on frequencies. `BitPlanes` is after LDP-Slicing (arXiv
-2603.03711): randomised response on the bits of pixels; its transforms are left out. `Direction` is the mechanism of von
-Mises and Fisher of Weggenmann and Kerschbaum, CCS 2021.
+of m pixels. On `cosines` they are the plain form of noise on frequencies. `Direction` is the mechanism of von Mises and
+Fisher of Weggenmann and Kerschbaum, CCS 2021. Bits that are flipped are in `bauta.privacy.slices`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bauta.errors import UsageError
-from bauta.privacy.exact import Longs, Words, discrete_laplace, flip_bits, laplace_scale, require_epsilon, system_words
+from bauta.privacy.exact import Longs, Words, discrete_laplace, laplace_scale, require_epsilon, system_words
 
 STEPS = 1024  # of a projection's range: noise is of whole steps
 CLIPPED = 0.1
@@ -203,38 +202,6 @@ class Projections(Mechanism):
         """(K,) whole numbers, or (N, K) of N photos, each of which spends; from 0 to `STEPS` without the noise."""
         steps = self.clean(image)
         return steps + discrete_laplace(self._scale, steps.size, words).reshape(steps.shape)
-
-
-class BitPlanes(Mechanism):
-    """Randomised response on the most significant bits of each pixel; the others are drawn evenly.
-
-    Args:
-        side: Of a photo, in pixels.
-        epsilon: Of each pixel and channel, shared out evenly over its bits.
-        planes: Bits that are released.
-
-    Raises:
-        UsageError: when epsilon is not a positive number, or there are no such bits.
-    """
-
-    def __init__(self, side: int = 112, epsilon: float = 8.0, planes: int = 4) -> None:
-        if not 1 <= planes <= 8:
-            raise UsageError(f"A pixel does not have {planes} bits to release.", hint="Give 1 to 8.")
-        require_epsilon(epsilon)
-        self.side, self.planes, self.epsilon = side, planes, epsilon
-        self.spent = Spent("bit-planes", epsilon, epsilon * 3 * side**2)
-
-    def release(self, image: NDArray[Any], words: Words = system_words) -> NDArray[np.uint8]:
-        """(side, side, 3) uint8 of the same."""
-        if image.shape != (self.side, self.side, 3) or image.dtype != np.uint8:
-            raise UsageError(
-                f"A photo is {image.dtype} {list(image.shape)}.", hint=f"Give uint8 of {self.side}x{self.side}x3."
-            )
-        bits = np.unpackbits(image[..., None], axis=-1, count=self.planes).astype(bool)
-        kept = np.packbits(flip_bits(bits, self.epsilon / self.planes, words), axis=-1)[..., 0]
-        drawn = words(-(-image.size // 8)).view(np.uint8)[: image.size].reshape(image.shape)
-        released: NDArray[np.uint8] = kept | (drawn & np.uint8(0xFF >> self.planes))
-        return released
 
 
 class Direction(Mechanism):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from bauta.cloaking.settings import ProtectSettings, Selection
 from bauta.errors import NotCalibrated, UsageError
 from bauta.keys import DeploymentKey
+from bauta.pages import as_image
 from bauta.photo import MetadataPolicy, read_photo
 from bauta.photo.attachment import attached
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from bauta.cloaking.report import Report
     from bauta.faces.faces import Faces
     from bauta.photo import Photo
+    from bauta.photo.raster import Pixels
 
     FloatArray = NDArray[np.float32]
 
@@ -43,6 +45,8 @@ _LARGE = 4_000_000  # pixels, from which on a reduced photo is looked at first
 _WINDOW = 720  # side of what it shows of a face, pixel by pixel
 _AROUND = 1.7  # how much wider than the detector's box that is
 _PICTURED = 40  # faces of one photo that are shown by themselves
+_JPEG = {"format": "JPEG", "quality": 92, "subsampling": 0}
+_LOADED = ("judges", "surrogates")  # what pipelines of the same recognisers share
 SKETCH_SECONDS = 1.2
 
 
@@ -107,7 +111,7 @@ class Hands:
                     "sealed": made.sealed,
                 }
             )
-        pipeline = self._pipeline(self.base)
+        pipeline = self._kept(self.base)
         return {
             "methods": found,
             "default": self.base.method,
@@ -127,7 +131,6 @@ class Hands:
         detect_faces(photo.parts[:, :])
         tell("progress", None)
         pipeline = self._pipeline(self.base)
-        _ = pipeline.judges
         tell("progress", None)
         points = np.array(ARCFACE_112.points, dtype=np.float32) + 24
         found = Faces(np.array([[24, 24, 136, 136]], np.float32), points[None], np.ones(1, np.float32))
@@ -148,18 +151,20 @@ class Hands:
 
         folder = Path(about["folder"])
         photo = self._photo(about)
-        _save(photo.pixels, folder / "shown.jpg", _SHOWN)
-        _save(photo.pixels, folder / "thumb.jpg", _THUMBNAIL)
+        pixels = photo.parts
+        reduced = pixels.reduced(_SHOWN)
+        _write(reduced, folder / "shown.jpg", **_JPEG)
+        _write(pixels.reduced(_THUMBNAIL), folder / "thumb.jpg", **_JPEG)
         size = {"width": photo.width, "height": photo.height, "format": photo.format, "suffix": photo.suffix}
         tell("shown", size)
         if photo.width * photo.height > _LARGE:
-            reduced, factor = _reduced(photo.pixels, _SHOWN)
-            tell("shown", {**size, "rough": (detect_faces(reduced, thorough=False).boxes / factor).tolist()})
-        found = detect_faces(photo.parts[:, :])
+            factor = max(photo.width, photo.height) / _SHOWN
+            tell("shown", {**size, "rough": (detect_faces(reduced, thorough=False).boxes * factor).tolist()})
+        found = detect_faces(pixels[:, :])
         found = found[np.argsort(-found.areas, kind="stable")]
         np.savez(folder / "faces.npz", boxes=found.boxes, landmarks=found.landmarks, scores=found.scores)
         (folder / "limits.json").write_text(json.dumps(found.limits), encoding="utf-8")
-        _save_faces(photo.pixels, found.boxes.tolist(), folder, "before")
+        _save_faces(pixels, found.boxes.tolist(), folder, "before")
         pipeline, people, limit = self._pipeline(self.base), [], None
         if len(found):
             with contextlib.suppress(NotCalibrated):  # then the page cannot offer to find a person again
@@ -176,7 +181,7 @@ class Hands:
         """A quick look at what the masks will be; nobody judges it."""
         folder, (photo, found) = Path(about["folder"]), self._found(about)
         made = self._pipeline(self._settings(about)).sketch(photo, seconds=SKETCH_SECONDS, found=found)
-        self._picture(made.pixels, found, folder, "sketch")
+        self._picture(made.parts, found, folder, "sketch")
         return {}
 
     def protect(self, about: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
@@ -197,7 +202,7 @@ class Hands:
         give_back_memory()
         name = f"result{suffix.lower()}"
         (folder / name).write_bytes(report.content)
-        self._picture(report.saved, found, folder, "after")
+        self._picture(report.after, found, folder, "after")
         (folder / "report.html").write_text(report.to_html(), encoding="utf-8")
         answer = result_of(report, found.boxes.tolist())
         apart = any(report.payloads) and not attached(report.content)
@@ -306,7 +311,16 @@ class Hands:
         return self._keys[place]
 
     def _pipeline(self, settings: ProtectSettings) -> Pipeline:
-        """A pipeline whose networks are loaded once; only the choice of faces differs from photo to photo."""
+        """A pipeline with its networks; only the choice of faces differs from photo to photo."""
+        kept = self._kept(settings)
+        for name in _LOADED if "surrogates" in kept.cloak.needs else _LOADED[:1]:
+            getattr(kept, name)  # here, and not in a copy that is thrown away
+        pipeline = copy.copy(kept)
+        pipeline.settings = settings
+        return pipeline
+
+    def _kept(self, settings: ProtectSettings) -> Pipeline:
+        """The pipeline of which those for single photos are copies; whatever it has loaded stays."""
         from bauta.cloaking.pipeline import Pipeline
 
         whole = replace(settings, selection=Selection())
@@ -314,17 +328,15 @@ class Hands:
             made = Pipeline(whole)
             for other in self._pipelines.values():
                 if other.roles == made.roles:  # the same recognisers, at another strength
-                    made.__dict__.update(surrogates=other.surrogates, judges=other.judges)
+                    made.__dict__.update((name, other.__dict__[name]) for name in _LOADED if name in other.__dict__)
             while len(self._pipelines) > 3:
                 del self._pipelines[next(iter(self._pipelines))]
             self._pipelines[whole] = made
-        pipeline = copy.copy(self._pipelines[whole])
-        pipeline.settings = settings
-        return pipeline
+        return self._pipelines[whole]
 
     @staticmethod
-    def _picture(pixels: FloatArray, found: Faces, folder: Path, name: str) -> None:
-        _save(pixels, folder / f"{name}.jpg", _SHOWN)
+    def _picture(pixels: Pixels, found: Faces, folder: Path, name: str) -> None:
+        _write(pixels.reduced(_SHOWN), folder / f"{name}.jpg", **_JPEG)
         _save_faces(pixels, found.boxes.tolist(), folder, name)
 
 
@@ -401,7 +413,7 @@ def _kept(path: str | None) -> tuple[list[Any] | None, list[bytes]]:
         ) from error
 
 
-def _save_faces(pixels: FloatArray, boxes: Sequence[Sequence[float]], folder: Path, name: str) -> None:
+def _save_faces(pixels: Pixels, boxes: Sequence[Sequence[float]], folder: Path, name: str) -> None:
     """Windows around faces, pixel by pixel."""
     height, width = pixels.shape[:2]
     for number, (left, top, right, bottom) in enumerate(boxes[:_PICTURED], 1):
@@ -409,33 +421,13 @@ def _save_faces(pixels: FloatArray, boxes: Sequence[Sequence[float]], folder: Pa
         across, down = (left + right) / 2, (top + bottom) / 2
         rows = slice(max(0, round(down - half)), min(height, round(down + half)))
         columns = slice(max(0, round(across - half)), min(width, round(across + half)))
-        _write(pixels[rows, columns], folder / f"{name}-{number}.png", "PNG", compress_level=1)
+        _write(pixels[rows, columns], folder / f"{name}-{number}.png", format="PNG", compress_level=1)
 
 
-def _save(pixels: FloatArray, path: Path, long_side: int) -> None:
-    """A reduced picture without metadata."""
-    _write(_reduced(pixels, long_side)[0], path, "JPEG", quality=92, subsampling=0)
-
-
-def _reduced(pixels: FloatArray, long_side: int) -> tuple[FloatArray, float]:
-    """A picture that is no larger than that, and how much smaller it is."""
-    import cv2
-    import numpy as np
-
-    factor = long_side / max(pixels.shape[:2])
-    if factor >= 1:
-        return pixels, 1.0
-    size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)), factor
-
-
-def _write(pixels: FloatArray, path: Path, format_name: str, **options: Any) -> None:
-    """A picture, whole or not at all: a browser may ask for it while it is made anew."""
-    import numpy as np
-    from PIL import Image
-
+def _write(pixels: FloatArray, path: Path, **options: Any) -> None:
+    """A picture without metadata, whole or not at all: a browser may ask for it while it is made anew."""
     buffer = io.BytesIO()
-    Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8)).save(buffer, format_name, **options)
+    as_image(pixels).save(buffer, **options)
     draft = path.with_suffix(".part")
     draft.write_bytes(buffer.getvalue())
     os.replace(draft, path)  # noqa: PTH105

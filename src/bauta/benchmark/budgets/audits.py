@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from bauta.benchmark.engine.figures import Figures, rounded
 from bauta.privacy.audit import audit, most_shown
 from bauta.privacy.exact import Words
-from bauta.privacy.mechanisms import STEPS, BitPlanes, Direction, Mechanism, Projections
+from bauta.privacy.mechanisms import STEPS, Direction, Mechanism, Projections
+from bauta.privacy.slices import BITS, BitPlanes
 
 TRIALS = 4000
 PHOTOS = 300  # trials of mechanisms that release tens of thousands of numbers
@@ -36,17 +37,20 @@ def audited(mechanism: Mechanism, words: Words) -> tuple[Figures, Figures]:
         found = _figures(mechanism, near, far, photo=True)
         return found, found
     assert isinstance(mechanism, BitPlanes)
-    single = BitPlanes(1, mechanism.epsilon, mechanism.planes)
-    one = [[_ones(single, level, words)[0, 0, 0] for _ in range(TRIALS)] for level in (255, 0)]
-    all_of = [[_ones(mechanism, level, words).sum() for _ in range(PHOTOS)] for level in (255, 0)]
+    single = BitPlanes(1, mechanism.epsilon)
+    one = [[_told(single, level, words)[0, 0, 0] for _ in range(TRIALS)] for level in (255, 0)]
+    all_of = [[_told(mechanism, level, words).sum() for _ in range(PHOTOS)] for level in (255, 0)]
     return _figures(mechanism, *map(np.array, one)), _figures(mechanism, *map(np.array, all_of), photo=True)
 
 
-def _ones(mechanism: BitPlanes, level: int, words: Words) -> NDArray[Any]:
-    """How many of the bits that are released of each value are set."""
+def _told(mechanism: BitPlanes, level: int, words: Words) -> NDArray[Any]:
+    """How much what is released of each value speaks for white: its set bits, by the budgets of these."""
     released = mechanism.release(np.full((mechanism.side, mechanism.side, 3), level, np.uint8), words)
-    ones: NDArray[Any] = np.unpackbits(released[..., None], axis=-1, count=mechanism.planes).sum(-1)
-    return ones
+    shares = mechanism.slices.shares
+    told: NDArray[Any] = np.zeros(released.shape)
+    for place, share in enumerate(shares):
+        told += float(share) * (released >> np.uint8(BITS - 1 - place) & np.uint8(1))
+    return told
 
 
 def _figures(mechanism: Mechanism, near: NDArray[Any], far: NDArray[Any], *, photo: bool = False) -> Figures:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from bauta.benchmark.engine.records import FaceSetFacts, Network, RowRecord
 from bauta.metrics import Interval
-from bauta.schema import Count
+from bauta.schema import ABSENT, Count
 from bauta.settings import Share
 
 
@@ -66,7 +66,7 @@ class Recognition:
 
 @dataclass(frozen=True)
 class Recovered:
-    """What a linear attacker, who learned on releases of other people, computes back.
+    """What an attacker, who learned on releases of other people, computes back.
 
     Attributes:
         records: Releases of each person, of different photos, that are averaged.
@@ -97,6 +97,25 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Networks:
+    """What networks compute back that learned on releases of other people.
+
+    Attributes:
+        examples: Releases that they learned from.
+        epochs: Of the network that gives templates, chosen on people from whom it does not learn.
+        templates: As of the linear attacker.
+        pictures: As of the linear attacker.
+        linked: Releases of different photos, compared by the templates computed back from each.
+    """
+
+    examples: Count
+    epochs: Count
+    templates: list[Recovered]
+    pictures: Pictures
+    linked: Recognition
+
+
+@dataclass(frozen=True)
 class Audited:
     """What a distinguishing attack shows.
 
@@ -123,10 +142,12 @@ class BudgetFigures:
         plain: The recogniser's own templates.
         one_sided: What is stored has noise, and the face at the door has none and is not released.
         two_sided: Both are released.
-        templates: Computed back from one release, and from several.
-        pictures: Computed back.
+        templates: Computed back by a linear map from one release, and from several.
+        pictures: Computed back likewise.
         value_audit: Of one number.
         photo_audit: Of all together.
+        linked: Releases of different photos, compared by the templates that the linear attacker computes back.
+        networks: Another attacker; cards of before lack it.
     """
 
     budget: Budget
@@ -138,6 +159,8 @@ class BudgetFigures:
     pictures: Pictures
     value_audit: Audited
     photo_audit: Audited
+    linked: Recognition = ABSENT
+    networks: Networks = ABSENT
 
 
 @dataclass(frozen=True, kw_only=True)

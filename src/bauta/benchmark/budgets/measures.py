@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from bauta import metrics
+from bauta.benchmark.budgets.attackers import CHUNK, Faces, Floats, Told, linear, networks, seen, stolen
 from bauta.benchmark.budgets.audits import audited
 from bauta.benchmark.engine.figures import Figures, mean_by_subject, rounded
 from bauta.progress import Steps
-from bauta.templates.base import SIDE, Protector
+from bauta.templates.base import Protector
 from bauta.templates.fit import as_images
 from bauta.templates.released.base import Released, seeded_words
-from bauta.templates.released.others import TurnedTemplate
-from bauta.templates.representation import Representation
 
 FMR = 1e-3
-PICTURE = 56  # side of the pictures that are computed back
-SEEN = 28  # to which stored pictures are reduced for the attacker
-CHUNK = 128
-_DAMPING = 10.0 ** np.arange(-4, 5)
-
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Faces:
-    """Aligned faces and the recogniser's templates of them.
-
-    Attributes:
-        images: (people, photos, 3, 112, 112) uint8.
-        templates: (people, photos, D) of unit norm.
-        subjects: Names of the people.
-        public: (N, 3, 112, 112) uint8 of other people, from whom protectors and attackers learn.
-        public_templates: (N, D).
-        public_people: Names.
-        enrolled: Photos of a person that are enrolled to be identified.
-        group: People among whom one is identified.
-    """
-
-    images: Tensor
-    templates: Floats
-    subjects: tuple[str, ...]
-    public: Tensor
-    public_templates: Floats
-    public_people: tuple[str, ...]
-    enrolled: int
-    group: int
 
 
 def measure(protector: Released, faces: Faces, victims: int, seed: int, progress: Steps) -> Figures:
@@ -64,13 +29,12 @@ def measure(protector: Released, faces: Faces, victims: int, seed: int, progress
     for start in range(0, len(flat), CHUNK):
         part = as_images(flat[start : start + CHUNK])
         with torch.no_grad():
-            stored = _protected(
-                protector, part, faces.templates.reshape(len(flat), -1)[start : start + CHUNK], generator
-            )
+            known = torch.from_numpy(faces.templates.reshape(len(flat), -1)[start : start + CHUNK])
+            stored = stolen(protector, part, known, generator)
             noisy.append(protector.templates(stored))
             if type(protector).probe is not Protector.probe:
                 clean.append(protector.probe(part))
-        values.append(_seen(stored.values()))
+        values.append(seen(stored.values()))
         progress(min(start + CHUNK, len(flat)), len(flat))
 
     def arranged(parts: list[Tensor]) -> Floats:
@@ -79,8 +43,10 @@ def measure(protector: Released, faces: Faces, victims: int, seed: int, progress
 
     released, probes = arranged(noisy), arranged(clean) if clean else faces.templates
     spent = protector.spent
-    one, several = _attacked(protector, faces, arranged(values), victims, generator)
+    records = arranged(values)
+    told = linear(protector, faces, records, victims, generator)
     value_audit, photo_audit = audited(protector.mechanism, seeded_words(generator))
+    by_networks, learned = networks(protector, faces, records, victims, generator, progress)
     return {
         "budget": {
             "value": rounded(spent.value),
@@ -93,18 +59,11 @@ def measure(protector: Released, faces: Faces, victims: int, seed: int, progress
         "plain": _recognised(faces.templates, faces.templates, faces),
         "one_sided": _recognised(released, probes, faces),
         "two_sided": _recognised(released, released, faces),
-        "templates": [one["template"], several],
-        "pictures": one["picture"],
+        **_judged(protector, faces, told),
         "value_audit": value_audit,
         "photo_audit": photo_audit,
+        "networks": learned | _judged(protector, faces, by_networks),
     }
-
-
-def _protected(protector: Released, part: Tensor, templates: Floats, generator: torch.Generator) -> Representation:
-    if isinstance(protector, TurnedTemplate):  # the templates are known already
-        turned = protector.mechanism.release(templates, seeded_words(generator))
-        return protector.represent(torch.from_numpy(turned).float())
-    return protector.protect(part, generator)
 
 
 def _recognised(stored: Floats, probes: Floats, faces: Faces) -> Figures:
@@ -131,29 +90,13 @@ def _recognised(stored: Floats, probes: Floats, faces: Faces) -> Figures:
     }
 
 
-def _attacked(
-    protector: Released, faces: Faces, values: Floats, victims: int, generator: torch.Generator
-) -> tuple[dict[str, Figures], Figures]:
-    small = functional.avg_pool2d(as_images(faces.public), SIDE // PICTURE).flatten(1).numpy()
-    size, count = faces.templates.shape[-1], faces.enrolled
-    if isinstance(protector, TurnedTemplate):
-        # What is stored is the template but for the noise: nothing that is learned of it comes nearer.
-        templates = values[:victims, :count]
-        drawn = Ridge(faces.public_templates, small, faces.public_people)(templates)
-        found = np.concatenate([templates, drawn], 2)
-    else:
-        known = []
-        for start in range(0, len(faces.public), CHUNK):
-            with torch.no_grad():
-                stored = protector.protect(as_images(faces.public[start : start + CHUNK]), generator)
-            known.append(_seen(stored.values()))
-        wanted = np.concatenate([faces.public_templates, small], 1)
-        found = Ridge(torch.cat(known).double().numpy(), wanted, faces.public_people)(values[:victims, :count])
-    plain = faces.templates
+def _judged(protector: Released, faces: Faces, told: Told) -> Figures:
+    """What the recogniser says of what an attacker makes of releases."""
+    plain, victims, count = faces.templates, len(told.pictures), faces.enrolled
     strangers = (plain[:, 0] @ plain[:, 1].T)[~np.eye(len(plain), dtype=bool)]
     limit = metrics.threshold_at_fmr(strangers, FMR)
 
-    def judged(templates: Floats) -> Figures:
+    def accepted(templates: Floats) -> Figures:
         cosines = np.einsum("pd,pnd->pn", _normal(templates), plain[:victims])
         return {
             "cosine": _by_person(cosines[:, 0], faces.subjects),
@@ -161,60 +104,22 @@ def _attacked(
             "other": _by_person(cosines[:, count:] >= limit, faces.subjects),
         }
 
-    pictures = torch.from_numpy(found[:, 0, size:]).float().reshape(-1, 3, PICTURE, PICTURE)
-    pictures = functional.interpolate(pictures, (SIDE, SIDE), mode="bilinear").clamp(0, 1)
     with torch.no_grad():
-        seen = torch.cat([protector.clean(part) for part in torch.split(pictures, CHUNK)]).numpy()
-    shown = judged(seen)
+        shown = accepted(torch.cat([protector.clean(part) for part in torch.split(told.pictures, CHUNK)]).numpy())
     true = as_images(faces.images[:victims, 0])
     likeness = [
         metrics.ssim(one.permute(1, 2, 0).numpy(), other.permute(1, 2, 0).numpy())
-        for one, other in zip(pictures, true, strict=True)
+        for one, other in zip(told.pictures, true, strict=True)
     ]
-    picture = {"ssim": _by_person(likeness, faces.subjects), "same": shown["same"], "other": shown["other"]}
-    template = {"records": 1} | judged(found[:, 0, :size])
-    several = {"records": count} | judged(found[:, :, :size].mean(1))
-    return {"template": template, "picture": picture}, several
-
-
-class Ridge:
-    """Least squares with damping: what releases say of other numbers, as far as a linear map can tell.
-
-    The damping is chosen on a fifth of the people, from whom nothing else is learned.
-
-    Args:
-        inputs: (N, K).
-        outputs: (N, L).
-        people: Of each of the N.
-    """
-
-    def __init__(self, inputs: Any, outputs: Any, people: tuple[str, ...]) -> None:
-        inputs, outputs = np.asarray(inputs, np.float32), np.asarray(outputs, np.float32)
-        names = sorted(set(people))
-        held = np.isin(people, names[::5])
-        self._centre, self._scale = inputs[~held].mean(0), inputs[~held].std() + 1e-9
-        self._mean = outputs[~held].mean(0)
-        told = (inputs[~held] - self._centre) / self._scale
-        left, sizes, right = np.linalg.svd(told, full_matrices=False)
-        wanted = left.T @ (outputs[~held] - self._mean)
-        tried = ((inputs[held] - self._centre) / self._scale) @ right.T
-        errors = []
-        for damping in _DAMPING * len(told):
-            guessed = (tried * (sizes / (sizes**2 + damping))) @ wanted + self._mean
-            errors.append(float(np.square(guessed - outputs[held]).mean(0).sum()))
-        best = _DAMPING[int(np.argmin(errors))] * len(told)
-        self._map = right.T @ ((sizes / (sizes**2 + best))[:, None] * wanted)
-
-    def __call__(self, inputs: Floats) -> Floats:
-        """(..., L) of (..., K)."""
-        found: Floats = (inputs - self._centre) / self._scale @ self._map + self._mean
-        return found
-
-
-def _seen(values: Tensor) -> Tensor:
-    """(N, K): numbers as they are, pictures reduced."""
-    small = functional.adaptive_avg_pool2d(values, SEEN) if values.dim() == 4 else values
-    return small.flatten(1)
+    templates, linked = told.templates[:victims], _normal(told.templates)
+    return {
+        "templates": [
+            {"records": 1} | accepted(templates[:, 0]),
+            {"records": count} | accepted(templates[:, :count].mean(1)),
+        ],
+        "pictures": {"ssim": _by_person(likeness, faces.subjects), "same": shown["same"], "other": shown["other"]},
+        "linked": _recognised(linked, linked, faces),
+    }
 
 
 def _normal(values: Floats) -> Floats:

@@ -6,7 +6,6 @@ real, with Pillow or numpy, on 8-bit pixels; noise is the same in every run.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ from PIL import Image, ImageFilter
 
 from bauta.errors import UsageError
 from bauta.faces.faces import Faces
-from bauta.judging.conditions import CONDITIONS, Condition
+from bauta.judging.conditions import CONDITIONS, Condition, encoded, resized
 
 FloatArray = NDArray[np.float32]
 
@@ -28,18 +27,6 @@ class _Crop(Condition):
     """A condition that cuts off a share of the width at the left and right, and of the height above and below."""
 
     margin: float = 0.0
-
-
-def _encoded(image: Image.Image, kind: str, quality: int) -> Image.Image:
-    stream = io.BytesIO()
-    image.save(stream, kind, quality=quality)
-    with Image.open(stream, formats=[kind]) as decoded:
-        return decoded.convert("RGB")
-
-
-def _scaled(image: Image.Image, factor: float) -> Image.Image:
-    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def _times(image: Image.Image, factor: float) -> Image.Image:
@@ -63,14 +50,14 @@ def _margins(width: int, height: int, margin: float) -> tuple[int, int]:
 def _further() -> tuple[Condition, ...]:
     """Named after what they do; the phrase is what stands in documentation."""
     return (
-        Condition("jpeg-90", "JPEG 90", "saved again as JPEG of quality 90", lambda image: _encoded(image, "JPEG", 90)),
-        Condition("jpeg-30", "JPEG 30", "saved again as JPEG of quality 30", lambda image: _encoded(image, "JPEG", 30)),
-        Condition("webp-75", "WebP 75", "saved again as WebP of quality 75", lambda image: _encoded(image, "WEBP", 75)),
+        Condition("jpeg-90", "JPEG 90", "saved again as JPEG of quality 90", lambda image: encoded(image, "JPEG", 90)),
+        Condition("jpeg-30", "JPEG 30", "saved again as JPEG of quality 30", lambda image: encoded(image, "JPEG", 30)),
+        Condition("webp-75", "WebP 75", "saved again as WebP of quality 75", lambda image: encoded(image, "WEBP", 75)),
         Condition(
-            "three-quarters", "3/4 size", "reduced to three quarters of its size", lambda image: _scaled(image, 0.75)
+            "three-quarters", "3/4 size", "reduced to three quarters of its size", lambda image: resized(image, 0.75)
         ),
-        Condition("quarter-size", "1/4 size", "reduced to a quarter of its size", lambda image: _scaled(image, 0.25)),
-        Condition("double-size", "twice the size", "enlarged to twice its size", lambda image: _scaled(image, 2)),
+        Condition("quarter-size", "1/4 size", "reduced to a quarter of its size", lambda image: resized(image, 0.25)),
+        Condition("double-size", "twice the size", "enlarged to twice its size", lambda image: resized(image, 2)),
         Condition(
             "strong-blur",
             "5x5 blur",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -12,10 +12,11 @@ from torch import Tensor
 
 from bauta.learning.fitted import Provenance
 from bauta.privacy.exact import Words
-from bauta.privacy.mechanisms import BitPlanes, Direction
+from bauta.privacy.mechanisms import Direction
+from bauta.privacy.slices import BitPlanes
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
-from bauta.settings import Range, Settings
+from bauta.settings import Settings
 from bauta.templates.base import SIDE, ImageProtector
 from bauta.templates.fit import FitWork
 from bauta.templates.references import picture_of
@@ -85,25 +86,22 @@ class FlippedConfig(Settings):
     """Settings of `FlippedBits`.
 
     Attributes:
-        epsilon: Of each pixel and colour; a photo spends 37,632 times as much.
-        planes: Bits that are stored of each; the others are drawn.
+        epsilon: Of each pixel and colour, shared out over its bits; a photo spends 37,632 times as much.
     """
 
     title: ClassVar[str] = "flipped-bits"
     epsilon: Epsilon = 8.0
-    planes: Annotated[int, Range(at=1, to=8)] = 4
 
 
 @register("flipped-bits", kind="protector")
 class FlippedBits(Released, ImageProtector):
-    """The photo with its highest bits flipped at random, and the others drawn."""
+    """The photo with its highest bits flipped at random, and the others left out."""
 
     Config = FlippedConfig
     mechanism: BitPlanes
 
     def __init__(self, recognizer: Surrogate, config: FlippedConfig, *, provenance: Provenance | None = None) -> None:
-        mechanism = BitPlanes(SIDE, config.epsilon, config.planes)
-        super().__init__(recognizer, mechanism, config, provenance=provenance)
+        super().__init__(recognizer, BitPlanes(SIDE, config.epsilon), config, provenance=provenance)
 
     @classmethod
     def fit(cls, images: Tensor, config: FlippedConfig, training: Settings, work: FitWork) -> Self:

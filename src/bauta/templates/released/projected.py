@@ -1,4 +1,4 @@
-"""Faces as a few numbers with exact noise: eigenfaces (PEEP), frequencies, cells; and who reads them.
+"""Faces as a few numbers with exact noise: eigenfaces (PEEP), frequencies, cells, bits of frequencies; who reads them.
 
 The recogniser of what is stored is not the one of the protector: a discriminant (Fisher) learns on released numbers of
 public people, with several draws of the noise for each photo. That the released numbers are cut off at the bounds, by
@@ -22,6 +22,7 @@ from bauta.errors import WeightsCorrupt
 from bauta.learning.fitted import Provenance
 from bauta.privacy.exact import Words
 from bauta.privacy.mechanisms import STEPS, Basis, Projections, cells, cosines, eigenfaces
+from bauta.privacy.slices import SlicedProjections
 from bauta.recognizers.surrogates import Surrogate
 from bauta.registry import register
 from bauta.settings import Range, Settings
@@ -70,6 +71,18 @@ class DctConfig(PeepConfig):
 
 
 @dataclass(frozen=True)
+class SlicedConfig(DctConfig):
+    """Settings of `SlicedFrequencies`.
+
+    Attributes:
+        count: Numbers that are stored of a face.
+        epsilon: Of each number, shared out over its bits; a photo spends count times as much.
+    """
+
+    title: ClassVar[str] = "sliced-frequencies"
+
+
+@dataclass(frozen=True)
 class PixelsConfig(Settings):
     """Settings of `DpPixels`.
 
@@ -97,6 +110,7 @@ class Projected(Released):
     learns: ClassVar[bool] = True
     kind: Kind = "feature"
     mechanism: Projections
+    noise: ClassVar[type[Projections]] = Projections
 
     def __init__(
         self,
@@ -107,7 +121,8 @@ class Projected(Released):
         provenance: Provenance | None = None,
     ) -> None:
         basis = Basis(*(parts[name].double().numpy() for name in _PARTS[:4]))
-        super().__init__(recognizer, Projections(basis, config.epsilon, self.card.name), config, provenance=provenance)
+        mechanism = self.noise(basis, config.epsilon, self.card.name)
+        super().__init__(recognizer, mechanism, config, provenance=provenance)
         self._parts = dict(parts)
         self.row_shape = tuple(self._parts["low"].shape)
 
@@ -221,6 +236,14 @@ class DctLaplace(Projected):
     def basis(cls, faces: Floats, config: DctConfig) -> Basis:
         """Cosines, with bounds of public faces."""
         return cosines(faces, config.count)
+
+
+@register("sliced-frequencies", kind="protector")
+class SlicedFrequencies(DctLaplace):
+    """The lowest frequencies of the grey face as bits, each of which is flipped at random."""
+
+    Config = SlicedConfig
+    noise = SlicedProjections
 
 
 @register("dp-pixels", kind="protector")
