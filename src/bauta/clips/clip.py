@@ -45,12 +45,12 @@ _CUT_OFF = 0.02  # part of the frames that may be missing; some files begin befo
 
 
 def is_clip_name(name: str) -> bool:
-    """Whether a file name has the ending of a clip that is read, and is not hidden.
+    """Whether a file name has the ending of a clip or of a GIF, and is not hidden.
 
     >>> is_clip_name("party.MP4"), is_clip_name("._party.mp4"), is_clip_name("party.jpg")
     (True, False, False)
     """
-    return not name.startswith(".") and Path(name).suffix.lower() in CONTAINERS
+    return not name.startswith(".") and Path(name).suffix.lower() in {*CONTAINERS, ".gif", ".apng"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +152,10 @@ class Clip:
     bits: int
     bit_rate: float
     notes: tuple[str, ...] = ()
+
+    def written(self, path: Path) -> Clip:
+        """What was made of this one and written under another name."""
+        return read_clip(path)
 
     @property
     def suffix(self) -> str:
@@ -382,7 +386,7 @@ def read_clip(path: Path) -> Clip:
     bits = max(component.bits for component in native.format.components)
     return Clip(
         path=path,
-        sha256=_digest(path),
+        sha256=digest(path),
         container=kind,
         codec=codec,
         width=width,
@@ -453,7 +457,8 @@ def _left_out_streams(container: Any, pictures: Any) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

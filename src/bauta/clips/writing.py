@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bauta.clips.ahead import ahead
+from bauta.clips.animation import Animation, write_animation
 from bauta.clips.clip import ENCODERS, Clip, Frame, Patch, mean_rate, native_frame, opened
 from bauta.drafts import claim_draft
 from bauta.errors import OutputError
@@ -65,6 +66,8 @@ def write_clip(
     """
     import av
 
+    if isinstance(clip, Animation):
+        return write_animation(clip, destination, change, metadata=metadata, progress=progress)
     os.environ.setdefault("SVT_LOG", "1")  # errors only: it writes to the terminal by itself
     try:
         with destination.open("wb") as file:

@@ -24,7 +24,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bauta.clips.clip import Clip, is_clip_name, read_clip
+from bauta.clips.animation import FORMATS, read_moving
+from bauta.clips.clip import Clip, is_clip_name
 from bauta.cloaking.fingerprints import judging_fingerprint, mask_fingerprint
 from bauta.cloaking.outcomes import WEAK, FaceOutcome, Outcome, verdict_code
 from bauta.cloaking.places import WEAK_FOLDER, Task, make_parents, plan, report_places
@@ -156,7 +157,7 @@ class FolderRun:
                 report=pages[0].as_posix() if pages else None,
             )
             self._move(place, record, drafts, scratch)
-        return _placed(outcome, self.directory, record)
+        return replace(outcome, report=record.page(self.directory))
 
     def _made(self, photo: Photo | Clip, draft: Path, progress: Progress, task: Task) -> Report | ClipReport:
         if not isinstance(photo, Clip):
@@ -312,15 +313,14 @@ def protect_photos(
 
 
 def read_source(path: Path) -> Photo | Clip:
-    """A photo, or a clip where the name has a clip's ending.
+    """A photo, or a clip where the name has a clip's ending or the picture is animated.
 
     Raises:
         PhotoError: when it cannot be read.
         MissingExtra: for a clip, without PyAV.
     """
-    if is_clip_name(path.name):
-        return read_clip(path)
-    return read_photo(path)
+    moving = read_moving(path) if is_clip_name(path.name) or path.suffix.lower() in FORMATS else None
+    return moving or read_photo(path)
 
 
 def read_first(tasks: Sequence[Task]) -> tuple[Photo | Clip | None, list[Outcome]]:
@@ -482,10 +482,6 @@ def _outcome(source: Path, report: Report | ClipReport, target: Path, judged_aga
     )
 
 
-def _placed(outcome: Outcome, directory: Path, record: Record) -> Outcome:
-    return replace(outcome, report=directory / record.report if record.report else None)
-
-
 def _again(source: Path, directory: Path, known: Record) -> Outcome:
     """The recorded outcome of a photo that is finished."""
     recorded = {one.name: known.outcome[one.name] for one in fields(Outcome) if one.name in known.outcome}
@@ -499,4 +495,4 @@ def _again(source: Path, directory: Path, known: Record) -> Outcome:
         "judged_again": False,
         "seconds": 0.0,
     }
-    return _placed(Outcome(**{**recorded, **values}), directory, known)
+    return Outcome(**{**recorded, **values, "report": known.page(directory)})

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bauta.clips.clip import Clip, Frame, Patch, read_clip
+from bauta.clips.clip import Clip, Frame, Patch
 from bauta.clips.writing import as_floats, as_samples, write_clip
 from bauta.cloaking.apply import Picture, edit_pictures
 from bauta.cloaking.clip_faces import Followed, Person, choose, follow, refuse_what_clips_cannot, window, with_stills
@@ -87,7 +87,7 @@ class ClipPipeline:
                 progress=steps_of(progress, "writing the clip"),
             )
             clock.lap("writing")
-            saved = read_clip(destination)
+            saved = clip.written(destination)
             seen = judge_clip(self.pipeline, followed, saved, self._asked, steps_of(progress, "judging the result"))
             clock.lap("verification")
             if not self._cover(followed, seen):

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from bauta.calls import checked
-from bauta.clips.clip import read_clip
+from bauta.clips.animation import read_moving
 from bauta.cloaking.clip_pipeline import ClipPipeline
 from bauta.cloaking.clip_report import ClipReport
 from bauta.cloaking.pipeline import Pipeline
@@ -54,7 +54,7 @@ def protect_clip(
     >>> report.verdict, report.summary  # doctest: +SKIP
 
     Args:
-        clip: An MP4, MOV, MKV, WebM or AVI file.
+        clip: An MP4, MOV, MKV, WebM or AVI file, or an animated GIF, WebP or PNG.
         destination: What is written, with the same ending; it appears when it is whole.
         method: Name of a method that can follow a face, such as the default one, ``p3-mask``, ``blur`` or ``pixelate``.
         strength: How visible the mask may be.
@@ -101,7 +101,9 @@ def protect_clip(
         span=None if not start and end is None else (float(start), math.inf if end is None else float(end)),
         every=every,
     )
-    opened = read_clip(source)
+    opened = read_moving(source)
+    if opened is None:
+        raise UsageError(f"{source} holds one picture.", hint="bauta.protect is for photos.")
     try:
         with tempfile.TemporaryDirectory(prefix=".bauta-", dir=target.parent) as folder:
             draft = Path(folder) / target.name

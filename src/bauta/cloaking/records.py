@@ -94,6 +94,10 @@ class Record:
                     found[name] = digest
         return found
 
+    def page(self, directory: Path) -> Path | None:
+        """The page of the report; None without one."""
+        return directory / self.report if self.report else None
+
     def to_json(self) -> str:
         """The content of the record's file."""
         return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1)

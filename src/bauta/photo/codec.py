@@ -44,6 +44,11 @@ class Source:
             return UnsupportedPhoto(
                 f"{self.name} is a film, and a photo is wanted here.", hint=f"`bauta protect` takes films. {hint}"
             )
+        if what in ("a GIF", "an animated PNG", "an animated WebP"):
+            return UnsupportedPhoto(
+                f"{self.name} is {what}, and a photo is wanted here.",
+                hint=f"`bauta protect` takes all its frames. {hint}",
+            )
         return UnsupportedPhoto(f"{self.name} is {what}, which Bauta does not protect.", hint=hint)
 
     def check_size(self, width: int, height: int, coded: int | None = None) -> None:
