@@ -175,16 +175,16 @@ def test_what_would_be_another_clip_is_refused(tmp_path: Path, monkeypatch: pyte
         read_clip(plain)
 
 
-def test_a_transparent_clip_is_refused(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "a.mov"), "w") as sink:
-        stream = sink.add_stream("png", rate=5)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "rgba"
-        for packet in stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 4), np.uint8), format="rgba")):
+@pytest.mark.parametrize(("name", "codec", "form"), [("a.mov", "png", "rgba"), ("a.webm", "libvpx-vp9", "yuva420p")])
+def test_a_transparent_clip_is_refused(tmp_path: Path, name: str, codec: str, form: str) -> None:
+    picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 4), np.uint8), format="rgba").reformat(format=form)
+    with av.open(str(tmp_path / name), "w") as sink:
+        stream = sink.add_stream(codec, rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, form
+        for packet in [*stream.encode(picture), *stream.encode(None)]:
             sink.mux(packet)
-        for packet in stream.encode(None):
-            sink.mux(packet)
-    with pytest.raises(UnsupportedPhoto):
-        read_clip(tmp_path / "a.mov")
+    with pytest.raises(UnsupportedPhoto, match="transparent" if name == "a.webm" else "png"):
+        read_clip(tmp_path / name)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

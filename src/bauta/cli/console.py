@@ -69,7 +69,7 @@ def show_outcomes(outcomes: Sequence[Outcome], directory: Path, *, verbose: bool
                     str(outcome.faces),
                     f"{outcome.matching} of {outcome.judges} judges",
                     margin(outcome.margin),
-                    outcome.seen or ("same" if outcome.psnr is None else f"{outcome.psnr:.1f} dB"),
+                    _noticed(outcome),
                     "done before" if outcome.skipped else f"{outcome.seconds:.1f}",
                 )
                 for outcome in made
@@ -153,6 +153,15 @@ def show_notes(warnings: Sequence[str], *, file: TextIO | None = None) -> None:
     """What a verdict alone does not tell, a line each, on stdout unless another stream is given."""
     for warning in warnings:
         print(f"Note: {clean(warning)}", file=file)
+
+
+def _noticed(outcome: Outcome) -> str:
+    """How much of the edits a viewer sees; of clips that is not measured."""
+    from bauta.clips.clip import is_clip_name
+
+    if outcome.seen is not None or outcome.psnr is not None:
+        return outcome.seen or f"{outcome.psnr:.1f} dB"
+    return "-" if is_clip_name(outcome.source.name) else "same"
 
 
 def _counts(outcomes: Sequence[Outcome]) -> str:

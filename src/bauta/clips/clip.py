@@ -370,6 +370,8 @@ def read_clip(path: Path) -> Clip:
                 first, last = at if first is None else min(first, at), max(last, at + lasts)
         declared = stream.frames if kind in ("mp4", "mov") else 0  # others guess
         notes = _left_out_streams(container, stream)
+        if stream.metadata.get("alpha_mode") == "1":  # of which decoders show the opaque part alone
+            raise _transparent(path)
     if not count:
         raise UnreadablePhoto(f"{path} holds no frame.", hint="Copy it anew from where it came.")
     if declared and count < declared - max(2, _CUT_OFF * declared):
@@ -426,12 +428,16 @@ def _require_plain(path: Path, native: av.VideoFrame) -> None:
             hint="Convert it to SDR, as phones do when they share a clip in compatible form.",
         )
     if any(component.is_alpha for component in native.format.components):
-        raise UnsupportedPhoto(f"{path} is transparent in places.", hint="Put it on a background first.")
+        raise _transparent(path)
     if native.interlaced_frame:
         raise UnsupportedPhoto(
             f"{path} is interlaced: each frame holds two moments.",
             hint="Make whole frames of it first, as ffmpeg does with -vf bwdif.",
         )
+
+
+def _transparent(path: Path) -> UnsupportedPhoto:
+    return UnsupportedPhoto(f"{path} is transparent in places.", hint="Put it on a background first.")
 
 
 def _first_frame(path: Path) -> av.VideoFrame:
