@@ -100,7 +100,7 @@ class Raster:
         height, width = self._colours.shape[:2]
         factor = long_side / max(height, width)
         if factor >= 1:
-            return self.pixels()
+            return self._shown(self._colours)
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         colours = cv2.resize(np.ascontiguousarray(self._colours), size, interpolation=cv2.INTER_AREA)
         return self._shown(colours.reshape(*size[::-1], -1))
