@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 
 from bauta.clips import clip as clips
+from bauta.clips.ahead import ahead
 from bauta.clips.clip import native_frame, read_clip
 from bauta.clips.writing import write_clip as write_again
 from bauta.errors import MissingExtra, OutputError, PhotoTooLarge, UnreadablePhoto, UnsupportedPhoto
@@ -199,3 +203,18 @@ def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(MissingExtra, match=r"bauta\[video\]"):
         read_clip(tmp_path / "a.mp4")
+
+
+def test_what_goes_wrong_in_the_other_thread_is_raised_and_the_thread_ends() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise OutputError("full", hint="more")
+
+    before, made = threading.active_count(), ahead(items())
+    assert next(made) == 1
+    with pytest.raises(OutputError, match="full"):
+        next(made)
+    endless = ahead(itertools.count(), most=1)
+    assert [next(endless), next(endless)] == [0, 1]
+    endless.close()
+    assert threading.active_count() == before

@@ -44,6 +44,17 @@ def test_a_frame_that_it_was_not_made_on_has_the_same_mask_within_its_bounds() -
     assert torch.equal(edits[1].delta, edits[3].delta)
 
 
+def test_a_mask_that_was_kept_is_the_same_mask() -> None:
+    config = SpatialConfig(iterations=6, displacement=3.0, strain=0.1)
+    mask, cloak, view = made(config, 3, 4, 5), Spatial(config), toy_view(9)
+    before, after = mask.on(view), cloak.resumed(cloak.kept(mask)).on(view)
+    assert before.warp is not None
+    assert after.warp is not None
+    assert torch.equal(before.delta, after.delta)
+    assert torch.equal(before.warp, after.warp)
+    assert before.facts == after.facts
+
+
 def test_it_is_as_strong_as_its_frames_need() -> None:
     # Cosines never exceed 1, so that a threshold of 2 is always passed by the margin, and one of -2 never.
     config = SpatialConfig(iterations=10, margin=0.2, least=0.6)
