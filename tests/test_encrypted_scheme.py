@@ -295,7 +295,6 @@ def test_a_supply_of_masks_gives_each_out_once() -> None:
     supply.draw(public, 3)
     supply.draw(public, 2)
     assert supply.count(public) == 5
-    assert supply.memory() == sum(one.nbytes for one in supply._drawn[public.seed])
     drawn = {row.tobytes() for one in supply._drawn[public.seed] for row in one.second}
     taken = [supply.take(public, rows) for rows in (1, 3, 2)]
     assert [len(one) for one in taken] == [1, 3, 2]

@@ -11,7 +11,7 @@ from bauta.benchmark.cancelable.run import Cancelable
 from bauta.benchmark.certified.run import CertifiedAnswers
 from bauta.benchmark.encrypted.run import EncryptedMatching
 from bauta.benchmark.engine.cards import Card, named_schema, read_card, schema_of
-from bauta.benchmark.engine.table import Family
+from bauta.benchmark.engine.table import Family, require_cards
 from bauta.benchmark.photos.page import Photos
 from bauta.benchmark.recognition import Recognizers
 from bauta.benchmark.stores.page import Stores
@@ -32,8 +32,7 @@ def read_cards(paths: Sequence[Path]) -> tuple[Family, list[Card]]:
     Raises:
         UsageError: when there is none, or a file is not a card, or one of another family than the first.
     """
-    if not paths:
-        raise UsageError("There are no result cards.", hint="Give at least one.")
+    require_cards(paths)
     schema = named_schema(paths[0])
     if schema not in FAMILIES:
         raise UsageError(

@@ -28,7 +28,7 @@ from bauta.benchmark.engine.cards import Card
 from bauta.benchmark.engine.recipe_files import Named
 from bauta.benchmark.engine.records import CardRecord, Network, Run
 from bauta.benchmark.engine.run import Job, Kind, Task
-from bauta.benchmark.engine.table import Family, Table, percent
+from bauta.benchmark.engine.table import Family, Table, percent, require_cards
 from bauta.data.datasets import PairSet, People, read_bin, read_cfp, read_lfw
 from bauta.data.images import FaceImage
 from bauta.errors import UsageError
@@ -236,8 +236,7 @@ class Recognizers(Family):
         Raises:
             UsageError: when there is no card.
         """
-        if not cards:
-            raise UsageError("There are no result cards.", hint="Give at least one.")
+        require_cards(cards)
         return [_table(card) for card in cards]
 
     def notes(self, cards: Sequence[Card]) -> list[str]:

@@ -189,16 +189,17 @@ def _certified(
         raise UsageError(f"A radius of {radius:g} cannot be asked for.", hint="Give a number from 0 on.")
     require_copies(radius, settings)
     if seed is not None and not 0 <= seed < 1 << 63:
-        raise UsageError(f"{seed} is no seed.", hint="Give a whole number from 0 on.")
+        raise UsageError(f"{seed} is not a seed.", hint="Give a whole number from 0 on.")
     card = find_card(recognizer)
     surrogate, limit = load_surrogate(card), threshold(card, fmr).cosine
     face = _face(probe, "photo A", aligned)
     known = [_face(photo, name, aligned) for name, photo in references.items()]
-    if any(torch.equal(face, one) for one in known):
-        raise UsageError(
-            "Both photos show the same picture of the face, which says nothing of the person.",
-            hint="Give another photo of who is enrolled.",
-        )
+    for name, one in zip(references, known, strict=True):
+        if torch.equal(face, one):
+            raise UsageError(
+                f"Photo A and {name} show the same picture of the face, which says nothing of the person.",
+                hint="Give another photo of who is enrolled.",
+            )
     drawn = secrets.randbits(63) if seed is None else seed
     generator = torch.Generator().manual_seed(drawn)
     smoothed = Smoothed(embedder(surrogate), settings)

@@ -65,9 +65,7 @@ def run(
     from bauta.benchmark.photos.run import PhotoKind
 
     kind = PhotoKind()
-    chosen = kind.read(recipe)
-    if (names := values.chosen(rows)) is not None:
-        chosen = chosen.only(names)
+    chosen = _with_rows(kind, recipe, rows)
     if pairs is not None:
         chosen = replace(chosen, pairs=pairs)
     run_table(kind, chosen, output, data=data, work=work, jobs=jobs, examples=examples, lpips=lpips)
@@ -92,10 +90,7 @@ def adaptive(
     from bauta.benchmark.adaptive.run import AdaptiveKind
 
     kind = AdaptiveKind()
-    chosen = kind.read(recipe)
-    if (names := values.chosen(rows)) is not None:
-        chosen = chosen.only(names)
-    run_table(kind, chosen, output, data=data, work=work)
+    run_table(kind, _with_rows(kind, recipe, rows), output, data=data, work=work)
 
 
 @bench.command()
@@ -174,10 +169,7 @@ def cancelable(
     from bauta.benchmark.cancelable.run import CancelableKind
 
     kind = CancelableKind()
-    chosen = kind.read(recipe)
-    if (names := values.chosen(rows)) is not None:
-        chosen = chosen.only(names)
-    run_table(kind, chosen, output, data=data, work=work)
+    run_table(kind, _with_rows(kind, recipe, rows), output, data=data, work=work)
 
 
 @bench.command()
@@ -192,10 +184,7 @@ def budgets(
     from bauta.benchmark.budgets.run import BudgetKind
 
     kind = BudgetKind()
-    chosen = kind.read(recipe)
-    if (names := values.chosen(rows)) is not None:
-        chosen = chosen.only(names)
-    run_table(kind, chosen, output, data=data, work=work)
+    run_table(kind, _with_rows(kind, recipe, rows), output, data=data, work=work)
 
 
 @bench.command()
@@ -210,10 +199,7 @@ def certify(
     from bauta.benchmark.certified.run import CertifiedKind
 
     kind = CertifiedKind()
-    chosen = kind.read(recipe)
-    if (names := values.chosen(rows)) is not None:
-        chosen = chosen.only(names)
-    run_table(kind, chosen, output, data=data, work=work)
+    run_table(kind, _with_rows(kind, recipe, rows), output, data=data, work=work)
 
 
 @bench.command()
@@ -228,10 +214,7 @@ def encrypted(
     from bauta.benchmark.encrypted.run import EncryptedKind
 
     kind = EncryptedKind()
-    chosen = kind.read(recipe)
-    if (names := values.chosen(rows)) is not None:
-        chosen = chosen.only(names)
-    run_table(kind, chosen, output)
+    run_table(kind, _with_rows(kind, recipe, rows), output)
 
 
 @bench.command()
@@ -317,6 +300,12 @@ def _calibrated() -> tuple[str, ...]:
     if not found:
         raise NotCalibrated("No calibrated judge is there.", hint="Run `bauta recognizers calibrate`.")
     return tuple(found)
+
+
+def _with_rows(kind: Kind[Any, Any], recipe: str, rows: list[str] | None) -> Any:
+    """A recipe with the rows that were asked for."""
+    read, names = kind.read(recipe), values.chosen(rows)
+    return read if names is None else read.only(names)
 
 
 def run_table(kind: Kind[Any, Any], recipe: Any, output: Path, **options: Any) -> None:

@@ -74,7 +74,7 @@ class Animation(Clip):
 
 
 def read_moving(path: Path) -> Clip | None:
-    """A clip or an animated picture; None for what holds one picture, or is no picture at all.
+    """A clip or an animated picture; None for what holds one picture, or is not a picture at all.
 
     Raises:
         MissingExtra: without PyAV.

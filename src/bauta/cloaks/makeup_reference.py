@@ -88,7 +88,7 @@ def worn(view: FaceView, regions: Regions) -> Worn:
     to_crop = alignments(view.landmarks.numpy(), ARCFACE_112)
     maps: Mapping[str, Tensor] = dict(zip(CHANNELS, regions.maps[:, None, None], strict=True))
     masks = torch.cat([MASKS[part](maps, torch.tensor(copied.shape)) for part, copied in COPIED.items()], 1)
-    # Lips and brows are no skin, and lids are not where there is shadow.
+    # Lips and brows are not skin, and lids are not where there is shadow.
     clear = (maps["skin"] > 0.5) & (maps["lips"] > 1) & (maps["orbit"] > 1) & (maps["brow"] > 1)
     masks[:, list(COPIED).index("tone")] *= clear[:, 0]
     lab = to_lab(view.pixels[None])

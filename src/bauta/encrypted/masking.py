@@ -87,11 +87,6 @@ class Masks:
     def __len__(self) -> int:
         return len(self.share)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes in memory."""
-        return self.first.nbytes + self.second.nbytes + self.share.nbytes
-
     def cut(self, rows: int) -> tuple[Masks, Masks]:
         """So many rows, and the rest."""
         return (
@@ -163,10 +158,6 @@ class Supply:
     def count(self, public: PublicKey) -> int:
         """Rows that are ready for a key."""
         return sum(map(len, self._drawn.get(public.seed, ())))
-
-    def memory(self) -> int:
-        """Bytes of all that is ready."""
-        return sum(one.nbytes for drawn in self._drawn.values() for one in drawn)
 
     def draw(self, public: PublicKey, rows: int) -> None:
         """Draw so many more."""

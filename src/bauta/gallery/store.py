@@ -4,7 +4,7 @@ Two files, or a file and a PostgreSQL database::
 
     gallery   subjects (a random id, a keyed hash of the name, the name sealed), records (a state, and the row sealed),
               the audit, keys of the service as hashes
-    keys      `bauta.gallery.vault`: a data key for each subject, and it is no part of the gallery's backups
+    keys      `bauta.gallery.vault`: a data key for each subject, and not part of the gallery's backups
 
 A record is bound to its header, its subject and its state: who moves, exchanges or revives one in the database makes it
 unreadable. Whatever leaves a subject, be it a record that was revoked or the subject itself, leaves with its key: what

@@ -1,7 +1,7 @@
 """Keys of subjects, in a file of their own: whoever destroys one there has erased what was sealed under it, everywhere.
 
 The file is SQLite. It holds a data key for each subject, wrapped under a root key, and the root key wrapped under the
-deployment key. It is no part of a store's backups: a backup of the store holds ciphertext, and once a key is gone here
+deployment key. It is not part of a store's backups: a backup of the store holds ciphertext, and once a key is gone here
 nothing opens what it sealed. Backups of this file undo erasures made since: keep few, and rotate once one was used.
 
 Keys are made ahead of need, some at a time, so that an enrolment waits for the disk once and not twice.

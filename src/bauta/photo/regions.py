@@ -82,7 +82,7 @@ def with_region(photo: Photo, region: Region, content: bytes) -> Photo:
     """The photo with the samples that `coded_region` coded in their place.
 
     Raises:
-        ValueError: when the bytes are no such region.
+        ValueError: when the bytes are not such a region.
     """
     raster = photo._raster
     place = _colours(raster)[region.part]

@@ -73,7 +73,7 @@ class NewKey:
     """A key that was made; it is shown once, and only its digest is kept.
 
     Attributes:
-        id: Its name, which is no secret.
+        id: Its name, which is not a secret.
         secret: What a client sends.
         expires: Seconds since 1970.
     """

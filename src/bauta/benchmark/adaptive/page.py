@@ -8,8 +8,7 @@ from bauta.benchmark.adaptive.cards import AdaptiveCard
 from bauta.benchmark.adaptive.results import NONE, called, compare, summarise
 from bauta.benchmark.engine.cards import Card
 from bauta.benchmark.engine.compare import Difference
-from bauta.benchmark.engine.table import Family, Table, percent
-from bauta.errors import UsageError
+from bauta.benchmark.engine.table import Family, Table, percent, require_cards
 
 
 class Adaptive(Family):
@@ -27,8 +26,7 @@ class Adaptive(Family):
         Raises:
             UsageError: when there is no card.
         """
-        if not cards:
-            raise UsageError("There are no result cards.", hint="Give at least one.")
+        require_cards(cards)
         return [main_table(cards), purifier_table(cards), attacker_table(cards)]
 
     def compare(self, first: Card, second: Card) -> list[Difference]:

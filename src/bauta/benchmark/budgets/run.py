@@ -18,7 +18,7 @@ from bauta.benchmark.crop_sets import stack
 from bauta.benchmark.engine import cards
 from bauta.benchmark.engine.cards import Card
 from bauta.benchmark.engine.run import Job, Kind, Task
-from bauta.benchmark.engine.table import Family, Table, label, percent
+from bauta.benchmark.engine.table import Family, Table, label, percent, require_cards
 from bauta.benchmark.recognition import kept_templates
 from bauta.data.datasets import People, read_cfp
 from bauta.errors import UsageError
@@ -41,8 +41,7 @@ class Budgets(Family):
         Raises:
             UsageError: when there is no card.
         """
-        if not cards:
-            raise UsageError("There are no result cards.", hint="Give at least one.")
+        require_cards(cards)
         many = cards[0]["figures"]["templates"][1]["records"]
         return [
             Table(

@@ -112,7 +112,7 @@ class CancelableRun(Run):
     Attributes:
         enrol_ms: Of the processor, to draw the maps of a token and turn a person's photos, median.
         search_ms: Of the processor, for one probe in `search_codes` codes, on one thread, median; None where codes
-            are no bits.
+            are not bits.
         search_codes: How many.
     """
 

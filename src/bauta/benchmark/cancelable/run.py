@@ -16,7 +16,7 @@ from bauta.benchmark.cancelable.recipe import CancelableRecipe, CancelableRow, r
 from bauta.benchmark.engine import cards
 from bauta.benchmark.engine.cards import Card
 from bauta.benchmark.engine.run import Job, Kind, Task
-from bauta.benchmark.engine.table import Family, Table, label, percent
+from bauta.benchmark.engine.table import Family, Table, label, percent, require_cards
 from bauta.benchmark.recognition import kept_templates
 from bauta.data.datasets import People, read_cfp
 from bauta.errors import UsageError
@@ -36,8 +36,7 @@ class Cancelable(Family):
         Raises:
             UsageError: when there is no card.
         """
-        if not cards:
-            raise UsageError("There are no result cards.", hint="Give at least one.")
+        require_cards(cards)
         return [
             Table(
                 "Recognition",

@@ -20,7 +20,7 @@ from bauta.benchmark.engine.cards import Card
 from bauta.benchmark.engine.compare import Difference, Values, common_records
 from bauta.benchmark.engine.figures import Figures, rounded
 from bauta.benchmark.engine.run import Job, Kind, Task
-from bauta.benchmark.engine.table import Family, Table, label, percent
+from bauta.benchmark.engine.table import Family, Table, label, percent, require_cards
 from bauta.certify.bounds import Certificate, Smoothing, decide
 from bauta.certify.smoothing import Embed, Smoothed, embedder
 from bauta.data.datasets import PairSet, People, read_cfp, read_lfw
@@ -62,8 +62,7 @@ class CertifiedAnswers(Family):
         Raises:
             UsageError: when there is no card, or they ask for different radii.
         """
-        if not cards:
-            raise UsageError("There are no result cards.", hint="Give at least one.")
+        require_cards(cards)
         radii = cards[0]["radii"]
         if any(card["radii"] != radii for card in cards):
             raise UsageError("The cards ask for different radii.", hint="Show them apart.")

@@ -21,7 +21,7 @@ from bauta.benchmark.encrypted.recipe import EncryptedRecipe, EncryptedRow, read
 from bauta.benchmark.engine import cards
 from bauta.benchmark.engine.cards import Card
 from bauta.benchmark.engine.run import Job, Kind, Task
-from bauta.benchmark.engine.table import Family, Table, label
+from bauta.benchmark.engine.table import Family, Table, label, require_cards
 from bauta.encrypted.comparison import Side, opened, plan, run_both, server_values
 from bauta.encrypted.encoded import Answer, PlainGallery
 from bauta.encrypted.kernel import in_parts
@@ -32,7 +32,6 @@ from bauta.encrypted.quantisation import quantise, quantise_threshold
 from bauta.encrypted.scheme import PublicKey, SecretKey
 from bauta.encrypted.triples import DoorTapes, ServerTapes
 from bauta.encrypted.workers import ShardedGallery
-from bauta.errors import UsageError
 from bauta.progress import Progress, steps_of
 
 Embeddings = NDArray[np.float32]
@@ -54,8 +53,7 @@ class EncryptedMatching(Family):
         Raises:
             UsageError: when there is no card.
         """
-        if not cards:
-            raise UsageError("There are no result cards.", hint="Give at least one.")
+        require_cards(cards)
         return [
             Table(
                 "Decisions and their cost",

@@ -37,6 +37,16 @@ class Table:
         return "\n".join(lines)
 
 
+def require_cards(cards: Sequence[object]) -> None:
+    """Let tables be made where there is something to show.
+
+    Raises:
+        UsageError: when there is no card.
+    """
+    if not cards:
+        raise UsageError("There are no result cards.", hint="Give at least one.")
+
+
 class Family(ABC):
     """A family of result cards: what they hold, which figures follow from their records, and how they are shown.
 

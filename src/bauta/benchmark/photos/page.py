@@ -12,12 +12,11 @@ from typing import Any
 from bauta.benchmark import plots
 from bauta.benchmark.engine.cards import Card
 from bauta.benchmark.engine.compare import Difference
-from bauta.benchmark.engine.table import Family, Table, label, percent
+from bauta.benchmark.engine.table import Family, Table, label, percent, require_cards
 from bauta.benchmark.identification import RANKS
 from bauta.benchmark.photos.cards import PhotoCard
 from bauta.benchmark.photos.results import compare, still_recognised, summarise
 from bauta.benchmark.protocols import Cell
-from bauta.errors import UsageError
 from bauta.judging.quality import MEASURES, SEEN
 from bauta.pages import page_template
 
@@ -50,8 +49,7 @@ def rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     Raises:
         UsageError: when there is no card.
     """
-    if not cards:
-        raise UsageError("There are no result cards.", hint="Give at least one.")
+    require_cards(cards)
     return [(label(card, cards), *_cells(card)) for card in cards]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from bauta.benchmark import plots
 from bauta.benchmark.engine.cards import Card
 from bauta.benchmark.engine.compare import Difference
-from bauta.benchmark.engine.table import Family, Table, label, percent
+from bauta.benchmark.engine.table import Family, Table, label, percent, require_cards
 from bauta.benchmark.stores.cards import StoreCard
 from bauta.benchmark.stores.recipe import REFERENCES, SYSTEM
 from bauta.benchmark.stores.results import compare, summarise
@@ -39,8 +39,7 @@ def rows(cards: Sequence[Card]) -> list[tuple[str, ...]]:
     Raises:
         UsageError: when there is no card.
     """
-    if not cards:
-        raise UsageError("There are no result cards.", hint="Give at least one.")
+    require_cards(cards)
     return [_cells(card, cards) for card in cards]
 
 

@@ -205,7 +205,7 @@ class Projected(Released):
             parts, {name: torch.zeros(shape, device="meta") for name, shape in zip(_PARTS, shapes, strict=True)}
         )
         if not bool((parts["high"] > parts["low"]).all()):
-            raise WeightsCorrupt("The bounds of projections are no ranges.", hint="Fit the protector again.")
+            raise WeightsCorrupt("The bounds of projections are not ranges.", hint="Fit the protector again.")
         return cls(recognizer, config, parts, provenance=provenance)
 
     @classmethod
