@@ -74,6 +74,21 @@ def test_what_is_transparent_stays_so(name: str) -> None:
         assert (shown(source, at)[200:, :, 3] == 0).all()
 
 
+def test_a_face_that_shows_in_one_short_frame_only_is_masked(finder: Finder) -> None:
+    """Whoever has the file can stop at any frame."""
+    faces = moving(ANNA, 9, seed=1)
+    frames = [faces[at] if at == 4 else ground(seed=1) for at in range(9)]
+    for at, frame in enumerate(frames):
+        frame[0, at] = 255  # or frames that look the same become one
+    source = animate("a.png", frames, duration=20)
+    outcome = only(work(source, settings=TURNING))
+    assert outcome.verdict == "protected"
+    top, left = place(4)
+    part = np.s_[top + 20 : top + 92, left + 20 : left + 92, :3]
+    before, after = shown(source, 4), shown(Path("out/a.png"), 4)
+    assert np.corrcoef(before[part].ravel(), after[part].ravel())[0, 1] < -0.7
+
+
 def test_a_face_in_a_later_frame_only_is_found(finder: Finder) -> None:
     frames = [ground(seed=1) for _ in range(3)] + moving(ANNA, 3, seed=1)
     source = animate("a.gif", frames, duration=100)  # whose first three frames become one

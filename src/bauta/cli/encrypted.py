@@ -222,8 +222,10 @@ def query(
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
 ) -> None:
     """Ask a server whether it knows faces."""
-    if mode not in ("exists", "identify", "verify") or (mode == "verify") != (place is not None):
-        raise UsageError(f"--mode {mode} is not understood so.", hint="Give exists, identify, or verify with --place.")
+    if mode not in ("exists", "identify", "verify"):
+        raise UsageError(f"There is no mode {mode!r}.", hint="Give exists, identify, or verify.")
+    if (mode == "verify") != (place is not None):
+        raise UsageError("The mode verify goes with a place, and no other mode does.", hint="Give both, or neither.")
     door_key = _door_key(key)
     embeddings = _embedded(faces, recognizer, aligned)
     names = [str(one) for one in range(len(embeddings))] if _is_array(faces) else _names(faces)

@@ -115,7 +115,7 @@ def protect(
         typer.Option(
             metavar="N",
             help="Look for faces in every Nth frame; 1 misses none, and takes longer.",
-            show_default="six looks a second",
+            show_default="six looks a second; each frame of animated pictures",
             rich_help_panel="Clips",
         ),
     ] = None,

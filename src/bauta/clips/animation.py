@@ -53,6 +53,11 @@ class Animation(Clip):
     durations: tuple[float, ...] = ()
     loop: int | None = None
 
+    @property
+    def look_every(self) -> int:
+        """Each frame is looked at: whoever has the file can show a single one, however short it is."""
+        return 1
+
     def __iter__(self) -> Iterator[Frame]:
         """The frames; what is transparent is shown on white, as pages show it."""
         import av

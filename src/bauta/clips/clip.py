@@ -158,6 +158,11 @@ class Clip:
         return read_clip(path)
 
     @property
+    def look_every(self) -> int | None:
+        """Frames between two looks for faces, where nothing is asked for; None for what is usual."""
+        return None
+
+    @property
     def suffix(self) -> str:
         """The file's own ending: what it is written under again."""
         return self.path.suffix

@@ -67,7 +67,8 @@ class ClipPipeline:
             OutputError: when the destination cannot be written.
         """
         settings, clock, keeping = self.pipeline.settings, Clock(), keeping or Keeping()
-        followed = follow(clip, steps_of(progress, "following faces"), self.every, keeping)
+        every = clip.look_every if self.every is None else self.every
+        followed = follow(clip, steps_of(progress, "following faces"), every, keeping)
         if self.span is not None and not any(self._asked(at) for at in followed.times):
             raise UsageError(
                 f"{clip.path} is {clip.seconds:.1f} seconds long and ends before what is to be protected begins.",

@@ -382,6 +382,7 @@ def _warnings(
     if followed.every > 1:
         notes.append(
             f"Faces were looked for in one frame of {followed.every} and followed between; a face that shows for less "
-            "than that may have been missed."
+            "than that, or a small one that shows for less than half a second, may have been missed. --every 1 looks "
+            "at each frame."
         )
     return notes

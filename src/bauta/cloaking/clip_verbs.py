@@ -70,7 +70,7 @@ def protect_clip(
         opens: Key or passphrase that these files are sealed under.
         start: First second that is protected.
         end: Last second that is protected; None for all that follow.
-        every: Frames between two looks for faces; None for six looks a second.
+        every: Frames between two looks for faces; None for six looks a second, and at each frame of animated pictures.
         seed: Seed of everything random.
         metadata: What happens to the tags of the file.
         overwrite: Whether a file at the destination may be replaced.
