@@ -43,6 +43,17 @@ def test_linf_is_in_255ths():
     assert metrics.linf(np.zeros((2, 2)), np.full((2, 2), 4 / 255)) == pytest.approx(4)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ssim_of_a_large_image_is_made_in_bands_and_is_the_same(channels, monkeypatch):
+    random = np.random.default_rng(0)
+    a = random.random((75, 40, channels), dtype=np.float32)
+    b = (a + random.normal(0, np.linspace(0, 0.3, 75)[:, None, None], a.shape)).clip(0, 1).astype(np.float32)
+    whole = metrics.ssim(a, b)
+    for rows in (16, 65, 64):  # the last band is short, all there is, and a single row
+        monkeypatch.setattr(metrics, "_BAND", rows)
+        assert metrics.ssim(a, b) == pytest.approx(whole, abs=1e-6)
+
+
 def test_ssim_needs_room():
     with pytest.raises(UsageError):
         metrics.ssim(np.zeros((8, 8, 3)), np.zeros((8, 8, 3)))

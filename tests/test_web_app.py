@@ -675,6 +675,33 @@ def test_hands_keep_a_way_back_and_take_it(stage: Stage, tmp_path: Path) -> None
         Hands(10**6).do("restore", {**asked, "file": str(tmp_path / result["file"])}, silent)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux how large a process is")
+def test_a_process_that_looked_at_a_large_photo_is_small_again(tmp_path: Path) -> None:
+    """After 12 megapixels over two hundred megabytes stayed, most of them the detector's."""
+    for name, size in (("small.jpg", (320, 240)), ("large.jpg", (4000, 3000))):
+        Image.new("RGB", size, (120, 130, 140)).save(tmp_path / name)
+    program = f"""
+import re
+from pathlib import Path
+from bauta.web.hands import Hands
+from bauta.web.memory import keep_no_large_blocks
+
+def megabytes():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+keep_no_large_blocks()
+hands, sizes = Hands(20_000_000), []
+for name in ("small.jpg", "small.jpg", "large.jpg"):
+    about = {{"folder": {str(tmp_path)!r}, "file": {str(tmp_path)!r} + "/" + name, "name": name}}
+    hands.do("look", about, lambda word, values: None)
+    sizes.append(megabytes())
+print(sizes[2] - sizes[1])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 100
+
+
 def test_hands_refuse_large_photos_before_they_decode_them(stage: Stage, tmp_path: Path) -> None:
     asked = about(tmp_path, "anna")
     with pytest.raises(PhotoError) as caught:

@@ -18,6 +18,8 @@ from bauta.errors import UsageError
 
 Array = NDArray[Any]
 
+_BAND = 256  # rows of an SSIM map that are made at once
+
 
 def psnr(a: Array, b: Array, weight: Array | None = None) -> float:
     """Peak signal-to-noise ratio in dB of two images in [0, 1], peak 1; infinity when they are equal.
@@ -37,7 +39,7 @@ def ssim(a: Array, b: Array) -> float:
     """Structural similarity (Wang et al. 2004: Gaussian window of 11, sigma 1.5), mean over channels.
 
     Args:
-        a: First image, (H, W, 3) in [0, 1], sides of at least 11 pixels.
+        a: First image, (H, W, C) in [0, 1], sides of at least 11 pixels.
         b: Second image, same shape.
 
     Raises:
@@ -47,7 +49,13 @@ def ssim(a: Array, b: Array) -> float:
         raise UsageError(f"SSIM needs sides of at least 11 pixels, got {a.shape[1]}x{a.shape[0]}.")
     from pytorch_msssim import ssim as torch_ssim
 
-    return float(torch_ssim(_batch_of_one(a), _batch_of_one(b), data_range=1.0))
+    rows = a.shape[0] - 10  # as many rows has its map; of a large face it is made in bands, for the sake of memory
+    total = 0.0
+    for top in range(0, rows, _BAND):
+        bottom = min(top + _BAND, rows)
+        one, other = (_batch_of_one(image[top : bottom + 10]) for image in (a, b))
+        total += (bottom - top) * float(torch_ssim(one, other, data_range=1.0))
+    return float(total / rows)
 
 
 def ms_ssim(a: Array, b: Array) -> float:

@@ -91,9 +91,7 @@ def measure(
         displacement=longest,
         strain=strained,
         psnr=-10 * math.log10(error) if error else None,
-        ssim=ssim(*(np.repeat((one @ _LUMA)[..., None], 3, 2) for one in (there, edited)))
-        if min(crop.shape) >= 11
-        else None,
+        ssim=ssim(*((one @ _LUMA)[..., None] for one in (there, edited))) if min(crop.shape) >= 11 else None,
         noticed=_noticed(there, light, crop, eyes),
         chroma=math.sqrt(float(np.square(difference - difference.mean(2, keepdims=True))[crop].mean())) * 255,
         colour=float(np.percentile(colours[crop], 95)),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import copy
-import ctypes
 import io
 import json
 import os
@@ -24,6 +23,7 @@ from bauta.keys import DeploymentKey
 from bauta.pages import as_image
 from bauta.photo import MetadataPolicy, read_photo
 from bauta.photo.attachment import attached
+from bauta.web.memory import give_back_memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,6 +147,7 @@ class Hands:
         import numpy as np
 
         from bauta.cloaking.apply import refused
+        from bauta.faces import centerface
         from bauta.faces.detection import detect_faces
 
         folder = Path(about["folder"])
@@ -161,6 +162,7 @@ class Hands:
             factor = max(photo.width, photo.height) / _SHOWN
             tell("shown", {**size, "rough": (detect_faces(reduced, thorough=False).boxes * factor).tolist()})
         found = detect_faces(pixels[:, :])
+        centerface.give_back_memory()
         found = found[np.argsort(-found.areas, kind="stable")]
         np.savez(folder / "faces.npz", boxes=found.boxes, landmarks=found.landmarks, scores=found.scores)
         (folder / "limits.json").write_text(json.dumps(found.limits), encoding="utf-8")
@@ -338,12 +340,6 @@ class Hands:
     def _picture(pixels: Pixels, found: Faces, folder: Path, name: str) -> None:
         _write(pixels.reduced(_SHOWN), folder / f"{name}.jpg", **_JPEG)
         _save_faces(pixels, found.boxes.tolist(), folder, name)
-
-
-def give_back_memory() -> None:
-    """Hand what is free back to the system, where that can be asked for: an album is long, and photos are large."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def result_of(report: Report, boxes: Sequence[Sequence[float]]) -> dict[str, Any]:
