@@ -43,6 +43,9 @@ _NOT_AFTERWARDS: tuple[Need, ...] = ("surrogates", "message", "reference")
 _FADE = 0.1
 """Over this part of the width of a face inside of a larger one, the larger one's edit fades out around it."""
 
+_BAND = 256
+"""Rows of a picture that are seen through a warp at once."""
+
 BATCH = 8
 """Faces optimised together: enough to be fast, few enough for photos with hundreds of them."""
 
@@ -105,8 +108,9 @@ def seen_of(pixels: PixelArray, landmarks: NDArray[np.floating], edit: Edit, pla
     """
     before = pixels[placement.rows, placement.columns]
     field = None if edit.warp is None else placement.displacement(edit.warp)
-    moved = before if field is None else resample(pixels, field, placement.top, placement.left)
-    edited = (moved + placement.patch(edit.delta)).clip(0, 1)
+    edited = before.copy() if field is None else resample(pixels, field, placement.top, placement.left)
+    edited += placement.patch(edit.delta)
+    np.clip(edited, 0, 1, out=edited)
     return measure(before, edited, landmarks - np.array([placement.left, placement.top]), field)
 
 
@@ -367,21 +371,24 @@ def merged(pixels: PixelArray, placed: Sequence[tuple[Edit, Placement]]) -> Floa
     fields: list[tuple[FloatArray, Placement]] = []
     for edit, placement in placed:
         if edit.warp is not None:
-            held = _over(fields, placement)
-            fields.append((_joined(held, placement.displacement(edit.warp)) - held, placement))
+            moved = placement.displacement(edit.warp)
+            if fields:
+                held = _over(fields, placement)
+                moved = _joined(held, moved) - held
+            fields.append((moved, placement))
     # Window by window, as far as something moves in it: one around all faces could be the whole photo.
     shifts, windows = np.zeros(pixels.shape, np.float32), []
     for _, placement in fields:
         field = _over(fields, placement)
-        moved = (field != 0).any(axis=0)
-        if not moved.any():
+        reached = (field != 0).any(axis=0)
+        if not reached.any():
             continue
-        rows, columns = _reach(moved.any(axis=1)), _reach(moved.any(axis=0))
+        rows, columns = _reach(reached.any(axis=1)), _reach(reached.any(axis=0))
         top, left = placement.top + rows.start, placement.left + columns.start
         shift = resample(pixels, field[:, rows, columns], top, left)
         window = slice(top, top + shift.shape[0]), slice(left, left + shift.shape[1])
         shift -= pixels[window]
-        shift *= moved[rows, columns, None]
+        shift *= reached[rows, columns, None]
         shifts[window] = shift
         windows.append(window)
     for window in windows:
@@ -413,7 +420,9 @@ def _beside(edit: Edit, placement: Placement, window: Placement) -> FloatArray:
 
 
 def _over(fields: Sequence[tuple[FloatArray, Placement]], window: Placement) -> FloatArray:
-    """The sum (2, height, width) of fields over a window."""
+    """The sum (2, height, width) of fields over a window; not to be written to."""
+    if len(fields) == 1 and fields[0][1] == window:
+        return fields[0][0]
     total = np.zeros((2, window.height, window.width), np.float32)
     for moved, place in fields:
         top, bottom = max(window.top, place.top), min(window.top + window.height, place.top + place.height)
@@ -452,6 +461,14 @@ def resample(pixels: PixelArray, field: FloatArray, top: int, left: int) -> Floa
     Returns:
         (h, w, 3) in [0, 1]. Beyond the picture's border its last pixels count.
     """
+    found = np.empty((*field.shape[1:], 3), np.float32)
+    for start in range(0, len(found), _BAND):  # of a large face at once, what this takes in between is gigabytes
+        band = found[start : start + _BAND]
+        band[...] = _resampled(pixels, field[:, start : start + _BAND], top + start, left)
+    return found
+
+
+def _resampled(pixels: PixelArray, field: FloatArray, top: int, left: int) -> FloatArray:
     height, width = field.shape[1:]
     # Coordinates within a part of the photo keep their fractions in single precision.
     margin = int(np.ceil(np.abs(field).max())) + 3
@@ -462,5 +479,5 @@ def resample(pixels: PixelArray, field: FloatArray, top: int, left: int) -> Floa
     x = torch.arange(width, dtype=torch.float32)[None] + torch.from_numpy(field[0]) + (left - columns.start)
     grid = torch.stack([(2 * x + 1) / part.shape[3] - 1, (2 * y + 1) / part.shape[2] - 1], dim=-1)[None]
     seen = functional.grid_sample(part, grid, mode="bicubic", padding_mode="border", align_corners=False)
-    found: FloatArray = seen[0].permute(1, 2, 0).clamp(0, 1).contiguous().numpy()
+    found: FloatArray = seen[0].permute(1, 2, 0).clamp(0, 1).numpy()
     return found

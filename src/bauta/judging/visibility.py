@@ -72,20 +72,17 @@ def measure(
     """
     points = np.asarray(landmarks, dtype=np.float64)
     eyes = float(np.hypot(*(points[1] - points[0])))
-    longest, strained, there = 0.0, 0.0, original
+    rows, columns, crop = _footprint(points, (original.shape[0], original.shape[1]))
+    longest, strained, there = 0.0, 0.0, original[rows, columns]
     if field is not None and field.any():
         longest = float(np.hypot(field[0], field[1]).max()) / eyes * 100
         strained = _greatest_strain(field)
-        there = _fetched(original, field)
-    rows, columns, crop = _footprint(points, (original.shape[0], original.shape[1]))
-    there, edited = there[rows, columns], edited[rows, columns]
+        there = _fetched(original, field, rows, columns)
+    edited = edited[rows, columns]
     shift = np.array([columns.start, rows.start])
-    difference = edited - there
-    light: NDArray[np.floating] = difference @ _LUMA
+    light, chroma = _light_and_chroma(there, edited, crop)
     error = float(np.square(light[crop]).mean(dtype=np.float64))
-    seen = [cv2.GaussianBlur(one, (0, 0), max(0.5, _SEEN_TOGETHER * eyes)) for one in (there, edited)]
-    strips = zip(*(np.array_split(one, max(1, len(one) // _STRIP)) for one in seen), strict=True)
-    colours = np.concatenate([ciede2000(to_lab(one), to_lab(other)) for one, other in strips])
+    colours = _colours(there, edited, max(0.5, _SEEN_TOGETHER * eyes))
     irises = _disc(colours.shape, points[:2] - shift, _IRIS * eyes)
     return Visibility(
         displacement=longest,
@@ -93,11 +90,28 @@ def measure(
         psnr=-10 * math.log10(error) if error else None,
         ssim=ssim(*((one @ _LUMA)[..., None] for one in (there, edited))) if min(crop.shape) >= 11 else None,
         noticed=_noticed(there, light, crop, eyes),
-        chroma=math.sqrt(float(np.square(difference - difference.mean(2, keepdims=True))[crop].mean())) * 255,
+        chroma=chroma,
         colour=float(np.percentile(colours[crop], 95)),
         irises=float(colours[irises].mean()) if irises.any() else 0.0,
         lips=float(colours[lips].mean()) if (lips := _mouth(colours.shape, points[3:] - shift)).any() else 0.0,
     )
+
+
+def _light_and_chroma(
+    there: FloatArray, edited: FloatArray, crop: NDArray[np.bool_]
+) -> tuple[NDArray[np.floating], float]:
+    """The change (h, w) of luminance, and the root mean square of the change of colours inside the crop, in 1/255."""
+    difference = edited - there
+    light: NDArray[np.floating] = difference @ _LUMA
+    difference -= difference.mean(2, keepdims=True)
+    return light, math.sqrt(float(np.square(difference)[crop].mean())) * 255
+
+
+def _colours(there: FloatArray, edited: FloatArray, sigma: float) -> NDArray[np.float64]:
+    """CIEDE2000 (h, w) of what is seen together."""
+    seen = [cv2.GaussianBlur(one, (0, 0), sigma) for one in (there, edited)]
+    strips = zip(*(np.array_split(one, max(1, len(one) // _STRIP)) for one in seen), strict=True)
+    return np.concatenate([ciede2000(to_lab(one), to_lab(other)) for one, other in strips])
 
 
 def _greatest_strain(field: FloatArray) -> float:
@@ -118,10 +132,10 @@ def _noticed(there: FloatArray, light: NDArray[np.floating], crop: NDArray[np.bo
     return math.sqrt(float(np.square(light / least)[crop].mean(dtype=np.float64)))
 
 
-def _fetched(original: FloatArray, field: FloatArray) -> FloatArray:
-    height, width = field.shape[1:]
-    x = np.arange(width, dtype=np.float32) + field[0]
-    y = np.arange(height, dtype=np.float32)[:, None] + field[1]
+def _fetched(original: FloatArray, field: FloatArray, rows: slice, columns: slice) -> FloatArray:
+    """A part of the picture as it was moved."""
+    x = np.arange(columns.start, columns.stop, dtype=np.float32) + field[0, rows, columns]
+    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + field[1, rows, columns]
     return np.asarray(cv2.remap(original, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)).clip(0, 1)
 
 
