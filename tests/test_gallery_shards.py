@@ -13,8 +13,9 @@ import pytest
 
 from bauta.errors import GalleryError, MissingExtra, UsageError
 from bauta.gallery.index import Hit, Index
+from bauta.gallery.indexes import index_maker
 from bauta.gallery.service import FaceService
-from bauta.gallery.shards import AnyIndex, ShardedIndex, index_maker
+from bauta.gallery.shards import AnyIndex, ShardedIndex
 from store_builders import new_service, photo
 
 D = 48

@@ -302,6 +302,7 @@ EXTRAS = {
     "onnxscript": "train",
     "psycopg": "server",
     "skimage": "demo",
+    "ray": "ray",
     "sqlalchemy": "server",
     "starlette": "web",
     "tenseal": "encrypted",

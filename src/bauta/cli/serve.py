@@ -48,6 +48,10 @@ def serve(
     shards: Annotated[
         int, typer.Option(min=1, max=64, help="Processes that hold the index; each searches its part.")
     ] = 1,
+    ray: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="ADDRESS", help="A Ray cluster that holds the shards: its address, or local."),
+    ] = None,
     budget: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(metavar="EPSILON", help="As of `bauta gallery init`, for a gallery that is made here."),
@@ -72,7 +76,7 @@ def serve(
 ) -> None:
     """Answer clients over HTTP, until interrupted. A gallery that is not there is made."""
     try:
-        from bauta.gallery.shards import index_maker
+        from bauta.gallery.indexes import index_maker
         from bauta.server.access import SCOPES, ServerLimits, make_key
         from bauta.server.serve import listen
         from bauta.server.serve import serve as run
@@ -82,7 +86,7 @@ def serve(
 
     if (certificate is None) != (certificate_key is None):
         raise UsageError("TLS needs a certificate and its key.", hint="Give --certificate and --certificate-key.")
-    index = index_maker(search, shards)  # type: ignore[arg-type]
+    index = index_maker(search, shards, ray)  # type: ignore[arg-type]
     limits = ServerLimits(megabytes=megabytes, requests=requests, comparisons=comparisons, at_once=at_once)
     listening = listen(host, port, secure=certificate is not None, behind_proxy=behind_proxy)
     with listening:

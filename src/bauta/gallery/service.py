@@ -95,7 +95,7 @@ class FaceService:
         former_threshold: The same, for records of `former`.
         quality: Which photos are good enough.
         aligned: Photos are aligned crops of 112x112 pixels.
-        index: Makes what is searched, of `bauta.gallery.shards.index_maker`.
+        index: Makes what is searched, of `bauta.gallery.indexes.index_maker`.
 
     Attributes:
         ready: Whether all records are in memory.

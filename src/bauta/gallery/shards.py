@@ -15,13 +15,10 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from typing import Any, Protocol
 
-from bauta.errors import GalleryError, UsageError
+from bauta.errors import GalleryError
 from bauta.gallery.index import Hit, Index, Search, Templates
-
-MOST = 64
 
 
 class AnyIndex(Protocol):
@@ -256,25 +253,6 @@ class ShardedIndex:
                 hint="Try again: it is started and filled anew. If it ends each time, memory may be short.",
             )
         return found
-
-
-def index_maker(search: Search = "exact", shards: int = 1) -> Callable[[int], AnyIndex]:
-    """What makes an index of a dimension.
-
-    Args:
-        search: ``exact`` or ``faiss``; see `bauta.gallery.index.Index`.
-        shards: Processes that hold it; 1 for this one.
-
-    Raises:
-        UsageError: when there is no such search, faiss is not installed, or the number is not 1 to `MOST`.
-    """
-    if search not in ("exact", "faiss") or not 1 <= shards <= MOST:
-        raise UsageError("There is no such search.", hint=f"It is exact or faiss, in 1 to {MOST} processes.")
-    Index(1, search)  # says that faiss is not installed
-    if shards == 1:
-        return partial(Index, search=search)
-    threads = max(1, (os.cpu_count() or 1) // shards)
-    return lambda dimension: ShardedIndex(partial(ProcessShard, dimension, search, threads), shards)
 
 
 def _work() -> None:
