@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import socket
@@ -113,15 +114,13 @@ def test_a_service_fills_an_actor_that_was_killed_from_its_store(tmp_path: Path)
 def test_the_cluster_listens_here_alone_and_asks_for_a_token() -> None:
     import ray
 
-    inside = psutil.Process().children(recursive=True)
-    listening = [
-        place.laddr.ip
-        for process in (psutil.Process(), *inside)
-        for place in process.net_connections("tcp")
-        if place.status == psutil.CONN_LISTEN
-    ]
+    listening = set()
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            places = process.net_connections("tcp")
+            listening |= {place.laddr.ip for place in places if place.status == psutil.CONN_LISTEN}
     assert listening
-    assert {place.removeprefix("::ffff:") for place in listening} == {"127.0.0.1"}
+    assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
     folder = Path(ray._private.worker._global_node.get_temp_dir_path())
     assert folder.parent.stat().st_mode & 0o777 == 0o700  # whatever Ray does to its own
     stranger = f"import ray; ray.init({ray.get_runtime_context().gcs_address!r}, log_to_driver=False)"
