@@ -27,7 +27,7 @@ from bauta.gallery.service import FaceService
 from bauta.server.access import SCOPES, ServerLimits, make_key, remove_key
 from bauta.server.app import make_app
 from bauta.server.client import Client
-from bauta.server.serve import listen
+from bauta.server.serve import listen, serve
 from store_builders import new_service, photo
 
 OPEN = {"/health", "/openapi.json"}
@@ -515,6 +515,23 @@ def test_the_container_file_starts_what_there_is() -> None:
     volumes = next(json.loads(rest) for word, rest in said if word == "VOLUME")
     places = [word for word in entry if word.startswith("/")]
     assert [any(place.startswith(one) for one in volumes) for place in places] == [True, True, False]
+
+
+def test_headers_have_an_end_whatever_else_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn takes httptools where that is installed, which reads headers until memory is full."""
+
+    class Taken(Exception):
+        pass
+
+    def config(app: object, **options: object) -> object:
+        raise Taken(options["http"], options["h11_max_incomplete_event_size"])
+
+    monkeypatch.setattr(uvicorn, "Config", config)
+    service = new_service(tmp_path)
+    with pytest.raises(Taken) as raised, listen("127.0.0.1", 0, secure=False) as listening:
+        serve(service, listening, ServerLimits())
+    assert raised.value.args == ("h11", 16384)
+    service.store.close()
 
 
 def test_it_listens_where_nobody_else_hears() -> None:

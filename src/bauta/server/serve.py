@@ -94,6 +94,7 @@ def serve(
         limit_concurrency=limits.at_once,
         timeout_graceful_shutdown=limits.seconds,
         timeout_keep_alive=15,
+        http="h11",  # httptools would be quicker, and takes headers without end
         h11_max_incomplete_event_size=16384,
         ws="none",
         lifespan="off",

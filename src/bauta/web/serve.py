@@ -133,6 +133,7 @@ def running(
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=2,
+            http="h11",  # as in `bauta.server.serve`
             ws="none",
             lifespan="off",
         )
