@@ -345,6 +345,20 @@ def privacy_table(title: str) -> Callable[[], str]:
     return table
 
 
+def small_audits_table() -> str:
+    """What many releases show of small claims."""
+    if not (RESULTS / "budget-audits.json").exists():
+        return "Not measured yet."
+    lines = [
+        "| protector: values at epsilon | a value: claim | shown | a photo: claim | shown |",
+        "|---|---|---|---|---|",
+    ]
+    for row in card("budget-audits")["rows"]:
+        pairs = [f"{row[one]['claim']:g} | {row[one]['found']:.2f}" for one in ("value", "photo")]
+        lines.append(f"| {row['mechanism']} | {' | '.join(pairs)} |")
+    return "\n".join(lines)
+
+
 def certify_table() -> str:
     """Certified answers, and how far the student is above its start."""
     from bauta.benchmark.certified.cards import CertifiedCard
@@ -793,6 +807,7 @@ TABLES = {
     "budgets-recovered": privacy_table("Computed back"),
     "budgets-networks": privacy_table("Computed back by networks"),
     "budgets-audit": privacy_table("Audit"),
+    "budget-audits": small_audits_table,
     "ranking": lambda: ranking_table("hybrid-small", "local-features-small"),
 }
 

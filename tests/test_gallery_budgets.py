@@ -193,7 +193,7 @@ def test_the_commands_show_and_keep_a_budget(
         return found.out if code == 0 else found.err
 
     assert main(["key", "-o", "k"]) == 0
-    assert "nobody could be enrolled" in said("gallery", "init", "g", "--protector", "x", "--budget", "10", code=2)
+    assert "none could be enrolled" in said("gallery", "init", "g", "--protector", "x", "--budget", "10", code=2)
     assert not Path("g/gallery.db").exists()
     assert "cannot be inf" in said("gallery", "init", "g", "--protector", "x", "--budget", "inf", code=2)
     said("gallery", "init", "g", "--protector", "x", "--budget", "15e6")

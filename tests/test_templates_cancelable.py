@@ -129,6 +129,30 @@ def test_parts_of_another_scheme_setting_or_recogniser_are_refused() -> None:
             other.reference_from_bytes(own.reference.to_bytes(), SIZE)
 
 
+OLD = bytes.fromhex(  # of the first unit vector under `KEY`, when 256 groups were the default
+    "afc1d606d48e7532a56f120e5dd8c69cf472d5861536429b677da60cb74ca31e3de903723c5c18271f38e8180cca540e575e892f50506ce1"
+    "f9df09eedfcb282bbb8e133644216c71fcbced4ee94543e646cf38fc15be1b5e089200dbccd50a20505fb11bc95703d22b356f1ed655daaa"
+    "b23582b8560c94b19d513ce9a5f2cb4e"
+)
+
+
+def test_what_an_earlier_default_stored_is_read_with_its_settings_and_says_so_without_them() -> None:
+    digest = bytes.fromhex("9858c0cc6fc3845a104ba2127396f3014056d6a0cf89ccc0a0d69144c7b081b0")
+    stored, token = b"BAUTA-PI" + digest + bytes(16) + OLD, Token(digest, bytes(16), KEY)
+    earlier, face = IomGrp(IomConfig(groups=256)), np.eye(1, SIZE, dtype=np.float32)[0]
+    reference = earlier.reference_from_bytes(stored, SIZE)
+    assert earlier.match(reference, token, face) == 1
+    for refused in (
+        lambda: IomGrp().match(reference, token, face),
+        lambda: IomGrp().reference_from_bytes(stored, SIZE),
+    ):
+        with pytest.raises(UsageError, match=r"earlier version: give IomConfig\(groups=256, projections=16\)"):
+            refused()
+    renewed = IomGrp().renew(reference, face)
+    assert renewed.replaces == reference.id
+    assert len(renewed.reference.code.tobytes()) == 2 * len(OLD)
+
+
 def test_codes_of_another_length_are_refused() -> None:
     own, face = issued(), people(1)[0, 0]
     short = Reference(own.reference.scheme, own.reference.id, own.reference.code[:, :1])

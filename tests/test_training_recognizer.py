@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bauta.errors import MissingExtra, NumericalFailure, UsageError, WeightsCorrupt
+from bauta.errors import MissingExtra, NumericalFailure, RoleRefused, UsageError, WeightsCorrupt
 from bauta.recognizers.cards import ROLES, parse_card, read_card
 from bauta.recognizers.judges import load_judge
 from bauta.recognizers.surrogates import load_surrogate
@@ -456,6 +456,12 @@ def test_one_command_from_faces_to_a_shipped_file(data: Path, tmp_path: Path) ->
     attacked = load_surrogate(card)(torch.from_numpy(crops)).numpy()
     assert np.abs(judged - attacked).max() < 1e-4
     assert parse_card((tmp_path / "out" / "student.toml").read_text(encoding="utf-8"), folder=tmp_path / "out") == card
+
+
+def test_who_is_attacked_learns_from_no_judge(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RoleRefused, match="'mobilenet' may not be used as a surrogate: its card says judge only"):
+        train_recognizer(replace(RECIPE, teachers=("first", "mobilenet")), data, tmp_path / "work", tmp_path / "out")
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_missing_package_is_said_before_anything_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def require_budget(limit: float, spent: Spent | None) -> None:
         raise UsageError("That protector promises no epsilon.", hint="Leave --budget out, or use one such as peep.")
     if spent.image > limit:
         raise UsageError(
-            f"A photo spends {number(spent.image)}, more than the limit of {number(limit)}: nobody could be enrolled.",
+            f"A photo spends {number(spent.image)}, more than the limit of {number(limit)}: none could be enrolled.",
             hint="Give a higher limit, or a protector that was fitted with a smaller epsilon.",
         )
 

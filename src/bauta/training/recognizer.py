@@ -8,7 +8,8 @@ from pathlib import Path
 from bauta.data.people import assert_disjoint, excluded_names
 from bauta.errors import UsageError, missing_extra
 from bauta.progress import Progress
-from bauta.recognizers.cards import RecognizerCard
+from bauta.recognizers.cards import RecognizerCard, require_role
+from bauta.recognizers.catalog import find_card
 from bauta.training.distillation import distil, populate
 from bauta.training.export import ship
 from bauta.training.faces import FaceSet, pack
@@ -46,11 +47,14 @@ def train_recognizer(
     Raises:
         MissingExtra: when a package is missing.
         UsageError: when a source or a list is missing, or `work` belongs to another recipe.
-        RecognizerError: when a teacher cannot be used.
+        RecognizerError: when a teacher cannot be used, or is a judge only and the student is to be attacked.
         OutputError: when a file cannot be written.
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:  # said now, and not after hours
         raise missing_extra(*missing, what="Training")
+    if "surrogate" in recipe.roles:  # what attacks a judge's student attacks the judge
+        for teacher in recipe.teachers:
+            require_role(find_card(teacher), "surrogate")
     import torch
 
     torch.set_num_threads(threads)

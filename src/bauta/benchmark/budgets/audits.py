@@ -6,6 +6,8 @@ template and its opposite, black and white. What is found must not exceed the cl
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,41 +17,67 @@ from bauta.benchmark.engine.figures import Figures, rounded
 from bauta.privacy.audit import audit, most_shown
 from bauta.privacy.exact import Words
 from bauta.privacy.mechanisms import STEPS, Direction, Mechanism, Projections
-from bauta.privacy.slices import BITS, BitPlanes
+from bauta.privacy.slices import BITS, LEVELS, BitPlanes, SlicedProjections
 
 TRIALS = 4000
 PHOTOS = 300  # trials of mechanisms that release tens of thousands of numbers
+CHUNK = 4000  # releases in memory at once
 
 
-def audited(mechanism: Mechanism, words: Words) -> tuple[Figures, Figures]:
-    """What is found of a single value, and of the photo."""
+def audited(
+    mechanism: Mechanism, words: Words, trials: int | None = None, photos: int | None = None
+) -> tuple[Figures, Figures]:
+    """What is found of a single value, and of the photo.
+
+    Args:
+        mechanism: To be attacked.
+        words: Where its randomness comes from.
+        trials: Releases of each of two photos; `TRIALS` by default.
+        photos: Of a mechanism of bit planes, whose single values are released apart; `PHOTOS` by default.
+    """
+    trials, photos = trials or TRIALS, photos or PHOTOS
     if isinstance(mechanism, Projections):
         basis = mechanism.basis
         away = 1e3 * basis.axes.sum(0)
-        near, far = (
-            mechanism.release(np.tile(basis.mean + side * away, (TRIALS, 1)), words).clip(0, STEPS) for side in (1, -1)
-        )
-        return _figures(mechanism, near[:, 0], far[:, 0]), _figures(mechanism, near.sum(1), far.sum(1), photo=True)
+
+        def told(side: int, count: int) -> NDArray[Any]:
+            found: NDArray[Any] = mechanism.release(np.tile(basis.mean + side * away, (count, 1)), words)
+            # Between the bounds a number of Laplace noise is its own ratio of likelihoods, and beyond them it is cut.
+            found = _told(mechanism, found) if isinstance(mechanism, SlicedProjections) else found.clip(0, STEPS)
+            return np.stack([found[:, 0], found.sum(1)])
+
+        near, far = (_in_chunks(told, side, trials) for side in (1, -1))
+        return _figures(mechanism, near[0], far[0]), _figures(mechanism, near[1], far[1], photo=True)
     if isinstance(mechanism, Direction):
-        ahead = np.zeros((TRIALS, mechanism.size))
-        ahead[:, 0] = 1
-        near, far = (mechanism.release(side * ahead, words)[:, 0] for side in (1, -1))
-        found = _figures(mechanism, near, far, photo=True)
+        ahead = np.eye(1, mechanism.size)
+
+        def cosines(side: int, count: int) -> NDArray[Any]:
+            return mechanism.release(np.tile(side * ahead, (count, 1)), words)[None, :, 0]
+
+        found = _figures(mechanism, *(_in_chunks(cosines, side, trials)[0] for side in (1, -1)), photo=True)
         return found, found
     assert isinstance(mechanism, BitPlanes)
-    single = BitPlanes(1, mechanism.epsilon)
-    one = [[_told(single, level, words)[0, 0, 0] for _ in range(TRIALS)] for level in (255, 0)]
-    all_of = [[_told(mechanism, level, words).sum() for _ in range(PHOTOS)] for level in (255, 0)]
-    return _figures(mechanism, *map(np.array, one)), _figures(mechanism, *map(np.array, all_of), photo=True)
+
+    def shown(planes: BitPlanes, level: int) -> NDArray[Any]:
+        return _told(planes, planes.release(np.full((planes.side, planes.side, 3), level, np.uint8), words))
+
+    single = BitPlanes(math.ceil(math.sqrt(trials / 3)), mechanism.epsilon)  # each of its values is a trial
+    one = [shown(single, level).ravel()[:trials] for level in (255, 0)]
+    all_of = [[shown(mechanism, level).sum() for _ in range(photos)] for level in (255, 0)]
+    return _figures(mechanism, *one), _figures(mechanism, *map(np.array, all_of), photo=True)
 
 
-def _told(mechanism: BitPlanes, level: int, words: Words) -> NDArray[Any]:
-    """How much what is released of each value speaks for white: its set bits, by the budgets of these."""
-    released = mechanism.release(np.full((mechanism.side, mechanism.side, 3), level, np.uint8), words)
-    shares = mechanism.slices.shares
+def _in_chunks(told: Callable[[int, int], NDArray[Any]], side: int, trials: int) -> NDArray[Any]:
+    """What so many releases tell, side by side."""
+    return np.concatenate([told(side, min(CHUNK, trials - start)) for start in range(0, trials, CHUNK)], axis=1)
+
+
+def _told(mechanism: BitPlanes | SlicedProjections, released: NDArray[Any]) -> NDArray[Any]:
+    """How much each value speaks for white, or for the upper bound: its set bits, by the budgets of these."""
+    levels = released // (STEPS // LEVELS) if isinstance(mechanism, SlicedProjections) else released
     told: NDArray[Any] = np.zeros(released.shape)
-    for place, share in enumerate(shares):
-        told += float(share) * (released >> np.uint8(BITS - 1 - place) & np.uint8(1))
+    for place, share in enumerate(mechanism.slices.shares):
+        told += float(share) * (levels >> (BITS - 1 - place) & 1)
     return told
 
 

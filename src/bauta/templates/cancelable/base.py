@@ -137,6 +137,8 @@ face again; both parts are made anew.
 
     card: ClassVar[MethodCard]
     Config: ClassVar[type[Settings]]
+    before: ClassVar[tuple[Settings, ...]] = ()
+    """Settings that were the default once: what was stored with them says so when it is refused."""
 
     def __init__(self, config: Any = None, *, recognizer: str = "") -> None:
         self.config = self.Config() if config is None else config
@@ -225,7 +227,7 @@ face again; both parts are made anew.
                 raise UsageError(
                     f"The {what} was made by another scheme than this {self.card.name}, with other settings or for "
                     "another recogniser.",
-                    hint=f"Use the scheme it was made by. {_ENROL}",
+                    hint=self._maker(scheme),
                 )
         if reference.id != token.id:
             raise UsageError(
@@ -247,7 +249,7 @@ face again; both parts are made anew.
         """
         scheme, identifier, rest = _parts(content, _REFERENCE, "reference")
         if scheme != self.digest:
-            raise UsageError("The reference was made by another scheme.", hint=_ENROL)
+            raise UsageError("The reference was made by another scheme.", hint=self._maker(scheme))
         shape, kind = self.code_form(size)
         if len(rest) != int(np.prod(shape)) * kind.itemsize:
             raise UsageError(f"The code has {len(rest)} bytes, not those of {self.card.name}.", hint=_ENROL)
@@ -255,6 +257,14 @@ face again; both parts are made anew.
         if kind.kind == "f" and not np.isfinite(code).all():
             raise UsageError("The code holds NaN or infinity.", hint=_ENROL)
         return Reference(scheme, identifier, code)
+
+    def _maker(self, scheme: bytes) -> str:
+        """What to do with a part of another scheme."""
+        for config in self.before:
+            if type(self)(config, recognizer=self.recognizer).digest == scheme:
+                given = ", ".join(f"{name}={value!r}" for name, value in config.to_dict().items())
+                return f"Its settings were the default of an earlier version: give {type(config).__name__}({given})."
+        return f"Use the scheme it was made by. {_ENROL}"
 
 
 class Binary(Scheme):
