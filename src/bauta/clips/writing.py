@@ -181,7 +181,7 @@ def _quality(codec: str, most: int, frames: int) -> dict[str, str]:
     kilobits = str(max(1, most // 1000))
     match codec:
         case "h264":
-            return {"crf": "17", "preset": "fast", "maxrate": str(most), "bufsize": str(2 * most)}
+            return {"crf": "16", "preset": "veryfast", "maxrate": str(most), "bufsize": str(2 * most)}
         case "hevc":
             limits = f"vbv-maxrate={kilobits}:vbv-bufsize={2 * int(kilobits)}:log-level=error"
             if frames < 3:  # x265 knows no times to decode two frames at, and makes some up that no file can hold
