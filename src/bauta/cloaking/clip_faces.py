@@ -250,7 +250,7 @@ def refuse_what_clips_cannot(pipeline: Pipeline) -> None:
     for option, given in (
         ("--box", selection.boxes), ("--face", selection.faces), ("--largest", selection.largest),
         ("--unlinkable", settings.unlinkable), ("--budget", settings.budget is not None),
-        ("--erasable", settings.erasable is not None),
+        ("--erasable", settings.erasable is not None), ("--like", bool(settings.like)),
     ):  # fmt: skip
         if given:
             raise UsageError(
@@ -261,7 +261,7 @@ def refuse_what_clips_cannot(pipeline: Pipeline) -> None:
     if "surrogates" in pipeline.cloak.needs and not isinstance(pipeline.cloak, Follows):
         raise UsageError(
             f"{settings.method} makes each picture by itself, and a clip of such pictures would flicker.",
-            hint="Leave --method out, or choose p3-mask, blur or pixelate.",
+            hint="Leave --method out, or choose makeup, p3-mask, blur or pixelate.",
         )
 
 

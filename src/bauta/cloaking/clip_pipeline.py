@@ -7,6 +7,7 @@ it was written and once more as a messenger sends it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,8 @@ class _Drawing:
         work: Work,
     ) -> None:
         self.work = work
-        self.cloak, self.followed, self.masks, self.fallback, self.asked = cloak, followed, masks, fallback, asked
+        self.cloak, self.followed, self.fallback, self.asked = cloak, followed, fallback, asked
+        self.masks = {number: copy(mask) for number, mask in masks.items()}  # from the first frame on, each time
         self.bare: set[tuple[int, int]] = set()  # number of the face, and of the frame
         self.covers = {
             (how, at): load_cloak(how)(load_cloak(how).configured(settings))
