@@ -1,4 +1,4 @@
-"""Makeup that goes along with a face: the same colours in every frame, steady lines, and nothing that appears at once."""
+"""Makeup that goes along with a face: the same colours in every frame, steady lines, nothing that appears at once."""
 
 from __future__ import annotations
 
