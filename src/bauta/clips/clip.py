@@ -375,6 +375,7 @@ def read_clip(path: Path) -> Clip:
     seconds = max(last - (first or 0.0), 1e-3)
     native = _first_frame(path)
     _require_plain(path, native)
+    _require_colours(path, codec, native.format.name)
     rotation = int(round(native.rotation / 90) * 90) % 360
     if rotation % 180:
         width, height = height, width
@@ -412,6 +413,24 @@ def _require_encoder(path: Path, codec: str) -> None:
             f"{path} is coded as {codec}, and the PyAV that is installed has no {encoder} to write that with.",
             hint="Install PyAV's own wheel, which has it: pip install --force-reinstall --only-binary av av.",
         ) from error
+
+
+def pixel_format(codec: str, before: str) -> str:
+    """In which pixels are written again: planar, and what the codec's encoder takes."""
+    before = {"nv12": "yuv420p", "p010le": "yuv420p10le"}.get(before, before)
+    return "yuvj420p" if codec == "mjpeg" and before == "yuv420p" else before
+
+
+def _require_colours(path: Path, codec: str, coded: str) -> None:
+    import av
+
+    wanted = pixel_format(codec, coded)
+    known = av.codec.Codec(ENCODERS[codec], "w").video_formats or ()
+    if wanted not in {one.name for one in known}:
+        raise UnsupportedPhoto(
+            f"{path} codes its colours as {coded}, which is not written here.",
+            hint=f"Convert it first, as ffmpeg does: ffmpeg -i {path.name} -pix_fmt yuv420p -crf 16 clip.mp4.",
+        )
 
 
 def _require_plain(path: Path, native: av.VideoFrame) -> None:
