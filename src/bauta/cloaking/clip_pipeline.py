@@ -7,6 +7,7 @@ it was written and once more as a messenger sends it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -81,13 +82,14 @@ class ClipPipeline:
         while True:
             given = Work.seeded(0, fitted=self.pipeline.fitted)
             drawing = _Drawing(self.pipeline.cloak, followed, masks, settings.fallback, self._asked, given)
-            removed = write_clip(
-                clip,
-                destination,
-                drawing.on,
-                metadata=settings.metadata,
-                progress=steps_of(progress, "writing the clip"),
-            )
+            with small_pictures():
+                removed = write_clip(
+                    clip,
+                    destination,
+                    drawing.on,
+                    metadata=settings.metadata,
+                    progress=steps_of(progress, "writing the clip"),
+                )
             clock.lap("writing")
             saved = clip.written(destination)
             seen = judge_clip(self.pipeline, followed, saved, self._asked, steps_of(progress, "judging the result"))
@@ -155,6 +157,14 @@ class ClipPipeline:
         if isinstance(cloak, Resumes):
             keeping.keep_mask(number, cloak.kept(made))
         return made
+
+
+def small_pictures() -> AbstractContextManager[Any]:
+    """While it is open, torch convolves without oneDNN, which compiles a convolution for each size of picture and keeps
+    it: of a face that moves nearly every frame has another size, so that time and memory went there."""
+    import torch
+
+    return torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)
 
 
 def _part(progress: Progress, done: int, of: int) -> Progress:
