@@ -161,7 +161,7 @@ class ClipPipeline:
 
 def small_pictures() -> AbstractContextManager[Any]:
     """While it is open, torch convolves without oneDNN, which compiles a convolution for each size of picture and keeps
-    it: of a face that moves nearly every frame has another size, so that time and memory went there."""
+    it: of a face that moves nearly every frame has another size, and memory went there."""
     import torch
 
     return torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)

@@ -154,7 +154,7 @@ def _cells(card: Card, all_cards: Sequence[Card]) -> tuple[str, ...]:
         f"{percent(itself['best_frame'], 0)} of {itself['comparisons']}" if itself["comparisons"] else "-",
         f"{results['flicker']:.2f}",
         "-" if results["size"] is None else f"{results['size']:.2f}",
-        f"{results['mask_seconds']:.1f}" if results["mask_seconds"] else "-",
+        f"{results['mask_seconds']:.1f}" if results["mask_seconds"] >= 0.05 else "-",
         f"{results['frame_seconds']:.2f}",
     )
 
