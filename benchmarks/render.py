@@ -645,48 +645,31 @@ def p3_attacks_table() -> str:
     return "\n".join(lines)
 
 
+VIDEO_ROWS = {
+    "clean": "as it was",
+    "blur": "blurred",
+    "tracked": "**default mask, carried along**",
+    "makeup": "`makeup`, carried along",
+    "p3-mask": "`p3-mask`",
+    "each-frame": "default mask of photos, made anew for each frame",
+}
+
+
 def video_table() -> str:
-    """What the best frame of a clip gives an attacker, how much a mask flickers, and how long it takes."""
-    names = {
-        "clean": "as it was",
-        "blur": "blurred",
-        "tracked": "**default mask, carried along**",
-        "fresh": "default mask of photos, made anew for each frame",
-        "p3-mask": "`p3-mask`, fitted to three other photos",
-    }
-    lines = [
-        "| | clips | best frame, another photo | after a messenger | frames, another photo "
-        "| best frame, the clip itself | flicker | size | processor seconds: mask | a frame |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    results = card("video-others")["results"] | card("video")["results"]
-    for name, label in names.items():
-        if row := results.get(name):
-            other, own = row["another_photo"], row.get("the_clip_itself")
-            cells = [
-                label,
-                str(row["clips"]),
-                f"{100 * other['saved']['best_frame']:.0f} % of {other['saved']['comparisons']}",
-                f"{100 * other['messenger']['best_frame']:.0f} %",
-                f"{100 * other['saved']['frames']:.0f} %",
-                f"{100 * own['saved']['best_frame']:.0f} % of {own['saved']['comparisons']}" if own else "-",
-                f"{row['flicker']:.2f}",
-                f"{row['size']:.2f}" if "size" in row else "-",
-                f"{row['seconds_for_the_mask']:.1f}" if name == "tracked" else "-",
-                f"{row['seconds_a_frame']:.2f}",
-            ]
-            lines.append("| " + " | ".join(cells) + " |")
-    judges = sorted(results["tracked"]["another_photo"]["saved"]["best_frame_by_judge"])
-    lines += [
-        "",
-        "**By judge**, best frame against another photo, default mask carried along: "
-        + ", ".join(
-            f"{judge} {100 * results['tracked']['another_photo']['saved']['best_frame_by_judge'][judge]:.0f} %"
-            for judge in judges
-        )
-        + ".",
-    ]
-    return "\n".join(lines)
+    """What the best frame of a clip gives an attacker, how much a mask flickers, and how long it takes; by judge."""
+    from bauta.benchmark.video.cards import VideoCard
+    from bauta.benchmark.video.run import Clips
+
+    paths = {label: RESULTS / f"video-{name}.json" for name, label in VIDEO_ROWS.items()}
+    found = [cards.read_card(path, VideoCard) for path in paths.values() if path.exists()]
+    if not found:
+        return "Not measured yet."
+    labels = [label for label, path in paths.items() if path.exists()]
+    parts = []
+    for table in Clips().tables(found):
+        rows = [(label, *row[1:]) for label, row in zip(labels, table.rows, strict=True)]
+        parts += [table.note, Table("", ("", *table.header[1:]), rows).markdown()]
+    return "\n\n".join(parts)
 
 
 def erasable_table() -> str:

@@ -178,6 +178,7 @@ def test_cards_are_read_by_the_schema_that_they_name(tmp_path: Path) -> None:
         "bauta.certified/1",
         "bauta.budgets/1",
         "bauta.encrypted/1",
+        "bauta.video/1",
     ]
     paths = run(ToyKind(), Recipe(), Job(tmp_path))
     with pytest.raises(UsageError, match="a card of schema 'toy/1'"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import itertools
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -135,6 +138,31 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         with pytest.raises(UnreadablePhoto, match=words) as error:
             read_clip(tmp_path / name)
         assert error.value.hint
+
+
+def test_colours_that_no_encoder_takes_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as sink:
+        stream = sink.add_stream("libx264rgb", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "rgb24"
+        for frame in moving(FACE, 3):
+            sink.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        sink.mux(stream.encode(None))
+    with pytest.raises(UnsupportedPhoto, match="colours as gbrp") as error:
+        read_clip(path)
+    assert "pix_fmt yuv420p" in str(error.value.hint)
+
+
+def test_a_full_disk_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = read_clip(write_clip(tmp_path / "a.mp4", moving(FACE, 3)))
+
+    class Full(io.FileIO):
+        def write(self, content: Any) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "open", lambda path, mode="r", **options: Full(path, mode))
+    with pytest.raises(OutputError, match="No space left"):
+        write_again(clip, tmp_path / "b.mp4", same)
 
 
 def test_a_clip_that_ends_too_early_is_refused(tmp_path: Path) -> None:

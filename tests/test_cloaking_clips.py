@@ -315,7 +315,8 @@ def test_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["protect", "a.mp4", "-o", "out", "--method", "turning", "--from", "0.1s", "--every", "2"]) == 0
     said = capsys.readouterr()
     assert "Before 0:00.1 every face is as it was" in said.out
-    assert "protected" in said.out
+    assert said.out.startswith("CLIP ")
+    assert "1 clip: 1 protected" in said.out
     assert run(["protect", "a.mp4", "-o", "out2", "--method", "blur", "--json", "--no-report"]) in (0, WEAK, FRAGILE)
     assert json.loads(capsys.readouterr().out)["faces"] == 1
 

@@ -16,7 +16,7 @@ from bauta.cloaking.given import view_of
 from bauta.cloaks.base import Edit, Work
 from bauta.cloaks.makeup import Makeup
 from bauta.cloaks.makeup_objective import MadeUp
-from bauta.cloaks.makeup_paint import Face, Paint
+from bauta.cloaks.makeup_paint import Bounds, Face, Paint
 from bauta.cloaks.makeup_reference import COPIED, copied_onto, reference_of, worn
 from bauta.cloaks.makeup_regions import CHANNELS, find_regions
 from bauta.cloaks.makeup_settings import LOOKS, Look, MakeupConfig
@@ -59,7 +59,7 @@ def made_up(view: FaceView, look: Look = "evening", **settings) -> Edit:
 def paint(view: FaceView, look: Look = "evening", intensity: float = 1.0) -> Paint:
     to_crop = alignments(view.landmarks.numpy(), ARCFACE_112)
     face = Face.of(view.pixels[None], find_regions(view).maps[None], [view.grey], to_crop)
-    return Paint(face, look, intensity)
+    return Paint(face, Bounds.of(face, look, intensity))
 
 
 def maps_of(view: FaceView) -> dict[str, torch.Tensor]:

@@ -15,13 +15,14 @@ from bauta.benchmark.engine.table import Family, require_cards
 from bauta.benchmark.photos.page import Photos
 from bauta.benchmark.recognition import Recognizers
 from bauta.benchmark.stores.page import Stores
+from bauta.benchmark.video.run import Clips
 from bauta.errors import UsageError
 
 FAMILIES: dict[str, Family] = {
     schema_of(family.record): family
     for family in (
         *(Photos(), Adaptive(), Stores(), Recognizers(), Cancelable(), CertifiedAnswers(), Budgets()),
-        EncryptedMatching(),
+        *(EncryptedMatching(), Clips()),
     )
 }
 

@@ -218,6 +218,23 @@ def encrypted(
 
 
 @bench.command()
+def video(
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder with lfw_photos_250 and lfw_112.", show_default=False)
+    ],
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe of clips, or a TOML file.")] = "video",
+    output: Output = Path("out/bench"),
+    rows: Rows = None,
+    work: Work = None,
+) -> None:
+    """Measure clips: what the best frame gives an attacker, flicker, and time. Interrupted, it goes on."""
+    from bauta.benchmark.video.run import VideoKind
+
+    kind = VideoKind()
+    run_table(kind, _with_rows(kind, recipe, rows), output, data=data, work=work)
+
+
+@bench.command()
 def report(
     cards: Cards,
     output: Annotated[

@@ -58,10 +58,10 @@ def show_outcomes(outcomes: Sequence[Outcome], directory: Path, *, verbose: bool
     """A short table of what became of the photos, or of each of their faces, and one line that sums it up."""
     from bauta.judging.words import CHIPS
 
-    made = [outcome for outcome in outcomes if outcome.verdict is not None]
+    made, kind = [outcome for outcome in outcomes if outcome.verdict is not None], _kind(outcomes)
     if made:
         show_table(
-            ("PHOTO", "VERDICT", "FACES", "STILL MATCH", "MARGIN", "NOTICED", "SECONDS"),
+            (kind.upper(), "VERDICT", "FACES", "STILL MATCH", "MARGIN", "NOTICED", "SECONDS"),
             [
                 (
                     str(outcome.output.relative_to(directory)) if outcome.output else "",
@@ -78,7 +78,7 @@ def show_outcomes(outcomes: Sequence[Outcome], directory: Path, *, verbose: bool
         print()
         if verbose:
             show_table(
-                ("PHOTO", "FACE", "WHAT WAS DONE", "VERDICT", "MARGIN"),
+                (kind.upper(), "FACE", "WHAT WAS DONE", "VERDICT", "MARGIN"),
                 [
                     (
                         outcome.source.name,
@@ -105,11 +105,11 @@ def show_outcomes(outcomes: Sequence[Outcome], directory: Path, *, verbose: bool
     if again := sum(outcome.judged_again for outcome in made):
         print(f"{again} of them {'was' if again == 1 else 'were'} protected before and only judged again.")
     if any(outcome.verdict in ("weak", "partial") for outcome in made):
-        print(f"Photos that are weak or partial are set aside in {clean(directory / 'weak')}: do not share those.")
+        aside = clean(directory / "weak")
+        print(f"{kind.capitalize()}s that are weak or partial are set aside in {aside}: do not share those.")
     if any(outcome.report for outcome in made):
-        print(
-            f"Reports, in {clean(directory / 'reports')}, show the unprotected photos: share the protected photos only."
-        )
+        reports = clean(directory / "reports")
+        print(f"Reports, in {reports}, show the unprotected {kind}s: share the protected {kind}s only.")
 
 
 def show_report(report: Report) -> None:
@@ -174,7 +174,15 @@ def _counts(outcomes: Sequence[Outcome]) -> str:
     kinds.append((sum(outcome.verdict is None and outcome.exit_code != 3 for outcome in outcomes), "failed"))
     total = len(outcomes)
     parts = ", ".join(f"{count} {kind}" for count, kind in kinds if count)
-    return f"{total} photo{'' if total == 1 else 's'}: {parts}"
+    return f"{total} {_kind(outcomes)}{'' if total == 1 else 's'}: {parts}"
+
+
+def _kind(outcomes: Sequence[Outcome]) -> str:
+    """What the files are called."""
+    from bauta.clips.clip import is_clip_name
+
+    kinds = {is_clip_name(outcome.source.name) for outcome in outcomes}
+    return "file" if len(kinds) > 1 else "clip" if kinds == {True} else "photo"
 
 
 LINES_EVERY = 10.0

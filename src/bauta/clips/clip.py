@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -208,8 +209,8 @@ def _interpolation() -> Any:
 def native_frame(frame: Frame, patch: Patch | None, pixel_format: str) -> av.VideoFrame:
     """A frame to encode, with a part of it changed, and with the time and the colour tags of one that was decoded.
 
-    What was not changed keeps its samples: only the difference that a change makes goes through the conversion to RGB
-    and back, which moves colours by parts of a pixel and rounds, and only around the change.
+    What was not changed keeps its samples: only the difference that a change makes is coded, and added to them. That is
+    linear, and spares two conversions, which would move colours by parts of a pixel and round.
 
     Args:
         frame: As decoded.
@@ -221,70 +222,57 @@ def native_frame(frame: Frame, patch: Patch | None, pixel_format: str) -> av.Vid
     before = frame.native
     made = before.reformat(format=pixel_format)
     if patch is not None:
-        width, height = made.width, made.height
         made = av.VideoFrame.from_ndarray(made.to_ndarray(), format=pixel_format)  # the decoder still needs its own
-        part, *both = _around(patch, frame)
-        changed, unchanged = (_coded(pixels, frame, pixel_format) for pixels in both)
-        samples = np.uint8 if frame.bits == 8 else np.uint16
-        most = (1 << max(component.bits for component in made.format.components)) - 1
-        for sink, one, two in zip(made.planes, changed.planes, unchanged.planes, strict=True):
-            rows, columns = (
-                slice(at.start * size // whole, -(-at.stop * size // whole))
-                for at, size, whole in zip(part, (sink.height, sink.width), (height, width), strict=True)
-            )
-            there, added, taken = (_samples(plane, samples) for plane in (sink, one, two))
-            moved = there[rows, columns].astype(np.int32) + added - taken
-            there[rows, columns] = moved.clip(0, most)
+        _change(made, frame, patch)
     made.pts, made.time_base = before.pts, before.time_base
     made.colorspace, made.color_range = before.colorspace, before.color_range
     made.color_primaries, made.color_trc = before.color_primaries, before.color_trc
     return made
 
 
-_BLOCK = 16  # samples that conversions reach, and a multiple of all that share one colour sample
+_BLOCK = 4  # samples; a multiple of all that share one colour sample
+_LUMA = {"ITU709": (0.2126, 0.0722), "ITU601": (0.299, 0.114), "FCC": (0.3, 0.11), "SMPTE240M": (0.212, 0.087)}
+"""What red and blue add to lightness, by colour matrix (ITU-T H.273)."""
 
 
-def _around(patch: Patch, frame: Frame) -> tuple[tuple[slice, slice], NDArray[Any], NDArray[Any]]:
-    """Rows and columns of the stored frame, by whole blocks, around a patch; the pixels there with it, and without."""
-    stored = np.rot90(frame.pixels, -(frame.rotation // 90))
-    (top, bottom), (left, right) = ((one.start, one.stop) for one in (patch.rows, patch.columns))
-    for _ in range(frame.rotation // 90):  # clockwise, once for every quarter
-        top, bottom, left, right = left, right, -bottom, -top
-    # Coordinates that were counted from the far edge.
-    height, width = stored.shape[:2]
-    top, bottom = (top + height, bottom + height) if bottom <= 0 else (top, bottom)
-    left, right = (left + width, right + width) if right <= 0 else (left, right)
-    rows, columns = (
-        slice(max(0, (first // _BLOCK - 1) * _BLOCK), min(size, (last // _BLOCK + 2) * _BLOCK))
-        for first, last, size in ((top, bottom, height), (left, right, width))
-    )
-    unchanged = np.ascontiguousarray(stored[rows, columns])
-    changed = unchanged.copy()
-    changed[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start] = np.rot90(
-        patch.pixels, -(frame.rotation // 90)
-    )
-    return (rows, columns), changed, unchanged
+def _change(made: av.VideoFrame, frame: Frame, patch: Patch) -> None:
+    """Add the difference that a patch makes to the planes of a frame."""
+    bits = max(component.bits for component in made.format.components)
+    samples: type[np.generic] = np.uint8 if bits == 8 else np.uint16
+    most = (1 << bits) - 1
+    added = patch.pixels.astype(np.float32) - frame.pixels[patch.rows, patch.columns]
+    added /= np.float32(np.iinfo(patch.pixels.dtype).max)
+    rows, columns = patch.rows, patch.columns
+    height, width = frame.pixels.shape[:2]
+    for _ in range(frame.rotation // 90):  # back to how it is stored: clockwise, once for every quarter
+        rows, columns, height, width = columns, slice(height - rows.stop, height - rows.start), width, height
+    added = np.rot90(added, -(frame.rotation // 90))
+    (above, below), (before, after) = ((at.start % _BLOCK, -at.stop % _BLOCK) for at in (rows, columns))
+    added = np.pad(added, ((above, below), (before, after), (0, 0)))
+    top, left = rows.start - above, columns.start - before
+    planes: Any = made.planes
+    for plane, weights in zip(planes, _weights(frame.native, made.format, most), strict=True):
+        across, down = -(-width // plane.width), -(-height // plane.height)  # pixels that share a sample
+        moved = added @ weights
+        if across * down > 1:
+            size = moved.shape[1] // across, moved.shape[0] // down
+            moved = cv2.resize(moved, size, interpolation=cv2.INTER_AREA)
+        rest = np.frombuffer(plane, samples).reshape(plane.height, -1)[top // down :, left // across : plane.width]
+        there = rest[: moved.shape[0], : moved.shape[1]]
+        there[:] = (there + moved[: there.shape[0], : there.shape[1]]).round().clip(0, most)
 
 
-def _samples(plane: Any, kind: type[np.generic]) -> NDArray[Any]:
-    """The samples of a plane, which can be written to."""
-    rows = np.frombuffer(plane, kind).reshape(plane.height, -1)
-    return rows[:, : plane.width]
-
-
-def _coded(pixels: NDArray[Any], frame: Frame, pixel_format: str) -> av.VideoFrame:
-    """Stored RGB coded as the frame was."""
-    import av
-
-    before = frame.native
-    full = "JPEG" if int(before.color_range) == 2 or before.format.name.startswith("yuvj") else "MPEG"
-    return av.VideoFrame.from_ndarray(pixels, format="rgb24" if pixels.dtype == np.uint8 else "rgb48le").reformat(
-        format=pixel_format,
-        dst_colorspace=colour_matrix(before),
-        src_color_range="JPEG",
-        dst_color_range=full,
-        interpolation=_interpolation(),
-    )
+def _weights(native: av.VideoFrame, form: av.VideoFormat, most: int) -> NDArray[np.float32]:
+    """(planes, 3): by how many samples red, green and blue from 0 to 1 move each plane."""
+    if form.name.startswith("gbr"):
+        return np.float32(most) * np.eye(3, dtype=np.float32)[[1, 2, 0]]
+    red, blue = _LUMA[colour_matrix(native)]
+    light = np.array([red, 1 - red - blue, blue])
+    colours = ((0, 0, 1) - light) / (2 - 2 * blue), ((1, 0, 0) - light) / (2 - 2 * red)
+    full = int(native.color_range) == 2 or native.format.name.startswith("yuvj")
+    luma, chroma = (most, most) if full else (219 * (most + 1) / 256, 224 * (most + 1) / 256)
+    planes = [luma * light, *(chroma * one for one in colours)]
+    return np.stack(planes[: len(form.components)]).astype(np.float32)
 
 
 @contextmanager
@@ -387,6 +375,7 @@ def read_clip(path: Path) -> Clip:
     seconds = max(last - (first or 0.0), 1e-3)
     native = _first_frame(path)
     _require_plain(path, native)
+    _require_colours(path, codec, native.format.name)
     rotation = int(round(native.rotation / 90) * 90) % 360
     if rotation % 180:
         width, height = height, width
@@ -424,6 +413,24 @@ def _require_encoder(path: Path, codec: str) -> None:
             f"{path} is coded as {codec}, and the PyAV that is installed has no {encoder} to write that with.",
             hint="Install PyAV's own wheel, which has it: pip install --force-reinstall --only-binary av av.",
         ) from error
+
+
+def pixel_format(codec: str, before: str) -> str:
+    """In which pixels are written again: planar, and what the codec's encoder takes."""
+    before = {"nv12": "yuv420p", "p010le": "yuv420p10le"}.get(before, before)
+    return "yuvj420p" if codec == "mjpeg" and before == "yuv420p" else before
+
+
+def _require_colours(path: Path, codec: str, coded: str) -> None:
+    import av
+
+    wanted = pixel_format(codec, coded)
+    known = av.codec.Codec(ENCODERS[codec], "w").video_formats or ()
+    if wanted not in {one.name for one in known}:
+        raise UnsupportedPhoto(
+            f"{path} codes its colours as {coded}, which is not written here.",
+            hint=f"Convert it first, as ffmpeg does: ffmpeg -i {path.name} -pix_fmt yuv420p -crf 16 clip.mp4.",
+        )
 
 
 def _require_plain(path: Path, native: av.VideoFrame) -> None:

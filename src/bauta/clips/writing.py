@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bauta.clips.ahead import ahead
 from bauta.clips.animation import Animation, write_animation
-from bauta.clips.clip import ENCODERS, Clip, Frame, Patch, mean_rate, native_frame, opened
+from bauta.clips.clip import ENCODERS, Clip, Frame, Patch, mean_rate, native_frame, opened, pixel_format
 from bauta.drafts import claim_draft
 from bauta.errors import OutputError
 from bauta.photo.metadata import MetadataPolicy
@@ -79,10 +79,18 @@ def write_clip(
                 removed = _transfer(clip, source, pictures, sink, change, metadata, rate, progress)
     except (av.error.FFmpegError, OSError) as error:
         raise OutputError(
-            f"{destination.name} cannot be written: {getattr(error, 'strerror', None) or error}.",
+            f"{destination.name} cannot be written: {_reason(error)}.",
             hint="Check the output folder and the space left on its disk.",
         ) from error
     return removed
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, where PyAV only says that a file did not take what it was given."""
+    said = error
+    while said.__cause__ or said.__context__:
+        said = said.__cause__ or said.__context__  # type: ignore[assignment]
+    return getattr(said, "strerror", None) or str(said)
 
 
 # Players that fetch a clip over the net begin before all of it is there.
@@ -156,7 +164,7 @@ def _encoder(clip: Clip, pictures: Any, sink: OutputContainer, rate: float) -> A
     written: Any = sink.add_stream(ENCODERS[clip.codec], rate=mean_rate(clip))
     context = written.codec_context
     context.width, context.height = before.width, before.height
-    context.pix_fmt = _pixel_format(clip.codec, before.pix_fmt)
+    context.pix_fmt = pixel_format(clip.codec, before.pix_fmt)
     base = pictures.time_base
     if clip.codec == "mpeg4" and base.denominator > 65535:  # all that its format has room for
         base = type(base)(1, 60000)
@@ -181,7 +189,7 @@ def _quality(codec: str, most: int, frames: int) -> dict[str, str]:
     kilobits = str(max(1, most // 1000))
     match codec:
         case "h264":
-            return {"crf": "17", "preset": "fast", "maxrate": str(most), "bufsize": str(2 * most)}
+            return {"crf": "16", "preset": "veryfast", "maxrate": str(most), "bufsize": str(2 * most)}
         case "hevc":
             limits = f"vbv-maxrate={kilobits}:vbv-bufsize={2 * int(kilobits)}:log-level=error"
             if frames < 3:  # x265 knows no times to decode two frames at, and makes some up that no file can hold
@@ -192,12 +200,6 @@ def _quality(codec: str, most: int, frames: int) -> dict[str, str]:
         case "av1":
             return {"preset": "9"}
     return {"maxrate": str(most), "bufsize": str(2 * most)}
-
-
-def _pixel_format(codec: str, before: str) -> str:
-    """Planar, and what the codec's encoder takes."""
-    before = {"nv12": "yuv420p", "p010le": "yuv420p10le"}.get(before, before)
-    return "yuvj420p" if codec == "mjpeg" and before == "yuv420p" else before
 
 
 def _kept(tags: Any, policy: MetadataPolicy, removed: Counter[str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bauta.clips.ahead import ahead
 from bauta.clips.clip import Clip, Frame
 from bauta.clips.writing import as_floats
 from bauta.cloaking.clip_keeping import Keeping
@@ -132,14 +134,22 @@ def follow(clip: Clip, progress: Steps, every: int | None = None, keeping: Keepi
     tracks = [track for shot in known for track in shot.tracks]
     starts = [0, *(shot.until for shot in known)]
     tracker, times = Tracker(detect, clip.rate, every, starts), []
-    for frame in clip:
-        if frame.number >= starts[-1]:
-            ended = tracker.add(frame.number, frame)
-            if ended is not None:
-                keeping.keep_shot(len(tracker.shots) - 2, ended, frame.number, limited)
-                tracks += ended
-        times.append(frame.seconds)
-        progress(frame.number + 1, clip.frames)
+
+    def decoded() -> Iterator[Frame]:
+        for frame in clip:
+            if frame.number >= starts[-1]:
+                _ = frame.grey  # made here, while faces are looked for elsewhere
+            yield frame
+
+    with closing(ahead(decoded())) as frames:
+        for frame in frames:
+            if frame.number >= starts[-1]:
+                ended = tracker.add(frame.number, frame)
+                if ended is not None:
+                    keeping.keep_shot(len(tracker.shots) - 2, ended, frame.number, limited)
+                    tracks += ended
+            times.append(frame.seconds)
+            progress(frame.number + 1, clip.frames)
     if starts[-1] < len(times):
         ended = tracker.finish()
         keeping.keep_shot(len(tracker.shots) - 1, ended, len(times), limited)
@@ -240,7 +250,7 @@ def refuse_what_clips_cannot(pipeline: Pipeline) -> None:
     for option, given in (
         ("--box", selection.boxes), ("--face", selection.faces), ("--largest", selection.largest),
         ("--unlinkable", settings.unlinkable), ("--budget", settings.budget is not None),
-        ("--erasable", settings.erasable is not None),
+        ("--erasable", settings.erasable is not None), ("--like", bool(settings.like)),
     ):  # fmt: skip
         if given:
             raise UsageError(
@@ -251,7 +261,7 @@ def refuse_what_clips_cannot(pipeline: Pipeline) -> None:
     if "surrogates" in pipeline.cloak.needs and not isinstance(pipeline.cloak, Follows):
         raise UsageError(
             f"{settings.method} makes each picture by itself, and a clip of such pictures would flicker.",
-            hint="Leave --method out, or choose p3-mask, blur or pixelate.",
+            hint="Leave --method out, or choose makeup, p3-mask, blur or pixelate.",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bauta.clips.ahead import ahead
 from bauta.clips.clip import Clip, Frame, colour_matrix
 from bauta.clips.writing import as_floats
 from bauta.cloaking.clip_faces import Followed, Still, look_for_faces, shown
@@ -19,7 +21,7 @@ from bauta.cloaking.pipeline import Pipeline
 from bauta.errors import OutputError
 from bauta.faces.alignment import extract_crops
 from bauta.faces.faces import overlaps
-from bauta.faces.tracking import WHOLE_EVERY, box_of
+from bauta.faces.tracking import box_of
 from bauta.judging.findings import MESSENGER, ORIGINAL, Finding, Verdict, decide
 from bauta.progress import Steps
 
@@ -27,6 +29,8 @@ FloatArray = NDArray[np.float32]
 
 MOST_FRAMES = 150
 """Frames of a clip that judges look at; of a longer one, evenly spread ones."""
+WHOLE_EVERY = 1.0
+"""Seconds between two looks for faces of every size; the others leave out small ones, as those of the tracker do."""
 MESSENGER_SIDE, MESSENGER_CRF, MESSENGER_RATE = 848, "28", 1_200_000
 """How messengers code clips, about: long side in pixels, quality of H.264, and most bits a second."""
 _SURE = 0.6  # score from which on a face that was not followed is one that was missed
@@ -233,36 +237,12 @@ def through_messenger(
     """
     import av
 
-    scale = min(1.0, MESSENGER_SIDE / max(saved.width, saved.height))
-    rate = Fraction(saved.rate).limit_denominator(1001)
     with tempfile.TemporaryDirectory(prefix="bauta-") as folder:
         path = Path(folder) / "sent.mkv"
         try:
-            with av.open(str(path), "w") as sink:
-                stream = sink.add_stream("libx264", rate=rate)
-                stream.codec_context.options = {
-                    "crf": MESSENGER_CRF, "preset": "veryfast",
-                    "maxrate": str(MESSENGER_RATE), "bufsize": str(2 * MESSENGER_RATE),
-                }  # fmt: skip
-                for frame in saved:
+            with closing(ahead(_sent(saved, path))) as frames:
+                for frame in frames:
                     read(frame)
-                    native = frame.native
-                    if not frame.number:
-                        stream.width, stream.height = (
-                            max(2, 2 * round(side * scale / 2)) for side in (native.width, native.height)
-                        )
-                        stream.pix_fmt = "yuv420p"
-                        stream.codec_context.colorspace = 1 if colour_matrix(native) == "ITU709" else 6
-                    picture = native.reformat(
-                        width=stream.width, height=stream.height, format="yuv420p", interpolation="AREA",
-                        src_colorspace=colour_matrix(native), dst_colorspace=colour_matrix(native),
-                        dst_color_range="MPEG",
-                    )  # fmt: skip
-                    picture.pts, picture.time_base = frame.number, 1 / rate
-                    for packet in stream.encode(picture):
-                        sink.mux(packet)
-                for packet in stream.encode(None):
-                    sink.mux(packet)
         except (av.error.FFmpegError, OSError) as error:
             raise OutputError(
                 f"The clip could not be coded as messengers do: {error}.",
@@ -272,6 +252,39 @@ def through_messenger(
             for number, native in enumerate(container.decode(video=0)):
                 if number in looks:
                     yield Frame(number, number / saved.rate, native, rotation=saved.rotation)
+
+
+def _sent(saved: Clip, path: Path) -> Iterator[Frame]:
+    """The frames of a clip, each once it has been coded as a messenger does."""
+    import av
+
+    scale = min(1.0, MESSENGER_SIDE / max(saved.width, saved.height))
+    rate = Fraction(saved.rate).limit_denominator(1001)
+    with av.open(str(path), "w") as sink:
+        stream = sink.add_stream("libx264", rate=rate)
+        stream.codec_context.options = {
+            "crf": MESSENGER_CRF, "preset": "veryfast",
+            "maxrate": str(MESSENGER_RATE), "bufsize": str(2 * MESSENGER_RATE),
+        }  # fmt: skip
+        for frame in saved:
+            native = frame.native
+            if not frame.number:
+                stream.width, stream.height = (
+                    max(2, 2 * round(side * scale / 2)) for side in (native.width, native.height)
+                )
+                stream.pix_fmt = "yuv420p"
+                stream.codec_context.colorspace = 1 if colour_matrix(native) == "ITU709" else 6
+            picture = native.reformat(
+                width=stream.width, height=stream.height, format="yuv420p", interpolation="AREA",
+                src_colorspace=colour_matrix(native), dst_colorspace=colour_matrix(native),
+                dst_color_range="MPEG",
+            )  # fmt: skip
+            picture.pts, picture.time_base = frame.number, 1 / rate
+            for packet in stream.encode(picture):
+                sink.mux(packet)
+            yield frame
+        for packet in stream.encode(None):
+            sink.mux(packet)
 
 
 def messenger_words() -> str:

@@ -7,6 +7,8 @@ it was written and once more as a messenger sends it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,13 +82,14 @@ class ClipPipeline:
         while True:
             given = Work.seeded(0, fitted=self.pipeline.fitted)
             drawing = _Drawing(self.pipeline.cloak, followed, masks, settings.fallback, self._asked, given)
-            removed = write_clip(
-                clip,
-                destination,
-                drawing.on,
-                metadata=settings.metadata,
-                progress=steps_of(progress, "writing the clip"),
-            )
+            with small_pictures():
+                removed = write_clip(
+                    clip,
+                    destination,
+                    drawing.on,
+                    metadata=settings.metadata,
+                    progress=steps_of(progress, "writing the clip"),
+                )
             clock.lap("writing")
             saved = clip.written(destination)
             seen = judge_clip(self.pipeline, followed, saved, self._asked, steps_of(progress, "judging the result"))
@@ -156,6 +159,14 @@ class ClipPipeline:
         return made
 
 
+def small_pictures() -> AbstractContextManager[Any]:
+    """While it is open, torch convolves without oneDNN, which compiles a convolution for each size of picture and keeps
+    it: of a face that moves nearly every frame has another size, and memory went there."""
+    import torch
+
+    return torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)
+
+
 def _part(progress: Progress, done: int, of: int) -> Progress:
     """Progress of one of several equal pieces of work."""
     return lambda stage, at, total: progress(stage, done * total + at, of * total)
@@ -174,7 +185,8 @@ class _Drawing:
         work: Work,
     ) -> None:
         self.work = work
-        self.cloak, self.followed, self.masks, self.fallback, self.asked = cloak, followed, masks, fallback, asked
+        self.cloak, self.followed, self.fallback, self.asked = cloak, followed, fallback, asked
+        self.masks = {number: copy(mask) for number, mask in masks.items()}  # from the first frame on, each time
         self.bare: set[tuple[int, int]] = set()  # number of the face, and of the frame
         self.covers = {
             (how, at): load_cloak(how)(load_cloak(how).configured(settings))

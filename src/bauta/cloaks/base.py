@@ -381,7 +381,7 @@ class Carried(Protocol):
     """An edit of one face that goes along with it, from frame to frame, in the face's own frame."""
 
     def on(self, view: FaceView) -> Edit:
-        """The edit of one more frame; no network is asked."""
+        """The edit of the next frame; no recogniser is asked. One that has frames in mind begins anew as a copy."""
 
 
 @runtime_checkable

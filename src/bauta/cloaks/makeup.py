@@ -12,16 +12,18 @@ training copies (`bauta.cloaks.makeup_decoder`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from bauta.cloaks.base import Need, Strength
+from bauta.cloaks.base import Carried, Need, Strength, Work
 from bauta.cloaks.makeup_settings import MakeupConfig
 from bauta.cloaks.moving import Moving
 from bauta.errors import UsageError
 from bauta.registry import register
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from bauta.cloaks.spatial_objective import Problem
     from bauta.cloaks.view import FaceView
 
@@ -57,3 +59,29 @@ class Makeup(Moving[MakeupConfig]):
         from bauta.cloaks.makeup_objective import MadeUp
 
         return MadeUp
+
+    def follow(self, views: Sequence[FaceView], work: Work) -> Carried:
+        """One look and one mask for all views of a face; see `bauta.cloaks.base.Follows`.
+
+        Raises:
+            UsageError: when it is to be painted by the decoder, or to move towards targets: only photos can.
+        """
+        from bauta.cloaks.makeup_shot import follow
+
+        if self.config.mode != "dodge":
+            raise UsageError("In clips the mask moves away from the person only.", hint="Leave --mode out.")
+        if self.config.painter != "numbers":
+            raise UsageError("In clips a look is painted by numbers.", hint="Leave painter=decoder out.")
+        return follow(views, self.config, work)
+
+    def kept(self, carried: Carried) -> Mapping[str, NDArray[Any]]:
+        """See `bauta.cloaks.base.Resumes`."""
+        from bauta.cloaks.makeup_shot import Dressed, kept
+
+        return kept(cast(Dressed, carried))
+
+    def resumed(self, kept: Mapping[str, NDArray[Any]]) -> Carried:
+        """See `bauta.cloaks.base.Resumes`."""
+        from bauta.cloaks.makeup_shot import resumed
+
+        return resumed(self.config, kept)

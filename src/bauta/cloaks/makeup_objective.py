@@ -11,7 +11,7 @@ from torch import Tensor
 from bauta.cloaks.base import Edit, Scalar, Work
 from bauta.cloaks.identity import stacked
 from bauta.cloaks.makeup_decoder import Decoder
-from bauta.cloaks.makeup_paint import MASKS, Face, Paint
+from bauta.cloaks.makeup_paint import MASKS, Bounds, Face, Paint
 from bauta.cloaks.makeup_reference import copied_onto, drawn_onto, reference_of, worn
 from bauta.cloaks.makeup_regions import Regions, find_regions
 from bauta.cloaks.makeup_settings import MakeupConfig
@@ -44,8 +44,8 @@ class MadeUp(Problem):
 
     def _paint(self) -> Painter:
         config = self.look
-        size = config.pace / config.iterations
-        return Paint(self.face, config.look, config.intensity, size=size, decay=config.decay)
+        bounds = Bounds.of(self.face, config.look, config.intensity)
+        return Paint(self.face, bounds, size=config.pace / config.iterations, decay=config.decay)
 
     def _decoder(self, work: Work) -> Painter:
         config = self.look

@@ -130,38 +130,75 @@ def put_on(lab: Tensor, mask: Tensor, depth: Tensor, shift: Tensor) -> Tensor:
     return torch.cat([scaled[:, :1], scaled[:, 1:] + mask * shift], 1)
 
 
-class Paint:
-    """A look on N faces.
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Between what the numbers of a look may lie, on N faces.
 
-    Args:
-        face: The pictures.
-        look: Which.
-        intensity: By which its bounds are widened around the face's own colour.
-        size: Length of a step.
-        decay: Momentum decay.
+    Attributes:
+        parts: Of the look.
+        middle: (N, P, 4) of lightness, red, yellow and shape of each part.
+        half: (N, P, 4), how far they may be from it.
+        contour: (N, 1, 1, 1), the largest share of lightness that shade takes.
     """
 
-    def __init__(self, face: Face, look: Look, intensity: float, *, size: float = 0.0, decay: float = 0.0) -> None:
-        self.face = face
+    parts: tuple[Part, ...]
+    middle: Tensor
+    half: Tensor
+    contour: Tensor
+
+    @classmethod
+    def of(cls, face: Face, look: Look, intensity: float) -> Bounds:
+        """Those of a look, widened by an intensity around the faces' own colours."""
         drawn = LOOKS[look]
-        self.parts = list(drawn.layers)
         # Bright smooth skin shows patches of light and shade first.
         bright = ((_mean(face.lab[:, :1], face.maps["skin"]) - 60) / 30).clamp(0, 1)
-        self.contour = drawn.contour * intensity * (1 - 0.4 * bright)
         spans = [
             [[1 + intensity * (bound - 1) for bound in layer.depth]]
             + [[intensity * bound for bound in span] for span in (layer.red, layer.yellow)]
             + [list(layer.shape)]
             for layer in drawn.layers.values()
         ]
-        count = len(face.images)
-        bounds = torch.tensor(spans).repeat(count, 1, 1, 1)  # (N, P, 4, 2)
+        bounds = torch.tensor(spans).repeat(len(face.images), 1, 1, 1)  # (N, P, 4, 2)
         for place, (part, layer) in enumerate(drawn.layers.items()):
             worn = _mean(face.lab[:, 1:2], MASKS[part](face.maps, bounds.new_zeros(1))).reshape(-1, 1)
             bounds[:, place, 1] = bounds[:, place, 1].minimum((layer.most - worn).clamp_min(0))
-        self.middle, self.half = bounds.mean(3), (bounds[..., 1] - bounds[..., 0]) / 2
-        self.start = (torch.zeros(count, len(self.parts), 4), torch.zeros(count, 1, _CONTROLS, _CONTROLS))
-        self.variables: tuple[Variable, ...] = tuple(Boxed(one, size=size, decay=decay) for one in self.start)
+        contour = drawn.contour * intensity * (1 - 0.4 * bright)
+        return cls(tuple(drawn.layers), bounds.mean(3), (bounds[..., 1] - bounds[..., 0]) / 2, contour)
+
+    @classmethod
+    def shared(cls, several: Sequence[Bounds]) -> Bounds:
+        """Of one look, the mean over all faces, which is one face's."""
+        middle, half, contour = (
+            torch.cat([getattr(one, name) for one in several]).mean(0, keepdim=True)
+            for name in ("middle", "half", "contour")
+        )
+        return cls(several[0].parts, middle, half, contour)
+
+    def variables(self, size: float, decay: float) -> tuple[Variable, ...]:
+        """What the look leaves open, in the order in which `Paint` takes it.
+
+        Args:
+            size: Length of a step.
+            decay: Momentum decay.
+        """
+        count = len(self.middle)
+        starts = torch.zeros(count, len(self.parts), 4), torch.zeros(count, 1, _CONTROLS, _CONTROLS)
+        return tuple(Boxed(one, size=size, decay=decay) for one in starts)
+
+
+class Paint:
+    """A look on N faces.
+
+    Args:
+        face: The pictures.
+        bounds: Of the look, on N faces or on one that they all are.
+        size: Length of a step.
+        decay: Momentum decay.
+    """
+
+    def __init__(self, face: Face, bounds: Bounds, *, size: float = 0.0, decay: float = 0.0) -> None:
+        self.face, self.bounds = face, bounds
+        self.variables = bounds.variables(size, decay)
 
     def __call__(self, chosen: Tensor, shade: Tensor) -> Tensor:
         """What is added to the images, (N, 3, H, W).
@@ -169,16 +206,19 @@ class Paint:
         Args:
             chosen: (N, P, 4) in [-1, 1]: lightness, red, yellow and shape of each part, between its bounds.
             shade: (N, 1, G, G) in [-1, 1]: light and shade.
+            Either may have one row for all faces.
         """
-        face = self.face
-        values = (self.middle + self.half * chosen)[..., None, None, None]  # (N, P, 4, 1, 1, 1)
+        face, bounds = self.face, self.bounds
+        values = (bounds.middle + bounds.half * chosen)[..., None, None, None]  # (N, P, 4, 1, 1, 1)
         lab = face.lab
-        for place, part in enumerate(self.parts):
+        for place, part in enumerate(bounds.parts):
             depth, red, yellow, shape = values[:, place].unbind(1)
             lab = put_on(lab, MASKS[part](face.maps, shape), depth, torch.cat([red, yellow], 1) * face.coloured)
-        light = spread(shade, face.to_crop, (face.images.shape[2], face.images.shape[3]))
+        light = spread(
+            shade.expand(len(face.images), -1, -1, -1), face.to_crop, (face.images.shape[2], face.images.shape[3])
+        )
         light = torch.where(light > 0, 0.5 * light, light)  # bright skin shows light sooner than shade
-        return face.change(lab * (1 + self.contour * light * face.maps["shade"]))
+        return face.change(lab * (1 + bounds.contour * light * face.maps["shade"]))
 
     def penalty(self, chosen: Tensor, shade: Tensor) -> Tensor:
         """Nothing: the box is all that holds it."""

@@ -6,7 +6,8 @@ decide beside lines: hair, glasses, teeth and hands get no makeup.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -75,14 +76,44 @@ def find_regions(view: FaceView, *, made_up: bool = False) -> Regions:
         view: The face.
         made_up: Whether it may wear strong colours already, which are then parts of it, too.
     """
-    far = 2.5 if made_up else 1.0
+    points, sure = find_points(view)
+    regions = regions_by(points, view, sure=sure, made_up=made_up)
+    return replace(regions, maps=without(regions.maps, dict.fromkeys(regions.bare, 0.0)))
+
+
+def find_points(view: FaceView) -> tuple[FloatArray, bool]:
+    """Points of the mesh, (468, 2) in pixels of the view, and whether they were found; else they are where they usually
+    are."""
     pixels = np.ascontiguousarray(view.pixels.permute(1, 2, 0).numpy(), dtype=np.float32)
     mesh = find_mesh(pixels, view.landmarks.numpy())
     sure = mesh.score >= SURE and _agrees(mesh.points, view)
-    points = mesh.points if sure else _usual(view)
+    return (mesh.points if sure else _usual(view)), sure
+
+
+GATES = {"lids": "lid_gate", "lips": "lips_gate", "brows": "brow_gate"}
+"""By part that may be bare, what says where its colours are."""
+
+
+def without(maps: Tensor, shares: Mapping[str, float]) -> Tensor:
+    """Maps of parts of which a share is left, from 0 for none of it."""
+    factors = torch.ones(len(CHANNELS))
+    for part, share in shares.items():
+        factors[CHANNELS.index(GATES[part])] = share
+    return maps * factors[:, None, None]
+
+
+def regions_by(points: FloatArray, view: FaceView, *, sure: bool = True, made_up: bool = False) -> Regions:
+    """Where the parts of the face are, by points of its mesh; those that are to stay bare are there, and named.
+
+    Args:
+        points: (468, 2), in pixels of the view.
+        view: The face.
+        sure: Whether the points were found.
+        made_up: As for `find_regions`.
+    """
+    far = 2.5 if made_up else 1.0
     scale = 1 / view.crop_pixel
-    size = (pixels.shape[0], pixels.shape[1])
-    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
+    y, x = (axis.astype(np.float32) for axis in np.ogrid[: view.pixels.shape[1], : view.pixels.shape[2]])
 
     def inside(*rings: tuple[int, ...]) -> FloatArray:
         joined = [points[list(ring)] for ring in rings]
@@ -123,18 +154,16 @@ def find_regions(view: FaceView, *, made_up: bool = False) -> Regions:
         _alike(lab, clear > 0.5, reach=22 * far, darker=42, shaded=True), 0.8 / scale
     )
     if not sure or float((lids_seen * lid_skin).sum()) < 0.35 * float(lid_skin.sum()):
-        made["lid_gate"] = np.zeros_like(smooth)
         bare.append("lids")
-    made["lips_gate"] = _smoothed(_lips(lab, made["lips"], mouth, clear > 0.5), 0.4 / scale)
-    if not sure or not made["lips_gate"].any():
-        made["lips_gate"] = np.zeros_like(smooth)
+    lips, seen = _lips(lab, made["lips"], mouth, clear > 0.5)
+    made["lips_gate"] = _smoothed(lips, 0.4 / scale)
+    if not sure or not seen:
         bare.append("lips")
     median = float(np.median(lab[0][clear > 0.5])) if (clear > 0.5).any() else 100.0
     # Brows are darker than skin: hairs take colour, the skin between them hardly any, and hair before them none.
     hairs = _smoothed(_soft(median - 4 - lab[0], 6), 0.5 / scale)
     made["brow_gate"] = np.maximum(hairs, 0.15 * smooth)
     if not sure:
-        made["brow"] = np.full_like(smooth, 1e3)
         bare.append("brows")
     maps = torch.from_numpy(np.stack([made[name] for name in CHANNELS]).astype(np.float32))
     return Regions(maps, "mesh" if sure else "five points", tuple(bare), points)
@@ -186,17 +215,16 @@ def _alike(
     return np.asarray(np.exp(-(away**2)) * _soft(lab[0] - (light - darker * light / 60), 8), dtype=np.float32)
 
 
-def _lips(lab: FloatArray, lips: FloatArray, mouth: FloatArray, skin: NDArray[np.bool_]) -> FloatArray:
-    """Where lips have the colour of lips: neither teeth nor moustache; nowhere when something covers them."""
+def _lips(lab: FloatArray, lips: FloatArray, mouth: FloatArray, skin: NDArray[np.bool_]) -> tuple[FloatArray, bool]:
+    """Where lips have the colour of lips, neither teeth nor moustache; and whether nothing covers them."""
     there = (lips < -0.5) & (mouth > 0.3)
     if not there.any() or not skin.any():
-        return np.zeros_like(lips)
+        return np.zeros_like(lips), False
     light, red, _ = np.median(lab[:, there], axis=1)
-    if red < np.median(lab[1][skin]) - 8:
-        return np.zeros_like(lips)
     hair = _soft(lab[0] - 0.6 * light, 8)
     teeth = np.where(mouth < 0.8, _soft(lab[1] - 0.55 * red, 0.25 * max(red, 4.0)), 1)
-    return np.asarray(_soft(mouth + 0.4, 0.3) * hair * teeth, dtype=np.float32)
+    gate = np.asarray(_soft(mouth + 0.4, 0.3) * hair * teeth, dtype=np.float32)
+    return gate, bool(red >= np.median(lab[1][skin]) - 8 and gate.any())
 
 
 def _rounded(ring: FloatArray) -> FloatArray:
@@ -216,25 +244,32 @@ def _open(line: FloatArray) -> FloatArray:
 
 
 def _along(x: FloatArray, y: FloatArray, line: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Distance of each place to a line, and how far along it the nearest point is, in [0, 1]."""
+    """Distance of each place to a line, and how far along it the nearest point is, in [0, 1].
+
+    Args:
+        x: (1, W).
+        y: (H, 1).
+        line: (P, 2).
+    """
     lengths = np.hypot(*np.diff(line, axis=0).T)
     begins = np.concatenate([[0], np.cumsum(lengths)])
-    nearest, place = np.full(x.shape, np.inf, np.float32), np.zeros(x.shape, np.float32)
+    shape = len(y), x.shape[1]
+    nearest, place = np.full(shape, np.inf, np.float32), np.zeros(shape, np.float32)
     for start, end, length, begin in zip(line[:-1], line[1:], lengths, begins[:-1], strict=True):
         step = end - start
-        share = ((x - start[0]) * step[0] + (y - start[1]) * step[1]) / max(float(step @ step), 1e-9)
-        share = share.clip(0, 1)
-        away = np.hypot(x - start[0] - share * step[0], y - start[1] - share * step[1])
+        from_x, from_y = x - start[0], y - start[1]
+        share = ((from_x * step[0] + from_y * step[1]) / max(float(step @ step), 1e-9)).clip(0, 1)
+        away = (from_x - share * step[0]) ** 2 + (from_y - share * step[1]) ** 2
         closer = away < nearest
-        nearest = np.where(closer, away, nearest)
-        place = np.where(closer, (begin + share * length) / max(float(begins[-1]), 1e-9), place)
-    return nearest.astype(np.float32), place.astype(np.float32)
+        np.copyto(nearest, away, where=closer)
+        np.copyto(place, (begin + share * length) / max(float(begins[-1]), 1e-9), where=closer, casting="same_kind")
+    return np.sqrt(nearest), place
 
 
 def _signed(x: FloatArray, y: FloatArray, ring: FloatArray) -> FloatArray:
-    """Distance of each place to a ring, negative inside it."""
+    """Distance of each place to a ring, negative inside it; x and y as for `_along`."""
     away, _ = _along(x, y, np.concatenate([ring, ring[:1]]))
-    inside = np.zeros(x.shape, np.bool_)
+    inside = np.zeros(away.shape, np.bool_)
     for start, end in zip(ring, np.roll(ring, -1, axis=0), strict=True):
         if start[1] == end[1]:
             continue

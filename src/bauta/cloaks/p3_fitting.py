@@ -116,6 +116,8 @@ class Person:
         even: As for `Canvas`.
     """
 
+    names: tuple[str, ...] = ("control", "lightness")  # of the variables
+
     def __init__(
         self,
         views: Sequence[FaceView],
@@ -161,19 +163,24 @@ class Person:
         )
 
     def gradients(self, values: Values) -> Values:
-        """(1, K, 2, G, G) and (1, K, 1, 112, 112), by the photos of one batch."""
+        """(1, K, 2, G, G), (1, K, 1, 112, 112) and of whatever else is moved, by the photos of one batch."""
         number = self.step % len(self.canvases)
         canvas, loss = self.canvases[number], self.losses[number]
         self.step += 1
-        variant = self._drawn(len(canvas.views))
-        loss.variant = variant
-        control, lightness = (value.detach().requires_grad_() for value in values)
+        loss.variant = variant = self._drawn(len(canvas.views))
+        leaves = tuple(value.detach().requires_grad_() for value in values)
         with torch.enable_grad():
-            fields, light = canvas.spatial(control[variant], lightness[variant], self.config.psnr)
-            pictures = (moved(canvas.images, fields) + light).clamp(0, 1)
+            pictures = self.shown(number, [leaf[variant] for leaf in leaves])
         (toward,) = loss.gradients(pictures)
-        field, light = torch.autograd.grad(pictures, (control, lightness), toward)
-        return field[None], gaussian_blur(light, self.config.smoothing)[None]
+        field, light, *others = torch.autograd.grad(pictures, leaves, toward)
+        return field[None], gaussian_blur(light, self.config.smoothing)[None], *(one[None] for one in others)
+
+    def shown(self, number: int, values: Sequence[Tensor]) -> Tensor:
+        """The photos of a canvas with masks on them, one for each or one for all; differentiable in these."""
+        canvas = self.canvases[number]
+        control, lightness = (value.expand(len(canvas.views), -1, -1, -1) for value in values)
+        fields, light = canvas.spatial(control, lightness, self.config.psnr)
+        return (moved(canvas.images, fields) + light).clamp(0, 1)
 
     def _drawn(self, count: int) -> Tensor:
         """(count,) numbers of variants, all as often as the count allows."""
@@ -204,7 +211,7 @@ def descended(person: Person, config: P3MaskConfig, work: Work) -> dict[str, Ten
     run = descend(person, person.variables, config.iterations, deadline=work.deadline, progress=work.progress)
     if not all(torch.isfinite(value).all() for value in run.values):
         raise NumericalFailure("The mask holds NaN or infinity.", hint="Leave out the surrogate that caused it.")
-    return dict(zip(("control", "lightness"), run.values, strict=True))
+    return dict(zip(person.names, run.values, strict=True))
 
 
 @dataclass(frozen=True, eq=False)

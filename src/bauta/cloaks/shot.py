@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from bauta.cloaks.p3_settings import P3MaskConfig
 from bauta.cloaks.spatial_settings import SpatialConfig
 from bauta.cloaks.view import FaceView
 from bauta.objectives.descent import Values
-from bauta.objectives.displacement import moved
 from bauta.objectives.transports import held_out
 
 BATCH = 2
@@ -59,11 +57,8 @@ class Shot(Person):
     def _past(self, values: Values) -> bool:
         """Whether the worst frame, by the worst surrogate, is past its threshold by the margin, in ways that no step
         drew."""
-        for canvas, loss in zip(self.canvases, self.losses, strict=True):
-            control, lightness = (value.expand(len(canvas.views), -1, -1, -1) for value in values)
-            fields, light = canvas.spatial(control, lightness, self.config.psnr)
-            pictures = (moved(canvas.images, fields) + light).clamp(0, 1)
-            if float(loss.closest(pictures, held_out()).min()) <= (self.margin or 0.0):
+        for number, loss in enumerate(self.losses):
+            if float(loss.closest(self.shown(number, values), held_out()).min()) <= (self.margin or 0.0):
                 return False
         return True
 
@@ -79,10 +74,14 @@ def follow(views: Sequence[FaceView], config: SpatialConfig, work: Work) -> Foll
     Raises:
         NumericalFailure: when a surrogate answers with NaN or infinity.
     """
-    fitted = replace(_of_clips(config), batch=min(BATCH, max(1, len(views))))
+    fitted = of_clips(config, len(views))
     shot = Shot(views, fitted, config, work)
-    parts = descended(shot, fitted, work)
-    return Following(fitted, parts, 0, {"level": round(float(shot.level[0]), 3)}, even=True)
+    return following(fitted, descended(shot, fitted, work), float(shot.level[0]))
+
+
+def following(fitted: P3MaskConfig, parts: Mapping[str, Tensor], level: float) -> Following:
+    """What goes along with the face."""
+    return Following(fitted, parts, 0, {"level": round(level, 3)}, even=True)
 
 
 def kept(carried: Following) -> dict[str, NDArray[Any]]:
@@ -94,14 +93,14 @@ def kept(carried: Following) -> dict[str, NDArray[Any]]:
 def resumed(config: SpatialConfig, kept: Mapping[str, NDArray[Any]]) -> Following:
     """A mask that was kept, made with the same settings."""
     parts = {name: torch.from_numpy(part) for name, part in kept.items() if name != "level"}
-    return Following(_of_clips(config), parts, 0, {"level": float(kept["level"])}, even=True)
+    return following(of_clips(config), parts, float(kept["level"]))
 
 
-def _of_clips(config: SpatialConfig) -> P3MaskConfig:
-    """Settings for clips, by those for photos."""
+def of_clips(config: SpatialConfig, frames: int = BATCH) -> P3MaskConfig:
+    """Settings for clips, by those for photos, for so many frames."""
     return P3MaskConfig(
         iterations=config.iterations,
-        batch=BATCH,
+        batch=min(BATCH, max(1, frames)),
         variants=1,
         apart=0.0,
         peak=PEAK,

@@ -1,0 +1,1 @@
+"""Tables of clips: what the best frame gives an attacker, how much a mask flickers, and how long it takes."""
