@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from bauta.clips.clip import Clip, Frame, Patch, digest, read_clip
 from bauta.drafts import claim_draft
 from bauta.errors import OutputError, PhotoTooLarge, UnreadablePhoto, missing_extra
+from bauta.photo.codec import opened as opened_picture
 from bauta.photo.metadata import MetadataPolicy
 from bauta.progress import Steps, silent
 
@@ -93,7 +94,7 @@ def read_moving(path: Path) -> Clip | None:
 
     damage = (*_DAMAGE, Image.DecompressionBombError)
     try:
-        with Image.open(path) as image:
+        with opened_picture(path) as image:  # a photo of 200 megapixels, perhaps
             if image.format not in FORMATS.values() or (image.format != "GIF" and not _moves(image)):
                 return None
             form, size = str(image.format), image.size
