@@ -421,3 +421,11 @@ def test_what_is_no_profile_goes():
         assert b"icc_profile" not in photo.encode()
         assert Image.open(io.BytesIO(photo.encode())).info.get("icc_profile") is None
         assert photo.removed() == {"unreadable parts": 1}
+
+
+def test_the_thumbnail_of_jfif_goes_and_is_counted():
+    data = encode(scene(), "JPEG")
+    header = data[6:20][:-2] + bytes([8, 8]) + bytes(range(192))
+    photo = read_photo(data[:2] + struct.pack(">BBH", 255, 0xE0, len(header) + 2) + header + data[20:])
+    assert photo.removed()["embedded pictures"] == 1
+    assert bytes(range(100)) not in photo.encode()
