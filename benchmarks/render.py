@@ -534,6 +534,44 @@ def faces_table() -> str:
     return "\n".join(lines)
 
 
+def groups_table() -> str:
+    """False matches and missed matches of men and of women, at the thresholds of verdicts."""
+    found = card("groups")["recognition"]
+    groups = list(next(iter(found.values()))["cfp"])
+    lines = [
+        f"| | {' | '.join(f'{group}: FMR | {group}: FNMR' for group in groups)} |",
+        "|---" * (2 * len(groups) + 1) + "|",
+    ]
+    for name, one in found.items():
+        cells = [rate(one["cfp"][group][kind]) for group in groups for kind in ("fmr", "fnmr")]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    people = (f"{found['mobilenet']['cfp'][group]['people']} people" for group in groups)
+    return "\n".join([*lines, f"| | {' | | '.join(people)} | |"])
+
+
+def rate(one: dict[str, float]) -> str:
+    """A share with its interval, in per cent."""
+    return f"{100 * one['mean']:.1f} ({100 * one['low']:.1f}-{100 * one['high']:.1f})"
+
+
+def groups_portraits_table() -> str:
+    """Pairs of synthetic portraits of a group that match."""
+    found = card("groups")["recognition"]
+    seen = card("groups")["detection"]
+    lines = [
+        f"| | portraits | pairs | {' | '.join(f'`{name}`' for name in found)} | found upright | found turned |",
+        "|---" * (len(found) + 5) + "|",
+    ]
+    for group, first in found["mobilenet"]["portraits"].items():
+        cells = [str(first["portraits"]), str(first["pairs"])]
+        for one in found.values():
+            counted = one["portraits"][group]
+            cells.append(f"{100 * counted['matching'] / max(counted['pairs'], 1):.1f} ({counted['matching']})")
+        cells += [share(seen[group][kind]) if group in seen else "" for kind in ("upright", "turned")]
+        lines.append(f"| {group} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def faces_by_size_table() -> str:
     """Recall by the face's height and by its angle."""
     names = list(card("finding-faces")["scenes"])
@@ -777,6 +815,8 @@ TABLES = {
     "hybrid-shipped-ranking": lambda: ranking_table("hybrid-shipped"),
     "local-features": lambda: template_tables("local-features-small"),
     "faces": faces_table,
+    "groups": groups_table,
+    "groups-portraits": groups_portraits_table,
     "faces-by-size": faces_by_size_table,
     "faces-speed": faces_speed_table,
     "faces-false": false_faces_table,

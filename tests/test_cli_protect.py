@@ -281,6 +281,26 @@ class TestDefaults:
         assert run(["protect", *arguments]) == 2
         assert capsys.readouterr().out == ""
 
+    def test_an_environment_variable_of_no_option_is_named(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_photo(Path("a.png"), "anna")
+        monkeypatch.setenv("BAUTA_PROTECT_STRENTH", "high")
+        assert run(["protect", "a.png", *NEGATIVE]) == 2
+        told = capsys.readouterr().err
+        assert "BAUTA_PROTECT_STRENTH" in told
+        assert "Did you mean BAUTA_PROTECT_STRENGTH?" in told
+
+    def test_a_wrong_choice_is_told_without_words_of_a_library(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(["protect", "a.png", "--strength", "huge"]) == 2
+        assert "Value error" not in capsys.readouterr().err
+
+    def test_a_dry_run_says_that_it_tells_of_photos_only(self, capsys: pytest.CaptureFixture[str]) -> None:
+        for name in ("clip.mp4", "moving.gif"):
+            Path(name).write_bytes(b"\0\0\0\x18ftypmp42" + bytes(50) if name == "clip.mp4" else b"GIF89a" + bytes(50))
+            assert run(["protect", name, "--dry-run", *NEGATIVE]) == 4
+            assert "tells of photos only" in capsys.readouterr().err
+
     def test_lists_and_switches(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("anna", "bert"):
             write_photo(Path(f"{name}.png"), name)

@@ -116,3 +116,9 @@ def test_a_png_of_one_picture_is_a_photo_and_a_broken_gif_is_told() -> None:
         outcome = only(work(name, settings=TURNING))
         assert outcome.verdict is None
         assert outcome.exit_code == 4
+
+
+def test_a_large_photo_is_no_animation_and_no_bomb(tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    Image.new("1", (14_000, 13_000)).save(path, compress_level=1)  # Pillow refuses from 179 megapixels on
+    assert read_moving(path) is None

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import struct
 import urllib.parse
 import zipfile
@@ -94,6 +95,9 @@ CODINGS = {
     "hexadecimal": lambda data: data.hex().encode(),
     "hexadecimal in lines": lambda data: data.hex(" ", 20).encode(),
     "numbers": lambda data: str(list(data)).encode(),
+    "numbers with spaces": lambda data: " ".join(map(str, data)).encode(),
+    "c": lambda data: ", ".join(f"0x{byte:02X}" for byte in data).encode(),
+    "octal": lambda data: "".join(f"\\{byte:03o}" for byte in data).encode(),
     "ascii85": lambda data: base64.a85encode(data, adobe=True),
     "zlib": lambda data: b"xx" + zlib.compress(data),
     "gzip": gzip.compress,
@@ -111,6 +115,23 @@ CODINGS = {
 @pytest.mark.parametrize("kind", PICTURES)
 def test_a_picture_is_noticed_in_any_coding(kind, coding):
     assert holds_picture(CODINGS[coding](PICTURES[kind]))
+
+
+UNKNOWN = {
+    "base32": base64.b32encode,
+    "base32 in lines": lambda data: b"\n".join(re.findall(rb".{1,76}", base64.b32encode(data))),
+    "base85": base64.b85encode,
+    "ascii85 without its frame": base64.a85encode,
+    "wide base85": lambda data: base64.b85encode(data).decode().encode("utf-16-le"),
+    "base32 backwards": lambda data: base64.b32encode(data)[::-1],
+    "base64 backwards": lambda data: base64.b64encode(data)[::-1],
+}
+
+
+@pytest.mark.parametrize("coding", UNKNOWN)
+@pytest.mark.parametrize("kind", ["jpeg", "webp", "png"])
+def test_a_text_in_an_unknown_coding_counts_as_a_picture(kind, coding):
+    assert holds_picture(UNKNOWN[coding](PICTURES[kind]))
 
 
 @pytest.mark.parametrize("coding", CODINGS)
@@ -132,8 +153,10 @@ def test_a_picture_is_carved_out_of_any_coding(kind, coding):
         "x" * 2_000,
         "word " * 20_000,
         json.dumps({"numbers": list(range(200))}),
+        " ".join(f"https://example.org/album/{number}/photo.jpg?size=large&from=page" for number in range(40)),
+        "Photos: " + ",".join(f"IMG_{number}.JPG" for number in range(2000, 2200)),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_ordinary_texts_hold_no_picture(text):
     assert not holds_picture(text.encode())
@@ -398,3 +421,11 @@ def test_what_is_no_profile_goes():
         assert b"icc_profile" not in photo.encode()
         assert Image.open(io.BytesIO(photo.encode())).info.get("icc_profile") is None
         assert photo.removed() == {"unreadable parts": 1}
+
+
+def test_the_thumbnail_of_jfif_goes_and_is_counted():
+    data = encode(scene(), "JPEG")
+    header = data[6:20][:-2] + bytes([8, 8]) + bytes(range(192))
+    photo = read_photo(data[:2] + struct.pack(">BBH", 255, 0xE0, len(header) + 2) + header + data[20:])
+    assert photo.removed()["embedded pictures"] == 1
+    assert bytes(range(100)) not in photo.encode()

@@ -86,6 +86,50 @@ def test_a_persons_name_goes_from_all_keywords_and_other_keywords_stay(source, h
     assert b"garden" in result
 
 
+REGIONS_ONLY = xmp_packet(REGION % NAME)
+NOTHING_BUT_NAMES = {
+    "title": lambda text: jpeg(xmp=xmp_packet(REGION % NAME + xmp_list(b"dc:title", text, kind=b"Alt"))),
+    "headline": lambda text: jpeg(
+        xmp=xmp_packet(REGION % NAME + b"<photoshop:Headline>" + text + b"</photoshop:Headline>")
+    ),
+    "label": lambda text: jpeg(xmp=xmp_packet(REGION % NAME + b"<xmp:Label>" + text + b"</xmp:Label>")),
+    "iptc": lambda text: jpeg(datasets((5, text)), xmp=REGIONS_ONLY),
+    "windows": lambda text: jpeg(exif=tiff_block("<", [wide(0x9C9B, text.decode())]), xmp=REGIONS_ONLY),
+    "comment": lambda text: jpeg((0xFE, text), xmp=REGIONS_ONLY),
+    "png": lambda text: png((b"tEXt", b"Title\0" + text), (b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + REGIONS_ONLY)),
+}
+
+
+@pytest.mark.parametrize("home", NOTHING_BUT_NAMES)
+def test_a_text_of_nothing_but_names_goes_and_a_caption_with_one_stays(home):
+    for text in (NAME, b"ADA LOVELACE", b"Lovelace and Ada"):
+        assert b"lovelace" not in private(NOTHING_BUT_NAMES[home](text)).replace(b"\0", b"").lower()
+    text = b"Ada Lovelace in the garden"
+    assert text in private(NOTHING_BUT_NAMES[home](text)).replace(b"\0", b"")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://photos.example/originals/991.jpg",
+        "www.example.org/991",
+        "Taken at 52.520008, 13.404954",
+        "52°31'12.0\"N 13°24'18.0\"E, in the evening",
+        "geo:52.52,13.40",
+    ],
+)
+@pytest.mark.parametrize("home", ["comment", "iptc", "png"])
+def test_a_link_and_a_position_are_no_caption(home, text):
+    assert text.encode() not in private(NOTHING_BUT_NAMES[home](text.encode()))
+    kept = "ca. 3.5, 4.25 m away, 20 °C, www.example.org".encode()
+    assert kept in private(NOTHING_BUT_NAMES[home](kept))
+
+
+def test_a_copyright_notice_may_name_its_owner():
+    block = tiff_block("<", [ascii_field(0x013B, "Grace H"), ascii_field(0x8298, "Grace H")])
+    assert b"Grace H" in private(jpeg(exif=block))
+
+
 PEOPLE_ONLY = {
     "region of the iptc": b'<Iptc4xmpExt:ImageRegion><rdf:Bag><rdf:li rdf:parseType="Resource"><Iptc4xmpExt:Name>'
     b'<rdf:Alt><rdf:li xml:lang="x-default">Ada Lovelace</rdf:li></rdf:Alt></Iptc4xmpExt:Name></rdf:li></rdf:Bag>'
@@ -246,7 +290,7 @@ def test_paths_go_wherever_they_stand(path):
 
 
 @pytest.mark.parametrize(
-    "text", ["and/or", "https://example.org/home/page", "1/250 s at f/2.8", "R:G:B", "a: b/c", "the /r/pics people"]
+    "text", ["and/or", "see https://example.org/home/page", "1/250 s at f/2.8", "R:G:B", "a: b/c", "the /r/pics people"]
 )
 def test_what_only_looks_like_a_path_stays(text):
     assert text.encode() in private(png((b"tEXt", b"Description\0" + text.encode())))

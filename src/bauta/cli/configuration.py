@@ -57,18 +57,31 @@ def defaults(group: Any, chosen: Path | None, environment: Mapping[str, str]) ->
     """Defaults of every command below a group, as Typer's contexts take them.
 
     Raises:
-        UsageError: when the file cannot be read, or names a command or an option that there is not.
+        UsageError: when the file cannot be read, or it or the environment names an option that there is not.
     """
     found: dict[str, Any] = {}
+    known: set[str] = set()
+    beginnings: set[str] = set()
     if (path := file(chosen)) is not None:
         _merge(found, _checked(group, _read(path), path, []))
     for words, command in _commands(group):
+        beginnings.add(_variable(*words, ""))
         for parameter in _parameters(command):
-            name = "_".join(("bauta", *words, _spellings(parameter)[0])).replace("-", "_").upper()
+            name = _variable(*words, _spellings(parameter)[0])
+            known.add(name)
             if value := environment.get(name):
                 several = value.split(os.pathsep) if _repeated(parameter) else value
                 _merge(found, _nested(words, {parameter.name: several}))
+    for name in sorted(set(environment) - known):
+        if name.startswith(tuple(beginnings)):
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"Did you mean {near[0]}?" if near else "Options are named as `bauta COMMAND --help` does."
+            raise UsageError(f"The environment variable {name} names an option that there is not.", hint=hint)
     return found
+
+
+def _variable(*words: str) -> str:
+    return "_".join(("bauta", *words)).replace("-", "_").upper()
 
 
 def _read(path: Path) -> dict[str, Any]:

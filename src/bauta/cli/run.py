@@ -85,7 +85,7 @@ def _wrong_usage(error: TyperException) -> UsageError:
     hint = "Run the command with --help to see what it takes."
     name = getattr(error, "option_name", None)
     if name is None or not hasattr(error, "possibilities"):  # Typer does not export the class
-        return UsageError(error.format_message(), hint=hint)
+        return UsageError(error.format_message().replace("Value error, ", ""), hint=hint)
     near = difflib.get_close_matches(name, error.possibilities or (), 1, cutoff=0.5)
     if name == "--method":
         hint = "A fitted protector says which method it is; `bauta templates fit --method NAME` makes one."

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from bauta.clips.clip import Clip, Frame, Patch, digest, read_clip
 from bauta.drafts import claim_draft
 from bauta.errors import OutputError, PhotoTooLarge, UnreadablePhoto, missing_extra
+from bauta.photo.codec import opened as opened_picture
 from bauta.photo.metadata import MetadataPolicy
 from bauta.progress import Steps, silent
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 FORMATS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG", ".apng": "PNG"}
 """Endings that animated pictures may have, and what is written under each."""
 
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError)  # what decoders raise
 _MOST = 150e6  # pixels of all frames together, which Pillow holds while it writes
 _LEAST = 0.02  # seconds of a frame that says it takes no time; players show it for longer
 _SHADES = 255  # of a GIF's 256 colours one is kept for what is transparent
@@ -90,18 +92,23 @@ def read_moving(path: Path) -> Clip | None:
         return read_clip(path)
     from PIL import Image, UnidentifiedImageError
 
+    damage = (*_DAMAGE, Image.DecompressionBombError)
     try:
-        with Image.open(path) as image:
+        with opened_picture(path) as image:  # a photo of 200 megapixels, perhaps
             if image.format not in FORMATS.values() or (image.format != "GIF" and not _moves(image)):
                 return None
             form, size = str(image.format), image.size
             loop = image.info.get("loop")
             count = getattr(image, "n_frames", 1)
             _require_size(path, size, count)
-            durations = tuple(_duration(image, number) for number in range(count))
+            durations = []
+            for number in range(count):
+                image.seek(number)
+                _require_size(path, image.size, count)  # a frame may be larger than the first
+                durations.append(_duration(image))
     except (UnidentifiedImageError, FileNotFoundError, PermissionError, IsADirectoryError):
         return None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+    except damage as error:
         raise _damaged(path) from error
     try:
         import av  # noqa: F401
@@ -126,7 +133,7 @@ def read_moving(path: Path) -> Clip | None:
         form=form,
         starts=starts[:-1],
         times=starts[:-1],
-        durations=durations,
+        durations=tuple(durations),
         loop=loop,
     )
 
@@ -253,12 +260,13 @@ def _layers(path: Path) -> Iterator[NDArray[np.uint8]]:
     """(H, W, 4) of each frame as it is shown, whatever the file holds of it."""
     from PIL import Image
 
+    damage = (*_DAMAGE, Image.DecompressionBombError)
     try:
         with Image.open(path) as image:
             for number in range(getattr(image, "n_frames", 1)):
                 image.seek(number)
                 yield np.asarray(image.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+    except damage as error:
         raise _damaged(path) from error
 
 
@@ -273,8 +281,7 @@ def _moves(image: Image.Image) -> bool:
     return bool(getattr(image, "is_animated", False))
 
 
-def _duration(image: Image.Image, number: int) -> float:
-    image.seek(number)
+def _duration(image: Image.Image) -> float:
     image.load()  # before which a WebP does not tell
     return float(image.info.get("duration") or 0)
 

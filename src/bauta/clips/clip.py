@@ -292,7 +292,10 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     with container:
-        moving = [stream for stream in container.streams.video if not _is_cover(stream)]
+        streams = [stream for stream in container.streams.video if stream.codec_context is not None]
+        if not streams and container.streams.video:
+            raise _unreadable(path, ValueError("a codec that is not known"))
+        moving = [stream for stream in streams if not _is_cover(stream)]
         if not moving:
             raise UnreadablePhoto(
                 f"{path} holds sound, and no pictures that move.", hint="There is nothing to protect in it."

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from bauta.clips.animation import FORMATS
+from bauta.clips.clip import is_clip_name
 from bauta.cloaking.apply import Picture, edit_pictures, refused
 from bauta.cloaking.outcomes import Outcome
 from bauta.cloaking.pipeline import Pipeline
 from bauta.cloaking.settings import ProtectSettings
-from bauta.errors import BautaError
+from bauta.errors import BautaError, UnsupportedPhoto
 from bauta.faces.faces import Faces
 from bauta.judging import words
 from bauta.judging.conditions import CONDITIONS, SAVED
@@ -100,6 +102,10 @@ def rehearse(sources: Sequence[Path], settings: ProtectSettings, *, progress: Pr
         try:
             photo = read_photo(source).cleared()
         except BautaError as error:
+            if isinstance(error, UnsupportedPhoto) and (is_clip_name(source.name) or source.suffix.lower() in FORMATS):
+                error = UnsupportedPhoto(
+                    f"{source} moves, and --dry-run tells of photos only.", hint="Run the command without --dry-run."
+                )
             yield Plan(source, failure=Outcome.failed(source, error))
             continue
         if pipeline is None:

@@ -9,6 +9,15 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property, lru_cache
+
+from bauta.photo.embedded import holds_picture
+
+SEARCHED = 2**16
+"""Bytes of what goes in any case that are looked through, to say why."""
+
+_MOST_NAMES, _MOST_KEYWORDS = 500, 2000  # of a photo; beyond, none of the keywords stays
+_MOST_LOOKED = 2**20  # bytes of all metadata of a photo that are to stay
 
 
 class Removed(Enum):
@@ -39,6 +48,8 @@ class Cleaning:
         places: Names of places, folded.
         owners: Names of authors and owners, folded.
         removed: How many fields of each kind went.
+        looked: Bytes that were looked through for pictures.
+        keywords: How many were compared with the names.
     """
 
     private: bool
@@ -46,6 +57,13 @@ class Cleaning:
     places: set[str] = field(default_factory=set)
     owners: set[str] = field(default_factory=set)
     removed: Counter[Removed] = field(default_factory=Counter)
+    looked: int = 0
+    keywords: int = 0
+
+    def sees_picture(self, data: bytes) -> bool:
+        """Whether bytes look as if they held a picture; always, when no more can be looked through."""
+        self.looked += len(data)
+        return self.looked > _MOST_LOOKED or holds_picture(data)
 
     def drop(self, kind: Removed, count: int = 1) -> None:
         """Counts something that does not stay."""
@@ -62,6 +80,9 @@ class Cleaning:
     def against_keyword(self, keyword: str) -> Removed | None:
         """Why a keyword goes: it names a person, a place or the owner that the photo names elsewhere."""
         root, *branches = parts = _branches(keyword)
+        self.keywords += 1
+        if self.keywords > _MOST_KEYWORDS:
+            return Removed.OTHER
         if branches and root in _PEOPLE_ROOTS:
             return Removed.PERSON
         if branches and root in _PLACE_ROOTS:
@@ -71,11 +92,28 @@ class Cleaning:
             (self.places, Removed.PLACE),
             (self.owners, Removed.OWNER),
         ):
-            if any(_mentions(part, name) for part in parts for name in names):
+            if len(names) > _MOST_NAMES or any(_words_of(name) <= _words_of(part) for part in parts for name in names):
                 return kind
         # A first or a last name alone is that person's too.
-        single = {word for name in self.people for word in name.split() if len(word) > 2}
-        return Removed.PERSON if single.intersection(parts) else against_text(keyword)
+        single = any(part in _words_of(name) for part in parts if len(part) > 2 for name in self.people)
+        return Removed.PERSON if single else against_text(keyword)
+
+    def against_caption(self, text: str) -> Removed | None:
+        """Why a text goes: it is but names that the photo gives elsewhere, but a link, or what `against_text` tells."""
+        if _LINK.fullmatch(text.strip()):
+            return Removed.LINK
+        said = _words_of(folded(text)) - _CONNECTING
+        if said and len(text) < _LONGEST_NAMES:
+            for kind, known in self._words_of_names.items():
+                if said <= known:
+                    return kind
+        return against_text(text)
+
+    @cached_property
+    def _words_of_names(self) -> dict[Removed, frozenset[str]]:
+        """The words of all names, once all of them are known."""
+        kinds = ((Removed.PERSON, self.people), (Removed.PLACE, self.places), (Removed.OWNER, self.owners))
+        return {kind: frozenset(word for name in names for word in name.split()) for kind, names in kinds}
 
 
 def note(names: set[str], texts: Iterable[str]) -> None:
@@ -93,9 +131,10 @@ def _branches(keyword: str) -> list[str]:
     return [folded(part) for part in re.split(r"[|/\\>:;]", keyword) if part.strip()] or [""]
 
 
-def _mentions(text: str, name: str) -> bool:
-    """Whether all words of a name are in a text, in any order: people are also listed by their last names."""
-    return set(name.split()) <= set(text.split())
+@lru_cache(maxsize=5000)
+def _words_of(name: str) -> frozenset[str]:
+    """The words of a folded name; their order tells nothing, since people are also listed by their last names."""
+    return frozenset(name.split())
 
 
 def words(text: str) -> frozenset[str]:
@@ -105,34 +144,50 @@ def words(text: str) -> frozenset[str]:
 
 _PEOPLE_ROOTS = words(
     "people person persons persona personas personen personer personnes pessoas gente names faces face gesichter "
-    "visages ludzie osoby menschen namen family familie friends who"
+    "visages ludzie osoby menschen namen family familie friends who leute freunde famille amis familia amigos famiglia "
+    "amici mensen vrienden personas pessoas personer lidé люди семья 人 人物 人们 人々 사람"
 ) | {"known people", "tagged people"}
 _PLACE_ROOTS = words(
     "place places location locations ort orte lieu lieux lugar lugares luoghi platser plaatsen miejsca country "
     "countries city cities geo geotag geotags gps where travel"
 )
 
+_CONNECTING = words("and with und mit et avec y con e com i och en met by von photo foto c")
+_LONGEST_NAMES = 1000  # characters; a text of nothing but names is shorter
+_LINK = re.compile(r"(?:https?:/+|www\.)\S{1,2000}", re.IGNORECASE)
+# Degrees with four decimals or more tell a house; so do degrees and minutes with their hemisphere.
+_POSITION = re.compile(
+    r"(?<![\d.])-?\d{1,3}\.\d{4,}\s{0,3}[,;/\s]\s{0,3}-?\d{1,3}\.\d{4,}"
+    r"|(?<!\d)\d{1,3}\s?[°º]\s?\d{1,2}(?:\.\d{1,9})?\s?['′’](?:\s?\d{1,2}(?:\.\d{1,9})?\s?(?:[\"″”]|''))?\s?[NSEWO]\b"
+    r"|\bgeo:-?\d"
+)
+
 _PATH = re.compile(
-    r"(?<![a-z])[a-z]:[\\/]+\w"  # C:\Users\...
-    r"|(?<![\w.])/+(?:home|users|volumes|mnt|media|root|private/var|var/(?:folders|mobile)|data/(?:user|media|data)"
+    r"(?<![a-z])[a-z]:[\\/]{1,8}\w"  # C:\Users\...
+    r"|(?<![\w.])/{1,8}(?:home|users|volumes|mnt|media|root|private/var|var/(?:folders|mobile)|data/(?:user|media|data)"
     r"|storage|sdcard)/"
-    r"|\\\\+[\w.-]+\\+[\w$ .-]+"  # \\server\share
+    r"|\\{2,8}[\w.-]+\\{1,8}[\w$ .-]"  # \\server\share
     r"|\bfile:/|\bsmb://|(?<!\S)~[/\\]\w|%userprofile%|content://",
     re.IGNORECASE,
 )
-_PROMPT = re.compile(
-    r"<lora:|\bnegative prompt\s*:|\bsteps\s*:\s*\d+\s*,.*\b(?:sampler|cfg scale|seed|model)\b|\bcfg scale\s*:",
-    re.IGNORECASE | re.DOTALL,
-)
+_PROMPT = re.compile(r"<lora:|\bnegative prompt\s{0,9}:|\bcfg scale\s{0,9}:", re.IGNORECASE)
+_STEPS = re.compile(r"\bsteps\s{0,9}:\s{0,9}\d{1,9}\s{0,9},", re.IGNORECASE)
+_SAMPLER = re.compile(r"\b(?:sampler|cfg scale|seed|model)\b", re.IGNORECASE)
 
 
 def against_text(text: str) -> Removed | None:
-    """Why a text does not stay in private: it names a path of somebody's computer, or a program wrote it for itself.
+    """Why a text does not stay in private: it names a path of somebody's computer or a position, or a program wrote it
+    for itself.
 
     A text goes whole or stays whole.
     """
     if _PATH.search(text):
         return Removed.PATH
+    if _POSITION.search(text):
+        return Removed.PLACE
+    steps = _STEPS.search(text)
+    if steps and _SAMPLER.search(text, steps.end()):
+        return Removed.PROMPT
     if _PROMPT.search(text) or isinstance(program_values(text), dict):
         return Removed.PROMPT
     return None

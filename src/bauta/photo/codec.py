@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from math import log2
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -124,18 +125,25 @@ def open_with_pillow(
     source: Source, data: bytes, format_name: str, *, coded: int | None = None, checked: bool = False
 ) -> Image.Image:
     """Decodes ``data`` with one of Pillow's decoders, after the size check unless that was made before."""
+    image = opened(BytesIO(data), [format_name])
+    with _pillow_globals, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not checked:
+            source.check_size(*image.size, coded)
+        image.load()
+    return image
+
+
+def opened(file: BytesIO | Path, formats: list[str] | None = None) -> Image.Image:
+    """A file opened by Pillow and not decoded yet, whatever its size."""
     with _pillow_globals, warnings.catch_warnings():
         # Pillow's own limit is global and lower than ours, and its warnings are of no use to our callers.
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(BytesIO(data), formats=[format_name])
+            return Image.open(file, formats=formats)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
-        if not checked:
-            source.check_size(*image.size, coded)
-        image.load()
-    return image
 
 
 def save_with_pillow(image: Image.Image, format_name: str, **options: object) -> bytes:

@@ -26,19 +26,17 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 from numpy.typing import NDArray
 
-from bauta.photo.formats import exif
-
 _DEPTH = 6  # a JPEG in base64 in JSON in Deflate in a JSON string takes five
-_BUDGET = 32 * 2**20  # bytes looked at for one part, decoded ones included
-_INFLATED = 16 * 2**20
-_LARGEST = 2 * 2**20  # bytes; more than that in one part is not looked through
+_BUDGET = 4 * 2**20  # bytes looked at for one part, decoded ones included
+_INFLATED = 2**20
+_LARGEST = 2**18  # bytes; more than that in one part is not looked through
+_MOST_TIFFS = 64  # headers of TIFF structures in one part; each costs a walk through its fields
 _SHORTEST = 32  # bytes; only what begins like a picture can be one
 _RAW_PIXELS = 2048  # bytes of unknown content that a coding may hide without passing for pixels
 _PACKINGS = frozenset({"packed", "base64", "hexadecimal", "numbers", "ascii85", "uuencode"})
 
 _PICTURES = re.compile(
-    rb"\xff\xd8\xff"
-    rb"|\x89PNG\r\n\x1a\n"
+    rb"\x89PNG\r\n\x1a\n"
     rb"|\x8aMNG\r\n|\x8bJNG\r\n"
     rb"|GIF8[79]a"
     rb"|RIFF....WEBP"
@@ -46,7 +44,7 @@ _PICTURES = re.compile(
     rb"|[\x28\x34\x38\x6c\x7c]\0\0\0..\0\0..(?:\0\0|\xff\xff)\x01\0[\x01\x04\x08\x10\x18\x20]\0[\0-\6]\0\0\0"
     rb"|\xff\x4f\xff\x51\0|\0\0\0\x0cjP  \r\n|\0\0\0\x0cJXL \r\n"
     rb"|8BP[SB]\0[\x01\x02]"
-    rb"|P[1-6]\s+(?:#[^\n]*\n\s*)*\d{1,5}\s+\d{1,5}\s"
+    rb"|P[1-6]\s{1,9}(?:#[^\n]{0,99}\n\s{0,9}){0,9}\d{1,5}\s{1,9}\d{1,5}\s"
     rb"|P7\nWIDTH "
     rb"|qoif\0\0|\x76\x2f\x31\x01|DDS \x7c\0\0\0|BPG\xfb|FLIF[\x31-\x6f]|II\xbc\x01|/\* XPM \*/|%PDF-1"
     rb"|....ftyp(?:hei|hev|mif|msf|avi[fs]|isom|iso\d|mp4|M4|qt  |3g|jp2|jpm|crx|MSNV|dash|avc)"
@@ -54,9 +52,10 @@ _PICTURES = re.compile(
     rb"|data:(?:image|video)/",
     re.DOTALL,
 )
+_JPEG = re.compile(rb"\xff\xd8\xff+[\xc0-\xcf\xdb-\xfe]")  # apart, since pixels of one colour may begin like it
 # What `_starts` looks for before it asks `_PICTURES`, and how many bytes stand before it.
 _MARKS = {
-    **dict.fromkeys((b"\xff\xd8\xff", b"\x89PNG", b"\x8aMNG", b"\x8bJNG", b"GIF8", b"RIFF", b"BM", b"8BP", b"qoif"), 0),
+    **dict.fromkeys((b"\x89PNG", b"\x8aMNG", b"\x8bJNG", b"GIF8", b"RIFF", b"BM", b"8BP", b"qoif"), 0),
     **dict.fromkeys((b"\xff\x4f\xff\x51", b"\0\0\0\x0cj", b"\0\0\0\x0cJ", b"v/1\x01", b"DDS ", b"BPG\xfb", b"FLIF"), 0),
     **dict.fromkeys((b"II\xbc\x01", b"/* XPM", b"%PDF-1", b"\x1a\x45\xdf\xa3", b"data:image/", b"data:video/"), 0),
     **dict.fromkeys((bytes([size, 0, 0, 0]) for size in (0x28, 0x34, 0x38, 0x6C, 0x7C)), 0),
@@ -70,12 +69,15 @@ _BASE64_STARTS = re.compile(rb"(?:^|[^A-Za-z0-9+/])(?:/9j/|iVBORw0KGg|R0lGOD[lh]
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{40,}")
 # Ends of lines between lines of base64; words of a text are not joined.
 _BREAKS = re.compile(rb"(?<=[A-Za-z0-9+/_-]{16})(?:\s+|\\+[rnt]|&#(?:x[dDaA9]|1[03]|9);|%0[aAdD])+")
-_HEX = re.compile(rb"(?:[0-9a-fA-F]{2}[\s:,]?){32,}")
+_HEX = re.compile(rb"(?:(?:0[xX])?[0-9a-fA-F]{2}[\s:,;]{0,2})+")
 _QUOTED = re.compile(rb"(?:=[0-9A-F]{2}){3}")
-_NUMBERS = re.compile(rb"(?:\d{1,3}\s*,\s*){63,}\d{1,3}")
-_TAG = re.compile(rb"<[^>]*>\s*")
-_ESCAPE = re.compile(rb"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_NUMBERS = re.compile(rb"(?:\d{1,3}[\s,;]{1,9})+\d{1,3}")
+_TAG = re.compile(rb"<[^<>]*>\s*")
+_ESCAPE = re.compile(rb"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[0-3][0-7]{2}|.)", re.DOTALL)
 _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
+# Of texts that nothing above decodes, and the part of their length that Deflate leaves: of 16 letters a half is left.
+_LONG_WORD = re.compile(rb"[!-~]{200,}")
+_SHORTEST_CODED, _DENSE = 400, 0.45
 _PACKED = re.compile(rb"\x78[\x01\x5e\x9c\xda]|\x1f\x8b\x08|BZh[1-9]1AY|\xfd7zXZ\0|PK\x03\x04")
 
 
@@ -115,6 +117,8 @@ def holds_picture(data: bytes) -> bool:
                 return True
             if path and path[-1] in _PACKINGS and len(content) > _RAW_PIXELS and not _is_text(content):
                 return True
+        if _holds_coded_text(data):
+            return True
     except _TooMuch:
         return True
     return False
@@ -134,10 +138,12 @@ def carve(data: bytes, *, label: str = "", skip: int = 0, deep: bool = True) -> 
         for path, content in parts:
             where = (label, *path) if label else path
             first = 0 if path else skip
-            tiffs = (match.start() for match in _TIFF.finditer(content, first))
-            pictures = (start for start in tiffs if _is_tiff_picture(content, start))
-            for start in itertools.chain(_starts(content, first), pictures):
-                found = _decoded(content[start:], where)
+            tiffs = (start for start in _tiff_starts(content, first) if _is_tiff_picture(content, start))
+            begins = (start for start in _starts(content, first) if _goes_on(content, start))
+            for count, start in enumerate(itertools.chain(begins, tiffs)):
+                if count == _MOST_DECODED:
+                    raise _TooMuch
+                found = _decoded(content[start : start + _LARGEST_CARVED], where)
                 if found is not None:
                     yield found
     except _TooMuch:
@@ -146,6 +152,8 @@ def carve(data: bytes, *, label: str = "", skip: int = 0, deep: bool = True) -> 
 
 def _starts(data: bytes, first: int) -> Iterator[int]:
     """Where pictures and films seem to begin; plain searches are a hundred times faster than one big pattern."""
+    for match in _JPEG.finditer(data, first):
+        yield match.start()
     for mark, before in _MARKS.items():
         place = data.find(mark, first)
         while place >= 0:
@@ -154,6 +162,21 @@ def _starts(data: bytes, first: int) -> Iterator[int]:
             place = data.find(mark, place + 1)
 
 
+def _goes_on(data: bytes, start: int) -> bool:
+    """Whether what begins like a JPEG has a segment there and another marker behind; any other may go on.
+
+    In pixels of one colour each may look like the beginning of a JPEG.
+    """
+    if data[start : start + 2] != b"\xff\xd8":
+        return True
+    while start + 3 < len(data) and data[start + 3] == 0xFF:
+        start += 1
+    length = int.from_bytes(data[start + 4 : start + 6], "big")
+    return length >= 2 and data[start + 4 + length : start + 5 + length] in (b"\xff", b"")
+
+
+_MOST_DECODED = 500  # tries in one part
+_LARGEST_CARVED = 32 * 2**20
 _SMALLEST = 16  # pixels a side; below that a face tells nothing
 _CARVED_PIXELS = 50_000_000
 
@@ -173,6 +196,8 @@ def _decoded(data: bytes, path: tuple[str, ...]) -> EmbeddedPicture | None:
             if image.width * image.height > _CARVED_PIXELS:
                 return EmbeddedPicture(str(image.format), path)
             pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
+        except Image.DecompressionBombError:
+            return EmbeddedPicture("a picture too large to be looked at", path)
         except Exception:  # decoders answer arbitrary bytes with exceptions of every type
             return None
     return EmbeddedPicture(str(image.format), path, pixels)
@@ -234,8 +259,10 @@ def _from_base64(data: bytes) -> Iterator[bytes]:
 
 
 def _from_hex(data: bytes) -> Iterator[bytes]:
-    for match in _HEX.finditer(data):
-        digits = re.sub(rb"[\s:,]", b"", match.group())
+    for match in _HEX.finditer(data):  # a pattern that asks for many would look at each place many times
+        if len(match.group()) < 64:
+            continue
+        digits = re.sub(rb"0[xX]|[\s:,;]", b"", match.group())
         yield binascii.unhexlify(digits[: len(digits) - len(digits) % 2])
 
 
@@ -246,11 +273,13 @@ def _from_quoted(data: bytes) -> Iterator[bytes]:
 
 def _from_numbers(data: bytes) -> Iterator[bytes]:
     for match in _NUMBERS.finditer(data):
-        yield bytes(min(int(number), 255) for number in match.group().split(b","))
+        numbers = re.findall(rb"\d+", match.group())
+        if len(numbers) >= 64:
+            yield bytes(min(int(number), 255) for number in numbers)
 
 
 def _from_ascii85(data: bytes) -> Iterator[bytes]:
-    for match in re.finditer(rb"<~(.{10,}?)~>", data, re.DOTALL):
+    for match in re.finditer(rb"<~([^~]{10,})~>", data):
         try:
             yield base64.a85decode(match.group(1))
         except ValueError:
@@ -258,7 +287,7 @@ def _from_ascii85(data: bytes) -> Iterator[bytes]:
 
 
 def _from_uuencode(data: bytes) -> Iterator[bytes]:
-    for match in re.finditer(rb"begin [0-7]{3} [^\n]*\n((?:[ -`]{1,61}\n)+)", data):
+    for match in re.finditer(rb"begin [0-7]{3} [^\n]{0,255}\n((?:[ -`]{1,61}\n)+)", data):
         lines = []
         for line in match.group(1).splitlines():
             try:
@@ -275,8 +304,9 @@ def _unescaped(data: bytes) -> Iterator[bytes]:
 
         def plain(match: re.Match[bytes]) -> bytes:
             code = match.group(1)
-            if code[:1] in b"ux" and len(code) > 1:
-                return bytes([min(int(code[1:], 16), 255)])
+            if len(code) > 1:
+                value = int(code[1:], 16) if code[:1] in b"ux" else int(code, 8)
+                return bytes([min(value, 255)])
             return _ESCAPED.get(code, code)
 
         yield _ESCAPE.sub(plain, data)
@@ -379,19 +409,53 @@ def _is_text(data: bytes) -> bool:
 
 
 def _holds_tiff_picture(data: bytes) -> bool:
-    return any(_is_tiff_picture(data, match.start()) for match in _TIFF.finditer(data))
+    return any(_is_tiff_picture(data, start) for start in _tiff_starts(data, 0))
+
+
+def _tiff_starts(data: bytes, first: int) -> Iterator[int]:
+    """Raises _TooMuch when there are more than anybody has a use for."""
+    for count, match in enumerate(_TIFF.finditer(data, first)):
+        if count == _MOST_TIFFS:
+            raise _TooMuch
+        yield match.start()
+
+
+def _holds_coded_text(data: bytes) -> bool:
+    """Whether a text consists of long words that say as much as they can: bytes in a coding that is not known here.
+
+    Names, addresses and signatures are shorter, and languages written without spaces are not ASCII.
+    """
+    for text in (data, data.replace(b"\0", b"")) if b"\0" in data else (data,):
+        words = [word for word in _LONG_WORD.findall(_BREAKS.sub(b"", text)) if not _is_base64_of_text(word)]
+        coded = b"".join(words)
+        if len(coded) >= _SHORTEST_CODED and len(zlib.compress(coded)) > _DENSE * len(coded):
+            return True
+    return False
+
+
+def _is_base64_of_text(word: bytes) -> bool:
+    return _BASE64.fullmatch(word) is not None and any(map(_is_text, _from_base64(word)))
 
 
 def _is_tiff_picture(data: bytes, start: int) -> bool:
     """Whether the TIFF structure there has samples or a thumbnail, and is not a bare EXIF block."""
-    block = data[start : start + 2**20]
-    if block[2:3] == b"+" or block[3:4] == b"+":
+    if b"+" in data[start + 2 : start + 4]:
         return True
+    order = "<" if data[start : start + 1] == b"I" else ">"
     try:
-        directory = exif.read_directory(block)
-        fields = {entry.tag for entry in directory.entries}
-        if directory.following:
-            fields |= {entry.tag for entry in exif.read_directory(block, directory.following).entries}
-    except ValueError:
+        (first,) = struct.unpack_from(order + "I", data, start + 4)
+        fields, following = _fields_of(data, start, first, order)
+        if following:
+            fields |= _fields_of(data, start, following, order)[0]
+    except (struct.error, ValueError):  # cut off
         return False
     return bool(fields & _TIFF_PICTURE_FIELDS)
+
+
+def _fields_of(data: bytes, start: int, offset: int, order: str) -> tuple[set[int], int]:
+    """The numbers of the fields of a TIFF directory, and where the next one is; raises struct.error when cut off."""
+    table = start + offset + 2
+    (count,) = struct.unpack_from(order + "H", data, table - 2)
+    rows = np.frombuffer(data[table : table + 12 * count], np.dtype(order + "u2"))[: 6 * count]
+    (following,) = struct.unpack_from(order + "I", data.ljust(table + 12 * count + 4, b"\0"), table + 12 * count)
+    return set(rows[::6].tolist()), following

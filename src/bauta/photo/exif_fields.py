@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bauta.photo.cleaning import Cleaning, Removed, against_text, decoded, is_plain_text, is_readable, note
-from bauta.photo.embedded import holds_picture
 from bauta.photo.formats import exif
 
 _MAIN = 0
@@ -32,7 +31,7 @@ _PLAIN: dict[int, frozenset[int]] = {
     exif.INTEROPERABILITY_DIRECTORY: frozenset({0x0001, 0x0002, 0x1001, 0x1002}),
 }
 _LARGEST_PLAIN = 64  # bytes; but a transfer function is a table
-_TRANSFER_FUNCTION = 0x012D
+_TRANSFER_FUNCTION, _LARGEST_TABLE = 0x012D, 3 * 256 * 2  # bytes
 # Fields that hold a text: captions and their like, makes and models, programs, the copyright notice.
 _TEXTS: dict[int, frozenset[int]] = {
     _MAIN: frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x8298, 0x9C9B, 0x9C9C, 0x9C9F}),
@@ -40,6 +39,7 @@ _TEXTS: dict[int, frozenset[int]] = {
     exif.INTEROPERABILITY_DIRECTORY: frozenset(),
 }
 _POINTERS = {_MAIN: {exif.EXIF_DIRECTORY}, exif.EXIF_DIRECTORY: {exif.INTEROPERABILITY_DIRECTORY}}
+_COPYRIGHT = 0x8298
 _KEYWORDS = 0x9C9E  # Windows' own, parted by semicolons
 _USER_COMMENT, _XP_FIELDS = 0x9286, range(0x9C9B, 0x9CA0)
 _HOST = 0x013C
@@ -113,18 +113,19 @@ def _judge(entry: exif.Entry, parent: int, cleaning: Cleaning) -> tuple[Removed 
     if tag in (exif.EXIF_DIRECTORY, exif.INTEROPERABILITY_DIRECTORY, exif.GPS_DIRECTORY):
         allowed = not cleaning.private or tag in _POINTERS.get(parent, ())
         return (None, value) if allowed else (_reason(tag), None)
-    if len(value) > 4 and holds_picture(value):
+    if len(value) > 4 and cleaning.sees_picture(value):
         return Removed.PICTURE, None
     if not cleaning.private:
         known = tag == _MAKER_NOTE or tag in _TEXTS.get(parent, ()) or tag in _PLAIN.get(parent, ())
         large = len(value) > _LARGEST_UNKNOWN and not (known or is_plain_text(value))
         return (Removed.OTHER, None) if large else (None, value)
     if tag in _PLAIN.get(parent, ()):
-        fits = len(value) <= _LARGEST_PLAIN or (tag == _TRANSFER_FUNCTION and entry.kind == exif.SHORT)
+        fits = len(value) <= (_LARGEST_TABLE if tag == _TRANSFER_FUNCTION else _LARGEST_PLAIN)
         return (None, value) if fits else (Removed.OTHER, None)
     if tag in _TEXTS.get(parent, ()):
         text = text_of(entry)
-        reason = against_text(text) if is_readable(text) else Removed.OTHER
+        judge = against_text if tag == _COPYRIGHT else cleaning.against_caption
+        reason = judge(text) if is_readable(text) else Removed.OTHER
         return (reason, None) if reason else (None, value)
     if tag == _KEYWORDS and parent == _MAIN:
         return _keywords(entry, cleaning)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bauta.photo.cleaning import Cleaning, Removed, against_text, decoded, is_plain_text, is_readable, note
-from bauta.photo.embedded import holds_picture
 
 _SIGNATURE = b"8BIM"
 _OTHER_SIGNATURES = frozenset({b"MeSa", b"AgHg", b"PHUT", b"DCSR", b"8B64"})  # of other programs' resources
@@ -25,6 +24,7 @@ _CHARACTER_SET = (_HEADER, 90)
 _CODES = frozenset({0, 10, 30, 35, 37, 38, 55, 60, 62, 63, 65, 70, 75, 130, 131, 135})
 # Title, category, subject, headline, copyright notice, caption.
 _TEXTS = frozenset({5, 12, 15, 105, 116, 120})
+_COPYRIGHT = 116
 _KEYWORDS = frozenset({20, 25})
 _PLACES = frozenset({26, 27, *range(90, 102)})
 _OWNERS = frozenset({80, 85, 110, 115, 118, 122})
@@ -91,7 +91,7 @@ def clean_photoshop(resources: bytes, cleaning: Cleaning) -> bytes:
 def _against_resource(number: int, content: bytes, cleaning: Cleaning) -> Removed | None:
     if number == _FOREIGN:
         return Removed.OTHER
-    if number in _PICTURES or holds_picture(content):
+    if number in _PICTURES or cleaning.sees_picture(content):
         return Removed.PICTURE
     if cleaning.private:
         if number in _PLAIN:
@@ -144,7 +144,7 @@ def _against(dataset: _Dataset, cleaning: Cleaning) -> Removed | None:
     number, value = dataset.number, dataset.value
     if dataset.record in _OBJECT_DATA or (dataset.record == _APPLICATION and number in _PREVIEWS):
         return Removed.PICTURE
-    if holds_picture(value):
+    if cleaning.sees_picture(value):
         return Removed.PICTURE
     text = decoded(value)
     if not cleaning.private:
@@ -155,9 +155,10 @@ def _against(dataset: _Dataset, cleaning: Cleaning) -> Removed | None:
     if dataset.record != _APPLICATION:
         return Removed.OTHER
     if number in _CODES:
-        return against_text(text) if len(value) <= _LARGEST_CODE else Removed.OTHER
+        return cleaning.against_caption(text) if len(value) <= _LARGEST_CODE else Removed.OTHER
     if number in _TEXTS:
-        return against_text(text) if is_readable(text) else Removed.OTHER
+        judge = against_text if number == _COPYRIGHT else cleaning.against_caption
+        return judge(text) if is_readable(text) else Removed.OTHER
     if number in _KEYWORDS:
         return cleaning.against_keyword(text)
     for numbers, kind in ((_PLACES, Removed.PLACE), (_OWNERS, Removed.OWNER), (_LINKS, Removed.LINK)):

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from bauta.photo import exif_fields, iptc, xmp
-from bauta.photo.cleaning import Cleaning, Removed, against_text, is_plain_text, is_readable, program_values
-from bauta.photo.embedded import carve, holds_picture
+from bauta.photo.cleaning import SEARCHED, Cleaning, Removed, against_text, is_plain_text, is_readable, program_values
+from bauta.photo.embedded import carve
 from bauta.photo.formats import exif as exif_block
 
 
@@ -89,6 +89,9 @@ class Metadata:
     icc: bytes = field(default=b"", repr=False)
     blocks: tuple[Block, ...] = ()
     left: tuple[Removed, ...] = ()
+    _cleaned: dict[MetadataPolicy, tuple[Metadata, Counter[Removed]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def under(self, policy: MetadataPolicy) -> Metadata:
         """What ``policy`` keeps of it. Parts that cannot be read cannot be cleaned and are dropped."""
@@ -96,6 +99,11 @@ class Metadata:
 
     def cleaned(self, policy: MetadataPolicy) -> tuple[Metadata, Counter[Removed]]:
         """What ``policy`` keeps of it, and how many fields of each kind it removes."""
+        if policy not in self._cleaned:
+            self._cleaned[policy] = self._clean(policy)
+        return self._cleaned[policy]
+
+    def _clean(self, policy: MetadataPolicy) -> tuple[Metadata, Counter[Removed]]:
         cleaning = Cleaning(policy is MetadataPolicy.PRIVATE, removed=Counter(self.left))
         icc = _sound_profile(self.icc, cleaning)
         if policy is MetadataPolicy.STRIP:
@@ -104,7 +112,6 @@ class Metadata:
             cleaning.drop(Removed.STRIPPED, sum(map(bool, parts)) + len(self.blocks) - len(blocks))
             return Metadata(exif=_orientation_alone(self.exif), icc=icc, blocks=blocks), +cleaning.removed
         self._note_names(cleaning)
-        blocks = tuple(self._kept_blocks(cleaning))
         kept = replace(
             self,
             exif=exif_fields.clean_exif(self.exif, cleaning),
@@ -112,7 +119,7 @@ class Metadata:
             photoshop=iptc.clean_photoshop(self.photoshop, cleaning) if self.photoshop else b"",
             iptc=iptc.clean_datasets(self.iptc, cleaning) if self.iptc else b"",
             icc=icc,
-            blocks=blocks,
+            blocks=tuple(self._kept_blocks(cleaning)),
             left=(),
         )
         return kept, cleaning.removed
@@ -139,11 +146,13 @@ def _against_block(block: Block, cleaning: Cleaning, prompts: list[str]) -> Remo
         return block.reason
     if block.kind is BlockKind.COLOUR:
         return None
-    if holds_picture(block.content) or holds_picture(block.text.encode("utf-8", "replace")):
+    if block.kind is BlockKind.MAKER and cleaning.private:  # goes in any case
+        if cleaning.sees_picture(_said_by(block)[:SEARCHED]):
+            return Removed.PICTURE
+        return (against_text(block.text) if block.reason is Removed.OTHER else None) or block.reason
+    if cleaning.sees_picture(_said_by(block)):
         return Removed.PICTURE
     if block.kind is BlockKind.MAKER:
-        if cleaning.private:
-            return (against_text(block.text) if block.reason is Removed.OTHER else None) or block.reason
         unknown = len(block.content) > _LARGEST_UNKNOWN and not (block.text or is_plain_text(block.content))
         return Removed.OTHER if unknown else None
     if block.kind is BlockKind.TEXT and cleaning.private:
@@ -151,8 +160,16 @@ def _against_block(block: Block, cleaning: Cleaning, prompts: list[str]) -> Remo
             return Removed.OTHER
         if any(block.text.strip() == prompt.strip() for prompt in prompts):
             return Removed.PROMPT
-        return against_text(block.text)
+        notice = block.content.lower().startswith(b"copyright\0")
+        return against_text(block.text) if notice else cleaning.against_caption(block.text)
     return None
+
+
+def _said_by(block: Block) -> bytes:
+    """What a block holds, and once only: its text where the content is packed."""
+    text = block.text.encode("utf-8", "replace")
+    packed = text.strip() and text not in block.content and block.text.encode("latin-1", "replace") not in block.content
+    return text if packed else block.content
 
 
 def _prompts(blocks: tuple[Block, ...]) -> Iterator[str]:

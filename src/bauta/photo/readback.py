@@ -16,6 +16,8 @@ from bauta.photo.embedded import EmbeddedPicture, carve
 from bauta.photo.formats import exif
 
 _SAMPLES = frozenset({273, 279, 324, 325})
+_MOST_LOOKED = 12 * 2**20  # bytes beside the picture; a colour profile takes up to three million, and is seen twice
+_ICC = b"ICC_PROFILE\0"
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
@@ -29,7 +31,12 @@ def embedded_pictures(data: bytes) -> list[EmbeddedPicture]:
         What was found, each picture once for every way that leads to it; nothing for a clean file.
     """
     found = list(carve(data, label="file", skip=1, deep=False))
+    room = _MOST_LOOKED
     for label, content in _parts(data):
+        room -= len(content)
+        if room < 0:
+            found.append(EmbeddedPicture("more than can be looked through", (label,)))
+            break
         found.extend(carve(content, label=label))
     found.extend(_further_pictures(data))
     return found
@@ -69,9 +76,11 @@ def _jpeg_parts(data: bytes) -> Iterator[tuple[str, bytes]]:
                 break
             position = following.start()
     for marker, payloads in split.items():
-        if len(payloads) > 1:
+        if len(payloads) > 1 and all(payload.startswith(_ICC) for payload in payloads):
+            yield "colour profile", b"".join(payload[len(_ICC) + 2 :] for payload in payloads)
+        elif len(payloads) > 1:
             shared = _shared(payloads)
-            for head in (0, shared, shared + 1, shared + 2, shared + 8):  # a label, counters, offset and length
+            for head in sorted({0, shared, shared + 1, shared + 2, shared + 8}):  # a label, counters, offset and length
                 yield f"segments {marker:02X}", b"".join(payload[head:] for payload in payloads)
     yield "behind the end", data[position + 2 :]
 

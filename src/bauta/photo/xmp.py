@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from bauta.photo.cleaning import Cleaning, Removed, against_text, is_readable, note, words
-from bauta.photo.embedded import holds_picture
+from bauta.photo.cleaning import SEARCHED, Cleaning, Removed, against_text, is_readable, note, words
 
 if TYPE_CHECKING:
     from xml.dom.minidom import Attr, Element
@@ -45,6 +44,7 @@ _CAPTIONS: dict[str, frozenset[str]] = {
     _IPTC_CORE: frozenset({"AltTextAccessibility", "ExtDescrAccessibility"}),
     _ACDSEE: frozenset({"caption", "notes"}),
 }
+_NOTICES = {(_DC, "rights"), (_TIFF, "Copyright"), (_RIGHTS, "UsageTerms")}  # whose they are, they may say
 # Trees and lists of keywords; names of people, places and owners go from them.
 _KEYWORDS: dict[str, frozenset[str]] = {
     _DC: frozenset({"subject"}),
@@ -91,7 +91,7 @@ _PLAIN: dict[str, frozenset[str]] = {
 }
 _LONGEST_PLAIN = 256  # characters
 _LARGEST = 4 * 2**20  # bytes; the histories of long edited pictures take one
-_MOST_ELEMENTS = 20_000
+_MOST_ELEMENTS = 20_000  # and values of attributes
 _DEEPEST = 50  # elements within each other; properties of structures of lists take ten
 _CONTAINERS = frozenset({"Alt", "Bag", "Seq", "li", "Description", "value"})
 
@@ -123,8 +123,11 @@ _CLAIM_NAME = re.compile(
     r"hasextended|motion_?photo|micro_?video|live_?photo|video(?:length|offset)|gain_?map", re.IGNORECASE
 )
 
-_PERSON_FIELDS = words("PersonDisplayName PersonName PersonInImage People Personality Name")
-_PERSON_HOMES = re.compile(r"region|personinimage|mediapro|microsoft\.com/photo/1\.2|acdsee|gettyimages", re.IGNORECASE)
+_PERSON_FIELDS = words("PersonDisplayName PersonName PersonInImage People Personality Name person")
+_PERSON_HOMES = re.compile(
+    r"region|personinimage|mediapro|expressionmedia|microsoft\.com/photo/1\.2|acdsee|gettyimages|prismstandard",
+    re.IGNORECASE,
+)
 _PLACE_NAME = re.compile(
     r"gps|latitude|longitude|altitude|location|^(?:city|state|country|provincestate|sublocation|coverage"
     r"|countryname|countrycode|worldregion|event)$",
@@ -186,7 +189,7 @@ def clean_xmp(packet: bytes, cleaning: Cleaning) -> bytes:
 def _parsed(packet: bytes) -> Element | None:
     from defusedxml import minidom
 
-    if len(packet) > _LARGEST:
+    if len(packet) > _LARGEST or packet.count(b'="') + packet.count(b"='") > _MOST_ELEMENTS:
         return None
     try:
         document = minidom.parseString(packet.strip(b"\0 \t\r\n"))
@@ -226,6 +229,10 @@ def _whole_text(element: Element) -> str:
         elif child.nodeType in (child.TEXT_NODE, child.CDATA_SECTION_NODE):
             pieces.append(child.data.strip())
     return "".join(pieces)
+
+
+def _all_of(element: Element) -> bytes:
+    return _whole_text(element).encode("utf-8", "replace")
 
 
 def _elements(element: Element) -> list[Element]:
@@ -310,10 +317,10 @@ def _keep_known_of(node: Element, cleaning: Cleaning) -> int:
 def _against_property(element: Element, cleaning: Cleaning) -> Removed | None:
     """Why a property goes; what is not known inside one that stays is removed from it."""
     name = _name_of(element)
-    if holds_picture(_whole_text(element).encode("utf-8", "replace")):
+    if not _is_known(name):  # goes in any case
+        return Removed.PICTURE if cleaning.sees_picture(_all_of(element)[:SEARCHED]) else _reason(name)
+    if cleaning.sees_picture(_all_of(element)):
         return Removed.PICTURE
-    if not _is_known(name):
-        return _reason(name)
     return _against_structure(element, name, cleaning)
 
 
@@ -366,7 +373,7 @@ def _is_emptied_of_keywords(element: Element, cleaning: Cleaning) -> bool:
 def _against_value(name: tuple[str, str], text: str, cleaning: Cleaning) -> Removed | None:
     if not _is_known(name):
         return _reason(name)
-    if holds_picture(text.encode("utf-8", "replace")):
+    if cleaning.sees_picture(text.encode("utf-8", "replace")):
         return Removed.PICTURE
     if not is_readable(text):
         return Removed.OTHER
@@ -374,7 +381,7 @@ def _against_value(name: tuple[str, str], text: str, cleaning: Cleaning) -> Remo
         return cleaning.against_keyword(text)
     if name[1] in _PLAIN.get(name[0], ()) and len(text) > _LONGEST_PLAIN:
         return Removed.OTHER
-    return against_text(text)
+    return against_text(text) if name in _NOTICES else cleaning.against_caption(text)
 
 
 def _is_known(name: tuple[str, str]) -> bool:
@@ -424,10 +431,12 @@ def _speaks_of_picture(name: tuple[str, str]) -> bool:
     return name[0].startswith(_PICTURE_NAMESPACES) or is_picture_name(name[1])
 
 
-def _drop_pictures(element: Element, cleaning: Cleaning) -> None:
+def _drop_pictures(element: Element, cleaning: Cleaning, *, seen: bool = False) -> None:
+    """Removes them below an element; `seen` when its whole text was looked through."""
     for attribute in _attributes(element):
         name = _name_of(attribute)
-        if _speaks_of_picture(name) or holds_picture(attribute.value.encode("utf-8", "replace")):
+        new = not seen or attribute.namespaceURI in (_XML, _RDF)  # those are not of the whole text
+        if _speaks_of_picture(name) or (new and cleaning.sees_picture(attribute.value.encode("utf-8", "replace"))):
             cleaning.drop(_reason(name) if _speaks_of_picture(name) else Removed.PICTURE)
             element.removeAttributeNode(attribute)
     for child in list(element.childNodes):
@@ -435,10 +444,10 @@ def _drop_pictures(element: Element, cleaning: Cleaning) -> None:
             name = _name_of(child)
             if _speaks_of_picture(name):
                 _remove(child, cleaning)
-            elif _is_property(child) and holds_picture(_whole_text(child).encode("utf-8", "replace")):
+            elif not seen and _is_property(child) and cleaning.sees_picture(_all_of(child)):
                 _remove(child, cleaning, Removed.PICTURE)
             else:
-                _drop_pictures(child, cleaning)
+                _drop_pictures(child, cleaning, seen=seen or _is_property(child))
         elif child.nodeType not in (child.TEXT_NODE, child.CDATA_SECTION_NODE):
             element.removeChild(child)
 

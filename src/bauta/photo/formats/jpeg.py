@@ -260,6 +260,8 @@ def _metadata(segments: list[_Segment], rest: bytes) -> Metadata:
             block = _block_of(segment)
             if block is not None:
                 blocks.append(block)
+            if marker == _APP0 and payload.startswith(_JFIF) and payload[12:].strip(b"\0"):
+                left.append(Removed.PICTURE)  # its thumbnail
     icc = _joined(profile)
     if profile and not icc:
         left.append(Removed.UNREADABLE)

@@ -27,7 +27,8 @@ _TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _STALE_CHUNKS = frozenset({b"sBIT", b"bKGD", b"hIST", b"sPLT", b"acTL", b"fcTL", b"fdAT"})
 # Signed thumbnails; the layers and sources of Fireworks, whose pixels no signature tells.
 _PICTURE_CHUNKS = frozenset({b"caBX", b"prVW", b"mkBF", b"mkBS", b"mkBT", b"mkTS", b"orNT", b"iDOT"})
-_UNPACKED_LIMIT = 16 * 2**20
+_LARGEST_PROFILE, _MOST_TEXT = 16 * 2**20, 4 * 2**20  # bytes, unpacked; of all texts together
+_LONGEST_KEYWORD = 79  # PNG, 11.3.3; and of tags of languages
 _MOST_CHUNKS, _MOST_OTHER_CHUNKS = 100_000, 2_000
 
 # Keywords of the PNG specification and of Pillow's and ImageMagick's dates, whose texts are for people.
@@ -137,17 +138,19 @@ def _metadata(chunks: list[_Chunk], rest: bytes) -> Metadata:
     exif = xmp = icc = b""
     blocks = []
     left = [Removed.FILM] if rest.strip(b"\0") else []
+    room = _MOST_TEXT
     for chunk in chunks:
         if chunk.name in _PIXEL_CHUNKS or chunk.name in _STALE_CHUNKS or chunk.name == CHUNK:
             continue
         if chunk.name == b"eXIf":
             exif = exif or chunk.content.removeprefix(b"Exif\0\0")
         elif chunk.name == b"iCCP":
-            icc = icc or _unpacked(chunk.content.partition(b"\0")[2][1:])
+            icc = icc or _unpacked(chunk.content.partition(b"\0")[2][1:], _LARGEST_PROFILE)
             if not icc:
                 left.append(Removed.UNREADABLE)
         elif chunk.name in _TEXT_CHUNKS:
-            keyword, text = _text_of(chunk)
+            keyword, text = _text_of(chunk, room)
+            room -= _MOST_TEXT // 16 if text is None else len(text)
             if keyword == _XMP_KEYWORD and not xmp:
                 xmp = text.encode() if isinstance(text, str) else b""
             else:
@@ -188,31 +191,34 @@ def _text_block(chunk: _Chunk, keyword: str, text: str | None) -> Block:
     return Block(BlockKind.MAKER, chunk.name, chunk.content, text or " ", reason)
 
 
-def _text_of(chunk: _Chunk) -> tuple[str, str | None]:
-    """Keyword and text of a tEXt, zTXt or iTXt chunk; None for a text that cannot be unpacked or decoded."""
+def _text_of(chunk: _Chunk, room: int) -> tuple[str, str | None]:
+    """Keyword and text of a tEXt, zTXt or iTXt chunk; None for a text that cannot be unpacked or decoded, or is longer
+    than there is room for."""
     head, _, rest = chunk.content.partition(b"\0")
     keyword = head.decode("latin-1")
+    if len(head) > _LONGEST_KEYWORD:
+        return keyword[:_LONGEST_KEYWORD], None
     if chunk.name == b"tEXt":
         # Programs put UTF-8 here too, though the standard says Latin-1.
         return keyword, decoded(rest)
     if chunk.name == b"zTXt":
-        packed = _unpacked(rest[1:])
+        packed = _unpacked(rest[1:], room)
         return keyword, decoded(packed) if packed or len(rest) < 12 else None
     pieces = rest[2:].split(b"\0", 2)  # iTXt: compressed?, method, language, 0, translated keyword, 0, text
-    if len(pieces) < 3:
+    if len(pieces) < 3 or len(pieces[0]) > _LONGEST_KEYWORD:
         return keyword, None
-    text = _unpacked(pieces[2]) if rest[0] else pieces[2]
+    text = _unpacked(pieces[2], room) if rest[0] else pieces[2]
     try:
         return keyword, "\n".join(filter(None, (pieces[1].decode(), text.decode())))
     except UnicodeDecodeError:
         return keyword, None
 
 
-def _unpacked(data: bytes) -> bytes:
-    """A Deflate stream, all of it; nothing when it is broken, has something behind it, or unpacks without end."""
+def _unpacked(data: bytes, room: int) -> bytes:
+    """A Deflate stream, all of it; nothing when it is broken, has something behind it, or is too long."""
     try:
         inflater = zlib.decompressobj()
-        content = inflater.decompress(data, _UNPACKED_LIMIT)
+        content = inflater.decompress(data, max(room, 1))
     except zlib.error:
         return b""
     return content if inflater.eof and not inflater.unused_data else b""
