@@ -278,7 +278,6 @@ def test_what_is_for_photos_is_refused() -> None:
     for settings, words in (
         (replace(TURNING, selection=Selection(largest=True)), "--largest is for photos"),
         (replace(TURNING, unlinkable=True), "--unlinkable is for photos"),
-        (ProtectSettings(method="makeup", like=(Path("b.png"),)), "--like is for photos"),
         (NEGATIVE, "would flicker"),
     ):
         outcome = only(work("a.mp4", settings=settings))
