@@ -62,6 +62,11 @@ def paint(view: FaceView, look: Look = "evening", intensity: float = 1.0) -> Pai
     return Paint(face, Bounds.of(face, look, intensity))
 
 
+def starts(made: Paint) -> list[torch.Tensor]:
+    """What its numbers are before any is chosen."""
+    return [one.start for one in made.variables]
+
+
 def maps_of(view: FaceView) -> dict[str, torch.Tensor]:
     return dict(zip(CHANNELS, find_regions(view).maps, strict=True))
 
@@ -153,7 +158,7 @@ def test_colours_come_back():
 def test_a_look_changes_its_parts_and_nothing_else(look):
     view = face()
     made = paint(view, look)
-    change = made(*made.start)[0].abs().amax(0)
+    change = made(*starts(made))[0].abs().amax(0)
     maps = maps_of(view)
     lips = (maps["lips"] < -1) & (maps["lips_gate"] > 0.9)
     eyes = maps["eye"] < -1.5
@@ -171,7 +176,7 @@ def test_texture_of_the_skin_stays():
     made, plain = paint(rough), paint(view)
     maps = maps_of(view)
     lips = (maps["lips"] < -1) & (maps["lips_gate"] > 0.9)
-    grain = (rough.pixels + made(*made.start)[0] - view.pixels - plain(*plain.start)[0]).mean(0)[lips]
+    grain = (rough.pixels + made(*starts(made))[0] - view.pixels - plain(*starts(plain))[0]).mean(0)[lips]
     before = (rough.pixels - view.pixels).mean(0)[lips]
     assert float(torch.corrcoef(torch.stack([grain, before]))[0, 1]) > 0.9
     assert 0.5 < float(grain.std() / before.std()) < 1.2
@@ -180,7 +185,7 @@ def test_texture_of_the_skin_stays():
 def test_no_intensity_is_no_makeup():
     view = face()
     made = paint(view, intensity=0.0)
-    chosen, shade = made.start
+    chosen, shade = starts(made)
     assert float(made(chosen + 1, shade - 1).abs().max()) < 1e-5
 
 
@@ -225,8 +230,8 @@ def test_lips_that_are_red_get_no_redder():
     found = []
     for pixels in (view.pixels, from_lab(red)[0]):
         made = paint(replace(view, pixels=pixels), "rose")
-        chosen, shade = made.start
-        chosen[:, made.parts.index("lips"), 1] = 1
+        chosen, shade = starts(made)
+        chosen[:, made.bounds.parts.index("lips"), 1] = 1
         after = to_lab(pixels[None] + made(chosen, shade))[0, 1]
         found.append(float((after - to_lab(pixels[None])[0, 1])[lips].mean()))
     assert found[0] > 3
