@@ -279,6 +279,8 @@ def test_what_is_for_photos_is_refused() -> None:
         (replace(TURNING, selection=Selection(largest=True)), "--largest is for photos"),
         (replace(TURNING, unlinkable=True), "--unlinkable is for photos"),
         (NEGATIVE, "would flicker"),
+        (ProtectSettings(method="makeup", options=(("painter", "decoder"),)), "painted by numbers"),
+        (ProtectSettings(options=(("mode", "impersonate"),)), "away from the person only"),
     ):
         outcome = only(work("a.mp4", settings=settings))
         assert outcome.exit_code == 2

@@ -263,6 +263,7 @@ def refuse_what_clips_cannot(pipeline: Pipeline) -> None:
             f"{settings.method} makes each picture by itself, and a clip of such pictures would flicker.",
             hint="Leave --method out, or choose makeup, p3-mask, blur or pixelate.",
         )
+    pipeline.cloak.check_clips()
 
 
 def choose(pipeline: Pipeline, person: Person, others: Sequence[Person]) -> None:

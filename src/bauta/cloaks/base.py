@@ -259,6 +259,13 @@ class Cloak(ABC, Generic[C]):
             NumericalFailure: when a surrogate answers with NaN or infinity.
         """
 
+    def check_clips(self) -> None:
+        """Refuse settings that only photos can have.
+
+        Raises:
+            UsageError: naming what to leave out.
+        """
+
     def check(self, references: Sequence[FaceView]) -> None:
         """Look at the faces that it is to go by, before any photo is made.
 

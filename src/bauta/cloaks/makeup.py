@@ -60,6 +60,12 @@ class Makeup(Moving[MakeupConfig]):
 
         return MadeUp
 
+    def check_clips(self) -> None:
+        """See `Cloak.check_clips`."""
+        super().check_clips()
+        if self.config.painter != "numbers":
+            raise UsageError("In clips a look is painted by numbers.", hint="Leave painter=decoder out.")
+
     def follow(self, views: Sequence[FaceView], work: Work) -> Carried:
         """One look and one mask for all views of a face; see `bauta.cloaks.base.Follows`.
 
@@ -68,10 +74,7 @@ class Makeup(Moving[MakeupConfig]):
         """
         from bauta.cloaks.makeup_shot import follow
 
-        if self.config.mode != "dodge":
-            raise UsageError("In clips the mask moves away from the person only.", hint="Leave --mode out.")
-        if self.config.painter != "numbers":
-            raise UsageError("In clips a look is painted by numbers.", hint="Leave painter=decoder out.")
+        self.check_clips()
         return follow(views, self.config, work)
 
     def kept(self, carried: Carried) -> Mapping[str, NDArray[Any]]:

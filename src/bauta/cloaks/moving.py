@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from bauta.cloaks.base import Aim, Cloak, Edit, Need, Strength, Work
 from bauta.cloaks.spatial_settings import SpatialConfig
+from bauta.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +38,11 @@ class Moving(Cloak[S]):
     def __init__(self, config: S | None = None, *, targets: Tensor | None = None) -> None:
         super().__init__(config)
         self._targets = targets
+
+    def check_clips(self) -> None:
+        """See `Cloak.check_clips`."""
+        if self.config.mode != "dodge":
+            raise UsageError("In clips the mask moves away from the person only.", hint="Leave the mode out.")
 
     def edit(self, views: Sequence[FaceView], work: Work) -> list[Edit]:
         """Optimise one edit for each view, all in one batch; see `Cloak.edit`.

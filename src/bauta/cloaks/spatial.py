@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, cast
 from bauta.cloaks.base import Carried, Strength, Work
 from bauta.cloaks.moving import Moving
 from bauta.cloaks.spatial_settings import SpatialConfig
-from bauta.errors import UsageError
 from bauta.registry import register
 
 if TYPE_CHECKING:
@@ -55,8 +54,7 @@ class Spatial(Moving[SpatialConfig]):
         """
         from bauta.cloaks.shot import follow
 
-        if self.config.mode != "dodge":
-            raise UsageError("In clips the mask moves away from the person only.", hint="Leave --mode out.")
+        self.check_clips()
         return follow(views, self.config, work)
 
     def kept(self, carried: Carried) -> Mapping[str, NDArray[Any]]:
