@@ -308,6 +308,7 @@ EXTRAS = {
     "tenseal": "encrypted",
     "threadpoolctl": "encrypted",
     "uvicorn": "web",
+    "uvloop": "server",
 }
 """The extra in pyproject.toml that brings a module."""
 
