@@ -732,6 +732,28 @@ def erasable_table() -> str:
     return "\n".join(lines)
 
 
+def four_targets_table() -> str:
+    """How often protected photos match the person they were moved towards, and still their own."""
+    card = json.loads((RESULTS / "four-targets.json").read_text(encoding="utf-8"))
+    lines = [
+        "| row | matches the target; by judge | by target | still matches the person; by judge |",
+        "|---|---|---|---|",
+    ]
+
+    def cell(values: list[float]) -> str:
+        shares = ", ".join(f"{100 * value:.0f}" for value in values)
+        return f"**{100 * sum(values) / len(values):.0f} %**; {shares}"
+
+    for row, values in card["matches_target"].items():
+        targets = ", ".join(f"{100 * value:.0f}" for value in card["by_target"][row])
+        lines.append(f"| {row} | {cell(values)} | {targets} | {cell(card['matches_themselves'][row])} |")
+    lines.append(f"\nJudges in this order: {', '.join(f'`{name}`' for name in card['judges'])}; ")
+    lines[-1] += (
+        f"{card['sources']} sources, {card['targets']} targets, {card['sources'] * card['targets']} photos a row."
+    )
+    return "\n".join(lines)
+
+
 def p3_searching_table() -> str:
     """How often photos that were saved anew match the person again once their masks were searched."""
     found = json.loads((RESULTS / "p3-searching.json").read_text(encoding="utf-8"))
@@ -783,6 +805,7 @@ TABLES = {
     "watermark": watermark_table,
     "p3-searching": p3_searching_table,
     "erasable": erasable_table,
+    "four-targets": four_targets_table,
     "errors": errors_table,
     "main": main_table,
     "readme": readme_table,

@@ -684,12 +684,12 @@ def test_a_process_that_looked_at_a_large_photo_is_small_again(tmp_path: Path) -
 import re
 from pathlib import Path
 from bauta.web.hands import Hands
-from bauta.web.memory import keep_no_large_blocks
+from bauta.web.memory import keep_little
 
 def megabytes():
     return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
-keep_no_large_blocks()
+keep_little()
 hands, sizes = Hands(20_000_000), []
 for name in ("small.jpg", "small.jpg", "large.jpg"):
     about = {{"folder": {str(tmp_path)!r}, "file": {str(tmp_path)!r} + "/" + name, "name": name}}

@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from bauta.errors import InternalError, as_bauta_error
-from bauta.web.memory import keep_no_large_blocks
+from bauta.web.memory import keep_little
 
 URGENT = frozenset({"look", "sketch"})
 """Kinds of jobs for which a long one pauses."""
@@ -228,7 +228,7 @@ class Cancelled(BaseException):
 
 def work(pipe: Connection, make: Callable[[], Doing]) -> None:
     """The process: jobs come through the pipe, and what is to be told of them goes back."""
-    keep_no_large_blocks()
+    keep_little()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this process
     sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115
     with contextlib.suppress(EOFError, OSError, BrokenPipeError):
