@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -80,7 +79,7 @@ class Protection:
         facts = [self.method, self.settings, [find_card(name).digest for name in self.surrogates], self.seed, self.fmr]
         if self.settings.get("margin") is not None:  # then masks stop early by the thresholds
             facts.append(self.thresholds)
-        return hashlib.sha256(json.dumps([cards.source_digest(MASKS), *facts], sort_keys=True).encode()).hexdigest()
+        return cards.digest([cards.source_digest(MASKS), *facts])
 
 
 def protect(

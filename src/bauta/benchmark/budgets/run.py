@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -194,7 +192,7 @@ class BudgetKind(Budgets, Kind[BudgetRecipe, _Setup]):
             "public": len(set(faces.public_people)),
         }
         choices = [recipe.victims, recipe.seed, recipe.photos, recipe.enrolled, recipe.groups, row.name]
-        key = hashlib.sha256(json.dumps([cards.code()["sha256"], facts, choices], sort_keys=True).encode()).hexdigest()
+        key = cards.digest([cards.code()["sha256"], facts, choices])
 
         def measured() -> Card:
             steps = steps_of(setup.job.progress, row.name)

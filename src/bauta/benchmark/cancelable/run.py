@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -157,7 +155,7 @@ class CancelableKind(Cancelable, Kind[CancelableRecipe, _Setup]):
             },
         }
         about = [cards.code()["sha256"], facts, recipe.victims, recipe.seed, recipe.photos, row.name]
-        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        key = cards.digest(about)
 
         def measured() -> Card:
             steps = steps_of(setup.job.progress, row.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -197,13 +196,9 @@ class CertifiedKind(CertifiedAnswers, Kind[CertifiedRecipe, _Setup]):
         # More pairs go on where fewer ended.
         rest = {name: value for name, value in facts.items() if name not in ("radii", "data")}
         about = [cards.source_digest(("certify", "recognizers", "faces")), rest, recipe.fmr, recipe.seed]
-        kept = _digest([*about, setup.pairs.sha256, setup.calibration.sha256])
-        key = _digest([kept, facts, recipe.plain_pairs])
+        kept = cards.digest([*about, setup.pairs.sha256, setup.calibration.sha256])
+        key = cards.digest([kept, facts, recipe.plain_pairs])
         return Task(lambda: facts | _measured(setup, row.name, recognizer, settings, kept), key)
-
-
-def _digest(facts: Any) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _strangers(recipe: CertifiedRecipe, job: Job, listed: set[str]) -> People:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import resource
 import secrets
 import sys
@@ -181,7 +179,7 @@ class EncryptedKind(EncryptedMatching, Kind[EncryptedRecipe, tuple[EncryptedReci
             "genuine": recipe.genuine,
         }
         about = [cards.source_digest(("encrypted", "benchmark/encrypted")), facts, recipe.probes, recipe.seed]
-        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        key = cards.digest(about)
         return Task(lambda: facts | _on_one_core(recipe, row, job.progress), key)
 
 

@@ -132,6 +132,11 @@ def code() -> dict[str, str]:
     return {"bauta": bauta.__version__, "commit": _commit(package), "sha256": source_digest((".",))}
 
 
+def digest(facts: Any) -> str:
+    """SHA-256 of facts that JSON can say, whatever the order of their names: what decides a row."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
 @cache
 def source_digest(places: tuple[str, ...]) -> str:
     """SHA-256 over files of the package, or all of folders, code and data."""

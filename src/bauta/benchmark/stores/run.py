@@ -126,7 +126,7 @@ class _Row:
             [recipe.asked, recipe.evidence],
             *([] if self.baseline is None else [self.baseline["key"]]),
         ]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return cards.digest(facts)
 
     @property
     def verified(self) -> Path:

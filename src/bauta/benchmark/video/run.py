@@ -215,19 +215,15 @@ class VideoKind(Clips, Kind[VideoRecipe, _Setup]):
             cards.source_digest(("clips", "cloaking", "cloaks", "faces", "objectives", "recognizers")),
             recipe.seed,
         ]
-        kept = _digest([about, facts])
+        kept = cards.digest([about, facts])
         people = recipe.people_of(row)
-        key = _digest([kept, people])
+        key = cards.digest([kept, people])
         before = done.get(recipe.baseline)
         return Task(lambda: facts | {"records": _measured(setup, row, people, kept, limits, before)}, key)
 
 
 def _network(name: str) -> Card:
     return {"name": name, "sha256": find_card(name).sha256}
-
-
-def _digest(facts: Any) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _settings(recipe: VideoRecipe, method: str, **more: Any) -> ProtectSettings:
