@@ -34,11 +34,13 @@ D = 48
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     kept = dict(os.environ)
+    os.environ["RAY_ADDRESS"] = "192.0.2.7:6379"  # of somebody else's cluster, which local must not mean
     ray_shards.join("local")  # before it is imported: it reads its environment then
     import ray
 
     yield
     ray.shutdown()
+    ray_shards._joined.clear()
     for one in gc.get_objects():  # Ray ends its processes and does not wait for them, which Python complains of
         if isinstance(one, subprocess.Popen) and "ray" in str(one.args):
             one.wait(30)
@@ -154,12 +156,25 @@ def test_a_cluster_that_is_not_there_is_told_at_once(monkeypatch: pytest.MonkeyP
         address = f"127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("RAY_USE_TLS", "1")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(UsageError, match="another cluster"):  # this process is in the local one
+        index_maker("exact", 2, address)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(GalleryError, match=f"no cluster of Ray at {address}"):
         index_maker("exact", 2, address)
 
 
+def test_a_cluster_is_joined_once_and_an_open_one_of_others_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = os.environ["RAY_AUTH_TOKEN"]
+    ray_shards.join("local")
+    assert os.environ["RAY_AUTH_TOKEN"] == token
+    monkeypatch.setattr(ray_shards, "_joined", set())
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    with pytest.raises(UsageError, match="another cluster"):
+        ray_shards.join("local")
+
+
 def test_ray_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_shards, "_joined", set())
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra, match="bauta\\[ray\\]"):
         index_maker("exact", 2, "local")

@@ -23,6 +23,7 @@ from bauta.gallery.index import Index, Search
 from bauta.gallery.shards import ShardLost
 
 LOCAL = "local"
+_joined: set[str] = set()
 _STORE = 80 * 2**20  # bytes of shared memory, as few as Ray takes: records come in batches, and do not stay there
 _HERE = {
     "RAY_AUTH_MODE": "token",
@@ -40,9 +41,12 @@ def join(address: str) -> None:
 
     Raises:
         MissingExtra: when Ray is not installed.
-        UsageError: when the connections of a cluster elsewhere are not encrypted, or do not ask for a token.
+        UsageError: when the connections of a cluster elsewhere are not encrypted, or do not ask for a token, and when
+            this process is in another cluster.
         GalleryError: when there is no cluster, or it cannot be started.
     """
+    if address in _joined:
+        return
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if address == LOCAL:
         os.environ.update(_HERE, RAY_AUTH_TOKEN=secrets.token_hex(32))
@@ -55,13 +59,14 @@ def join(address: str) -> None:
         import ray
     except ModuleNotFoundError as error:
         raise missing_extra("ray", what="A cluster") from error
-    if ray.is_initialized():
-        return
+    if ray.is_initialized():  # by others, who may have left it open
+        raise UsageError("This process is in another cluster of Ray already.", hint="Run the service in its own.")
     try:
         if address == LOCAL:
             folder = tempfile.mkdtemp(prefix="bauta-ray-")
             atexit.register(shutil.rmtree, folder, ignore_errors=True)
             ray.init(
+                "local",  # else RAY_ADDRESS, or a cluster that is found here, would be joined
                 _temp_dir=f"{folder}/ray",  # which Ray opens to everybody; the folder around it is private
                 _node_ip_address="127.0.0.1",
                 include_dashboard=False,
@@ -79,6 +84,7 @@ def join(address: str) -> None:
             f"There is no cluster of Ray at {address}: {str(error).splitlines()[0]}",
             hint="Start it, or take --ray local. Ray needs room in /dev/shm.",
         ) from error
+    _joined.add(address)
 
 
 def _reach(address: str) -> None:
